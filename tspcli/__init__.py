@@ -1,0 +1,31 @@
+"""Clip features of untrimmed videos: extraction, temporally-sensitive pretraining, localization.
+
+>>> from tspcli import extract, load_encoder, open_store     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tspcli.encoders import load_encoder as load_encoder
+    from tspcli.extraction import extract as extract
+    from tspcli.features import open_store as open_store
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "extract": "tspcli.extraction",
+    "load_encoder": "tspcli.encoders",
+    "open_store": "tspcli.features",
+}
+__all__ = ["__version__", "extract", "load_encoder", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the heavy rooms only when something of theirs is asked for."""
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""Every error that a user can meet, each with what to do about it.
+
+The command line turns a :class:`TspError` into a short message and an exit code; the library lets
+it through. Anything else that escapes is a fault of this program.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+VIDEO_REASONS: dict[str, str] = {
+    "missing": "the file does not exist",
+    "unreadable": "the operating system refuses to open or read the file",
+    "empty": "the file has no bytes",
+    "not-a-video": "no decoder recognises the file as a video",
+    "no-video-stream": "the file holds no picture, only audio or data",
+    "no-frames": "the file has a video stream, but not one frame of it can be decoded",
+    "too-short": "the video is shorter than one clip",
+    "damaged": "part of the video cannot be decoded",
+    "timeout": "the decoder made no progress within the time limit and was stopped",
+    "crashed": "the decoder process died",
+    "unsupported": "the decoder lacks the codec or the pixel format",
+    "out-of-memory": "there was not enough memory for the video",
+}
+"""Every named reason for which a video can end without features."""
+
+
+class TspError(Exception):
+    """An error that the user can do something about.
+
+    Args:
+        message: What is wrong, with the offending value.
+        remedy: What to do about it, as a sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(TspError):
+    """A value that makes no sense, or values that contradict each other."""
+
+    exit_code = 2
+
+
+class DependencyError(TspError):
+    """A package or a system library that is needed here is not installed."""
+
+
+class VideoError(TspError):
+    """A video that ends without features.
+
+    Args:
+        reason: A key of :data:`VIDEO_REASONS`.
+        message: The details, usually the decoder's own words.
+        path: The video.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str | None = None,
+        *,
+        path: str | Path | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        if reason not in VIDEO_REASONS:
+            raise ValueError(f"unknown reason {reason!r}, expected one of {list(VIDEO_REASONS)}")
+        text = message or VIDEO_REASONS[reason]
+        super().__init__(f"{path}: {text}" if path is not None else text, remedy=remedy)
+        self.reason = reason
+        self.detail = text
+        self.path = None if path is None else str(path)
+
+
+class StoreError(TspError):
+    """A feature store that cannot be read or written."""
+
+
+class StoreMismatchError(StoreError):
+    """Two stores, or a store and a run, whose settings differ."""
+
+
+class StoreLockedError(StoreError):
+    """Another run is writing the same output."""
+
+
+class CheckpointError(TspError):
+    """A checkpoint that cannot be loaded, or that will not be because it carries code."""
+
+
+class WeightsError(TspError):
+    """Weights that are unknown, unavailable or not what their checksum says."""
+
+
+class DownloadError(WeightsError):
+    """A download that did not arrive whole."""
+
+
+class AnnotationError(TspError):
+    """Annotations that cannot be read or that contradict the videos."""
+
+
+class ExportError(TspError):
+    """Features that cannot be written in the form that their reader expects."""
+
+
+class TrainingError(TspError):
+    """A training run that cannot start or go on."""
+
+
+class LocalizationError(TspError):
+    """A localization model, its input or its predictions that do not fit together."""
