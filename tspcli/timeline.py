@@ -22,7 +22,7 @@ from functools import cached_property
 from tspcli.errors import UsageError
 
 
-def as_rate(value: Fraction | int | float | str, name: str = "rate") -> Fraction:
+def as_rate(value: Fraction | float | str, name: str = "rate") -> Fraction:
     """Turn a rate as people write it into an exact one.
 
     Args:
@@ -239,7 +239,7 @@ def shown_frames(times_s: Iterable[Fraction], end_s: Fraction, grid_rate: Fracti
     track = TickTrack(grid_rate)
     shown: list[int] = []
     index = -1
-    for index, time_s in enumerate(times_s):  # noqa: B007 (the last index is needed below)
+    for index, time_s in enumerate(times_s):
         shown.extend([index - 1] * len(track.push(time_s)))
     if index >= 0:
         shown.extend([index] * len(track.finish(end_s)))

@@ -1,0 +1,107 @@
+"""Files that are either whole or not there: written aside, synced, renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tspcli.errors import StoreError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def write_aside(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success sync it and rename it into place.
+
+    On any error the temporary file is removed and what was at ``path`` stays as it was.
+
+    Raises:
+        StoreError: If the disk is full or the folder cannot be written, with the folder named.
+    """
+    path = Path(path)
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_name(path)
+        aside.touch(exist_ok=False)
+        try:
+            yield aside
+            sync_file(aside)
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+
+
+def aside_name(path: Path) -> Path:
+    """A new hidden name beside ``path`` for what is not whole yet."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(path: Path) -> int:
+    """Remove what killed writers of ``path`` left beside it; return how many files.
+
+    Only for a caller that knows that nobody else writes ``path`` now.
+    """
+    pattern = f".{glob.escape(path.name[:100])}.*-????????.tmp"
+    leftovers = list(path.parent.glob(pattern))
+    for leftover in leftovers:
+        with suppress(OSError):
+            leftover.unlink()
+    return len(leftovers)
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a :class:`StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        # HDF5 hides the number in its text.
+        full = error.errno in _FULL or "No space left" in str(error) or "errno = 28" in str(error)
+        if full:
+            raise StoreError(
+                f"The disk is full while writing {path} ({_free(path)} free).",
+                remedy="Free some space and run the same command again; what was finished is kept.",
+            ) from error
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            remedy="Check that the folder exists and that you may write there.",
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a folder's entries are on the disk, so that a rename survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot sync folders; the rename itself is still atomic there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _free(path: Path) -> str:
+    with suppress(OSError):
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free
+        return f"{free / 1e6:.1f} MB"
+    return "unknown space"

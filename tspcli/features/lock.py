@@ -1,0 +1,69 @@
+"""One writer a store."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tspcli.errors import StoreLockedError
+from tspcli.features.atomic import explain_write_errors
+
+
+@contextmanager
+def lock_store(store: Path) -> Iterator[None]:
+    """Hold the store's lock; the kernel lets go of it however the process ends.
+
+    Raises:
+        StoreLockedError: If another run holds it, naming that run's host and process.
+    """
+    path = store.with_name(f"{store.name}.lock")
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with explain_write_errors(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _owner(handle)
+            os.close(handle)
+            raise StoreLockedError(
+                f"{store} is being written by another run ({owner}).",
+                remedy="Wait for it, stop it, or give another --out.",
+            ) from None
+        # The file may have been removed by its last holder between our open and our lock.
+        if _is_current(handle, path):
+            break
+        os.close(handle)
+    try:
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        note = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        with explain_write_errors(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(note).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _is_current(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(handle: int) -> str:
+    try:
+        note = json.loads(os.pread(handle, 4096, 0))
+        return f"process {note['pid']} on {note['host']}, started {note['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it has not told its name yet"
