@@ -1,0 +1,8 @@
+"""``python -m tspcli`` is ``tsp``, also under torchrun."""
+
+from __future__ import annotations
+
+from tspcli.cli.main import main
+
+if __name__ == "__main__":
+    main()

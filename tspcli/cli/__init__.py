@@ -1,0 +1,1 @@
+"""The command line: click and rich, and nothing else of the package knows them."""

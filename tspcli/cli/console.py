@@ -1,0 +1,49 @@
+"""Where output goes: results to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tspcli.errors import TspError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def out_console() -> Console:
+    """The console of results that people read, on stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def err_console() -> Console:
+    """The console of progress, warnings and errors, on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs: one JSON value on stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def show_error(error: TspError) -> None:
+    """Print what is wrong and what to do about it."""
+    console = err_console()
+    # Names of files and keys are no markup, and must not be able to steer the terminal.
+    console.print("Error:", printable(error.message), style="red", markup=False, soft_wrap=True)
+    if error.remedy:
+        console.print(printable(error.remedy), markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text with control characters and undecodable bytes made visible."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1]
+        for character in text
+    )

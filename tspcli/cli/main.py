@@ -1,0 +1,140 @@
+"""The ``tsp`` command: finds the subcommand, runs it, turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from tspcli import __version__
+from tspcli.errors import TspError
+
+EXIT_ERROR = 1
+EXIT_SOME_FAILED = 3
+"""Finished, but some videos failed; each is named on the screen and in the report."""
+EXIT_INTERRUPTED = 130
+
+
+class Entry(NamedTuple):
+    """A subcommand that is imported only when it is used."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "extract": Entry("tspcli.cli.extract", "Compute clip features of videos into a store."),
+    "gvf": Entry("tspcli.cli.gvf", "Compute global video features for pretraining."),
+    "pretrain": Entry("tspcli.cli.pretrain", "Train an encoder on untrimmed videos (TSP or TAC)."),
+    "annotations": Entry(
+        "tspcli.cli.annotations", "Convert and check annotations for pretraining."
+    ),
+    "export": Entry("tspcli.cli.export", "Write features as another program reads them."),
+    "inspect": Entry("tspcli.cli.inspect", "Show what a store holds."),
+    "plot": Entry("tspcli.cli.plot", "Draw the features of one video."),
+    "compare": Entry("tspcli.cli.compare", "Tell how two stores differ."),
+    "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
+    "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
+    "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a remedy for each lack."),
+    "sample-videos": Entry("tspcli.cli.samples", "Fetch a few free videos to try things on."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and summaries without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = importlib.import_module(entry.module).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tsp")
+def cli() -> None:
+    """Clip features of untrimmed videos for temporal action localization.
+
+    Every command also takes --debug, which shows the traceback of an error.
+
+    \b
+    Example:
+      tsp extract --videos my_videos/ --out feats.h5
+      tsp inspect feats.h5
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tsp`` and exit with 0 (done), 1 (an error), 2 (wrong usage) or 3 (some videos failed).
+
+    Args:
+        argv: The arguments, ``sys.argv[1:]`` if not given.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = bool(os.environ.get("TSPCLI_DEBUG"))
+    if "--debug" in arguments:
+        debug = True
+        arguments.remove("--debug")
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result = cli.main(arguments, prog_name="tsp", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except TspError as error:
+        if debug:
+            raise
+        from tspcli.cli.console import show_error
+
+        show_error(error)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"Error: {type(error).__name__}: {error}\n"
+            "This is a fault of tspcli. Run the command with --debug to see where it happened.",
+            err=True,
+        )
+        return EXIT_ERROR
