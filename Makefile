@@ -1,0 +1,90 @@
+# make demo and make test do everything on a machine that has Python 3.10 to 3.13, make and a
+# compiler. What is installed is kept in .venv and not installed again until it changes.
+#
+#   make test PYTHON=python3.12          another interpreter
+#   make test VENV=/somewhere/venv       another place for the environment
+#   make test PYTEST_FLAGS='-k store'    other tests
+
+ifndef PYTHON
+PYTHON := $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.10,$(shell \
+	$(p) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) and print("$(p)")' \
+	2>/dev/null)) python3)
+endif
+VENV ?= .venv
+DEMO ?= .demo
+PYTEST_FLAGS ?=
+
+PY := $(VENV)/bin/python
+TSP := $(VENV)/bin/tsp
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMPS := $(VENV)/.tspcli
+
+# Three words: interpreter, what is installed, which project. Asked for once, where needed.
+KEYS = $(eval KEYS := $(shell $(PYTHON) tools/environment_key.py))$(KEYS)
+INTERPRETER = $(word 1,$(KEYS))
+ENVIRONMENT = $(word 2,$(KEYS))
+PROJECT = $(word 3,$(KEYS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test demo test lint types pytest format wheel lock clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# $(call install,STAMP,EXTRAS): the stamp is written last, so what stopped half way starts again.
+# The environment of the tests has all that the other one has.
+define install
+	@set -eu; \
+	test -n "$(ENVIRONMENT)"; \
+	if [ ! -e "$(STAMPS)/$(INTERPRETER)" ]; then \
+		$(PYTHON) -m venv --clear "$(VENV)"; \
+		mkdir -p "$(STAMPS)"; touch "$(STAMPS)/$(INTERPRETER)"; \
+	fi; \
+	if [ ! -e "$(STAMPS)/$(1)-$(ENVIRONMENT)" ] && [ ! -e "$(STAMPS)/test-$(ENVIRONMENT)" ]; then \
+		echo "Installing into $(VENV); torch with its CUDA parts takes a while and 6 GB."; \
+		find "$(STAMPS)" -type f ! -name "*-$(ENVIRONMENT)" ! -name "$(INTERPRETER)" -delete; \
+		$(PIP) install --quiet -c constraints.txt setuptools; \
+		$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[$(2)]'; \
+		echo "$(PROJECT)" > "$(STAMPS)/project"; \
+		touch "$(STAMPS)/$(1)-$(ENVIRONMENT)"; \
+	fi; \
+	if [ "$$(cat "$(STAMPS)/project" 2>/dev/null)" != "$(PROJECT)" ]; then \
+		$(PIP) install --quiet --no-deps --no-build-isolation -e .; \
+		echo "$(PROJECT)" > "$(STAMPS)/project"; \
+	fi
+endef
+
+install:  ## Make .venv and install the project there, with what pictures need
+	$(call install,run,plots)
+
+install-test:
+	$(call install,test,plots$(comma)torchcodec$(comma)train$(comma)dev)
+comma := ,
+
+demo: install  ## Extract features of sample videos with pretrained I3D weights, and show them
+	@tools/demo.sh "$(VENV)/bin" "$(DEMO)"
+
+test: lint types pytest  ## Install the test tools too, then lint, check types and run the tests
+
+lint: install-test  ## ruff: rules and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: install-test  ## mypy
+	$(PY) -m mypy
+
+pytest: install-test  ## The tests alone
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+format: install-test  ## Let ruff format and repair what it can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+wheel: install-test  ## Build the wheel into dist/
+	$(PY) -m build --wheel --no-isolation
+
+lock:  ## Pin the newest versions (needs python3.10 to python3.13)
+	$(PYTHON) tools/lock_constraints.py python3.10 python3.11 python3.12 python3.13
+
+clean:  ## Remove the environment, the demo's output and what tools leave behind
+	rm -rf "$(VENV)" "$(DEMO)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
