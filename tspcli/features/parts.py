@@ -270,11 +270,15 @@ class PartsFolder:
                 part = self.parts[key]
                 add_video(file, key, part.rows(), part.attributes)
             count = len(file)
+        self.remove()
+        return count
+
+    def remove(self) -> None:
+        """Remove the parts and their folder."""
         self._remove_parts()
         with suppress(OSError):
             (self.folder / "settings.json").unlink(missing_ok=True)
             self.folder.rmdir()
-        return count
 
     def _check_settings(self) -> None:
         """Keep the settings in the folder, so that a difference can be named and not only seen."""

@@ -99,7 +99,7 @@ class VideoFeatures:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the first frame to the end of the last, or None if the file does not tell."""
+        """Seconds from the first frame to the end of the last, or None if nothing tells."""
         value = self.attrs.get("duration_s")
         return None if value is None else float(value)
 

@@ -1,0 +1,181 @@
+"""``tsp extract``."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tspcli.extraction import ExtractReport
+
+
+class ShardType(click.ParamType):
+    """``I/N``."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is not a shard such as 1/4 (the first of four).", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class AutoInt(click.ParamType):
+    """A positive number, or ``auto``, which is None."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value == "auto":
+            return None
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is neither a positive whole number nor 'auto'.", param, ctx)
+        return int(value)
+
+
+@click.command("extract", short_help="Compute clip features of videos into a store.")
+@click.option(
+    "--videos",
+    "-v",
+    multiple=True,
+    required=True,
+    metavar="DIR|FILE|LIST.txt",
+    help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
+)
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The HDF5 store.")
+@click.option("--weights", "-w", help="Registry name, checkpoint or run folder.")
+@click.option("--backbone", help="The backbone, where the weights do not tell.")
+@click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip (TSP: 16).")
+@click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip (TSP: 15).")
+@click.option("--stride", type=click.IntRange(min=1), help="Frames from clip to clip (TSP: 16; 1).")
+@click.option(
+    "--grid-rate", metavar="FPS", help="Standardise to this rate before sampling (TSP: 30)."
+)
+@click.option("--batch-size", type=AutoInt(), default="auto", show_default=True, help="Clips.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="fp32 rounds nothing; auto is exact to 1e-2 and faster.",
+)
+@click.option(
+    "--workers", type=AutoInt(), default="auto", show_default=True, help="Decode processes."
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(["auto", "decord", "pyav", "torchcodec"]),
+    default="auto",
+    show_default=True,
+)
+@click.option(
+    "--short-videos",
+    type=click.Choice(["pad", "skip", "fail"]),
+    default="pad",
+    show_default=True,
+    help="A video shorter than one clip: repeat its last frame, leave it out, or call it failed.",
+)
+@click.option(
+    "--key",
+    "key_template",
+    default="{stem}",
+    show_default=True,
+    metavar="TEMPLATE",
+    help="Name of a video in the store; also {parent} and {name}.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the store instead of adding to it.")
+@click.option("--strict", is_flag=True, help="A partly damaged video fails.")
+@click.option("--shard", type=ShardType(), help="Do only the I-th of N shares of the videos.")
+@click.option(
+    "--decode-timeout",
+    "decode_timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds until a decoder counts as hung.",
+)
+@click.option("--seed", type=int, help="For --weights random.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def command(as_json: bool, **options: Any) -> int:
+    r"""Compute clip features of untrimmed videos into one HDF5 store.
+
+    The defaults reproduce the features released with TSP. A run that was stopped, in whatever way,
+    goes on when the same command is given again. Exit code 3: finished, but some videos failed.
+
+    \b
+    Examples:
+      tsp extract --videos my_videos/ --out feats.h5
+      tsp extract --videos list.txt --out dense.h5 --stride 1
+      tsp extract --videos my_videos/ --out feats.h5 --weights i3d-kinetics400
+      tsp extract --videos my_videos/ --out feats.h5 --shard 1/4
+    """
+    from tspcli.cli.extract_progress import watch
+    from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
+
+    options["weights"] = options["weights"] or DEFAULT_WEIGHTS
+    videos, out = options.pop("videos"), options.pop("out")
+    config = ExtractConfig(**options)
+    console = err_console()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with watch(console) as observer:
+            report = extract(videos, out, config=config, observer=observer)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted. Finished videos are kept beside {printable(str(out))}; "
+            "the same command goes on from here.",
+            markup=False,
+        )
+        return EXIT_INTERRUPTED
+    if as_json:
+        print_json(report.to_dict())
+    _summarize(console, report)
+    return EXIT_SOME_FAILED if report.failed else 0
+
+
+def _terminate(signum: int, frame: object) -> None:
+    """Treat SIGTERM as Ctrl-C: commit what is finished, then stop."""
+    raise KeyboardInterrupt
+
+
+def _summarize(console: Console, report: ExtractReport) -> None:
+    for result in report.videos:
+        name = printable(result.path or result.key)
+        if result.status in ("failed", "skipped"):
+            console.print(
+                f"{result.status}: {name}: {result.reason}: {printable(result.detail or '')}",
+                style="red" if result.status == "failed" else "yellow",
+                markup=False,
+                soft_wrap=True,
+            )
+        elif result.warnings:
+            text = printable("; ".join(result.warnings))
+            console.print(f"note: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
+    counts = {status: len(report.with_status(status)) for status in _STATUSES}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    speed = report.video_s / report.elapsed_s if report.elapsed_s else 0.0
+    console.print(
+        f"{printable(report.out)}: {said or 'nothing to do'}. {report.video_s:.1f} s of video, "
+        f"{report.n_clips} clips in {report.elapsed_s:.1f} s: {speed:.1f} times real time, "
+        f"limited by {report.bottleneck}. Report: {printable(str(report.path))}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+_STATUSES = ("done", "kept", "skipped", "failed")

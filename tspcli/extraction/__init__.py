@@ -1,0 +1,21 @@
+"""Extraction: plan, decode, batch, encode, commit."""
+
+from __future__ import annotations
+
+from tspcli.extraction.engine import Engine, RowSink
+from tspcli.extraction.progress import Observer, Progress
+from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.run import extract
+from tspcli.extraction.settings import DEFAULT_WEIGHTS, ExtractConfig
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "Engine",
+    "ExtractConfig",
+    "ExtractReport",
+    "Observer",
+    "Progress",
+    "RowSink",
+    "VideoResult",
+    "extract",
+]

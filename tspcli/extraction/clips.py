@@ -1,0 +1,152 @@
+"""From frames that arrive in order to clips, and from clips of many videos to batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from tspcli.timeline import Sampling
+
+Owner = TypeVar("Owner")
+
+
+class ClipAssembler:
+    """Cuts one video's frames into clips while they arrive; keeps only what later clips need."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self.n_emitted = 0
+        """Clips emitted so far."""
+        self.n_frames = 0
+        """Frames taken so far."""
+        self._offsets = np.array([sampling.sample_tick(j) for j in range(sampling.clip_length)])
+        self._frames: deque[torch.Tensor] = deque()
+        self._n_dropped = 0
+        # Parallel, ascending in tick: which frame (counted from the video's first) a tick shows.
+        self._ticks = np.empty(0, dtype=np.int64)
+        self._frame_of_tick = np.empty(0, dtype=np.int64)
+
+    def add(
+        self, frames: torch.Tensor, ticks: Sequence[Sequence[int]], limit: int
+    ) -> Iterator[torch.Tensor]:
+        """Take the next frames and give the clips that they complete.
+
+        Args:
+            frames: Prepared frames, shape (n, 3, h, w).
+            ticks: For each frame the needed ticks that it shows, ascending over all.
+            limit: How many clips to give at once at most.
+
+        Yields:
+            Clips in time order, shape (at most ``limit``, 3, clip_length, h, w).
+        """
+        counts = [len(shown) for shown in ticks]
+        added = np.fromiter((tick for shown in ticks for tick in shown), np.int64, sum(counts))
+        owners = np.repeat(np.arange(len(counts)) + self.n_frames, counts)
+        self._ticks = np.concatenate([self._ticks, added])
+        self._frame_of_tick = np.concatenate([self._frame_of_tick, owners])
+        self._frames.append(frames)
+        self.n_frames += len(counts)
+        n_known = int(self._ticks[-1]) + 1 if len(self._ticks) else 0
+        yield from self._emit(self.sampling.n_clips(n_known), limit)
+        self._drop_used()
+
+    def finish(self, n_ticks: int, limit: int, *, pad: bool) -> Iterator[torch.Tensor]:
+        """Give the clips that are left once the video's length is known.
+
+        Args:
+            n_ticks: Ticks of the whole video.
+            limit: How many clips to give at once at most.
+            pad: Make one clip of a video that is too short for any by repeating its last frame.
+        """
+        n_clips = self.sampling.n_clips(n_ticks)
+        if n_clips == 0 and pad and len(self._ticks):
+            n_clips = 1
+        yield from self._emit(n_clips, limit)
+
+    def _emit(self, n_clips: int, limit: int) -> Iterator[torch.Tensor]:
+        while self.n_emitted < n_clips:
+            count = min(limit, n_clips - self.n_emitted)
+            first = np.array(
+                [self._first_tick(self.n_emitted + i) for i in range(count)], dtype=np.int64
+            )
+            position = np.searchsorted(self._ticks, first[:, None] + self._offsets[None, :])
+            # Past the end of a padded video stands its last frame.
+            position = np.minimum(position, len(self._ticks) - 1)
+            index = self._frame_of_tick[position] - self._n_dropped
+            frames = self._joined_frames()
+            picked = frames[torch.from_numpy(index.reshape(-1)).to(frames.device)]
+            clips = picked.reshape(count, self.sampling.clip_length, *frames.shape[1:])
+            self.n_emitted += count
+            yield clips.transpose(1, 2)
+
+    def _first_tick(self, clip: int) -> int:
+        return self.sampling.sample_tick(clip * self.sampling.stride)
+
+    def _joined_frames(self) -> torch.Tensor:
+        if len(self._frames) > 1:
+            joined = torch.cat(tuple(self._frames))
+            self._frames.clear()
+            self._frames.append(joined)
+        return self._frames[0]
+
+    def _drop_used(self) -> None:
+        keep_from = int(np.searchsorted(self._ticks, self._first_tick(self.n_emitted)))
+        # The very last frame stays: a later padding or repetition may show it again.
+        keep_from = min(keep_from, max(len(self._ticks) - 1, 0))
+        self._ticks = self._ticks[keep_from:]
+        self._frame_of_tick = self._frame_of_tick[keep_from:]
+        if len(self._frame_of_tick):
+            unused = int(self._frame_of_tick[0]) - self._n_dropped
+            if unused > 0:
+                # A copy, so that the chunk that the frames came in can be freed.
+                kept = self._joined_frames()[unused:].clone()
+                self._frames.clear()
+                self._frames.append(kept)
+                self._n_dropped += unused
+
+
+@dataclass
+class Batch(Generic[Owner]):
+    """Clips of one or many videos.
+
+    Attributes:
+        clips: Shape (B, 3, T, h, w).
+        owners: (owner, number of its clips) in the order of the clips.
+    """
+
+    clips: torch.Tensor
+    owners: list[tuple[Owner, int]]
+
+
+@dataclass
+class Batcher(Generic[Owner]):
+    """Fills batches of one constant size with clips, whichever video they are from."""
+
+    size: int
+    _clips: list[torch.Tensor] = field(default_factory=list)
+    _owners: list[tuple[Owner, int]] = field(default_factory=list)
+    _count: int = 0
+
+    def add(self, owner: Owner, clips: torch.Tensor) -> Iterator[Batch[Owner]]:
+        """Take clips of one owner; give each batch that becomes full."""
+        while len(clips):
+            taken = clips[: self.size - self._count]
+            clips = clips[len(taken) :]
+            self._clips.append(taken)
+            self._owners.append((owner, len(taken)))
+            self._count += len(taken)
+            if self._count >= self.size:
+                yield from self.flush()
+
+    def flush(self) -> Iterator[Batch[Owner]]:
+        """Give what is left, a batch smaller than the others, if anything is."""
+        if self._count:
+            clips = self._clips[0] if len(self._clips) == 1 else torch.cat(self._clips)
+            batch = Batch(clips, self._owners)
+            self._clips, self._owners, self._count = [], [], 0
+            yield batch

@@ -1,0 +1,58 @@
+"""Which videos a run has to do, and which of them this shard does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tspcli.errors import UsageError
+from tspcli.video import VideoFile
+
+
+def shard_path(out: Path, shard: tuple[int, int]) -> Path:
+    """The store of one shard: ``feats.shard-2-of-8.h5`` for shard 2/8 of ``feats.h5``."""
+    return out.with_name(f"{out.stem}.shard-{shard[0]}-of-{shard[1]}{out.suffix}")
+
+
+def select_shard(videos: Sequence[VideoFile], shard: tuple[int, int]) -> list[VideoFile]:
+    """The videos of one shard.
+
+    The largest video goes to the emptiest shard, then the next, so that shards take about equally
+    long; the order in which the videos were named makes no difference.
+
+    Args:
+        videos: All videos.
+        shard: (i, n), the i-th of n, counted from 1.
+    """
+    index, count = shard
+    loads = [(0, number) for number in range(count)]
+    chosen: list[VideoFile] = []
+    for size, video in sorted(
+        ((file_size(video), video) for video in videos), key=lambda pair: (-pair[0], pair[1].key)
+    ):
+        load, number = min(loads)
+        loads[number] = (load + size, number)
+        if number == index - 1:
+            chosen.append(video)
+    return chosen
+
+
+def check_out(out: Path) -> None:
+    """Refuse an output that cannot be a store, before anything is loaded.
+
+    Raises:
+        UsageError: If ``out`` is a folder or has no name.
+    """
+    if out.is_dir():
+        raise UsageError(
+            f"The output {out} is a folder.", remedy="Name a file, such as --out feats.h5."
+        )
+
+
+def file_size(video: VideoFile) -> int:
+    """Bytes of a video's file; 0 if it cannot be told, which the decoder will then explain."""
+    try:
+        return os.stat(video.path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,64 @@
+"""What a run tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tspcli.extraction.report import VideoResult
+
+
+@dataclass
+class Progress:
+    """A run's figures so far.
+
+    Attributes:
+        n_videos: Videos of this run, those kept from an earlier run left out.
+        n_ended: Videos done, skipped or failed.
+        n_failed: Videos failed.
+        n_clips: Clips encoded.
+        video_s: Seconds of video decoded.
+        total_bytes: Size of all files of this run.
+        ended_bytes: Size of the files of ended videos.
+        elapsed_s: Seconds since the first video was opened.
+        decode_wait_s: Seconds in which the encoder had to wait for frames.
+        encode_s: Seconds in which the encoder worked.
+    """
+
+    n_videos: int = 0
+    n_ended: int = 0
+    n_failed: int = 0
+    n_clips: int = 0
+    video_s: float = 0.0
+    total_bytes: int = 0
+    ended_bytes: int = 0
+    elapsed_s: float = 0.0
+    decode_wait_s: float = 0.0
+    encode_s: float = 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """``decoding`` or ``encoding``, whichever the run waits for more."""
+        return "decoding" if self.decode_wait_s > self.encode_s else "encoding"
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left, by the size of the files; None before the first video has ended."""
+        if not self.ended_bytes or not self.elapsed_s:
+            return None
+        return self.elapsed_s * (self.total_bytes - self.ended_bytes) / self.ended_bytes
+
+
+class Observer:
+    """Watches a run; override what is of interest. All calls come from the run's main thread."""
+
+    def started(self, progress: Progress, n_kept: int) -> None:
+        """The videos are listed and the encoder is loaded."""
+
+    def progressed(self, progress: Progress) -> None:
+        """A batch was encoded or a video ended."""
+
+    def video_ended(self, result: VideoResult) -> None:
+        """A video is done, skipped or failed."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line, such as a batch halved for lack of memory."""

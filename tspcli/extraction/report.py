@@ -1,0 +1,118 @@
+"""What became of every video of a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tspcli import __version__
+from tspcli.features.atomic import write_aside
+
+Status = Literal["done", "kept", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """How one video ended.
+
+    Attributes:
+        key: Its name in the store.
+        path: Its file.
+        status: ``done`` now, ``kept`` from an earlier run, ``skipped`` on request, or ``failed``.
+        n_rows: Rows in the store.
+        duration_s: Seconds of video that the rows were made from, if known.
+        decoder: The decoder that read it.
+        warnings: What was out of the ordinary.
+        reason: Why it has no features: a key of :data:`tspcli.errors.VIDEO_REASONS`.
+        detail: The reason in words.
+    """
+
+    key: str
+    path: str
+    status: Status
+    n_rows: int = 0
+    duration_s: float | None = None
+    decoder: str | None = None
+    warnings: tuple[str, ...] = ()
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass
+class ExtractReport:
+    """The outcome of a run.
+
+    Attributes:
+        out: The store.
+        settings: What the rows depend on.
+        videos: One result a video, in the order of their keys.
+        n_clips: Clips encoded in this run.
+        video_s: Seconds of video decoded in this run.
+        elapsed_s: Wall time of this run.
+        decode_wait_s: Time in which the encoder had to wait for frames.
+        encode_s: Time in which the encoder worked.
+        notes: What happened to the run as a whole, such as a batch halved for lack of memory.
+    """
+
+    out: str
+    settings: Mapping[str, Any]
+    videos: list[VideoResult] = field(default_factory=list)
+    n_clips: int = 0
+    video_s: float = 0.0
+    elapsed_s: float = 0.0
+    decode_wait_s: float = 0.0
+    encode_s: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def with_status(self, status: Status) -> list[VideoResult]:
+        """The videos that ended in ``status``."""
+        return [video for video in self.videos if video.status == status]
+
+    @property
+    def failed(self) -> list[VideoResult]:
+        """The videos that have no features although they should."""
+        return self.with_status("failed")
+
+    @property
+    def bottleneck(self) -> Literal["decoding", "encoding"]:
+        """What the run waited for most."""
+        return "decoding" if self.decode_wait_s > self.encode_s else "encoding"
+
+    @property
+    def path(self) -> Path:
+        """Where :meth:`write` puts the report: beside the store."""
+        return report_path(self.out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        counts = Counter(video.status for video in self.videos)
+        return {
+            "tool_version": __version__,
+            "out": self.out,
+            "settings": self.settings,
+            "counts": {status: counts[status] for status in ("done", "kept", "skipped", "failed")},
+            "clips": self.n_clips,
+            "video_s": round(self.video_s, 3),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "decode_wait_s": round(self.decode_wait_s, 3),
+            "encode_s": round(self.encode_s, 3),
+            "bottleneck": self.bottleneck,
+            "notes": self.notes,
+            "videos": [asdict(video) for video in self.videos],
+        }
+
+    def write(self) -> None:
+        """Write the report as JSON, whole or not at all."""
+        with write_aside(self.path) as aside:
+            # ASCII escapes keep names that are not valid UTF-8 readable by any JSON parser.
+            aside.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=True) + "\n")
+
+
+def report_path(out: str | Path) -> Path:
+    """Where the report of a store lies: ``feats.h5.report.json``."""
+    out = Path(out)
+    return out.with_name(out.name + ".report.json")

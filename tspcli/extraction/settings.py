@@ -1,0 +1,96 @@
+"""What a user can choose about an extraction; every default stands here once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from tspcli.errors import UsageError
+from tspcli.timeline import Sampling, as_rate
+
+ShortVideos = Literal["pad", "skip", "fail"]
+DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """The settings of one extraction.
+
+    Attributes:
+        weights: A name in the registry, a checkpoint file or a training run's folder.
+        backbone: The backbone, where the weights do not tell.
+        frame_rate, clip_length, stride, grid_rate: See :class:`tspcli.timeline.Sampling`; None
+            means what the weights were made for.
+        batch_size: Clips a batch; None chooses by device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+        precision: ``auto``, ``fp32`` (nothing is rounded), ``tf32``, ``bf16`` or ``fp16``.
+        workers: Decode processes; None chooses by the number of cores.
+        decoder: ``auto`` or a decoder's name.
+        short_videos: What to do with a video shorter than one clip: ``pad`` it by repeating its
+            last frame, ``skip`` it, or let it ``fail``.
+        overwrite: Replace a store that exists instead of adding to it.
+        strict: Let a video of which parts cannot be decoded fail, instead of keeping the rest.
+        shard: (i, n): only the i-th of n parts of the videos, counted from 1.
+        key_template: How a video's key is made from its path.
+        decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
+        seed: For ``random`` weights.
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    backbone: str | None = None
+    frame_rate: Fraction | float | str | None = None
+    clip_length: int | None = None
+    stride: int | None = None
+    grid_rate: Fraction | float | str | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    decoder: str = "auto"
+    short_videos: ShortVideos = "pad"
+    overwrite: bool = False
+    strict: bool = False
+    shard: tuple[int, int] | None = None
+    key_template: str = "{stem}"
+    decode_timeout_s: float = 60.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(
+                    f"{name.replace('_', ' ')} {value} is below 1.", remedy="Give 1 or more."
+                )
+        if self.decode_timeout_s <= 0:
+            raise UsageError(
+                f"The decode time limit {self.decode_timeout_s} s is not positive.",
+                remedy="Give seconds, such as 60.",
+            )
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(
+                f"There is no shard {self.shard[0]} of {self.shard[1]}.",
+                remedy="Shards are counted from 1: --shard 1/4 to --shard 4/4.",
+            )
+
+    def resolve_sampling(self, default: Sampling) -> Sampling:
+        """The sampling of this run: what was chosen, over what the weights were made for."""
+        chosen = {
+            name: as_rate(value, name.replace("_", " "))
+            for name in ("frame_rate", "grid_rate")
+            if (value := getattr(self, name)) is not None
+        }
+        # An encoder that samples its videos directly goes on doing so at another rate.
+        if (
+            "frame_rate" in chosen
+            and "grid_rate" not in chosen
+            and default.grid_rate == default.frame_rate
+        ):
+            chosen["grid_rate"] = chosen["frame_rate"]
+        counts = {
+            name: value
+            for name in ("clip_length", "stride")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(default, **chosen, **counts)
