@@ -1,0 +1,50 @@
+"""Encoders: preprocessing, backbones, the TSP model, checkpoints and the registry of weights.
+
+Names are imported when they are used: listing weights needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tspcli.encoders.backbones import BACKBONES as BACKBONES
+    from tspcli.encoders.backbones import BackboneSpec as BackboneSpec
+    from tspcli.encoders.backbones import build_backbone as build_backbone
+    from tspcli.encoders.backbones import register_backbone as register_backbone
+    from tspcli.encoders.checkpoints import Checkpoint as Checkpoint
+    from tspcli.encoders.checkpoints import load_checkpoint as load_checkpoint
+    from tspcli.encoders.checkpoints import save_checkpoint as save_checkpoint
+    from tspcli.encoders.encoder import Encoder as Encoder
+    from tspcli.encoders.encoder import load_encoder as load_encoder
+    from tspcli.encoders.model import Heads as Heads
+    from tspcli.encoders.model import TspModel as TspModel
+    from tspcli.encoders.preprocessing import Preprocessing as Preprocessing
+    from tspcli.encoders.weights_registry import fetch_weights as fetch_weights
+    from tspcli.encoders.weights_registry import list_weights as list_weights
+
+_MODULES = {
+    "BACKBONES": "backbones",
+    "BackboneSpec": "backbones",
+    "Checkpoint": "checkpoints",
+    "Encoder": "encoder",
+    "Heads": "model",
+    "Preprocessing": "preprocessing",
+    "TspModel": "model",
+    "build_backbone": "backbones",
+    "fetch_weights": "weights_registry",
+    "list_weights": "weights_registry",
+    "load_checkpoint": "checkpoints",
+    "load_encoder": "encoder",
+    "register_backbone": "backbones",
+    "save_checkpoint": "checkpoints",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

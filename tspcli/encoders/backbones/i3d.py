@@ -1,0 +1,180 @@
+"""I3D: Inception-v1 with its filters inflated over time (Carreira and Zisserman, CVPR 2017).
+
+The RGB network with the conventions of its TensorFlow original: "SAME" padding, which puts the odd
+pixel at the end, and batch norms with a shift but no scale and an epsilon of 1e-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tspcli.config import ResizeSpec
+from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
+from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.timeline import Sampling
+
+FEATURE_DIM = 1024
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding before and after an axis with which the output has ``ceil(size / stride)`` values.
+
+    >>> same_padding(224, 7, 2), same_padding(56, 3, 1)
+    ((2, 3), (1, 1))
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: float) -> Tensor:
+    """Pad the last three axes of ``x`` as TensorFlow's "SAME" does."""
+    amounts: list[int] = []
+    for size, k, s in reversed(list(zip(x.shape[2:], kernel, stride, strict=True))):
+        amounts += same_padding(size, k, s)
+    return F.pad(x, amounts, value=value) if any(amounts) else x
+
+
+class SameConv3d(nn.Conv3d):
+    """A convolution without bias, padded as "SAME"."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        # At stride 1 both sides get the same, so the convolution itself can pad.
+        own = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, own, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] != 1:
+            x = pad_same(x, self.kernel_size, self.stride, 0.0)
+        return super().forward(x)
+
+
+class Unit3d(nn.Module):
+    """Convolution, batch norm without scale, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = SameConv3d(inputs, outputs, kernel, stride)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=1e-3)
+        # The original has no scale. A frozen one stands here because fused and synchronised batch
+        # norms expect a tensor.
+        self.bn.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class SamePool3d(nn.Module):
+    """Max-pooling padded as "SAME"."""
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads = [
+            same_padding(*sizes) for sizes in zip(x.shape[2:], self.kernel, self.stride, strict=True)
+        ]
+        if all(before == after for before, after in pads):
+            return F.max_pool3d(x, self.kernel, self.stride, [before for before, _ in pads])
+        padded = pad_same(x, self.kernel, self.stride, float("-inf"))
+        return F.max_pool3d(padded, self.kernel, self.stride)
+
+
+class Inception(nn.Module):
+    """Four branches side by side: 1x1x1; two 3x3x3, each behind a 1x1x1; 1x1x1 behind a pool."""
+
+    def __init__(self, inputs: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        w0, w1a, w1b, w2a, w2b, w3 = widths
+        self.branch0 = Unit3d(inputs, w0)
+        self.branch1 = nn.Sequential(Unit3d(inputs, w1a), Unit3d(w1a, w1b, 3))
+        self.branch2 = nn.Sequential(Unit3d(inputs, w2a), Unit3d(w2a, w2b, 3))
+        self.branch3 = nn.Sequential(SamePool3d((3, 3, 3), (1, 1, 1)), Unit3d(inputs, w3))
+        self.width = w0 + w1b + w2b + w3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)], 1)
+
+
+INCEPTION_WIDTHS: dict[str, tuple[int, ...]] = {
+    "mixed_3b": (64, 96, 128, 16, 32, 32),
+    "mixed_3c": (128, 128, 192, 32, 96, 64),
+    "mixed_4b": (192, 96, 208, 16, 48, 64),
+    "mixed_4c": (160, 112, 224, 24, 64, 64),
+    "mixed_4d": (128, 128, 256, 24, 64, 64),
+    "mixed_4e": (112, 144, 288, 32, 64, 64),
+    "mixed_4f": (256, 160, 320, 32, 128, 128),
+    "mixed_5b": (256, 160, 320, 32, 128, 128),
+    "mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+
+
+class I3d(nn.Module):
+    """The network up to its last pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_1a = Unit3d(3, 64, 7, 2)
+        self.pool_2a = SamePool3d((1, 3, 3), (1, 2, 2))
+        self.conv_2b = Unit3d(64, 64)
+        self.conv_2c = Unit3d(64, 192, 3)
+        self.pool_3a = SamePool3d((1, 3, 3), (1, 2, 2))
+        width = 192
+        for name, widths in INCEPTION_WIDTHS.items():
+            if name == "mixed_4b":
+                self.pool_4a = SamePool3d((3, 3, 3), (2, 2, 2))
+            elif name == "mixed_5b":
+                self.pool_5a = SamePool3d((2, 2, 2), (2, 2, 2))
+            block = Inception(width, widths)
+            self.add_module(name, block)
+            width = block.width
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, 1024) of clips (B, 3, T, H, W)."""
+        for module in self.children():
+            x = module(x)
+        return pool_features(x)
+
+
+def pool_features(x: Tensor) -> Tensor:
+    """Mean over space, then over windows of two neighbouring times, then over the windows.
+
+    So pools the original before its classification layer: the first and last time count half. For
+    clips of 16 frames, which leave two times, it is the plain mean.
+
+    Args:
+        x: (B, C, T, H, W) activations.
+    """
+    over_space = x.mean(dim=(3, 4))
+    if over_space.shape[2] > 1:
+        over_space = (over_space[:, :, 1:] + over_space[:, :, :-1]) / 2
+    return over_space.mean(dim=2)
+
+
+register_backbone(
+    BackboneSpec(
+        name="i3d",
+        build=I3d,
+        feature_dim=FEATURE_DIM,
+        summary="I3D (inflated Inception-v1), RGB, 25 frames a second.",
+        preprocessing=Preprocessing(
+            resize=ResizeSpec(short_side=256),
+            crop=(224, 224),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        # Snippets of 16 frames are what localization methods that use I3D features expect.
+        sampling=Sampling(frame_rate=Fraction(25), grid_rate=Fraction(25)),
+        plain_head="fc",
+        stem=("conv_1a.",),
+    )
+)

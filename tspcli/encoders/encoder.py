@@ -1,0 +1,321 @@
+"""The encoder that extraction runs: frames in, clip features out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tspcli.config import FrameDtype, FrameSpec
+from tspcli.encoders import weights_registry as registry
+from tspcli.encoders.backbones import BackboneSpec, backbone_spec
+from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint
+from tspcli.encoders.fast import inference_form
+from tspcli.encoders.model import TspModel
+from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.errors import UsageError
+from tspcli.packages import file_sha256
+from tspcli.timeline import Sampling
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+class Encoder:
+    """A backbone with its weights on a device, ready to encode clips.
+
+    Made by :func:`load_encoder`.
+
+    Attributes:
+        backbone: Registry name of the backbone.
+        feature_dim: Width D of the features.
+        sampling: The clips that suit the weights.
+        preprocessing: The frames that suit the weights.
+        device: Where it computes.
+        precision: The arithmetic, resolved (never ``auto``).
+        frames_dtype: Whether scaled frames are rounded to 8 bits on the way.
+        class_names: Of the action head's outputs, if known.
+        module: The plain model, as loaded: a :class:`TspModel` in float32.
+        provenance: What a store has to keep to know where its features come from.
+    """
+
+    def __init__(
+        self,
+        model: TspModel,
+        spec: BackboneSpec,
+        *,
+        device: torch.device,
+        precision: Precision,
+        frames_dtype: FrameDtype,
+        sampling: Sampling | None = None,
+        preprocessing: Preprocessing | None = None,
+        class_names: tuple[str, ...] | None = None,
+        origin: dict[str, Any] | None = None,
+        fast: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.backbone = spec.name
+        self.feature_dim = spec.feature_dim
+        self.sampling = sampling or spec.sampling
+        self.preprocessing = preprocessing or spec.preprocessing
+        self.device = device
+        self.precision: Precision = precision
+        self.frames_dtype: FrameDtype = frames_dtype
+        self.class_names = class_names
+        self.module: TspModel = model.eval().requires_grad_(False)
+        self.dtype = _DTYPES[precision]
+        self._backbone: nn.Module
+        if fast:
+            self._backbone = inference_form(self.module.features, device, self.dtype)
+        else:
+            self._backbone = self.module.features.to(device)
+        self.module.to("cpu" if fast else device)
+        self.provenance: dict[str, Any] = {
+            "backbone": self.backbone,
+            **(origin or {}),
+            "preprocessing": self.preprocessing.to_dict(),
+            "precision": precision,
+            "frames_dtype": frames_dtype,
+        }
+
+    @property
+    def frame_spec(self) -> FrameSpec:
+        """The frames that :meth:`prepare` takes."""
+        return self.preprocessing.frame_spec(self.frames_dtype)
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Normalise frames, once each, on the device.
+
+        Args:
+            frames: (N, h, w, 3) as :attr:`frame_spec` says, values 0..255, uint8 or float32.
+
+        Returns:
+            (N, 3, h, w) on the device, in the dtype that it computes in.
+        """
+        moved = frames.to(self.device, non_blocking=True)
+        return self.preprocessing.normalize(moved, self.dtype)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Features of clips.
+
+        Args:
+            clips: (B, 3, T, h, w) of prepared frames, in any memory order.
+
+        Returns:
+            (B, D) float32 on the CPU.
+
+        Raises:
+            UsageError: If the backbone cannot take clips of T frames.
+            torch.cuda.OutOfMemoryError: If the batch is too large for the device; a smaller one
+                may be tried afterwards.
+        """
+        self.spec.check_clip_length(clips.shape[2])
+        with torch.inference_mode(), _arithmetic(self.device, self.precision):
+            clips = clips.to(self.device, self.dtype, non_blocking=True)
+            features: Tensor = self._backbone(clips)
+            return features.float().cpu()
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Features of clips given as frames: :meth:`prepare`, then :meth:`encode`.
+
+        Args:
+            frames: (B, T, h, w, 3), values 0..255.
+        """
+        count, length = frames.shape[:2]
+        prepared = self.prepare(frames.flatten(0, 1))
+        clips = prepared.unflatten(0, (count, length)).transpose(1, 2)
+        return self.encode(clips)
+
+    def classify(self, features: Tensor) -> Tensor | None:
+        """Logits (B, classes) of the action head for features (B, D); None without such a head."""
+        with torch.inference_mode():
+            weight = next(self.module.parameters())
+            return self.module.action_logits(features.float().to(weight.device))
+
+
+def load_encoder(
+    weights: str | Path = registry.DEFAULT_WEIGHTS,
+    *,
+    backbone: str | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    seed: int | None = None,
+    fast: bool = True,
+    on_progress: registry.Progress | None = None,
+) -> Encoder:
+    """Load an encoder by the name of its weights or from a checkpoint.
+
+    Args:
+        weights: A name from the registry (fetched if it is not at hand), a checkpoint file, a
+            training run's folder, or ``"random"`` for fresh weights (tests, benchmarks).
+        backbone: Registry name of the backbone; needed for ``"random"``, else found from the
+            weights, and an error if it contradicts them.
+        device: ``auto`` (CUDA where there is one, else the CPU) or a torch device.
+        precision: ``fp32`` rounds nothing on the way from the decoder to the feature; ``tf32``,
+            ``bf16`` and ``fp16`` are CUDA arithmetics (bf16 runs on CPUs too); ``auto`` takes
+            bf16 or fp16 on CUDA and float32 on a CPU, in both cases from 8-bit frames.
+        seed: Of random weights; 0 if not given.
+        fast: Whether the backbone is rearranged for inference (the same function, up to rounding).
+        on_progress: Told how far a download is.
+
+    Raises:
+        UsageError: If the arguments contradict each other.
+        WeightsError: If the weights are unknown or cannot be fetched.
+        CheckpointError: If the file is not a checkpoint that can be loaded safely.
+    """
+    where = resolve_device(device)
+    arithmetic = resolve_precision(precision, where)
+    frames_dtype: FrameDtype = "float32" if precision == "fp32" else "uint8"
+    settings: dict[str, Any] = {
+        "device": where,
+        "precision": arithmetic,
+        "frames_dtype": frames_dtype,
+        "fast": fast,
+    }
+    if str(weights) == registry.RANDOM_WEIGHTS:
+        return _random_encoder(backbone, 0 if seed is None else seed, settings)
+    checkpoint, entry = find_checkpoint(weights, backbone, on_progress)
+    spec = backbone_spec(checkpoint.backbone)
+    model = checkpoint.build_model()
+    names = checkpoint.class_names
+    if names is None and entry is not None and entry.classes is not None:
+        names = registry.class_names(entry.classes)
+    if names is not None and len(names) != checkpoint.heads.n_actions:
+        names = None
+    sampling, preprocessing = checkpoint.sampling, checkpoint.preprocessing
+    if entry is not None and entry.sampling is not None:
+        sampling = Sampling.from_dict(dict(entry.sampling))
+    if entry is not None and entry.preprocessing is not None:
+        preprocessing = Preprocessing.from_dict(entry.preprocessing)
+    origin = {
+        "weights": entry.name if entry is not None else checkpoint.path.name,
+        "weights_sha256": file_sha256(checkpoint.path),
+    }
+    return Encoder(
+        model,
+        spec,
+        sampling=sampling,
+        preprocessing=preprocessing,
+        class_names=names,
+        origin=origin,
+        **settings,
+    )
+
+
+def find_checkpoint(
+    weights: str | Path,
+    backbone: str | None = None,
+    on_progress: registry.Progress | None = None,
+) -> tuple[Checkpoint, registry.WeightsEntry | None]:
+    """Load weights by name or path; a path that exists comes before a name.
+
+    Returns:
+        The checkpoint, and the registry's entry if the weights were given by name.
+    """
+    if isinstance(weights, Path) or Path(weights).exists() or _looks_like_path(weights):
+        return load_checkpoint(weights, backbone), None
+    entry = registry.find_weights(weights)
+    if backbone is not None and backbone != entry.backbone:
+        raise UsageError(
+            f"The weights {weights!r} are for {entry.backbone}, not {backbone}.",
+            remedy="Leave the backbone out.",
+        )
+    path = registry.fetch_weights(weights, on_progress)
+    return load_checkpoint(path, entry.backbone), entry
+
+
+def _looks_like_path(weights: str) -> bool:
+    return "/" in weights or "\\" in weights or weights.endswith((".pth", ".pt", ".ckpt", ".tar"))
+
+
+def _random_encoder(backbone: str | None, seed: int, settings: dict[str, Any]) -> Encoder:
+    if backbone is None:
+        raise UsageError(
+            "Random weights need a backbone.", remedy="Name one, such as --backbone r2plus1d_18."
+        )
+    spec = backbone_spec(backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TspModel(backbone)
+    origin = {"weights": registry.RANDOM_WEIGHTS, "weights_sha256": None, "seed": seed}
+    return Encoder(model, spec, origin=origin, **settings)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device that a name means.
+
+    Raises:
+        UsageError: If there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{device!r} is no device.", remedy="Give auto, cpu, cuda or cuda:N."
+        ) from error
+    if where.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (where.index or 0) >= count:
+            raise UsageError(
+                f"There is no device {where}: torch sees {count} CUDA devices.",
+                remedy="Use --device cpu, or see `tsp doctor`.",
+            )
+    return where
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """The arithmetic that a precision means on a device.
+
+    Raises:
+        UsageError: If it is unknown or the device lacks it.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"There is no precision {precision!r}.", remedy=f"Give one of {', '.join(PRECISIONS)}."
+        )
+    if precision == "auto":
+        if device.type != "cuda":
+            return "fp32"
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
+    if device.type != "cuda" and precision in ("tf32", "fp16"):
+        raise UsageError(
+            f"{precision} is an arithmetic of CUDA devices, not of {device}.",
+            remedy="Use --precision auto, fp32 or bf16.",
+        )
+    return precision  # type: ignore[return-value]
+
+
+@contextmanager
+def _arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Allow exactly the arithmetic asked for, and put torch's settings back afterwards."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = precision == "tf32"
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = allowed
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, deterministic=False, allow_tf32=allowed
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+__all__ = ["Encoder", "find_checkpoint", "load_encoder", "resolve_device", "resolve_precision"]

@@ -1,0 +1,151 @@
+"""The TSP model: a backbone under the heads with which it is pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tspcli.encoders.backbones import backbone_spec
+from tspcli.errors import UsageError
+
+REGION_CLASSES = ("No action", "Action")
+"""The region head's classes in the order of their labels: background is 0, foreground 1."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Which classification layers stand on the features.
+
+    Attributes:
+        n_actions: Classes of the action head; None without one.
+        region: Whether there is a temporal-region head (inside or outside of an action).
+        gvf_dim: Width of the global video feature that the region head sees beside the clip's
+            own; 0 without one. In TSP it is the width of the backbone's features.
+    """
+
+    n_actions: int | None = None
+    region: bool = False
+    gvf_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_actions is not None and self.n_actions < 1:
+            raise UsageError(
+                f"An action head of {self.n_actions} classes makes no sense.",
+                remedy="Give the number of action classes, or None for no action head.",
+            )
+        if self.gvf_dim < 0 or (self.gvf_dim and not self.region):
+            raise UsageError(
+                f"gvf_dim {self.gvf_dim} does not go with these heads.",
+                remedy="Only the region head takes a global video feature.",
+            )
+
+    def layers(self, feature_dim: int) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each layer under its name in the state dict."""
+        action = (feature_dim, self.n_actions or 0)
+        region = (feature_dim + self.gvf_dim, len(REGION_CLASSES))
+        if self.n_actions is not None and self.region:
+            return {"fc1": action, "fc2": region}
+        if self.n_actions is not None:
+            return {"fc": action}
+        return {"fc": region} if self.region else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The heads as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Heads:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+
+class Logits(NamedTuple):
+    """What the heads say; None for a head that is not there.
+
+    Attributes:
+        action: (B, n_actions).
+        region: (B, 2), background first.
+    """
+
+    action: Tensor | None
+    region: Tensor | None
+
+
+class TspModel(nn.Module):
+    """A backbone (``features``) and its heads, named as in the official TSP checkpoints.
+
+    One head is called ``fc``; two are ``fc1`` (action) and ``fc2`` (region).
+
+    Args:
+        backbone: A name from the registry, or a module that gives (B, feature_dim).
+        heads: The layers on top; none by default.
+        feature_dim: Width of the features; needed with a module alone.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        heads: Heads | None = None,
+        *,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(backbone, str):
+            spec = backbone_spec(backbone)
+            self.features = spec.build()
+            feature_dim = spec.feature_dim
+        else:
+            if feature_dim is None:
+                raise UsageError("A backbone given as a module needs its feature_dim.")
+            self.features = backbone
+        self.heads = heads if heads is not None else Heads()
+        self.feature_dim = feature_dim
+        for name, (inputs, outputs) in self.heads.layers(feature_dim).items():
+            layer = nn.Linear(inputs, outputs)
+            nn.init.normal_(layer.weight, 0.0, 0.01)
+            nn.init.zeros_(layer.bias)
+            self.add_module(name, layer)
+
+    def forward(self, clips: Tensor, gvf: Tensor | None = None) -> Logits:
+        """Logits of clips.
+
+        Args:
+            clips: (B, 3, T, H, W), normalised.
+            gvf: (B, gvf_dim), if the region head takes one.
+        """
+        return self.classify(self.features(clips), gvf)
+
+    def classify(self, features: Tensor, gvf: Tensor | None = None) -> Logits:
+        """Logits of features (B, feature_dim).
+
+        Raises:
+            UsageError: If the region head takes a global video feature and none is given, or
+                one of another width.
+        """
+        return Logits(self.action_logits(features), self._region_logits(features, gvf))
+
+    def action_logits(self, features: Tensor) -> Tensor | None:
+        """(B, n_actions), or None without an action head."""
+        if self.heads.n_actions is None:
+            return None
+        logits: Tensor = (self.fc1 if self.heads.region else self.fc)(features)
+        return logits
+
+    def _region_logits(self, features: Tensor, gvf: Tensor | None) -> Tensor | None:
+        if not self.heads.region:
+            return None
+        if self.heads.gvf_dim:
+            width = None if gvf is None else gvf.shape[-1]
+            if gvf is None or width != self.heads.gvf_dim:
+                raise UsageError(
+                    f"The region head takes a global video feature of {self.heads.gvf_dim} values, "
+                    f"not {width}.",
+                    remedy="Give features made by the encoder that the recipe names.",
+                )
+            features = torch.cat([features, gvf.to(features.dtype)], dim=1)
+        logits: Tensor = (self.fc if self.heads.n_actions is None else self.fc2)(features)
+        return logits

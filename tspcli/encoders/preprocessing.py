@@ -1,0 +1,152 @@
+"""What happens to a frame between the decoder and the encoder; it belongs to the weights.
+
+Every step looks at one frame alone, so each is done once a frame however many clips share it. A
+decode worker scales and crops (:meth:`Preprocessing.frame_spec`), the encoder's device scales to
+0..1 and normalises (:meth:`Preprocessing.normalize`). The crop commutes with the normalisation, so
+the order that TSP's paper code uses (normalise, then crop) gives the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tspcli.config import FrameDtype, FrameSpec, ResizeSpec
+from tspcli.errors import UsageError
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Scale, centre crop, and per-channel normalisation of RGB values in 0..1.
+
+    The defaults are TSP's (and those of torchvision's video ResNets): 128 x 171 pixels without
+    keeping the aspect ratio, 112 x 112 from the centre, Kinetics-400 mean and deviation.
+
+    Attributes:
+        resize: Size before the crop.
+        crop: (height, width) of the crop.
+        mean: Per channel, subtracted from values in 0..1.
+        std: Per channel, divided by afterwards. Mean and deviation of 0.5 give the range -1..1.
+    """
+
+    resize: ResizeSpec = ResizeSpec(height=128, width=171)
+    crop: tuple[int, int] = (112, 112)
+    mean: Triple = (0.43216, 0.394666, 0.37645)
+    std: Triple = (0.22803, 0.22145, 0.216989)
+
+    def frame_spec(self, dtype: FrameDtype = "uint8") -> FrameSpec:
+        """The scaled and centrally cropped frames that :meth:`normalize` takes."""
+        return FrameSpec(resize=self.resize, crop=self.crop, dtype=dtype)
+
+    def training_spec(self) -> FrameSpec:
+        """The scaled, uncropped frames that :meth:`augment_clip` takes."""
+        return FrameSpec(resize=self.resize, crop=None, dtype="uint8")
+
+    def normalize(self, frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Turn pixels into the encoder's input.
+
+        Args:
+            frames: (N, h, w, 3), values 0..255, uint8 or floating, on the device that computes.
+            dtype: Of the result. The arithmetic is float32 in any case.
+
+        Returns:
+            (N, 3, h, w), a view in channels-last memory order.
+        """
+        if frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, h, w, 3)")
+        mean = frames.new_tensor(self.mean, dtype=torch.float32)
+        std = frames.new_tensor(self.std, dtype=torch.float32)
+        scaled = frames.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
+        return scaled.to(dtype).permute(0, 3, 1, 2)
+
+    def draw(self, height: int, width: int, uniform: tuple[float, float, float]) -> ClipDraw:
+        """Turn three random numbers into the flip and crop of one training clip.
+
+        Args:
+            height: Of the scaled frames, in pixels.
+            width: Likewise.
+            uniform: Three independent numbers from [0, 1): flip, row and column of the crop.
+
+        Raises:
+            UsageError: If the crop does not fit.
+        """
+        room_y, room_x = height - self.crop[0], width - self.crop[1]
+        if room_y < 0 or room_x < 0:
+            raise UsageError(
+                f"A crop of {self.crop} does not fit into frames of {height} x {width}.",
+                remedy=f"Give frames scaled as {self.resize} says.",
+            )
+        flip, down, right = uniform
+        return ClipDraw(
+            flip=flip < 0.5,
+            top=min(int(down * (room_y + 1)), room_y),
+            left=min(int(right * (room_x + 1)), room_x),
+        )
+
+    def augment_clip(self, frames: Tensor, draw: ClipDraw) -> Tensor:
+        """The training view of one clip: maybe mirrored, normalised, cropped somewhere.
+
+        Args:
+            frames: (T, H, W, 3) scaled frames, values 0..255, such as (16, 128, 171, 3).
+            draw: One flip and one crop for all frames of the clip.
+
+        Returns:
+            (3, T, h, w) float32.
+        """
+        height, width = self.crop
+        if draw.flip:
+            frames = frames.flip(2)
+        window = frames[:, draw.top : draw.top + height, draw.left : draw.left + width]
+        return self.normalize(window).transpose(0, 1)
+
+    def center_clip(self, frames: Tensor) -> Tensor:
+        """The validation view of one clip: cropped around the centre, normalised.
+
+        Args:
+            frames: (T, H, W, 3) scaled frames, values 0..255.
+
+        Returns:
+            (3, T, h, w) float32.
+        """
+        top, left = self.frame_spec().crop_origin(frames.shape[1], frames.shape[2])
+        return self.augment_clip(frames, ClipDraw(flip=False, top=top, left=left))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The preprocessing as plain values."""
+        resize = {k: v for k, v in asdict(self.resize).items() if v is not None}
+        return {
+            "resize": resize,
+            "crop": list(self.crop),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            resize=ResizeSpec(**values["resize"]),
+            crop=(int(values["crop"][0]), int(values["crop"][1])),
+            mean=_triple(values["mean"]),
+            std=_triple(values["std"]),
+        )
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """What chance decided for one training clip: mirrored or not, and the crop's corner."""
+
+    flip: bool
+    top: int
+    left: int
+
+
+def _triple(values: Any) -> Triple:
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue
