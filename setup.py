@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["tspcli", "tspcli.*"]), "tspcli._weights"],
     package_dir={"tspcli._weights": "weights"},
-    package_data={"tspcli": ["py.typed"], "tspcli._weights": ["*.json", "*.pth", "*.md"]},
+    package_data={
+        "tspcli": ["py.typed", "**/*.toml", "**/*.json"],
+        "tspcli._weights": [f"**/*.{ending}" for ending in ("json", "txt", "pth", "md")],
+    },
     include_package_data=False,
 )
