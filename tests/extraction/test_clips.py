@@ -1,4 +1,4 @@
-"""Clips from frames that arrive in chunks: the frames that the timeline names, whatever the chunks."""
+"""Clips from frames that arrive in chunks: those of the timeline, whatever the chunks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def assemble(
 
 samplings = st.builds(
     Sampling,
-    frame_rate=st.sampled_from([Fraction(15), Fraction(30), Fraction(10), Fraction(25), Fraction(8)]),
+    frame_rate=st.sampled_from(
+        [Fraction(15), Fraction(30), Fraction(10), Fraction(25), Fraction(8)]
+    ),
     clip_length=st.integers(1, 20),
     stride=st.integers(1, 40),
     grid_rate=st.just(Fraction(30)),

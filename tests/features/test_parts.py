@@ -159,7 +159,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     parts = folder(tmp_path)
     writer = parts.writer("a", 4)
     writer._file.close()
-    writer._file = open("/dev/full", "wb", buffering=0)
+    writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 (the writer closes it)
     with pytest.raises(StoreError, match=r"disk is full .* free"):
         writer.append(rows(2))
     assert not list(parts.folder.glob(".*"))

@@ -239,7 +239,7 @@ class Engine:
                 if size == 1:
                     raise TspError(
                         "There is not enough memory to encode a single clip.",
-                        remedy="Free memory on the device, or use a smaller encoder or --device cpu.",
+                        remedy="Free memory on the device, or use a smaller encoder.",
                     ) from error
                 size = (size + 1) // 2
                 self._batcher.size = min(self._batcher.size, size)

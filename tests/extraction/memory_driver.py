@@ -1,0 +1,81 @@
+"""Extracts one video with an encoder that is made slow; prints the peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from tspcli.encoders import load_encoder
+from tspcli.extraction import Observer, Progress, extract
+
+torch.set_num_threads(1)
+
+
+class Stop(Observer):
+    """Ends the run after some seconds, as Ctrl-C would."""
+
+    def __init__(self, after_s: float) -> None:
+        self.deadline = time.monotonic() + after_s
+        self.clips = 0
+
+    def progressed(self, progress: Progress) -> None:
+        self.clips = progress.n_clips
+        if time.monotonic() > self.deadline:
+            raise KeyboardInterrupt
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process and all its descendants now."""
+    total = 0.0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                total += int(line.split()[1]) / 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                total += resident_mb(int(child))
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return total
+
+
+def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> None:
+    encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
+    real = encoder.encode
+
+    def slow(clips: torch.Tensor) -> torch.Tensor:
+        time.sleep(sleep_s)
+        return real(clips)
+
+    encoder.encode = slow  # type: ignore[method-assign]
+    peak = 0.0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.05):
+            peak = max(peak, resident_mb(os.getpid()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    observer = Stop(run_s)
+    try:
+        extract(
+            video, out, encoder=encoder, observer=observer, decoder=decoder, workers=1, stride=1
+        )
+    except KeyboardInterrupt:
+        pass
+    finally:
+        ended.set()
+        watcher.join()
+    print(json.dumps({"peak_mb": peak, "clips": observer.clips}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), float(sys.argv[5]))

@@ -1,0 +1,59 @@
+"""Peak memory does not depend on how long a video is, however slow the encoder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.videos import make_video
+
+
+def repeat_video(source: Path, target: Path, times: int) -> None:
+    """Copy a video's packets over and over with later times; nothing is encoded again."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        time_base = stream.time_base
+        packets = [
+            (bytes(packet), packet.pts, packet.dts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+        length = int(Fraction(len(packets), 30) / time_base)
+        with av.open(str(target), "w") as output:
+            copy = output.add_stream_from_template(stream)
+            for turn in range(times):
+                for data, pts, dts, is_keyframe in packets:
+                    packet = av.Packet(data)
+                    packet.pts, packet.dts = pts + turn * length, dts + turn * length
+                    packet.is_keyframe = is_keyframe
+                    packet.time_base = time_base
+                    packet.stream = copy
+                    output.mux(packet)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_three_hours_take_as_much_memory_as_ten_seconds(tmp_path: Path, decoder: str) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    short, long = tmp_path / "short.mp4", tmp_path / "long.mp4"
+    make_video(short, fps=30, n_frames=300, width=160, height=120)
+    repeat_video(short, long, 3 * 360)
+    peaks = []
+    for video in (short, long):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.extraction.memory_driver", str(video),
+             str(tmp_path / f"{video.stem}.h5"), decoder, "0.1", "8"],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert result["clips"] > 50
+        peaks.append(result["peak_mb"])
+    assert abs(peaks[1] - peaks[0]) < 100, peaks
