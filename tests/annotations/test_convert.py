@@ -1,0 +1,189 @@
+"""The tables come out as the official ones, with background where no action is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tspcli.errors import AnnotationError
+from tspcli.pretraining.annotations import (
+    ActionSegment,
+    Annotations,
+    GroundTruthRow,
+    VideoEntry,
+    background_segments,
+    convert,
+    read_activitynet,
+    read_groundtruth,
+    read_metadata,
+    read_thumos14,
+)
+from tspcli.pretraining.annotations.groundtruth import GROUNDTRUTH_COLUMNS, write_groundtruth
+
+ANET_GAP_S = 16 / 3
+THUMOS_GAP_S = 16 / 15
+
+
+def by_video(rows: Sequence[GroundTruthRow], region: str) -> dict[str, list[GroundTruthRow]]:
+    found: dict[str, list[GroundTruthRow]] = defaultdict(list)
+    for row in rows:
+        if row.region == region:
+            found[row.filename].append(row)
+    return found
+
+
+def same_rows(ours: list[GroundTruthRow], official: list[GroundTruthRow]) -> bool:
+    def key(row: GroundTruthRow) -> tuple[float, float, str]:
+        return row.start_s, row.end_s, row.label or ""
+
+    pairs = zip(sorted(ours, key=key), sorted(official, key=key), strict=False)
+    return len(ours) == len(official) and all(
+        abs(a.start_s - b.start_s) < 1e-6 and abs(a.end_s - b.end_s) < 1e-6 and a.label == b.label
+        for a, b in pairs
+    )
+
+
+def agreement(ours: list[GroundTruthRow], official: list[GroundTruthRow], region: str) -> float:
+    """Share of the videos that both tables have whose rows of one region are equal."""
+    both = {row.filename for row in ours} & {row.filename for row in official}
+    mine, theirs = by_video(ours, region), by_video(official, region)
+    return sum(same_rows(mine[name], theirs[name]) for name in both) / len(both)
+
+
+@pytest.mark.parametrize(("rule", "least"), [("union", 0.994), ("official", 0.9999)])
+def test_activitynet_agrees_with_the_official_table(
+    shared_data: Path, tmp_path: Path, rule: str, least: float
+) -> None:
+    convert(
+        read_activitynet(shared_data / "anet_anno_action.json"),
+        {"valid": read_metadata(shared_data / "activitynet_v1-3_valid_metadata.csv")},
+        tmp_path,
+        min_gap_s=ANET_GAP_S,
+        gap_rule=rule,  # type: ignore[arg-type]
+    )
+    ours = read_groundtruth(tmp_path / "valid_groundtruth.csv")
+    official = read_groundtruth(shared_data / "activitynet_v1-3_valid_tsp_groundtruth.csv")
+    assert len({row.filename for row in ours}) > 4700
+    assert agreement(ours, official, "No action") >= least
+    assert agreement(ours, official, "Action") >= 0.999
+    theirs = json.loads((shared_data / "activitynet_v1-3_action_label_mapping.json").read_text())
+    assert json.loads((tmp_path / "action_label_mapping.json").read_text()) == theirs
+
+
+def test_thumos14_agrees_with_the_official_table(shared_data: Path, tmp_path: Path) -> None:
+    report = convert(
+        read_thumos14(shared_data / "thumos14_val_Annotation.csv"),
+        {"train": read_metadata(shared_data / "thumos14_valid_metadata.csv")},
+        tmp_path,
+        min_gap_s=THUMOS_GAP_S,
+    )
+    # The videos' names tell their split, whatever name their table came under.
+    assert list(report.subsets) == ["valid"]
+    ours = read_groundtruth(tmp_path / "valid_groundtruth.csv")
+    official = read_groundtruth(shared_data / "thumos14_valid_tsp_groundtruth.csv")
+    assert agreement(ours, official, "Action") == 1.0
+    assert agreement(ours, official, "No action") >= 199 / 200
+    theirs = json.loads((shared_data / "thumos14_action_label_mapping.json").read_text())
+    assert json.loads((tmp_path / "action_label_mapping.json").read_text()) == theirs
+
+
+def test_official_tables_survive_reading_and_writing(shared_data: Path, tmp_path: Path) -> None:
+    official = shared_data / "activitynet_v1-3_valid_tsp_groundtruth.csv"
+    copy = tmp_path / "copy.csv"
+    write_groundtruth(copy, read_groundtruth(official))
+    with open(official, newline="") as first, open(copy, newline="") as second:
+        assert list(csv.reader(first)) == list(csv.reader(second))
+
+
+def test_columns_are_the_official_ones() -> None:
+    assert ",".join(GROUNDTRUTH_COLUMNS) == (
+        "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
+        "temporal-region-label"
+    )
+
+
+actions_strategy = st.lists(
+    st.tuples(st.floats(0, 90), st.floats(0, 40)).map(
+        lambda pair: ActionSegment(pair[0], pair[0] + pair[1], "x")
+    ),
+    max_size=8,
+)
+
+
+@given(actions=actions_strategy, duration_s=st.floats(1, 100), min_gap_s=st.floats(0.5, 6))
+def test_union_background_is_what_actions_leave(
+    actions: list[ActionSegment], duration_s: float, min_gap_s: float
+) -> None:
+    gaps = background_segments(actions, duration_s, min_gap_s=min_gap_s)
+    assert gaps == sorted(gaps)
+    for start_s, end_s in gaps:
+        last_s = max([duration_s] + [a.start_s for a in actions])
+        assert start_s >= 0 and end_s <= last_s and end_s - start_s >= min_gap_s
+        assert all(a.end_s <= start_s or a.start_s >= end_s for a in actions if a.end_s > a.start_s)
+    # Any instant far enough from every action and from both ends lies in a gap.
+    for instant in (duration_s * k / 50 for k in range(51)):
+        left = max([0.0] + [a.end_s for a in actions if a.start_s <= instant])
+        right = min([duration_s] + [a.start_s for a in actions if a.start_s > instant])
+        if left < instant < right and right - left > min_gap_s:
+            assert any(start_s <= instant <= end_s for start_s, end_s in gaps)
+
+
+def test_rules_differ_for_nested_actions() -> None:
+    nested = [ActionSegment(10, 50, "long"), ActionSegment(20, 25, "short")]
+    both = {
+        rule: background_segments(nested, 60.0, min_gap_s=1.0, rule=rule)  # type: ignore[arg-type]
+        for rule in ("union", "official")
+    }
+    assert both == {"union": [(0, 10), (50, 60)], "official": [(0, 10), (25, 60)]}
+
+
+def entry(stem: str, duration_s: float = 60.0) -> VideoEntry:
+    return VideoEntry(f"{stem}.mp4", duration_s, 30.0, round(duration_s * 30))
+
+
+def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
+    annotations = Annotations(
+        segments={
+            "a": [ActionSegment(10, 20, "run")],
+            "b": [ActionSegment(0, 70, "jump")],
+            "quiet": [],
+            "gone": [ActionSegment(1, 2, "run")],
+        },
+        subsets={"a": "train", "b": "valid", "quiet": "train", "gone": "train"},
+    )
+    videos = {"all": [entry("v_b"), entry("v_a"), entry("v_quiet"), entry("other")]}
+    report = convert(annotations, videos, tmp_path, min_gap_s=1.0)
+    train, valid = report.subsets["train"], report.subsets["valid"]
+    assert (train.n_videos, train.n_actions, train.n_background) == (1, 1, 2)
+    assert train.missing == ["gone"]
+    assert train.unannotated == ["v_quiet.mp4"]
+    assert report.subsets["all"].unannotated == ["other.mp4"]
+    rows = read_groundtruth(train.groundtruth)
+    assert [(r.video_name, r.start_s, r.end_s, r.label) for r in rows] == [
+        ("a", 10, 20, "run"),
+        ("a", 0, 10, None),
+        ("a", 20, 60, None),
+    ]
+    # An action may be annotated beyond the end; the row keeps what was annotated.
+    assert [(r.start_s, r.end_s) for r in read_groundtruth(valid.groundtruth)] == [(0, 70)]
+
+    report = convert(annotations, videos, tmp_path, min_gap_s=1.0, include_unannotated=True)
+    assert report.subsets["train"].n_background == 3
+
+
+def test_convert_refuses_what_cannot_be_right(tmp_path: Path) -> None:
+    annotations = Annotations(segments={"a": [ActionSegment(1, 2, "run")]})
+    with pytest.raises(AnnotationError, match="Not one video is annotated"):
+        convert(annotations, {"train": [entry("b")]}, tmp_path, min_gap_s=1.0)
+    with pytest.raises(AnnotationError, match="'run' is annotated"):
+        convert(annotations, {"t": [entry("a")]}, tmp_path, min_gap_s=1.0, labels=["jump"])
+    twice = {"train": [entry("a")], "valid": [entry("a")]}
+    with pytest.raises(AnnotationError, match=r"a\.mp4"):
+        convert(annotations, twice, tmp_path, min_gap_s=1.0)

@@ -1,0 +1,151 @@
+"""Readers take every layout that the data sets come in, and say where a file does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tspcli.errors import AnnotationError
+from tspcli.pretraining.annotations import (
+    ActionSegment,
+    read_activitynet,
+    read_groundtruth,
+    read_label_mapping,
+    read_metadata,
+    read_table,
+    read_thumos14,
+)
+
+ENTRY = {"annotations": [{"segment": [1, 2.5], "label": "Archery"}]}
+
+
+def test_activitynet_release_layout_tells_subsets(tmp_path: Path) -> None:
+    path = tmp_path / "anet.json"
+    database = {
+        "a": {"subset": "training", "duration": 9.0, **ENTRY},
+        "b": {"subset": "validation", "annotations": []},
+        "c": {"subset": "testing", "annotations": []},
+    }
+    path.write_text(json.dumps({"version": "1.3", "taxonomy": [], "database": database}))
+    annotations = read_activitynet(path)
+    assert annotations.segments["a"] == [ActionSegment(1.0, 2.5, "Archery")]
+    assert annotations.subsets == {"a": "train", "b": "valid", "c": "test"}
+    assert annotations.find("v_a") == "a"
+    assert annotations.find("v_z") is None
+
+
+def test_activitynet_bsn_layout(tmp_path: Path) -> None:
+    path = tmp_path / "anet.json"
+    path.write_text(json.dumps({"v_a": {"duration_second": 9.0, **ENTRY}}))
+    annotations = read_activitynet(path)
+    assert annotations.segments == {"v_a": [ActionSegment(1.0, 2.5, "Archery")]}
+    assert annotations.subsets == {}
+    assert annotations.find("v_a") == annotations.find("a") == "v_a"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "JSON"),
+        ("[]", "no table"),
+        ('{"v_x": {"annotations": [{"segment": [1], "label": "A"}]}}', "v_x"),
+        ('{"v_x": {"segments": []}}', "v_x"),
+        ("{}", "no video"),
+    ],
+)
+def test_activitynet_that_does_not_fit(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "anet.json"
+    path.write_text(text)
+    with pytest.raises(AnnotationError, match=said):
+        read_activitynet(path)
+
+
+def test_thumos_class_files(tmp_path: Path) -> None:
+    (tmp_path / "Diving_val.txt").write_text(
+        "video_validation_0000051  67.5 75.9\nvideo_validation_0000051 3 4.5\n\n"
+    )
+    (tmp_path / "Diving_test.txt").write_text("video_test_0000004  1.0 2.0 \n")
+    (tmp_path / "Ambiguous_val.txt").write_text("video_validation_0000051  10 11\n")
+    (tmp_path / "readme.txt").write_text("not a class file")
+    annotations = read_thumos14(tmp_path)
+    assert annotations.segments == {
+        "video_test_0000004": [ActionSegment(1.0, 2.0, "Diving")],
+        "video_validation_0000051": [
+            ActionSegment(67.5, 75.9, "Diving"),
+            ActionSegment(3.0, 4.5, "Diving"),
+        ],
+    }
+    assert annotations.skipped == {"Ambiguous": 1}
+    assert annotations.labels() == ["Diving"]
+    assert set(annotations.subsets.values()) == {"valid", "test"}
+
+
+def test_thumos_line_that_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "Diving_val.txt").write_text("video_validation_0000051 67.5 75.9\nvideo 3\n")
+    with pytest.raises(AnnotationError, match=r"Diving_val\.txt, line 2"):
+        read_thumos14(tmp_path)
+    with pytest.raises(AnnotationError, match="per-class"):
+        read_thumos14(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_tables(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "actions.csv"
+    rows = [
+        ["label", "Filename", "t-start", "t-end", "split"],
+        ["run", "clips/a.mp4", "1.5", "1:02.5", "train"],
+        ["", "clips/a.mp4", "70", "80", "train"],
+        ["jump", "b.v2", "0", "1:00:00", ""],
+    ]
+    path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8-sig")
+    annotations = read_table(path)
+    assert annotations.segments == {
+        "a": [ActionSegment(1.5, 62.5, "run")],
+        "b.v2": [ActionSegment(0.0, 3600.0, "jump")],
+    }
+    assert annotations.subsets == {"a": "train"}
+    assert annotations.skipped == {"no label": 1}
+
+
+def test_table_with_named_columns(tmp_path: Path) -> None:
+    path = tmp_path / "actions.csv"
+    path.write_text("clip,a,b,what\nx,1,2,run\n")
+    with pytest.raises(AnnotationError, match="--column video=NAME"):
+        read_table(path)
+    columns = {"video": "clip", "start": "a", "end": "b", "label": "what"}
+    assert read_table(path, columns=columns).segments == {"x": [ActionSegment(1.0, 2.0, "run")]}
+    with pytest.raises(AnnotationError, match="no column 'zz'"):
+        read_table(path, columns={**columns, "end": "zz"})
+
+
+def test_table_time_that_is_none_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "actions.csv"
+    path.write_text("video,start,end,label\nx,1,2,run\nx,1,soon,run\n")
+    with pytest.raises(AnnotationError, match="line 3, end: 'soon'"):
+        read_table(path)
+
+
+def test_groundtruth_whose_two_labels_disagree(tmp_path: Path) -> None:
+    path = tmp_path / "gt.csv"
+    header = "video-name,t-start,t-end,action-label,video-duration,filename,temporal-region-label\n"
+    path.write_text(header + "a,0,1,run,9,a.mp4,Action\na,2,3,run,9,a.mp4,No action\n")
+    with pytest.raises(AnnotationError, match=r"line 3: the region is 'No action'.*'run'"):
+        read_groundtruth(path)
+    path.write_text(header + "a,0,nan,run,9,a.mp4,Action\n")
+    with pytest.raises(AnnotationError, match="line 2: 'nan'"):
+        read_groundtruth(path)
+
+
+def test_metadata_and_label_mapping_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("filename,video-duration,fps\na.mp4,1,30\n")
+    with pytest.raises(AnnotationError, match="video-frames"):
+        read_metadata(path)
+    path.write_text("filename,video-duration,fps,video-frames\na.mp4,0,30,0\n")
+    with pytest.raises(AnnotationError, match="line 2"):
+        read_metadata(path)
+    path.write_text('["a", "b", "a"]')
+    with pytest.raises(AnnotationError, match="'a' twice"):
+        read_label_mapping(path)

@@ -1,0 +1,357 @@
+"""``tsp annotations``: convert annotations, and check the tables that training reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tspcli.pretraining.annotations import Annotations, ConversionReport
+    from tspcli.pretraining.annotations.check import CheckReport
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(name="annotations")
+def command() -> None:
+    """Convert annotations into the tables of `tsp pretrain`, and check them.
+
+    \b
+    Example:
+      tsp annotations activitynet activity_net.v1-3.min.json --videos videos/ --out tables/
+      tsp annotations check --train t/train_groundtruth.csv --valid t/valid_groundtruth.csv
+    """
+
+
+def _conversion_options(function: Any) -> Any:
+    for option in reversed(
+        [
+            click.option(
+                "--videos",
+                multiple=True,
+                type=_PATH,
+                help="Folder whose videos are probed for duration, rate and frame count; "
+                "give it once for each split, as NAME=DIR where the annotations tell no split.",
+            ),
+            click.option(
+                "--metadata",
+                multiple=True,
+                type=_PATH,
+                help="Table of filename,video-duration,fps,video-frames where the videos are "
+                "elsewhere; likewise FILE or NAME=FILE.",
+            ),
+            click.option("--out", required=True, type=_PATH, help="Folder for the tables."),
+            click.option(
+                "--labels", type=_PATH, help="Existing label mapping (JSON list) to keep ids."
+            ),
+            click.option(
+                "--background",
+                type=click.Choice(["union", "official"]),
+                default="union",
+                show_default=True,
+                help="Gaps of the union of all actions, or the released tables' own rule, which "
+                "takes the rest of a long action behind a short one inside it for background.",
+            ),
+            click.option(
+                "--include-unannotated",
+                is_flag=True,
+                help="Take videos without any action as background from end to end.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _min_gap_option(clips: int) -> Any:
+    return click.option(
+        "--min-gap",
+        type=click.FloatRange(min=0),
+        default=clips * 16 / 15,
+        show_default=f"{16 * clips}/15",
+        help="Shortest stretch, in seconds, that becomes a background row.",
+    )
+
+
+@command.command()
+@click.argument("annotations", type=_PATH)
+@_min_gap_option(clips=5)
+@_conversion_options
+def activitynet(annotations: Path, **options: Any) -> None:
+    """Convert ActivityNet's JSON, as released or as BSN and its successors write it.
+
+    \b
+    Example:
+      tsp annotations activitynet anet_anno_action.json --metadata valid_metadata.csv --out tables/
+    """
+    from tspcli.pretraining.annotations import read_activitynet
+
+    _convert(read_activitynet(annotations), options)
+
+
+@command.command()
+@click.argument("annotations", type=_PATH)
+@_min_gap_option(clips=1)
+@_conversion_options
+def thumos14(annotations: Path, **options: Any) -> None:
+    """Convert THUMOS14's folder of per-class text files, or a CSV made from them.
+
+    \b
+    Example:
+      tsp annotations thumos14 annotation/ --videos videos/ --out tables/
+    """
+    from tspcli.pretraining.annotations import read_thumos14
+
+    _convert(read_thumos14(annotations), options)
+
+
+@command.command(name="csv")
+@click.argument("table", type=_PATH)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    help="ROLE=NAME for a column that is not recognised; roles are video, start, end, label.",
+)
+@_min_gap_option(clips=1)
+@_conversion_options
+def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
+    """Convert any table of video, start, end and label.
+
+    \b
+    Example:
+      tsp annotations csv actions.csv --videos train=videos/a --videos valid=videos/b --out t/
+    """
+    from tspcli.pretraining.annotations import read_table
+
+    named = dict(_split_name(column, "--column") for column in columns)
+    _convert(read_table(table, columns=named), options)
+
+
+def _split_name(value: str, option: str) -> tuple[str, str]:
+    name, separator, rest = value.partition("=")
+    if not separator or not name or not rest:
+        raise click.BadParameter(f"{value!r} is not NAME=VALUE.", param_hint=option)
+    return name, rest
+
+
+def _named_path(value: Path) -> tuple[str, Path]:
+    """``NAME=PATH``, or a path whose own name tells the split."""
+    if not value.exists() and "=" in str(value):
+        name, rest = _split_name(str(value), "--videos/--metadata")
+        return name, Path(rest)
+    words = value.stem.lower()
+    for part, name in (("train", "train"), ("val", "valid"), ("test", "test")):
+        if part in words:
+            return name, value
+    return "all", value
+
+
+def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
+    from dataclasses import asdict
+
+    from tspcli.cli.console import err_console, print_json
+    from tspcli.errors import UsageError
+    from tspcli.pretraining.annotations import (
+        VideoEntry,
+        convert,
+        probe_folder,
+        read_label_mapping,
+        read_metadata,
+    )
+
+    if not options["videos"] and not options["metadata"]:
+        raise UsageError(
+            "Durations of the videos are needed.", remedy="Give --videos DIR or --metadata FILE."
+        )
+    console = err_console()
+    videos: dict[str, list[VideoEntry]] = {}
+    for name, path in map(_named_path, options["metadata"]):
+        videos.setdefault(name, []).extend(read_metadata(path))
+    failed: dict[str, str] = {}
+    for name, path in map(_named_path, options["videos"]):
+        with console.status(f"Probing {path}") as status:
+            probed = probe_folder(
+                path, on_video=lambda video, done, of: status.update(f"Probing {done}/{of} {video}")
+            )
+        videos.setdefault(name, []).extend(probed.videos)
+        failed.update(probed.failed)
+    labels = read_label_mapping(options["labels"]) if options["labels"] else None
+    report = convert(
+        annotations,
+        videos,
+        options["out"],
+        min_gap_s=options["min_gap"],
+        gap_rule=options["background"],
+        labels=labels,
+        include_unannotated=options["include_unannotated"],
+    )
+    if options["as_json"]:
+        print_json({**_plain(asdict(report)), "unreadable": failed})
+    else:
+        _show_conversion(report, failed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{len(names)} ({shown}{', …' if len(names) > limit else ''})"
+
+
+def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
+    from tspcli.cli.console import out_console
+
+    console = out_console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    for name, part in report.subsets.items():
+        say(
+            f"{name}: {part.n_videos} videos, {part.n_actions} actions, {part.n_background} "
+            f"background rows -> {part.groundtruth}"
+        )
+        if part.missing:
+            say(f"  annotated, but no duration known: {_some(part.missing)}")
+        if part.unannotated:
+            say(f"  without any action, so without a row: {_some(part.unannotated)}")
+        if part.nested:
+            say(f"  nested actions, where the rules for background differ: {_some(part.nested)}")
+    if report.missing:
+        say(f"annotated, but no duration known: {_some(report.missing)}")
+    for reason, count in report.skipped.items():
+        say(f"left out of the source: {count} rows ({reason})")
+    for file, reason in failed.items():
+        say(f"cannot be read: {file}: {reason}")
+    say(f"{report.n_classes} classes -> {report.labels}")
+
+
+@command.command()
+@click.option("--train", type=_PATH, help="Ground-truth table of training.")
+@click.option("--valid", type=_PATH, help="Ground-truth table of validation.")
+@click.option("--labels", type=_PATH, help="Label mapping (JSON list of class names).")
+@click.option(
+    "--videos",
+    multiple=True,
+    type=_PATH,
+    help="Folder of the videos, or train=DIR and valid=DIR; the files are looked for and probed.",
+)
+@click.option(
+    "--metadata",
+    multiple=True,
+    type=_PATH,
+    help="Metadata table in place of --videos, likewise train=FILE and valid=FILE.",
+)
+@click.option(
+    "--clip-seconds",
+    type=click.FloatRange(min=0),
+    default=16 / 15,
+    show_default="16/15",
+    help="Duration of a clip; shorter segments are dropped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(
+    train: Path | None,
+    valid: Path | None,
+    labels: Path | None,
+    videos: tuple[Path, ...],
+    metadata: tuple[Path, ...],
+    clip_seconds: float,
+    as_json: bool,
+) -> int:
+    """Find what ruins a training, and tell the chance level of both heads.
+
+    Exits with 1 if anything is found that makes training wrong.
+
+    \b
+    Example:
+      tsp annotations check --train train_groundtruth.csv --valid valid_groundtruth.csv --videos v/
+    """
+    from dataclasses import asdict
+
+    from tspcli.cli.console import err_console, print_json
+    from tspcli.errors import UsageError
+    from tspcli.pretraining.annotations import (
+        check_groundtruth,
+        read_groundtruth,
+        read_label_mapping,
+    )
+
+    paths = {name: path for name, path in (("train", train), ("valid", valid)) if path is not None}
+    if not paths:
+        raise UsageError("There is no table to check.", remedy="Give --train, --valid or both.")
+    tables = {name: read_groundtruth(path) for name, path in paths.items()}
+    with err_console().status("Looking at the videos"):
+        files = _files_at_hand(videos, metadata, list(tables)) if videos or metadata else None
+    report = check_groundtruth(
+        tables,
+        labels=read_label_mapping(labels) if labels else None,
+        videos=files,
+        min_segment_s=clip_seconds,
+    )
+    if as_json:
+        print_json(_plain(asdict(report)) | {"ok": report.ok})
+    else:
+        _show_check(report)
+    return 0 if report.ok else 1
+
+
+def _files_at_hand(
+    videos: tuple[Path, ...], metadata: tuple[Path, ...], subsets: list[str]
+) -> dict[str, dict[str, float | None]]:
+    from tspcli.pretraining.annotations import probe_folder, read_metadata
+
+    found: dict[str, dict[str, float | None]] = {}
+    for paths, probing in ((metadata, False), (videos, True)):
+        for value in paths:
+            named = not value.exists() and "=" in str(value)
+            name, path = _split_name(str(value), "--videos") if named else ("", str(value))
+            files: dict[str, float | None] = {}
+            if probing:
+                probed = probe_folder(path)
+                files.update({video.filename: video.duration_s for video in probed.videos})
+                files.update(dict.fromkeys(probed.failed))
+            else:
+                files.update({v.filename: v.duration_s for v in read_metadata(path)})
+            for subset in [name] if named else subsets:
+                found.setdefault(subset, {}).update(files)
+    return found
+
+
+def _show_check(report: CheckReport) -> None:
+    from tspcli.cli.console import out_console
+
+    console = out_console()
+    styles = {"error": "red", "warning": "yellow", "note": "dim"}
+    for finding in report.findings:
+        console.print(
+            f"{finding.severity}: {finding.subset}: {finding.message} [{finding.kind}]",
+            style=styles[finding.severity],
+            markup=False,
+            soft_wrap=True,
+        )
+        for example in finding.examples:
+            console.print(f"    {example}", markup=False, soft_wrap=True)
+    for subset, levels in report.chance.items():
+        counts = ", ".join(f"{n} {region}" for region, n in report.n_segments[subset].items())
+        console.print(f"{subset}: segments kept: {counts}", markup=False, soft_wrap=True)
+        for level in levels:
+            console.print(
+                f"{subset}: chance level of the {level.head} head: {100 * level.majority:.2f} % "
+                f"(always the most frequent class), {100 * level.uniform:.2f} % (guessing) "
+                f"over {level.n_clips} clips",
+                markup=False,
+                soft_wrap=True,
+            )
+    if not report.findings:
+        console.print("Nothing found.")

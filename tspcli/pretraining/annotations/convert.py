@@ -1,0 +1,195 @@
+"""From a data set's annotations and its videos' durations to the tables that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from tspcli.errors import AnnotationError
+from tspcli.pretraining.annotations.background import GapRule, background_segments
+from tspcli.pretraining.annotations.groundtruth import (
+    GroundTruthRow,
+    write_groundtruth,
+    write_label_mapping,
+)
+from tspcli.pretraining.annotations.metadata import VideoEntry, write_metadata
+from tspcli.pretraining.annotations.model import ActionSegment, Annotations
+
+LABELS_FILE = "action_label_mapping.json"
+
+
+@dataclass
+class SubsetReport:
+    """One split: what was written and what was left out.
+
+    Attributes:
+        groundtruth: The table of segments.
+        metadata: The table of videos.
+        n_videos: Videos with at least one row.
+        n_actions: Action rows.
+        n_background: Background rows.
+        missing: Annotated videos of this split whose duration is not known.
+        unannotated: Videos without any action, which get no row.
+        nested: Videos in which the two rules for background differ.
+    """
+
+    groundtruth: Path
+    metadata: Path
+    n_videos: int = 0
+    n_actions: int = 0
+    n_background: int = 0
+    missing: list[str] = field(default_factory=list)
+    unannotated: list[str] = field(default_factory=list)
+    nested: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ConversionReport:
+    """What :func:`convert` did.
+
+    Attributes:
+        labels: The label mapping's file.
+        n_classes: How many classes it names.
+        subsets: By name, such as ``train`` and ``valid``.
+        skipped: Source rows left out, by reason.
+        missing: Annotated videos whose duration is not known, where the annotations do not tell
+            which split they belong to.
+    """
+
+    labels: Path
+    n_classes: int
+    subsets: dict[str, SubsetReport]
+    skipped: dict[str, int]
+    missing: list[str] = field(default_factory=list)
+
+
+def convert(
+    annotations: Annotations,
+    videos: Mapping[str, Sequence[VideoEntry]],
+    out: str | Path,
+    *,
+    min_gap_s: float,
+    gap_rule: GapRule = "union",
+    labels: Sequence[str] | None = None,
+    include_unannotated: bool = False,
+) -> ConversionReport:
+    """Write ground-truth tables, metadata tables and the label mapping into a folder.
+
+    Args:
+        annotations: What a reader returned.
+        videos: Subset name to its videos. Where the annotations tell subsets, each video goes to
+            its own, whatever name it came under, and the names here serve for the others.
+        out: The folder. For each subset ``NAME_groundtruth.csv`` and ``NAME_metadata.csv``.
+        min_gap_s: Shortest background row, in seconds.
+        gap_rule: See :func:`background_segments`.
+        labels: Class names in the order of their ids; sorted names of all classes otherwise.
+        include_unannotated: Take videos without any action as background from end to end.
+
+    Raises:
+        AnnotationError: If no video is annotated, or a label is not among ``labels``.
+    """
+    names = list(labels) if labels is not None else annotations.labels()
+    unknown = sorted(set(annotations.labels()) - set(names))
+    if unknown:
+        raise AnnotationError(
+            f"The class {unknown[0]!r} is annotated, but the label mapping lacks it.",
+            remedy="Give the mapping of this data set, or none to have it made.",
+        )
+    by_subset = _assign(annotations, videos)
+    tables = {
+        subset: _rows(annotations, entries, min_gap_s, gap_rule, include_unannotated)
+        for subset, entries in by_subset.items()
+    }
+    if not any(rows for rows, _, _ in tables.values()):
+        example = next((v.filename for entries in videos.values() for v in entries), "none")
+        raise AnnotationError(
+            "Not one video is annotated.",
+            remedy=f"Videos are called like {example!r}, annotated names like "
+            f"{next(iter(annotations.segments))!r}: they have to agree.",
+        )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    report = ConversionReport(out / LABELS_FILE, len(names), {}, annotations.skipped)
+    write_label_mapping(report.labels, names)
+    present = {annotations.find(v.stem) for entries in videos.values() for v in entries}
+    missing = [
+        name for name, segments in annotations.segments.items() if segments and name not in present
+    ]
+    report.missing = [name for name in missing if annotations.subsets.get(name) not in tables]
+    for subset, (rows, unannotated, nested) in tables.items():
+        part = SubsetReport(out / f"{subset}_groundtruth.csv", out / f"{subset}_metadata.csv")
+        part.unannotated, part.nested = unannotated, nested
+        part.missing = [name for name in missing if annotations.subsets.get(name) == subset]
+        part.n_actions = sum(row.label is not None for row in rows)
+        part.n_background = len(rows) - part.n_actions
+        part.n_videos = len({row.filename for row in rows})
+        write_groundtruth(part.groundtruth, rows)
+        write_metadata(part.metadata, by_subset[subset])
+        report.subsets[subset] = part
+    return report
+
+
+def _assign(
+    annotations: Annotations, videos: Mapping[str, Sequence[VideoEntry]]
+) -> dict[str, list[VideoEntry]]:
+    assigned: dict[str, list[VideoEntry]] = {}
+    seen: dict[str, str] = {}
+    for given, entries in videos.items():
+        for video in entries:
+            if video.stem in seen:
+                raise AnnotationError(
+                    f"Two videos are called {video.stem!r} ({seen[video.stem]}, {video.filename}).",
+                    remedy="Names without extension have to be unique; rename or remove one.",
+                )
+            seen[video.stem] = video.filename
+            name = annotations.find(video.stem)
+            subset = annotations.subsets.get(name, given) if name is not None else given
+            assigned.setdefault(subset, []).append(video)
+    return assigned
+
+
+def _rows(
+    annotations: Annotations,
+    videos: Sequence[VideoEntry],
+    min_gap_s: float,
+    gap_rule: GapRule,
+    include_unannotated: bool,
+) -> tuple[list[GroundTruthRow], list[str], list[str]]:
+    actions: list[GroundTruthRow] = []
+    background: list[GroundTruthRow] = []
+    unannotated: list[str] = []
+    nested: list[str] = []
+
+    def row(name: str, start_s: float, end_s: float, label: str | None) -> GroundTruthRow:
+        return GroundTruthRow(
+            name.removeprefix("v_"),
+            start_s,
+            end_s,
+            label,
+            video.duration_s,
+            video.filename,
+            video.fps,
+            video.n_frames,
+        )
+
+    for video in videos:
+        name = annotations.find(video.stem)
+        segments: list[ActionSegment] = annotations.segments[name] if name is not None else []
+        if not segments:
+            unannotated.append(video.filename)
+            if not include_unannotated:
+                continue
+        name = name or video.stem
+        gaps = {
+            rule: background_segments(segments, video.duration_s, min_gap_s=min_gap_s, rule=rule)
+            for rule in get_args(GapRule)
+        }
+        if gaps["union"] != gaps["official"]:
+            nested.append(video.filename)
+        actions += [row(name, s.start_s, s.end_s, s.label) for s in segments]
+        background += [row(name, start_s, end_s, None) for start_s, end_s in gaps[gap_rule]]
+    # The official tables have all actions first, then the background by name.
+    background.sort(key=lambda r: (r.video_name, r.start_s))
+    return actions + background, unannotated, nested

@@ -1,0 +1,53 @@
+"""Duration, rate and frame count of one video file."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from tspcli.errors import VideoError
+from tspcli.pretraining.annotations.metadata import VideoEntry
+from tspcli.timeline import display_end_s
+from tspcli.video import probe
+
+
+def probe_entry(path: Path) -> VideoEntry:
+    """Read one video's row of a metadata table.
+
+    What the header tells is taken; where it tells no frame count (Matroska and WebM never do), the
+    packets are counted, which reads the file but decodes nothing. ``video-duration`` is frames over
+    rate, as in the official tables, so that it is the length of the pictures and not of the sound.
+
+    Raises:
+        VideoError: If the file is no video, or has no frames.
+    """
+    info = probe(path)
+    n_frames, fps = info.n_frames, info.fps
+    if not n_frames or not fps:
+        n_frames, fps = _count_packets(path, info.stream_index)
+    return VideoEntry(path.name, float(n_frames / fps), float(fps), n_frames)
+
+
+def _count_packets(path: Path, stream_index: int) -> tuple[int, Fraction]:
+    import av
+
+    times: list[Fraction] = []
+    last_duration: Fraction | None = None
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams[stream_index]
+            for packet in container.demux(stream):
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                times.append(packet.pts * packet.time_base)
+                if packet.duration:
+                    last_duration = packet.duration * packet.time_base
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError("damaged", str(error), path=path) from error
+    if not times:
+        raise VideoError("no-frames", path=path)
+    times.sort()
+    shown_s = display_end_s(times, last_duration) - times[0]
+    if shown_s <= 0:
+        raise VideoError("no-frames", "one frame without a duration", path=path)
+    return len(times), len(times) / shown_s
