@@ -1,0 +1,37 @@
+"""Videos: which there are, what they hold, and their frames on an exact timeline.
+
+Knows nothing of torch and of encoders. Decoders are imported only when a video is opened.
+"""
+
+from __future__ import annotations
+
+from tspcli.video.base import Frame, VideoInfo, VideoSource
+from tspcli.video.pool import DecodePool, Event, Failed, Finished, Frames, Opened, Restarted
+from tspcli.video.probe import VideoFile, list_videos, probe, store_key
+from tspcli.video.registry import DECODERS, is_installed, open_source, resolve_decoders
+from tspcli.video.sampled import SampledFrame, SampledFrames, read_clip, sampled_frames
+
+__all__ = [
+    "DECODERS",
+    "DecodePool",
+    "Event",
+    "Failed",
+    "Finished",
+    "Frame",
+    "Frames",
+    "Opened",
+    "Restarted",
+    "SampledFrame",
+    "SampledFrames",
+    "VideoFile",
+    "VideoInfo",
+    "VideoSource",
+    "is_installed",
+    "list_videos",
+    "open_source",
+    "probe",
+    "read_clip",
+    "resolve_decoders",
+    "sampled_frames",
+    "store_key",
+]

@@ -1,0 +1,190 @@
+"""Which videos there are, what they are called, and what their files say about them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+from tspcli.errors import UsageError
+from tspcli.video.base import VideoInfo, absolute, path_text
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "m1v", "m2ts", "m2v", "m4v"),
+        *("mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv"),
+        *("rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+"""What counts as a video inside a folder. A file that is named itself may have any suffix."""
+
+DEFAULT_KEY_TEMPLATE = "{stem}"
+_TEMPLATE_FIELDS = ("stem", "name", "parent")
+# C0 and C1 controls, and the surrogates that stand for bytes that are no UTF-8.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video on disk.
+
+    Attributes:
+        path: The file.
+        key: Its name in a store.
+    """
+
+    path: Path
+    key: str
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """What a file says about its video stream; decodes one frame.
+
+    Raises:
+        VideoError: With its reason, if the file is no video that can be decoded.
+    """
+    from tspcli.video.registry import open_with
+
+    with open_with(path, "pyav") as source:
+        return source.info
+
+
+def list_videos(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    key_template: str = DEFAULT_KEY_TEMPLATE,
+) -> list[VideoFile]:
+    """The videos that files, folders and lists name, in a stable order.
+
+    Args:
+        inputs: Files; folders, searched recursively for the usual suffixes, hidden names left out;
+            ``.txt`` lists with a path on each line, relative to the list's folder, where blank
+            lines and lines that begin with ``#`` count for nothing. A file that is named but does
+            not exist is listed too: what follows tells that it is missing.
+        key_template: How a key is made, of ``{stem}`` (the file's name without its last suffix),
+            ``{name}`` (with it) and ``{parent}`` (the folder's name).
+
+    Raises:
+        UsageError: If there is no video, two have one key, or the template makes no sense.
+    """
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    make_key = _key_maker(key_template)
+    found: dict[str, VideoFile] = {}
+    by_key: dict[str, VideoFile] = {}
+    named = [Path(item) for item in inputs]
+    for path in _expand(named):
+        place = absolute(path)
+        if place in found:
+            continue
+        video = VideoFile(path, make_key(Path(place)))
+        other = by_key.setdefault(video.key, video)
+        if other is not video:
+            raise UsageError(
+                f"Two videos have the key {video.key!r}: {path_text(other.path)} and "
+                f"{path_text(path)}.",
+                remedy="Rename one, or give a key template such as {parent}_{stem} or {name}.",
+            )
+        found[place] = video
+    if not found:
+        names = ", ".join(path_text(path) for path in named) or "nothing"
+        raise UsageError(
+            f"There is no video in: {names}.",
+            remedy="Name video files, folders with videos, or .txt lists of paths.",
+        )
+    return list(found.values())
+
+
+def store_key(text: str) -> str:
+    r"""A name as a key that HDF5, CSV files and terminals can take.
+
+    Control characters, slashes and bytes that are no UTF-8 become ``%XX``, one for each byte, and
+    so do the dots of ``.`` and ``..``; everything else stays as it is.
+
+    >>> store_key("v_abc"), store_key("50% off"), store_key("a\nb"), store_key("..")
+    ('v_abc', '50% off', 'a%0Ab', '%2E%2E')
+    """
+    if text in (".", ".."):
+        return text.replace(".", "%2E")
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    try:
+        data = match[0].encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = match[0].encode("utf-8", "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)
+
+
+def _key_maker(template: str) -> _KeyMaker:
+    try:
+        fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        unknown = [name for name in fields if name not in _TEMPLATE_FIELDS]
+    except ValueError as error:
+        fields, unknown = [], [str(error)]
+    if unknown or not fields or "/" in template:
+        raise UsageError(
+            f"The key template {template!r} makes no keys.",
+            remedy="Use {stem}, {name} and {parent} with other characters but slashes between.",
+        )
+    return _KeyMaker(template)
+
+
+@dataclass(frozen=True)
+class _KeyMaker:
+    template: str
+
+    def __call__(self, path: Path) -> str:
+        head, dot, _ = path.name.rpartition(".")
+        stem = head if dot and head else path.name
+        key = self.template.format(stem=stem, name=path.name, parent=path.parent.name)
+        return store_key(key)
+
+
+def _expand(inputs: Iterable[Path]) -> Iterator[Path]:
+    for path in inputs:
+        if path.is_dir():
+            yield from _in_folder(path)
+        elif path.suffix.lower() == ".txt":
+            yield from _in_list(path)
+        else:
+            yield path
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    # Links to folders are followed, each place once: a link to its own parent ends.
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+                yield Path(root, name)
+
+
+def _in_list(path: Path) -> Iterator[Path]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"The list {path_text(path)} cannot be read: {error.strerror or error}.",
+            remedy="Name a text file with a path on each line.",
+        ) from error
+    for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        name = os.fsdecode(line.strip())
+        if not name or name.startswith("#"):
+            continue
+        if "\0" in name:
+            raise UsageError(
+                f"The list {path_text(path)} is no text.", remedy="Write a path on each line."
+            )
+        entry = path.parent / name
+        yield from _in_folder(entry) if entry.is_dir() else (entry,)

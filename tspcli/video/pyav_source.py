@@ -1,0 +1,419 @@
+"""PyAV: FFmpeg's demuxers and decoders as one stream of frames. The first choice of ``auto``.
+
+Besides decoding it leaves out what nobody looks at: a non-reference frame of H.264 that shows no
+needed tick is never decoded, which changes no pixel of the others (``skip_frame=nonref``, switched
+packet by packet), and a frame that no clip selects is never converted to RGB.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from tspcli.errors import VideoError
+from tspcli.timeline import round_half_away
+from tspcli.video.base import (
+    MAX_PIXELS,
+    Frame,
+    VideoInfo,
+    VideoSource,
+    Wanted,
+    check_file,
+    check_size,
+    looks_like_mp4,
+    path_text,
+)
+from tspcli.video.packets import Lookahead, TimestampGuess
+
+# FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
+_CHROMA_FILTER = "BICUBIC"
+_MAX_SEEKS_BACK = 6
+# Only there do packets carry presentation times, and is "no other frame refers to it" certain.
+_SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
+_SKIP_CODECS = {"h264"}
+
+
+class PyavFrame(Frame):
+    """A decoded frame that is converted to RGB when asked for."""
+
+    __slots__ = ("_frame", "_source")
+
+    def __init__(
+        self, pts_s: Fraction, duration_s: Fraction | None, frame: Any, source: PyavSource
+    ) -> None:
+        super().__init__(pts_s, duration_s)
+        self._frame = frame
+        self._source = source
+
+    @property
+    def has_picture(self) -> bool:  # noqa: D102
+        return True
+
+    def rgb(self) -> npt.NDArray[np.uint8]:  # noqa: D102
+        return self._source.convert(self._frame)
+
+
+class PyavSource(VideoSource):
+    """A video read by PyAV.
+
+    Args:
+        path: The file.
+        threads: FFmpeg's threads.
+        skip_unwanted: Whether unwanted non-reference frames may be left out of the decoding.
+
+    Raises:
+        VideoError: With its reason, if the file cannot be opened or no frame decoded.
+    """
+
+    decoder = "pyav"
+
+    def __init__(self, path: str, threads: int = 1, *, skip_unwanted: bool = True) -> None:
+        self.path = path_text(path)
+        self.warnings = []
+        self.n_decoded = 0
+        self._name = check_file(path)
+        self._threads = threads
+        self._reformatter = VideoReformatter()
+        self._wanted: Wanted | None = None
+        self._container = self._open()
+        try:
+            self._stream = self._pick_stream()
+            self._configure()
+            self._rotation_deg = 0
+            self.info = self._read_info()
+            check_size(self.info.width, self.info.height, self.path)
+            self._may_skip = skip_unwanted and self._is_skippable()
+            self._begin()
+            # The first frame alone tells the rotation, and whether there is any.
+            self._head: list[Frame] = [self._first_frame()]
+        except BaseException:
+            self._container.close()
+            raise
+        self._untouched = True
+
+    def frames(  # noqa: D102
+        self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
+    ) -> Iterator[Frame]:
+        if start_s is not None:
+            self._untouched = False
+            yield from self._frames_from(start_s, wanted)
+            return
+        if not self._untouched:
+            self._reopen()
+        self._untouched = False
+        self._wanted = wanted
+        head, self._head = self._head, []
+        yield from head
+        yield from self._running
+        self._check_end()
+
+    def close(self) -> None:  # noqa: D102
+        self._container.close()
+
+    def convert(self, frame: Any) -> npt.NDArray[np.uint8]:
+        """A PyAV frame as RGB, uint8, shape (height, width, 3), turned upright."""
+        picture = _to_rgb24(self._reformatter, frame)
+        plane = picture.planes[0]
+        height, width = picture.height, picture.width
+        row_bytes = plane.line_size
+        rows = np.frombuffer(plane, np.uint8, count=row_bytes * height).reshape(height, row_bytes)
+        rgb = rows[:, : width * 3].reshape(height, width, 3)
+        if self._rotation_deg:
+            rgb = np.ascontiguousarray(np.rot90(rgb, -(self._rotation_deg // 90)))
+        return rgb
+
+    def _open(self) -> Any:
+        try:
+            return av.open(self._name, metadata_errors="replace")
+        except MemoryError as error:
+            raise VideoError("out-of-memory", str(error), path=self.path) from error
+        except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+            raise VideoError("unsupported", str(error), path=self.path) from error
+        except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
+            if looks_like_mp4(self._name):
+                raise VideoError(
+                    "damaged",
+                    "an MP4 file whose index (the moov box) is missing or broken, as when a "
+                    "download was cut off",
+                    path=self.path,
+                ) from error
+            raise VideoError("not-a-video", path=self.path) from error
+
+    def _pick_stream(self) -> Any:
+        """The stream with the most pixels, as ffmpeg picks; cover art is none."""
+        best, best_pixels = None, -1
+        for stream in self._container.streams.video:
+            context = stream.codec_context
+            if _is_cover_art(stream) or context is None:
+                continue
+            pixels = context.width * context.height
+            if pixels > best_pixels:
+                best, best_pixels = stream, pixels
+        if best is not None:
+            return best
+        if len(self._container.streams) and not self._container.streams.video:
+            raise VideoError("no-video-stream", path=self.path)
+        if self._container.streams.video:
+            raise VideoError("no-video-stream", "its only pictures are cover art", path=self.path)
+        raise VideoError("not-a-video", "the file holds no stream", path=self.path)
+
+    def _configure(self) -> None:
+        context = self._stream.codec_context
+        context.thread_count = self._threads
+        context.thread_type = "AUTO" if self._threads > 1 else "NONE"
+        context.options = {**(context.options or {}), "max_pixels": str(MAX_PIXELS)}
+        for stream in self._container.streams:
+            if stream.index != self._stream.index and hasattr(stream, "discard"):
+                stream.discard = type(stream.discard)["all"]
+
+    def _is_skippable(self) -> bool:
+        names = set(self.info.container.split(","))
+        return (
+            self.info.codec in _SKIP_CODECS
+            and bool(names & _SKIP_CONTAINERS)
+            and not self.info.interlaced
+        )
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container = self._open()
+        self._stream = self._pick_stream()
+        self._configure()
+        self.warnings.clear()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._n_bad_packets = 0
+        self._n_bad_frames = 0
+        self._last_error: Exception | None = None
+        self._last_end_s: Fraction | None = None
+        self._running = self._decode()
+
+    def _first_frame(self) -> Frame:
+        for frame in self._running:
+            rotation_deg = self._frame_rotation(frame)
+            if rotation_deg != self._rotation_deg:
+                self._rotation_deg = rotation_deg
+                self.info = self._read_info()
+            return frame
+        raise self._no_frames()
+
+    def _frame_rotation(self, frame: Frame) -> int:
+        assert isinstance(frame, PyavFrame)
+        # PyAV tells the angle counterclockwise. Angles between are left alone, with a warning.
+        turned_deg = -int(getattr(frame._frame, "rotation", 0)) % 360
+        if turned_deg % 90:
+            self.warnings.append(f"rotation: {turned_deg} degrees are not applied")
+            return 0
+        return turned_deg
+
+    def _no_frames(self) -> VideoError:
+        error = self._last_error
+        if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+            return VideoError("unsupported", str(error), path=self.path)
+        why = f" ({error})" if error is not None else ""
+        return VideoError("no-frames", f"not one frame can be decoded{why}", path=self.path)
+
+    def _frames_from(self, start_s: Fraction, wanted: Wanted | None) -> Iterator[Frame]:
+        """Seek to the key frame before ``start_s``, then on to the frame shown there."""
+        before: Frame | None = None
+        seek_to_s = start_s
+        for attempt in range(_MAX_SEEKS_BACK + 1):
+            self._wanted = None
+            if attempt == _MAX_SEEKS_BACK:
+                self._reopen()
+            else:
+                self._seek(seek_to_s)
+            before = next(self._running, None)
+            if before is not None and before.pts_s <= start_s:
+                break
+            # The index pointed behind the time (its entries are decoding times): further back.
+            seek_to_s = start_s - Fraction(4) ** attempt / 2
+        if before is None:
+            raise self._no_frames()
+        self._wanted = _from_on(start_s, wanted)
+        for frame in self._running:
+            if frame.pts_s > start_s:
+                yield before
+                before = frame
+                break
+            before = frame
+        yield before
+        yield from self._running
+
+    def _seek(self, time_s: Fraction) -> None:
+        offset = int(time_s / self.info.time_base // 1)
+        self._begin()
+        try:
+            self._container.seek(offset, stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            # Before the first key frame, or a container without an index.
+            self._reopen()
+
+    def _decode(self) -> Iterator[Frame]:
+        """Decode from where the container stands to its end, times put right."""
+        guess = TimestampGuess()
+        lookahead = Lookahead(self._packets())
+        skipped: list[tuple[int, int]] = []
+        context = self._stream.codec_context
+        base = self.info.time_base
+        skipping = False
+        for packet in lookahead:
+            skip = (
+                self._may_skip
+                and self._wanted is not None
+                and guess.n_faulty_pts == 0
+                and self._is_unwanted(packet, lookahead, base)
+            )
+            if skip != skipping:
+                context.skip_frame = "NONREF" if skip else "DEFAULT"
+                skipping = skip
+            if skip:
+                heapq.heappush(skipped, (packet.pts, packet.duration or 0))
+            for frame in self._decode_packet(packet):
+                pts = guess.push(frame.pts, frame.dts)
+                if pts is None:
+                    self._n_bad_frames += 1
+                    continue
+                while skipped and skipped[0][0] <= pts:
+                    missing_pts, duration = heapq.heappop(skipped)
+                    if missing_pts < pts:
+                        yield self._timed(Frame(*_times(missing_pts, duration, base)))
+                pts_s, duration_s = _times(pts, getattr(frame, "duration", 0), base)
+                self.n_decoded += 1
+                self._n_bad_frames += bool(frame.is_corrupt)
+                yield self._timed(PyavFrame(pts_s, duration_s, frame, self))
+        while skipped:
+            yield self._timed(Frame(*_times(*heapq.heappop(skipped), base)))
+
+    def _is_unwanted(self, packet: Any, lookahead: Lookahead, base: Fraction) -> bool:
+        if packet.pts is None or packet.is_discard:
+            return False
+        next_pts = lookahead.next_pts(packet)
+        if next_pts is None:
+            return False
+        assert self._wanted is not None
+        return not self._wanted(packet.pts * base, next_pts * base)
+
+    def _timed(self, frame: Frame) -> Frame:
+        self._last_end_s = frame.pts_s + (frame.duration_s or 0)
+        return frame
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError) as error:
+                # What follows cannot be read; what the decoder still holds can come out.
+                self._n_bad_packets += 1
+                self._last_error = error
+                yield None
+                return
+            yield packet
+
+    def _decode_packet(self, packet: Any) -> list[Any]:
+        try:
+            return self._stream.codec_context.decode(packet)
+        except MemoryError as error:
+            raise VideoError("out-of-memory", str(error), path=self.path) from error
+        except EOFError:
+            return []
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._n_bad_packets += 1
+            self._last_error = error
+            return []
+
+    def _check_end(self) -> None:
+        if self._n_bad_packets:
+            noun = "packet" if self._n_bad_packets == 1 else "packets"
+            self.warnings.append(f"damaged: {self._n_bad_packets} {noun} could not be decoded")
+        if self._n_bad_frames:
+            noun = "frame" if self._n_bad_frames == 1 else "frames"
+            self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
+        announced_s, start_s = self._announced_s(), self.info.start_s or Fraction(0)
+        if announced_s is None or self._last_end_s is None:
+            return
+        lasted_s = self._last_end_s - start_s
+        if announced_s - lasted_s > max(Fraction(1), announced_s / 50):
+            self.warnings.append(
+                f"truncated: container announces {float(announced_s):.1f} s, "
+                f"frames end at {float(lasted_s):.1f} s"
+            )
+
+    def _announced_s(self) -> Fraction | None:
+        """The duration that the container announces for this stream, not for its sound."""
+        if self._stream.duration:
+            return self._stream.duration * self._stream.time_base
+        if len(self._container.streams) == 1:
+            return self.info.duration_s
+        return None
+
+    def _read_info(self) -> VideoInfo:
+        container, stream = self._container, self._stream
+        context, base = stream.codec_context, Fraction(stream.time_base)
+        duration_s = None
+        if stream.duration:
+            duration_s = stream.duration * base
+        elif container.duration:
+            duration_s = Fraction(container.duration, av.time_base)
+        origin_s = Fraction(0)
+        if container.start_time is not None:
+            # ffmpeg moves timestamps by the container's start in units of the stream.
+            start = Fraction(container.start_time, av.time_base)
+            origin_s = round_half_away(start / base) * base
+        width, height = context.width, context.height
+        if self._rotation_deg % 180:
+            width, height = height, width
+        rate = stream.average_rate or stream.guessed_rate
+        return VideoInfo(
+            path=self.path,
+            width=width,
+            height=height,
+            rotation_deg=self._rotation_deg,
+            fps=Fraction(rate) if rate else None,
+            duration_s=duration_s,
+            n_frames=stream.frames or None,
+            start_s=None if stream.start_time is None else stream.start_time * base,
+            origin_s=origin_s,
+            time_base=base,
+            stream_index=stream.index,
+            codec=context.name,
+            pixel_format=context.pix_fmt,
+            container=container.format.name,
+            # FFmpeg's AV_FIELD_UNKNOWN is 0, AV_FIELD_PROGRESSIVE 1.
+            interlaced=int(getattr(context, "field_order", 0)) > 1,
+        )
+
+
+def _is_cover_art(stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", None)
+    flag = getattr(type(disposition), "attached_pic", None)
+    return disposition is not None and flag is not None and bool(disposition & flag)
+
+
+def _times(pts: int, duration: int | None, base: Fraction) -> tuple[Fraction, Fraction | None]:
+    return pts * base, duration * base if duration and duration > 0 else None
+
+
+def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
+    """Nobody looks at the frames that lie between the key frame and the one shown at the start."""
+    return lambda pts_s, next_s: next_s > start_s and (wanted is None or wanted(pts_s, next_s))
+
+
+def _to_rgb24(reformatter: Any, frame: Any) -> Any:
+    # One thread: swscale would start a pool of its own for every frame.
+    try:
+        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER, threads=1)
+    except TypeError:
+        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER)

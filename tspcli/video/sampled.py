@@ -1,0 +1,228 @@
+"""From a source's frames to those that clips are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.config import FrameSpec
+from tspcli.errors import VideoError
+from tspcli.timeline import Sampling, TickTrack, display_end_s, grid_tick
+from tspcli.video.base import Frame, VideoSource
+
+
+@dataclass(frozen=True)
+class SampledFrame:
+    """A source frame that some clip needs.
+
+    Attributes:
+        ticks: The needed ticks that show it, ascending, at least one.
+        pts_s: Its time in seconds on the file's clock.
+        frame: The frame; its picture is valid until the next one is taken.
+    """
+
+    ticks: tuple[int, ...]
+    pts_s: Fraction
+    frame: Frame
+
+
+class SampledFrames:
+    """The frames of one video that clips are made of, each once, in time order.
+
+    Streaming: memory does not depend on the video's length. The attributes are complete when the
+    iteration has ended. How many clips there are is known only then, so frames after the last
+    whole clip's end come too.
+
+    Args:
+        source: The video.
+        sampling: Which clips.
+        on_frame: Called after each source frame, sampled or not.
+
+    Attributes:
+        n_ticks: Ticks of the whole video, to be given to ``Sampling.n_clips``.
+        n_frames: Frames of the source, whether sampled or not.
+        start_s, end_s: When the first frame is shown and when the display of the last ends, in
+            seconds on the file's clock.
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        sampling: Sampling,
+        *,
+        on_frame: Callable[[], object] | None = None,
+    ) -> None:
+        self.source = source
+        self.sampling = sampling
+        self.n_ticks = 0
+        self.n_frames = 0
+        self.start_s = Fraction(0)
+        self.end_s = Fraction(0)
+        self._on_frame = on_frame
+        self._needed = NeededTicks(sampling)
+        self._origin: int | None = None
+
+    def __iter__(self) -> Iterator[SampledFrame]:
+        track = TickTrack(self.sampling.grid_rate)
+        shift_s = self.source.info.origin_s
+        shown: Frame | None = None
+        for frame in self.source.frames(wanted=self._is_wanted):
+            time_s = frame.pts_s - shift_s
+            ticks = track.push(time_s)
+            if shown is None:
+                self._origin = grid_tick(time_s, self.sampling.grid_rate)
+                self.start_s = frame.pts_s
+            elif needed := self._needed.among(ticks):
+                yield SampledFrame(needed, shown.pts_s, shown)
+            shown = frame
+            self.n_frames += 1
+            if self._on_frame is not None:
+                self._on_frame()
+        if shown is None:
+            raise VideoError("no-frames", path=self.source.info.path)
+        self.end_s = self._display_end_s(shown)
+        if needed := self._needed.among(track.finish(self.end_s - shift_s)):
+            yield SampledFrame(needed, shown.pts_s, shown)
+        self.n_ticks = track.n_ticks
+
+    def _display_end_s(self, last: Frame) -> Fraction:
+        if self.n_frames == 1:
+            return display_end_s([last.pts_s], last.duration_s)
+        # Only the ends of the series matter to the mean distance of its frames.
+        end_s = display_end_s([last.pts_s], last.duration_s)
+        if end_s == last.pts_s:
+            end_s += (last.pts_s - self.start_s) / (self.n_frames - 1)
+        return end_s
+
+    def _is_wanted(self, pts_s: Fraction, next_s: Fraction) -> bool:
+        if self._origin is None:
+            return True
+        rate, shift_s = self.sampling.grid_rate, self.source.info.origin_s
+        first = grid_tick(pts_s - shift_s, rate) - self._origin
+        end = grid_tick(next_s - shift_s, rate) - self._origin
+        return bool(self._needed.among(range(max(first, 0), end)))
+
+
+def sampled_frames(source: VideoSource, sampling: Sampling) -> SampledFrames:
+    """The frames of ``source`` that clips of ``sampling`` are made of.
+
+    Example:
+        >>> frames = sampled_frames(open_source("v.mp4"), Sampling())      # doctest: +SKIP
+        >>> [frame.ticks for frame in frames][:3], frames.n_ticks          # doctest: +SKIP
+        ([(0,), (2,), (4,)], 541)
+    """
+    return SampledFrames(source, sampling)
+
+
+class NeededTicks:
+    """Which ticks some clip shows.
+
+    On a whole step clips share one series of samples: every step-th tick, without those that fall
+    between clips where the stride is longer than the clip. Otherwise every clip counts its ticks
+    from its own first, and the needed ones are the union over the clips.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._step = sampling.step.numerator if sampling.is_regular else 0
+        self._all_samples = sampling.stride <= sampling.clip_length
+        self._offsets = frozenset(sampling.sample_tick(j) for j in range(sampling.clip_length))
+        self._span = max(self._offsets)
+        self._ticks_a_clip = sampling.stride * sampling.step
+
+    def among(self, ticks: range) -> tuple[int, ...]:
+        """The needed ticks of a range, ascending."""
+        if not ticks:
+            return ()
+        if self._step:
+            first = -(-ticks.start // self._step) * self._step
+            found = range(first, ticks.stop, self._step)
+            if self._all_samples:
+                return tuple(found)
+            sampling = self._sampling
+            return tuple(
+                tick
+                for tick in found
+                if tick // self._step % sampling.stride < sampling.clip_length
+            )
+        return tuple(tick for tick in ticks if self._in_a_clip(tick))
+
+    def _in_a_clip(self, tick: int) -> bool:
+        earliest = max(0, int((tick - self._span) // self._ticks_a_clip))
+        latest = int(tick // self._ticks_a_clip) + 1
+        first_tick, stride = self._sampling.sample_tick, self._sampling.stride
+        return any(
+            tick - first_tick(clip * stride) in self._offsets
+            for clip in range(earliest, latest + 1)
+        )
+
+
+def read_clip(
+    source: VideoSource, start_s: Fraction | float, sampling: Sampling, spec: FrameSpec
+) -> npt.NDArray[Any]:
+    """Read one clip from anywhere in a video.
+
+    The clip's first tick is ``floor(start_s * grid_rate)``, counted from the video's first frame;
+    where the video ends before the clip does, its last frame is repeated.
+
+    Args:
+        source: The video.
+        start_s: Start of the clip, seconds after the video's first frame, not negative.
+        sampling: Rate and length of the clip.
+        spec: Size, crop and dtype of the frames.
+
+    Returns:
+        Shape (clip_length, h, w, 3), uint8 or float32 in 0..255.
+
+    Raises:
+        VideoError: If nothing can be decoded there.
+    """
+    rate, shift_s = sampling.grid_rate, source.info.origin_s
+    origin = grid_tick(first_pts_s(source) - shift_s, rate)
+    first = origin + int(max(Fraction(start_s), Fraction(0)) * rate // 1)
+    ticks = [first + sampling.sample_tick(j) for j in range(sampling.clip_length)]
+
+    def is_wanted(pts_s: Fraction, next_s: Fraction) -> bool:
+        begin, end = grid_tick(pts_s - shift_s, rate), grid_tick(next_s - shift_s, rate)
+        return any(begin <= tick < end for tick in ticks) or begin <= first < end
+
+    clip: npt.NDArray[Any] | None = None
+    n_filled = 0
+    shown: Frame | None = None
+    # The frame shown at the first tick's time is not after that tick, and the ones that follow
+    # within half a tick replace it.
+    for frame in source.frames(Fraction(first) / rate + shift_s, wanted=is_wanted):
+        tick = grid_tick(frame.pts_s - shift_s, rate)
+        if shown is not None and n_filled < len(ticks) and tick > ticks[n_filled]:
+            picture = shown.scaled(spec)
+            if clip is None:
+                clip = np.empty((len(ticks), *picture.shape), picture.dtype)
+            while n_filled < len(ticks) and ticks[n_filled] < tick:
+                clip[n_filled] = picture
+                n_filled += 1
+        if n_filled == len(ticks):
+            break
+        shown = frame
+    if shown is None:
+        raise VideoError("no-frames", f"at {float(start_s):.3f} s", path=source.info.path)
+    if n_filled < len(ticks):
+        picture = shown.scaled(spec)
+        if clip is None:
+            clip = np.empty((len(ticks), *picture.shape), picture.dtype)
+        clip[n_filled:] = picture
+    assert clip is not None
+    return clip
+
+
+def first_pts_s(source: VideoSource) -> Fraction:
+    """The time of a video's first frame in seconds, decoded once and remembered."""
+    known = getattr(source, "_first_pts_s", None)
+    if known is None:
+        known = next(iter(source.frames())).pts_s
+        source._first_pts_s = known  # type: ignore[attr-defined]
+    return known
