@@ -1,0 +1,28 @@
+"""Fixtures that several rooms use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real videos and official tables; skips where there is none."""
+    named = os.environ.get("TSPCLI_TEST_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder} (set TSPCLI_TEST_DATA to a folder that has it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The ffmpeg program; skips where there is none."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        pytest.skip("the ffmpeg program is not installed")
+    return program

@@ -1,0 +1,151 @@
+"""Generated videos whose frames carry their own number, readable from the pixels.
+
+An upright picture is a grid of four by four cells. The cells of the upper three rows are the bits
+of the frame's number (dark 0, light 1, the lowest bit first); a gradient moves through all of them
+so that neighbouring frames differ everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+N_BITS = 12
+FAST_X264 = {"preset": "veryfast"}
+
+
+def picture(number: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """The upright picture of a frame, uint8, shape (height, width, 3)."""
+    rows = np.minimum(np.arange(height) * 4 // height, 3)
+    columns = np.minimum(np.arange(width) * 4 // width, 3)
+    cell = rows[:, None] * 4 + columns[None, :]
+    bit = np.where(cell < N_BITS, (number >> np.minimum(cell, N_BITS)) & 1, 0)
+    wave = (np.arange(width)[None, :] + 2 * np.arange(height)[:, None] + 5 * number) % 64
+    level = np.where(cell < N_BITS, 40 + 136 * bit, 100) + wave * 40 // 64
+    rgb = np.stack([level, level, level], axis=2)
+    # Colour stands in the lowest row alone: chroma is what pixel formats treat differently.
+    rgb[:, :, 1] += np.where(cell >= N_BITS, (3 * number) % 80, 0)
+    rgb[:, :, 2] -= np.where(cell >= N_BITS, wave, 0)
+    return rgb.astype(np.uint8)
+
+
+def read_number(rgb: npt.NDArray[np.uint8]) -> int:
+    """The number of a frame out of its upright picture; any size."""
+    height, width = rgb.shape[:2]
+    number = 0
+    for index in range(N_BITS):
+        row, column = divmod(index, 4)
+        y, x = (2 * row + 1) * height // 8, (2 * column + 1) * width // 8
+        patch = rgb[y - height // 32 : y + height // 32 + 1, x - width // 32 : x + width // 32 + 1]
+        number |= int(patch.mean() > 128) << index
+    return number
+
+
+def make_video(
+    path: Path,
+    *,
+    fps: Fraction | int | float = 30,
+    n_frames: int = 60,
+    width: int = 64,
+    height: int = 48,
+    times: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    start: int = 0,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    b_frames: int = 2,
+    gop: int = 12,
+    rotation_deg: int = 0,
+    audio: bool = False,
+    audio_start_s: float = 0.0,
+    second_stream: tuple[int, int] | None = None,
+    color_range: int | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Write a video; frame k shows the number k.
+
+    Args:
+        path: Where; the suffix chooses the container.
+        fps: Frame rate; floats are taken as the decimal number they print as.
+        n_frames: Number of frames, if ``times`` does not say.
+        width, height: Size of the upright picture.
+        times: Presentation times in units of ``time_base``, for variable frame rate.
+        time_base: Seconds a unit; one over the rate if not given.
+        start: Added to all times, in units of ``time_base``.
+        codec, pixel_format: Of the encoder.
+        b_frames, gop: Of encoders that have them.
+        rotation_deg: How far a player turns the picture clockwise.
+        audio: Whether there is a sound track, the first stream of the file.
+        audio_start_s: Where the sound starts.
+        second_stream: (width, height) of another video stream, of black frames, that comes first.
+        color_range: 1 limited, 2 full.
+        options: For the encoder.
+        container_options: For the muxer.
+    """
+    rate = Fraction(repr(fps)) if isinstance(fps, float) else Fraction(fps)
+    base = time_base or 1 / rate
+    if times is None:
+        times = [round(k / rate / base) for k in range(n_frames)]
+    turned = rotation_deg % 180 != 0
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        sound = container.add_stream("aac", rate=16000) if audio else None
+        black = container.add_stream("libx264", rate=rate) if second_stream else None
+        if black is not None and second_stream is not None:
+            black.width, black.height = second_stream
+            black.pix_fmt = "yuv420p"
+        extra = dict(FAST_X264 if codec in ("libx264", "libx265") else {})
+        if codec == "libx265":
+            extra["x265-params"] = f"log-level=none:bframes={b_frames}:keyint={gop}"
+        stream = container.add_stream(codec, rate=rate, options={**extra, **(options or {})})
+        stream.width, stream.height = (height, width) if turned else (width, height)
+        stream.pix_fmt = pixel_format
+        stream.time_base = base
+        stream.codec_context.time_base = base
+        stream.codec_context.gop_size = gop
+        if codec in ("libx264", "mpeg4", "mpeg2video"):
+            stream.codec_context.max_b_frames = b_frames
+        if color_range is not None:
+            stream.codec_context.color_range = color_range
+        if rotation_deg:
+            stream.set_display_rotation(rotation_deg)
+        if sound is not None:
+            _write_sound(container, sound, audio_start_s)
+        for number, time in enumerate(times):
+            upright = picture(number, width, height)
+            coded = np.ascontiguousarray(np.rot90(upright, rotation_deg // 90))
+            frame = av.VideoFrame.from_ndarray(coded, format="rgb24")
+            frame = frame.reformat(format=pixel_format, dst_color_range=color_range)
+            frame.pts, frame.time_base = time + start, base
+            container.mux(stream.encode(frame))
+            if black is not None and second_stream is not None:
+                empty = np.zeros((second_stream[1], second_stream[0], 3), np.uint8)
+                other = av.VideoFrame.from_ndarray(empty, format="rgb24")
+                other.pts, other.time_base = time + start, base
+                container.mux(black.encode(other))
+        container.mux(stream.encode(None))
+        if black is not None:
+            container.mux(black.encode(None))
+    return path
+
+
+def make_sound(path: Path) -> Path:
+    """Write a file that holds sound alone."""
+    with av.open(str(path), "w") as container:
+        _write_sound(container, container.add_stream("aac", rate=16000), 0.0)
+    return path
+
+
+def _write_sound(container: av.container.OutputContainer, stream: object, start_s: float) -> None:
+    samples = np.zeros((1, 1024), np.float32)
+    for index in range(32):
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        frame.pts, frame.time_base = round(start_s * 16000) + index * 1024, Fraction(1, 16000)
+        container.mux(stream.encode(frame))  # type: ignore[attr-defined]
+    container.mux(stream.encode(None))  # type: ignore[attr-defined]
