@@ -1,0 +1,208 @@
+"""Predicted segments, and the JSON in which the ActivityNet challenges exchange them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.errors import AnnotationError
+from tspcli.localization.annotations import Annotations, load_json
+
+VERSION = "VERSION 1.3"
+_SHAPE = '{"version": …, "results": {ID: [{"segment", "label", "score"}]}, "external_data": {}}'
+
+
+class Prediction(NamedTuple):
+    """One predicted action; times in seconds after the first frame; no label for bare proposals."""
+
+    start_s: float
+    end_s: float
+    score: float
+    label: str | None = None
+
+
+class SegmentTable(NamedTuple):
+    """Segments of many videos in columns, M of them.
+
+    Attributes:
+        videos: Names; ``video`` holds indices into it.
+        labels: Class names; ``label`` holds indices into it, -1 for none.
+        video: (M,) int64.
+        label: (M,) int64.
+        start_s: (M,) float64.
+        end_s: (M,) float64.
+        score: (M,) numbers; empty for ground truth.
+    """
+
+    videos: tuple[str, ...]
+    labels: tuple[str, ...]
+    video: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    score: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return self.video.shape[0]
+
+
+Results = Mapping[str, Sequence[Prediction]]
+"""Predictions of each video by the name that the annotations use."""
+
+
+def result_name(key: str) -> str:
+    """A store's key as results name the video: without ActivityNet's ``v_``."""
+    return key.removeprefix("v_")
+
+
+def ground_truth_table(annotations: Annotations, blocked: Iterable[str] = ()) -> SegmentTable:
+    """The annotated actions in columns, leaving out the videos in ``blocked``."""
+    gone = set(blocked)
+    rows = [
+        (name, segment)
+        for name, video in annotations.items()
+        if name not in gone
+        for segment in video.segments
+    ]
+    return _table(
+        [name for name, _ in rows],
+        [segment.label for _, segment in rows],
+        [segment.start_s for _, segment in rows],
+        [segment.end_s for _, segment in rows],
+        [],
+    )
+
+
+def results_table(results: Results, blocked: Iterable[str] = ()) -> SegmentTable:
+    """Predictions in columns, in the order of the mapping, without the videos in ``blocked``."""
+    gone = set(blocked)
+    kept = [(name, items) for name, items in results.items() if name not in gone]
+    flat = [item for _, items in kept for item in items]
+    return _table(
+        [name for name, items in kept for _ in items],
+        [item.label for item in flat],
+        [item.start_s for item in flat],
+        [item.end_s for item in flat],
+        [item.score for item in flat],
+    )
+
+
+def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
+    """Read a results JSON into columns, in the order of the file.
+
+    Args:
+        path: The file.
+        blocked: Names of videos to leave out.
+
+    Raises:
+        AnnotationError: If it is no such file, naming the video and the entry that is wrong.
+    """
+    data = load_json(path, "results")
+    results = data.get("results") if isinstance(data, dict) else None
+    if not isinstance(results, dict):
+        raise AnnotationError(f"{path} holds no 'results'.", remedy=f"Expected {_SHAPE}.")
+    gone = set(blocked)
+    names: list[str] = []
+    flat: list[dict[str, Any]] = []
+    for name, items in results.items():
+        if name in gone:
+            continue
+        if not isinstance(items, list):
+            raise _bad_entry(path, name, items)
+        names.extend([name] * len(items))
+        flat.extend(items)
+    try:
+        table = _table(
+            names,
+            [item.get("label") for item in flat],
+            [item["segment"][0] for item in flat],
+            [item["segment"][1] for item in flat],
+            [item["score"] for item in flat],
+        )
+        sound = bool(
+            np.isfinite(table.start_s).all()
+            and np.isfinite(table.end_s).all()
+            and np.isfinite(table.score).all()
+            and all(isinstance(label, str) for label in table.labels)
+        )
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        name, item = next(pair for pair in zip(names, flat, strict=True) if not _is_sound(pair[1]))
+        raise _bad_entry(path, name, item)
+    return table
+
+
+def write_results(path: str | Path, results: Results, *, version: str = VERSION) -> None:
+    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``."""
+    from tspcli.features.atomic import write_aside  # brings HDF5, which the metrics do not need
+
+    named = {
+        result_name(name): [_entry(prediction) for prediction in predictions]
+        for name, predictions in results.items()
+    }
+    if len(named) != len(results):
+        raise AnnotationError(
+            "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
+        )
+    content = {"version": version, "results": named, "external_data": {}}
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _entry(prediction: Prediction) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "segment": [prediction.start_s, prediction.end_s],
+        "score": prediction.score,
+    }
+    if prediction.label is not None:
+        entry["label"] = prediction.label
+    return entry
+
+
+def _table(
+    names: list[str],
+    labels: Sequence[str | None],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    scores: Sequence[float],
+) -> SegmentTable:
+    videos = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    classes: dict[str | None, int] = {
+        label: index
+        for index, label in enumerate(label for label in dict.fromkeys(labels) if label is not None)
+    }
+    score = np.array(scores)
+    if score.dtype.kind not in "iuf":
+        score = score.astype(np.float64)
+    return SegmentTable(
+        tuple(videos),
+        tuple(label for label in classes if label is not None),
+        np.fromiter(map(videos.__getitem__, names), np.int64, len(names)),
+        np.array([classes.get(label, -1) for label in labels], np.int64),
+        np.array(starts, np.float64),
+        np.array(ends, np.float64),
+        score,
+    )
+
+
+def _is_sound(item: Any) -> bool:
+    try:
+        start, end, score = item["segment"][0], item["segment"][1], item["score"]
+        values = np.array([start, end, score], np.float64)
+        return bool(np.isfinite(values).all()) and isinstance(item.get("label"), str | None)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return False
+
+
+def _bad_entry(path: str | Path, name: str, item: Any) -> AnnotationError:
+    shown = repr(item)
+    return AnnotationError(
+        f"{path}, video {name!r}: {shown[:120]} is no list of predictions or no prediction.",
+        remedy=f"Expected {_SHAPE}, times and scores finite.",
+    )
