@@ -113,7 +113,8 @@ def make_video(
         if color_range is not None:
             stream.codec_context.color_range = color_range
         if rotation_deg:
-            stream.set_display_rotation(rotation_deg)
+            # PyAV counts angles counterclockwise.
+            stream.set_display_rotation(-rotation_deg)
         if sound is not None:
             _write_sound(container, sound, audio_start_s)
         for number, time in enumerate(times):

@@ -265,6 +265,8 @@ class PyavSource(VideoSource):
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
         base = self.info.time_base
+        # An iteration that was left half way may have left the decoder skipping.
+        context.skip_frame = "DEFAULT"
         skipping = False
         for packet in lookahead:
             skip = (
