@@ -30,14 +30,14 @@ class Stop(Observer):
             raise KeyboardInterrupt
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process and all its descendants now."""
+def resident_mb(pid: int, descendants: bool = True) -> float:
+    """Resident memory of a process, and of all its descendants, now."""
     total = 0.0
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 total += int(line.split()[1]) / 1024
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        for task in Path(f"/proc/{pid}/task").iterdir() if descendants else ():
             for child in (task / "children").read_text().split():
                 total += resident_mb(int(child))
     except (FileNotFoundError, ProcessLookupError):
@@ -54,13 +54,14 @@ def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> No
         return real(clips)
 
     encoder.encode = slow  # type: ignore[method-assign]
-    peak = 0.0
+    peak = own = 0.0
     ended = threading.Event()
 
     def watch() -> None:
-        nonlocal peak
+        nonlocal peak, own
         while not ended.wait(0.05):
             peak = max(peak, resident_mb(os.getpid()))
+            own = max(own, resident_mb(os.getpid(), descendants=False))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -74,7 +75,7 @@ def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> No
     finally:
         ended.set()
         watcher.join()
-    print(json.dumps({"peak_mb": peak, "clips": observer.clips}))
+    print(json.dumps({"peak_mb": peak, "main_mb": own, "clips": observer.clips}))
 
 
 if __name__ == "__main__":

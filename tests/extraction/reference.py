@@ -36,6 +36,19 @@ def decode(path: Path) -> tuple[list[Fraction], list[np.ndarray], Fraction]:
     return times, frames, end
 
 
+def decode_times(path: Path) -> tuple[list[Fraction], Fraction, Fraction]:
+    """Times of all frames in seconds, the time base, and the end of the last."""
+    times: list[Fraction] = []
+    end = Fraction(0)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                times.append(packet.pts * stream.time_base)
+                end = max(end, times[-1] + (packet.duration or 0) * stream.time_base)
+    return sorted(times), Fraction(stream.time_base), end
+
+
 def official_clips(
     times: Sequence[Fraction], end: Fraction, stride: int, clip_length: int = 16
 ) -> list[list[int]]:

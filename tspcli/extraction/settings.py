@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
+from tspcli.encoders.weights_registry import DEFAULT_WEIGHTS
 from tspcli.errors import UsageError
 from tspcli.timeline import Sampling, as_rate
 
 ShortVideos = Literal["pad", "skip", "fail"]
-DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
 
 
 @dataclass(frozen=True)
