@@ -1,0 +1,106 @@
+"""``tsp gvf``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.main import EXIT_SOME_FAILED
+
+
+@click.command("gvf", short_help="Compute global video features for pretraining.")
+@click.option(
+    "--videos",
+    "-v",
+    multiple=True,
+    metavar="DIR|FILE|LIST.txt",
+    help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
+)
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="Pool a feature store instead of decoding videos.",
+)
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
+@click.option(
+    "--pool",
+    type=click.Choice(["max", "mean"]),
+    default="max",
+    show_default=True,
+    help="Over the clips of a video.",
+)
+@click.option(
+    "--weights",
+    "-w",
+    help="Registry name, checkpoint or run folder (default: r2plus1d_34-tac_on_kinetics).",
+)
+@click.option("--backbone", help="The backbone, where the weights do not tell.")
+@click.option("--stride", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Clips; by device if not given.")
+@click.option("--workers", type=click.IntRange(min=1), help="Decode processes.")
+@click.option("--decoder", default="auto", show_default=True)
+@click.option("--seed", type=int, help="For --weights random.")
+@click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def command(
+    videos: tuple[str, ...],
+    features: Path | None,
+    out: Path,
+    pool: Any,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Compute global video features: one vector a video, the maximum or mean over its clips.
+
+    TSP's region head sees it beside each clip's own feature. It stays fixed during pretraining, so
+    that it is computed once, with an encoder trained on Kinetics.
+
+    \b
+    Examples:
+      tsp gvf --videos videos/ --weights r2plus1d_34-tac_on_kinetics --out gvf.h5
+      tsp gvf --features kinetics_features.h5 --pool mean --out avg_gvf.h5
+    """
+    from tspcli.errors import UsageError
+
+    if bool(videos) == bool(features):
+        raise UsageError("Give either --videos or --features.", remedy="One of the two, not both.")
+    if features is not None:
+        from tspcli.features.gvf import gvf_from_store
+
+        made = gvf_from_store(features, out, pool=pool)
+        if as_json:
+            print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
+        else:
+            err_console().print(
+                f"{printable(str(out))}: {len(made)} videos, {made.dim} values each ({pool}).",
+                markup=False,
+                soft_wrap=True,
+            )
+        return 0
+
+    from tspcli.cli.extract_progress import watch
+    from tspcli.extraction.gvf import GVF_WEIGHTS, compute_gvf
+    from tspcli.extraction.settings import ExtractConfig
+
+    config = ExtractConfig(**{**options, "weights": options["weights"] or GVF_WEIGHTS})
+    console = err_console()
+    with watch(console) as observer:
+        report = compute_gvf(videos, out, pool=pool, config=config, observer=observer)
+    if as_json:
+        print_json(report.to_dict())
+    for result in report.failed:
+        text = f"failed: {result.path}: {result.reason}: {result.detail or ''}"
+        console.print(printable(text), style="red", markup=False, soft_wrap=True)
+    done = len(report.with_status("done")) + len(report.with_status("kept"))
+    console.print(f"{printable(str(out))}: {done} videos ({pool}).", markup=False, soft_wrap=True)
+    return EXIT_SOME_FAILED if report.failed else 0

@@ -1,0 +1,1 @@
+"""The synthetic untrimmed data set and the experiments on it."""

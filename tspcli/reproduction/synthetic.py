@@ -1,0 +1,269 @@
+"""Untrimmed videos that are rendered, with known actions: for tests and for the experiments.
+
+A scene is an actor (a shape of some colour and size) before a textured background that drifts. Most
+of the time the actor idles; now and then it performs an action. Classes are motions and not looks:
+shape, colour, size, place and background are drawn anew for every video and tell nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.errors import UsageError
+from tspcli.pretraining.annotations.model import ActionSegment
+
+MOTIONS: tuple[str, ...] = ("bounce", "sway", "circle", "spin", "pulse", "shake")
+"""Names of the action classes: up and down, side to side, round, turning, swelling, trembling."""
+
+
+@dataclass(frozen=True)
+class SyntheticVideo:
+    """The plan of one video; rendering it twice gives the same frames.
+
+    Attributes:
+        name: File name without extension.
+        seed: Decides on the scene and on how each action is performed.
+        duration_s: In seconds.
+        actions: In time order, not overlapping.
+        fps: Frames a second.
+        height, width: Of the frames, in pixels.
+    """
+
+    name: str
+    seed: int
+    duration_s: float
+    actions: tuple[ActionSegment, ...]
+    fps: int = 30
+    height: int = 96
+    width: int = 128
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in the file."""
+        return round(self.duration_s * self.fps)
+
+
+@dataclass(frozen=True)
+class SyntheticSpec:
+    """A data set of rendered videos.
+
+    Attributes:
+        n_videos: Split name to number of videos. Scenes of different splits are different.
+        classes: Motions that occur; a part of :data:`MOTIONS`.
+        duration_s: Shortest and longest video.
+        action_s: Shortest and longest action.
+        gap_s: Shortest and longest time between actions.
+        fps, height, width: Of the files.
+        seed: Of the whole set.
+    """
+
+    n_videos: Mapping[str, int] = field(default_factory=lambda: {"train": 12, "valid": 6})
+    classes: tuple[str, ...] = MOTIONS[:3]
+    duration_s: tuple[float, float] = (16.0, 22.0)
+    action_s: tuple[float, float] = (2.5, 4.5)
+    gap_s: tuple[float, float] = (2.0, 4.5)
+    fps: int = 30
+    height: int = 96
+    width: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.classes if name not in MOTIONS]
+        if unknown or not self.classes:
+            raise UsageError(
+                f"There is no motion {unknown or 'at all'}.", remedy=f"Known: {', '.join(MOTIONS)}."
+            )
+
+
+def plan_videos(spec: SyntheticSpec) -> dict[str, list[SyntheticVideo]]:
+    """Decide on the videos of every split, without rendering any."""
+    plans: dict[str, list[SyntheticVideo]] = {}
+    turn = 0
+    for number, (split, count) in enumerate(spec.n_videos.items()):
+        rng = np.random.Generator(np.random.Philox(key=[spec.seed, number]))
+        plans[split] = []
+        for index in range(count):
+            duration_s = round(rng.uniform(*spec.duration_s), 1)
+            actions: list[ActionSegment] = []
+            start_s = rng.uniform(*spec.gap_s)
+            while True:
+                end_s = start_s + rng.uniform(*spec.action_s)
+                if end_s > duration_s - 0.5:
+                    break
+                # In turn, so that no class is left without samples in a small set.
+                label = spec.classes[turn % len(spec.classes)]
+                turn += 1
+                actions.append(ActionSegment(round(start_s, 2), round(end_s, 2), label))
+                start_s = end_s + rng.uniform(*spec.gap_s)
+            seed = int(rng.integers(1 << 32))
+            plans[split].append(
+                SyntheticVideo(
+                    f"{split}_{index:04d}",
+                    seed,
+                    duration_s,
+                    tuple(actions),
+                    spec.fps,
+                    spec.height,
+                    spec.width,
+                )
+            )
+    return plans
+
+
+def render_dataset(
+    spec: SyntheticSpec, folder: str | Path, *, gop: int = 60
+) -> dict[str, list[SyntheticVideo]]:
+    """Render all videos of a data set that are not there yet.
+
+    Args:
+        spec: What to render.
+        folder: Gets a subfolder of ``.mp4`` files for each split, and ``actions.csv`` with the
+            columns video, subset, start, end, label.
+        gop: Frames from one key frame to the next.
+
+    Returns:
+        The plans by split.
+    """
+    folder = Path(folder)
+    plans = plan_videos(spec)
+    for split, videos in plans.items():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for video in videos:
+            path = folder / split / f"{video.name}.mp4"
+            if not path.exists():
+                render_video(video, path, gop=gop)
+    with open(folder / "actions.csv", "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["video", "subset", "start", "end", "label"])
+        for split, videos in plans.items():
+            for video in videos:
+                writer.writerows([video.name, split, *action] for action in video.actions)
+    return plans
+
+
+def render_video(video: SyntheticVideo, path: str | Path, *, gop: int = 60) -> None:
+    """Write one video as H.264; the file appears whole or not at all."""
+    import av
+
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.tmp.mp4")
+    with av.open(str(aside), "w") as container:
+        stream = container.add_stream("libx264", rate=video.fps)
+        stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
+        stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+        stream.gop_size = gop
+        for pixels in render_frames(video):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    aside.replace(path)
+
+
+def render_frames(video: SyntheticVideo) -> Iterator[npt.NDArray[np.uint8]]:
+    """The frames of a video, (height, width, 3) uint8 RGB."""
+    scene = _Scene(video)
+    for index in range(video.n_frames):
+        yield scene.frame(index / video.fps)
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Where the actor is, in units of its radius, how far it is turned and how much swollen."""
+
+    x: float = 0.0
+    y: float = 0.0
+    angle: float = 0.0
+    scale: float = 1.0
+
+
+def motion_pose(motion: str, seconds: float, rate_hz: float, sense: float) -> _Pose:
+    """The pose of a motion ``seconds`` after it began.
+
+    Args:
+        motion: One of :data:`MOTIONS`.
+        seconds: Since the action's start.
+        rate_hz: Repetitions a second.
+        sense: 1 or -1, the direction in which it begins.
+    """
+    turn = 2 * math.pi * rate_hz * seconds
+    swing = sense * math.sin(turn)
+    if motion == "bounce":
+        return _Pose(y=1.2 * swing)
+    if motion == "sway":
+        return _Pose(x=1.2 * swing)
+    if motion == "circle":
+        return _Pose(x=1.2 * (math.cos(turn) - 1), y=1.2 * swing)
+    if motion == "spin":
+        return _Pose(angle=sense * turn)
+    if motion == "pulse":
+        return _Pose(scale=1.0 + 0.45 * math.sin(turn))
+    assert motion == "shake"
+    return _Pose(x=0.35 * math.sin(3 * turn), y=0.35 * sense * math.cos(3 * turn))
+
+
+class _Scene:
+    """What a video looks like."""
+
+    def __init__(self, video: SyntheticVideo) -> None:
+        import cv2
+
+        self.video = video
+        rng = np.random.Generator(np.random.Philox(video.seed))
+        height, width = video.height, video.width
+        coarse = rng.uniform(30, 225, (6, 8, 3)).astype(np.float32)
+        fine = rng.normal(0, 12, (height // 4, width // 4, 3)).astype(np.float32)
+        size = (2 * width, 2 * height)
+        texture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+        texture += cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR)
+        self.texture = np.clip(texture, 0, 255).astype(np.uint8)
+        self.drift = rng.uniform(-6, 6, 2)
+        self.radius = float(rng.uniform(0.11, 0.16)) * height
+        self.corners = int(rng.integers(3, 7))
+        # A colour far from the background's mean, or the actor would sometimes be invisible.
+        mean = self.texture.reshape(-1, 3).mean(axis=0)
+        self.colour = tuple(int(c) for c in np.where(mean > 127, rng.integers(0, 70, 3), 255))
+        self.place = rng.uniform(0.38, 0.62, 2) * (width, height)
+        self.idle = rng.uniform(0, 2 * math.pi, 2)
+        self.manner = [
+            (float(rng.uniform(1.2, 1.9)), 1.0 if rng.random() < 0.5 else -1.0)
+            for _ in video.actions
+        ]
+
+    def frame(self, time_s: float) -> npt.NDArray[np.uint8]:
+        import cv2
+
+        video = self.video
+        left = int(video.width / 2 + self.drift[0] * time_s) % video.width
+        top = int(video.height / 2 + self.drift[1] * time_s) % video.height
+        pixels = self.texture[top : top + video.height, left : left + video.width].copy()
+        pose = self._pose(time_s)
+        # An idle actor is not frozen: it wanders a little, slowly.
+        wander = 0.12 * np.sin(0.9 * time_s + self.idle)
+        centre = self.place + self.radius * (np.array([pose.x, pose.y]) + wander)
+        angles = pose.angle + 2 * math.pi * np.arange(self.corners) / self.corners
+        reach = self.radius * pose.scale * np.where(np.arange(self.corners) == 0, 1.35, 1.0)
+        points = centre + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        fixed = np.round(points * 16).astype(np.int32)
+        cv2.fillPoly(pixels, [fixed], self.colour, lineType=cv2.LINE_AA, shift=4)
+        return pixels
+
+    def _pose(self, time_s: float) -> _Pose:
+        for action, (rate_hz, sense) in zip(self.video.actions, self.manner, strict=True):
+            if action.start_s <= time_s < action.end_s:
+                return motion_pose(action.label, time_s - action.start_s, rate_hz, sense)
+        return _Pose()
+
+
+def actions_by_label(videos: Sequence[SyntheticVideo]) -> dict[str, int]:
+    """How many actions of each class some videos have."""
+    counts: dict[str, int] = {}
+    for video in videos:
+        for action in video.actions:
+            counts[action.label] = counts.get(action.label, 0) + 1
+    return counts
