@@ -1,0 +1,193 @@
+"""Backbones: the published tables, torchvision's networks, and what every registered one promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tspcli.encoders.backbones import (
+    BACKBONES,
+    BackboneSpec,
+    backbone_spec,
+    build_backbone,
+    register_backbone,
+)
+from tspcli.encoders.layouts import backbone_shapes
+from tspcli.encoders.model import Heads, TspModel
+from tspcli.errors import UsageError
+
+TABLE = {
+    "r2plus1d_34": (63_697_175, 152.36, 416),
+    "r2plus1d_18": (31_505_325, 81.04, None),
+    "r3d_18": (33_371_472, 81.39, None),
+}
+"""Parameters with a 400-way fc, GFLOP of convolutions and linear layers a clip, state dict keys."""
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Modules without memory, for counting."""
+    with torch.device("meta"):
+        yield
+
+
+def count_gflop(module: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
+    """GFLOP of each convolution and linear layer, two a multiply-add."""
+    counted: dict[str, float] = {}
+
+    def hook(name: str) -> Any:
+        def count(layer: Any, _: Any, output: torch.Tensor) -> None:
+            counted[name] = 2 * output.numel() * layer.weight[0].numel() / 1e9
+
+        return count
+
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv3d | nn.Linear):
+            layer.register_forward_hook(hook(name))
+    module(torch.empty(shape, device="meta"))
+    return counted
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_parameters_and_operations_are_those_of_the_table(name: str) -> None:
+    parameters, gflop, keys = TABLE[name]
+    with on_meta():
+        model = TspModel(name, Heads(n_actions=400))
+        assert sum(p.numel() for p in model.parameters()) == parameters
+        counted = count_gflop(model, (1, 3, 16, 112, 112))
+    assert sum(counted.values()) == pytest.approx(gflop, abs=0.01)
+    if keys is not None:
+        assert len(model.state_dict()) == keys
+
+
+def test_operations_of_r2plus1d_34_by_stage() -> None:
+    with on_meta():
+        counted = count_gflop(TspModel("r2plus1d_34"), (1, 3, 16, 112, 112))
+    expected = {"stem": 1.53, "layer1": 66.59, "layer2": 43.38, "layer3": 32.79, "layer4": 8.07}
+    for stage, gflop in expected.items():
+        found = sum(v for k, v in counted.items() if k.startswith(f"features.{stage}."))
+        assert found == pytest.approx(gflop, abs=0.01), stage
+
+
+def test_state_dict_of_r2plus1d_34() -> None:
+    shapes = backbone_shapes("r2plus1d_34")
+    assert shapes["stem.0.weight"] == (45, 3, 1, 7, 7)
+    assert shapes["layer1.0.conv1.0.0.weight"] == (144, 64, 1, 3, 3)
+    # Where a stage begins, the two convolutions of a block have middle planes of their own.
+    assert shapes["layer2.0.conv1.0.0.weight"] == (230, 64, 1, 3, 3)
+    assert shapes["layer2.0.conv2.0.0.weight"] == (288, 128, 1, 3, 3)
+    blocks = {name.split(".conv")[0] for name in shapes if ".conv1." in name}
+    assert [sum(b.startswith(f"layer{i}.") for b in blocks) for i in (1, 2, 3, 4)] == [3, 4, 6, 3]
+
+
+def test_batch_norms_of_r2plus1d_34() -> None:
+    with on_meta():
+        norms = [m for m in build_backbone("r2plus1d_34").modules() if isinstance(m, nn.BatchNorm3d)]
+    assert len(norms) == 2 + 4 * 16 + 3
+    assert {(n.eps, n.momentum) for n in norms} == {(1e-3, 0.9)}
+
+
+@pytest.mark.parametrize("name", ["r2plus1d_18", "r3d_18"])
+def test_resnets_are_torchvisions(name: str) -> None:
+    from torchvision.models import get_model
+
+    torch.manual_seed(1)
+    theirs = get_model(name, weights=None).eval()
+    theirs.fc = nn.Identity()
+    ours = build_backbone(name).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    clip = torch.randn(1, 3, 8, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(clip), theirs(clip))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_conformance_of_every_backbone(name: str) -> None:
+    spec = BACKBONES[name]
+    height, width = spec.preprocessing.crop
+    frames = spec.sampling.clip_length
+    with on_meta():
+        module = spec.build()
+        features = module(torch.empty(2, 3, frames, height, width))
+    assert features.shape == (2, spec.feature_dim)
+    names = [n for n, _ in module.named_parameters()]
+    assert all(any(n.startswith(stem) for n in names) for stem in spec.stem)
+    assert not any(n.startswith(spec.plain_head + ".") for n in names)
+    spec.check_clip_length(frames)
+
+
+def torchvision_weights() -> dict[str, Any]:
+    from torchvision.models import get_weight
+
+    enums = {
+        "r2plus1d_18": "R2Plus1D_18",
+        "r3d_18": "R3D_18",
+        "mc3_18": "MC3_18",
+        "s3d": "S3D",
+        "mvit_v2_s": "MViT_V2_S",
+        "swin3d_t": "Swin3D_T",
+        "swin3d_s": "Swin3D_S",
+        "swin3d_b": "Swin3D_B",
+    }
+    return {name: get_weight(f"{enum}_Weights.KINETICS400_V1") for name, enum in enums.items()}
+
+
+def test_preprocessing_is_that_of_torchvisions_weights() -> None:
+    for name, weights in torchvision_weights().items():
+        theirs, ours = weights.transforms(), BACKBONES[name].preprocessing
+        # One number is the short side, two are height and width.
+        for size in ((240, 320), (480, 270)):
+            expected = tuple(theirs.resize_size)
+            if len(expected) == 1:
+                short = expected[0]
+                long = int(short * max(size) / min(size))
+                expected = (short, long) if size[0] < size[1] else (long, short)
+            assert ours.resize.target(*size) == expected, name
+        assert ours.crop == tuple(theirs.crop_size), name
+        assert (list(ours.mean), list(ours.std)) == (list(theirs.mean), list(theirs.std)), name
+
+
+def test_headless_torchvision_networks_keep_their_classification() -> None:
+    """What the head says of our features is what torchvision's whole network says."""
+    from torchvision.models import get_model
+
+    torch.manual_seed(2)
+    for name, head in (("s3d", "classifier"), ("swin3d_t", "head"), ("mc3_18", "fc")):
+        spec = BACKBONES[name]
+        whole = get_model(name, weights=None).eval()
+        layer = getattr(whole, head)
+        ours = spec.build().eval()
+        ours.load_state_dict(
+            {k: v for k, v in whole.state_dict().items() if not k.startswith(spec.plain_head + ".")}
+        )
+        size = 224 if name == "s3d" else 64
+        clip = torch.randn(1, 3, 14 if name == "s3d" else 4, size, size)
+        with torch.inference_mode():
+            features = ours(clip)
+            if name == "s3d":
+                features = features[:, :, None, None, None]
+            torch.testing.assert_close(layer(features).flatten(1), whole(clip), rtol=1e-4, atol=1e-5)
+
+
+def test_clip_lengths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match="16 frames, not 32"):
+        backbone_spec("mvit_v2_s").check_clip_length(32)
+    with pytest.raises(UsageError, match="at least 14 frames, not 8"):
+        backbone_spec("s3d").check_clip_length(8)
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'r2plus1d_34'"):
+        build_backbone("r2plus1d_35")
+
+
+def test_names_are_given_once() -> None:
+    spec = BackboneSpec(name="tiny", build=nn.Identity, feature_dim=1, summary="")
+    with pytest.raises(ValueError, match="'tiny' is registered already"):
+        register_backbone(spec)
