@@ -7,6 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing about it on a machine that others use too.
+settings.register_profile("tspcli", deadline=None)
+settings.load_profile("tspcli")
 
 
 @pytest.fixture(scope="session")

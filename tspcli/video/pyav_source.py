@@ -260,7 +260,10 @@ class PyavSource(VideoSource):
 
     def _decode(self) -> Iterator[Frame]:
         """Decode from where the container stands to its end, times put right."""
+        # AVI holds decoding times alone; what its demuxer calls a presentation time is a copy.
+        has_pts = "avi" not in self.info.container.split(",")
         guess = TimestampGuess()
+        last_pts = 0
         lookahead = Lookahead(self._packets())
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
@@ -281,15 +284,17 @@ class PyavSource(VideoSource):
             if skip:
                 heapq.heappush(skipped, (packet.pts, packet.duration or 0))
             for frame in self._decode_packet(packet):
-                pts = guess.push(frame.pts, frame.dts)
+                pts = guess.push(frame.pts if has_pts else None, frame.dts)
+                duration = getattr(frame, "duration", 0) or 0
                 if pts is None:
-                    self._n_bad_frames += 1
-                    continue
+                    # Out of the drained decoder frames of such files come without any time.
+                    pts = last_pts + max(duration, 1)
+                last_pts = pts
                 while skipped and skipped[0][0] <= pts:
-                    missing_pts, duration = heapq.heappop(skipped)
+                    missing_pts, missing_duration = heapq.heappop(skipped)
                     if missing_pts < pts:
-                        yield self._timed(Frame(*_times(missing_pts, duration, base)))
-                pts_s, duration_s = _times(pts, getattr(frame, "duration", 0), base)
+                        yield self._timed(Frame(*_times(missing_pts, missing_duration, base)))
+                pts_s, duration_s = _times(pts, duration, base)
                 self.n_decoded += 1
                 self._n_bad_frames += bool(frame.is_corrupt)
                 yield self._timed(PyavFrame(pts_s, duration_s, frame, self))
@@ -404,8 +409,8 @@ def _is_cover_art(stream: Any) -> bool:
     return disposition is not None and flag is not None and bool(disposition & flag)
 
 
-def _times(pts: int, duration: int | None, base: Fraction) -> tuple[Fraction, Fraction | None]:
-    return pts * base, duration * base if duration and duration > 0 else None
+def _times(pts: int, duration: int, base: Fraction) -> tuple[Fraction, Fraction | None]:
+    return pts * base, duration * base if duration > 0 else None
 
 
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
