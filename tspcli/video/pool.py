@@ -221,6 +221,11 @@ class DecodePool:
             self._kill_all()
             self._dispose()
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that are running."""
+        return [worker.process.pid for worker in list(self._workers) if not worker.gone]
+
     def close(self) -> None:
         """Kill the workers and end the iteration; views that were handed out stay readable."""
         self._closed.set()

@@ -1,0 +1,86 @@
+"""Decoders that fail in every way; decode processes import this by a hook."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from tspcli.video.base import Frame, Wanted
+from tspcli.video.pyav_source import PyavSource
+from tspcli.video.registry import DecoderEntry, register_decoder
+
+HOOK = "tests.video.fake_decoders:register"
+N_GOOD_FRAMES = 100
+
+
+class FailingSource(PyavSource):
+    """PyAV until a frame in the middle, then what :meth:`fail` does."""
+
+    def frames(
+        self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
+    ) -> Iterator[Frame]:
+        for number, frame in enumerate(super().frames(start_s, wanted=wanted)):
+            if number == N_GOOD_FRAMES:
+                self.fail()
+            yield frame
+
+    def fail(self) -> None:
+        raise NotImplementedError
+
+
+def _failing(name: str, how: Callable[[FailingSource], object]) -> type[FailingSource]:
+    return type(name, (FailingSource,), {"fail": how, "decoder": name})
+
+
+def _hang_with_the_lock(source: FailingSource) -> None:
+    # PyDLL keeps the interpreter lock, as decord may.
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def _exhaust_memory(source: FailingSource) -> None:
+    held = []
+    while True:
+        held.append(bytearray(64 << 20))
+
+
+def _talk_without_end(source: FailingSource) -> None:
+    for _ in range(2000):
+        os.write(2, b"noise " * 1000)
+
+
+hanging = _failing("hanging", lambda source: time.sleep(1000))
+hanging_with_the_lock = _failing("hanging_with_the_lock", _hang_with_the_lock)
+crashing = _failing("crashing", lambda source: os.kill(os.getpid(), signal.SIGSEGV))
+exiting = _failing("exiting", lambda source: os._exit(3))
+raising = _failing("raising", lambda source: [][1])
+hungry = _failing("hungry", _exhaust_memory)
+talkative = _failing("talkative", _talk_without_end)
+stopping = _failing("stopping", lambda source: os.kill(os.getpid(), signal.SIGSTOP))
+slow = _failing("slow", lambda source: time.sleep(1.5))
+NAMES = (
+    "hanging hanging_with_the_lock crashing exiting raising hungry talkative stopping slow"
+).split()
+
+
+def register() -> None:
+    """Add all of them to the registry."""
+    for name in NAMES:
+        register_decoder(
+            DecoderEntry(
+                name=name,
+                package="av",
+                module=__name__,
+                source=name,
+                remedy="",
+                in_auto=False,
+            )
+        )
+
+
+def torch_is_loaded() -> bool:
+    return "torch" in sys.modules
