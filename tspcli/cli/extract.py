@@ -57,7 +57,9 @@ class AutoInt(click.ParamType):
     help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
 )
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The HDF5 store.")
-@click.option("--weights", "-w", help="Registry name, checkpoint or run folder.")
+@click.option(
+    "--weights", "-w", help="Registry name, checkpoint or run folder. [default: TSP on ActivityNet]"
+)
 @click.option("--backbone", help="The backbone, where the weights do not tell.")
 @click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip (TSP: 16).")
 @click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip (TSP: 15).")
@@ -65,7 +67,9 @@ class AutoInt(click.ParamType):
 @click.option(
     "--grid-rate", metavar="FPS", help="Standardise to this rate before sampling (TSP: 30)."
 )
-@click.option("--batch-size", type=AutoInt(), default="auto", show_default=True, help="Clips.")
+@click.option(
+    "--batch-size", type=AutoInt(), default="auto", show_default=True, help="Clips at once."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option(
     "--precision",
@@ -79,9 +83,10 @@ class AutoInt(click.ParamType):
 )
 @click.option(
     "--decoder",
-    type=click.Choice(["auto", "decord", "pyav", "torchcodec"]),
+    type=click.Choice(["auto", "pyav", "decord", "torchcodec"]),
     default="auto",
     show_default=True,
+    help="auto takes the fastest that is right, and the next one where it fails.",
 )
 @click.option(
     "--short-videos",
@@ -140,6 +145,7 @@ def command(as_json: bool, **options: Any) -> int:
             f"Interrupted. Finished videos are kept beside {printable(str(out))}; "
             "the same command goes on from here.",
             markup=False,
+            soft_wrap=True,
         )
         return EXIT_INTERRUPTED
     if as_json:

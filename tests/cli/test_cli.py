@@ -1,0 +1,180 @@
+"""The command line: quick to answer, helpful everywhere, honest in its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.videos import make_video
+from tspcli.cli.main import COMMANDS, cli
+from tspcli.features import open_store
+
+HEAVY = {"torch", "torchvision", "av", "decord", "h5py", "cv2", "matplotlib", "rich", "numpy"}
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *arguments: object, code: int | None = 0, **options: object
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tspcli", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, cwd=ROOT, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+    if code is not None:
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    for name, entry in COMMANDS.items():
+        command = importlib.import_module(entry.module).command
+        yield name, command
+        if isinstance(command, click.Group):
+            for child_name, child in command.commands.items():
+                yield f"{name} {child_name}", child
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(all_commands()), ids=lambda value: str(value)[:30]
+)
+def test_every_help_page_has_an_example_and_explains_its_options(
+    name: str, command: click.Command
+) -> None:
+    text = run(*name.split(), "--help").stdout
+    assert "Example" in text
+    assert f"tsp {name}" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"tsp {name} {parameter.opts[0]} has no help"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, click\n"
+        "from tspcli.cli.main import COMMANDS, cli\n"
+        "for arguments in [['--help']] + [[name, '--help'] for name in COMMANDS]:\n"
+        "    try: cli.main(arguments, standalone_mode=False)\n"
+        "    except click.exceptions.Exit: pass\n"
+        "print('LOADED', sorted(set(sys.modules) & set(sys.argv[1:])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *sorted(HEAVY)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED []", done.stdout[-500:] + done.stderr
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [name for name in COMMANDS if f"tsp {name}" not in readme]
+    assert not missing
+
+
+def test_a_misspelt_command_gets_a_hint() -> None:
+    assert "Did you mean 'extract'?" in run("extrct", code=2).stderr
+
+
+def test_version() -> None:
+    from tspcli import __version__
+
+    assert __version__ in run("--version").stdout
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "v_one.mp4"
+    return make_video(path, fps=30, n_frames=80, width=96, height=64)
+
+
+RANDOM = ("--weights", "random", "--backbone", "tiny", "--device", "cpu")
+
+
+def test_extract_prints_json_on_stdout_and_all_else_on_stderr(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "feats.h5"
+    done = run("extract", "--videos", video, "--out", out, *RANDOM, "--json")
+    report = json.loads(done.stdout)
+    assert report["counts"]["done"] == 1
+    assert "times real time" in done.stderr
+    with open_store(out) as store:
+        assert store["v_one"].n_rows == 2
+
+
+def test_extract_exits_with_3_when_a_video_failed(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    done = run(
+        "extract", "--videos", tmp_path / "bad.mp4", "--videos", video, "--out",
+        tmp_path / "feats.h5", *RANDOM, code=3,
+    )  # fmt: skip
+    assert "bad.mp4" in done.stderr and "not-a-video" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_say_what_to_do_and_show_no_traceback(tmp_path: Path) -> None:
+    arguments = ("extract", "--videos", tmp_path, "--out", tmp_path / "f.h5", *RANDOM)
+    done = run(*arguments, code=2)
+    assert "There is no video in" in done.stderr and "Name video files" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in run(*arguments, "--debug", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--shard", "5/4"), ("--workers", "0"), ("--stride", "0"), ("--precision", "fp8"),
+     ("--frame-rate", "-1"), ("--device", "tpu"), ("--batch-size", "many")],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(video: Path, tmp_path: Path, arguments: tuple[str, str]) -> None:
+    done = run(
+        "extract", "--videos", video, "--out", tmp_path / "f.h5", *RANDOM, *arguments, code=2
+    )
+    assert arguments[1] in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_and_goes_on(video: Path, tmp_path: Path, number: int) -> None:
+    names = []
+    for index in range(40):
+        link = tmp_path / f"v{index}.mp4"
+        link.symlink_to(video)
+        names += ["--videos", str(link)]
+    out = tmp_path / "feats.h5"
+    arguments = [sys.executable, "-m", "tspcli", "extract", *names, "--out", str(out), *RANDOM,
+                 "--stride", "1"]  # fmt: skip
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    parts = tmp_path / "feats.h5.parts"
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "the same command goes on" in stderr and "Traceback" not in stderr
+    finished = len(list(parts.glob("*.part")))
+    assert finished >= 1
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert f"{finished} kept" in done.stderr
+
+
+def test_a_reader_that_hangs_up_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tspcli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait()
+
+
+def test_the_group_lists_its_commands() -> None:
+    assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
