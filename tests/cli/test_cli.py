@@ -52,6 +52,7 @@ def test_every_help_page_has_an_example_and_explains_its_options(
 ) -> None:
     text = run(*name.split(), "--help").stdout
     assert "Example" in text
+    assert "\\b" not in text
     assert f"tsp {name}" in text
     for parameter in command.params:
         if isinstance(parameter, click.Option):

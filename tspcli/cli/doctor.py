@@ -10,7 +10,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(as_json: bool) -> int:
-    r"""Check this installation: versions, decoders, devices, memory, cache.
+    """Check this installation: versions, decoders, devices, memory, cache.
 
     Each lack comes with its remedy. The exit code is 0 if extraction can work, 1 if not.
 

