@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,6 +174,21 @@ def write_activitynet_json(path: str | Path, videos: Annotations, *, version: st
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python from searching millions of fresh objects for cycles, again and again.
+
+    Reading a large JSON takes a third of the time so.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def load_json(path: str | Path, what: str) -> Any:
     """Read a JSON file.
 
@@ -178,7 +196,7 @@ def load_json(path: str | Path, what: str) -> Any:
         AnnotationError: If there is no such file or it is not JSON.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8") as stream, collector_paused():
             return json.load(stream)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise AnnotationError(

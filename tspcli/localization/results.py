@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.errors import AnnotationError
-from tspcli.localization.annotations import Annotations, load_json
+from tspcli.localization.annotations import Annotations, collector_paused, load_json
 
 VERSION = "VERSION 1.3"
 _SHAPE = '{"version": …, "results": {ID: [{"segment", "label", "score"}]}, "external_data": {}}'
@@ -102,11 +102,31 @@ def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
     Raises:
         AnnotationError: If it is no such file, naming the video and the entry that is wrong.
     """
-    data = load_json(path, "results")
+    with collector_paused():
+        return _parse_results(path, load_json(path, "results"), set(blocked))
+
+
+def write_results(path: str | Path, results: Results, *, version: str = VERSION) -> None:
+    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``."""
+    from tspcli.features.atomic import write_aside  # brings HDF5, which the metrics do not need
+
+    named = {
+        result_name(name): [_entry(prediction) for prediction in predictions]
+        for name, predictions in results.items()
+    }
+    if len(named) != len(results):
+        raise AnnotationError(
+            "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
+        )
+    content = {"version": version, "results": named, "external_data": {}}
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _parse_results(path: str | Path, data: Any, gone: set[str]) -> SegmentTable:
     results = data.get("results") if isinstance(data, dict) else None
     if not isinstance(results, dict):
         raise AnnotationError(f"{path} holds no 'results'.", remedy=f"Expected {_SHAPE}.")
-    gone = set(blocked)
     names: list[str] = []
     flat: list[dict[str, Any]] = []
     for name, items in results.items():
@@ -136,23 +156,6 @@ def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
         name, item = next(pair for pair in zip(names, flat, strict=True) if not _is_sound(pair[1]))
         raise _bad_entry(path, name, item)
     return table
-
-
-def write_results(path: str | Path, results: Results, *, version: str = VERSION) -> None:
-    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``."""
-    from tspcli.features.atomic import write_aside  # brings HDF5, which the metrics do not need
-
-    named = {
-        result_name(name): [_entry(prediction) for prediction in predictions]
-        for name, predictions in results.items()
-    }
-    if len(named) != len(results):
-        raise AnnotationError(
-            "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
-        )
-    content = {"version": version, "results": named, "external_data": {}}
-    with write_aside(path) as aside:
-        aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _entry(prediction: Prediction) -> dict[str, Any]:

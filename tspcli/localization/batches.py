@@ -1,0 +1,129 @@
+"""Annotated videos as the batches that the network trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tspcli.errors import LocalizationError
+from tspcli.localization.classes import ClassHead, ClassSamples
+from tspcli.localization.grid import Window, mean_over, sample_grid, windows_of
+from tspcli.localization.labels import (
+    actions_in_window,
+    boundary_labels,
+    iou_map,
+    valid_proposals,
+)
+from tspcli.localization.losses import BmnTargets
+from tspcli.localization.settings import TrainConfig
+from tspcli.localization.videos import LocalizationVideo
+
+
+class TrainingWindows:
+    """Windows with at least one action, their features on the grid held in memory.
+
+    That is T x C x 4 bytes a window: 2 GB for ActivityNet at T = 100 and C = 512.
+
+    Attributes:
+        windows: The M windows.
+        n_empty: Windows left out because no action belongs to them.
+        features: (M, C, T) float32.
+        actions: Of each window, (G, 2) in cells.
+    """
+
+    def __init__(self, videos: Sequence[LocalizationVideo], config: TrainConfig) -> None:
+        self.config = config
+        self.windows: list[Window] = []
+        self.actions: list[npt.NDArray[np.float64]] = []
+        self.n_empty = 0
+        n_cells = config.model.temporal_scale
+        cells = []
+        for video in videos:
+            rows, center_s = None, video.features.center_s
+            for window in windows_of(video.key, video.duration_s, config.window_s):
+                actions = actions_in_window(video.segments, window, n_cells, config.labels)
+                if not len(actions):
+                    self.n_empty += 1
+                    continue
+                rows = video.features.rows if rows is None else rows
+                cells.append(sample_grid(rows, center_s, window, n_cells).T.copy())
+                self.windows.append(window)
+                self.actions.append(actions)
+        if not cells:
+            raise LocalizationError(
+                "No annotated action lies inside its video.",
+                remedy="Check that annotations and features are of the same videos, in seconds.",
+            )
+        self.features = torch.from_numpy(np.stack(cells))
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each feature over the cells inside videos, (C,) each."""
+        inside = torch.ones(len(self), self.features.shape[2], dtype=torch.bool)
+        for row, window in enumerate(self.windows):
+            cell_s = window.duration_s / inside.shape[1]
+            centers_s = window.start_s + (np.arange(inside.shape[1]) + 0.5) * cell_s
+            inside[row] = torch.from_numpy(centers_s < window.video_s)
+        total = square = torch.zeros(self.features.shape[1], dtype=torch.float64)
+        for window_cells, used in zip(self.features, inside, strict=True):
+            values = window_cells[:, used].double()
+            total = total + values.sum(dim=1)
+            square = square + (values**2).sum(dim=1)
+        mean = total / inside.sum()
+        variance = (square / inside.sum() - mean**2).clamp(min=0)
+        return mean.float(), variance.sqrt().float()
+
+    def batches(
+        self, order: Sequence[int], device: torch.device
+    ) -> Iterator[tuple[Tensor, BmnTargets]]:
+        """Features (B, C, T) and their labels, batch by batch in the given order."""
+        size = self.config.batch_size
+        for start in range(0, len(order), size):
+            chosen = list(order[start : start + size])
+            yield self.features[chosen].to(device), self.targets(chosen, device)
+
+    def targets(self, chosen: Sequence[int], device: torch.device) -> BmnTargets:
+        """Labels of some windows."""
+        model = self.config.model
+        n_cells, durations = model.temporal_scale, model.durations
+        starts, ends, maps = [], [], []
+        for index in chosen:
+            start, end = boundary_labels(self.actions[index], n_cells, self.config.labels)
+            starts.append(start)
+            ends.append(end)
+            maps.append(iou_map(self.actions[index], n_cells, durations))
+        start_labels, end_labels, iou = (
+            torch.from_numpy(np.stack(part)).to(device) for part in (starts, ends, maps)
+        )
+        valid = torch.from_numpy(valid_proposals(n_cells, durations)).to(device)
+        return BmnTargets(start_labels, end_labels, iou, valid)
+
+
+def class_samples(videos: Sequence[LocalizationVideo], head: ClassHead) -> ClassSamples:
+    """What a class head learns from: one sample an action, or one a video and class."""
+    place = {label: index for index, label in enumerate(head.labels)}
+    features: list[npt.NDArray[np.float32]] = []
+    targets: list[int] = []
+    for video in videos:
+        segments = [s for s in video.segments if s.label in place and s.end_s > s.start_s]
+        if head.config.source == "video":
+            segments = list({segment.label: segment for segment in segments}.values())
+        if not segments:
+            continue
+        center_s = video.features.center_s
+        start_s = np.array([segment.start_s for segment in segments])
+        end_s = np.array([segment.end_s for segment in segments])
+        stretch = head.segments(center_s, start_s, end_s)
+        features.append(mean_over(video.features.rows, center_s, *stretch).astype(np.float32))
+        targets.extend(place[segment.label] for segment in segments)
+    width = len(head.mean)
+    return ClassSamples(
+        np.concatenate(features) if features else np.zeros((0, width), np.float32),
+        np.array(targets, dtype=np.int64),
+    )

@@ -1,0 +1,303 @@
+"""Training a localizer on a feature store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tspcli.errors import TrainingError
+from tspcli.features.atomic import write_aside
+from tspcli.localization import checkpoints
+from tspcli.localization.annotations import Annotations
+from tspcli.localization.batches import TrainingWindows, class_samples
+from tspcli.localization.bmn import Bmn
+from tspcli.localization.checkpoints import Localizer, localizer_state, pick_device
+from tspcli.localization.classes import ClassHead, train_class_head
+from tspcli.localization.losses import bmn_loss
+from tspcli.localization.settings import TrainConfig, config_to_dict
+from tspcli.localization.videos import (
+    FeatureSet,
+    LocalizationVideo,
+    Paths,
+    annotated_videos,
+    open_features,
+)
+from tspcli.timeline import Sampling
+
+CONFIG = "config.json"
+LOG = "log.json"
+
+Observer = Callable[[str, Mapping[str, Any]], None]
+"""Told an event's name (``data``, ``classes``, ``resumed``, ``step``, ``epoch``) and values."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training run left.
+
+    Attributes:
+        run: Its folder.
+        best_epoch: Counted from 1: of the lowest validation loss, or the last without validation.
+        history: One entry an epoch, with losses.
+        n_videos: Training videos.
+        missing: Names that are annotated but have no features.
+    """
+
+    run: Path
+    best_epoch: int
+    history: list[dict[str, float]]
+    n_videos: int
+    missing: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "run": str(self.run),
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "n_videos": self.n_videos,
+            "missing": self.missing,
+        }
+
+
+def train(
+    features: Paths,
+    annotations: Annotations,
+    out: str | Path,
+    *,
+    config: TrainConfig | None = None,
+    valid: Annotations | None = None,
+    sampling: Sampling | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> TrainReport:
+    """Train a boundary-matching network, and a class head if wanted, on stored features.
+
+    A run that was stopped goes on after its last whole epoch, and then ends with the same weights
+    as an undisturbed one on the same machine. A finished run does nothing.
+
+    Args:
+        features: One or more feature stores.
+        annotations: Of the training videos; those without features are left out and reported.
+        out: The run's folder: ``best.pth``, ``last.pth``, ``config.json``, ``log.json``.
+        config: The settings.
+        valid: Annotations of validation videos, which choose the epoch; None takes the last.
+        sampling: Where rows lie in time, for stores that do not tell it.
+        overwrite: Start over instead of going on.
+        observer: Is told how the run goes.
+
+    Raises:
+        TrainingError: If ``out`` holds a run with other settings or data, or the loss is not
+            finite.
+        LocalizationError: If features and annotations do not fit together.
+        StoreError: If a store cannot be read.
+    """
+    config = config or TrainConfig()
+    tell: Observer = observer or (lambda event, values: None)
+    out = Path(out)
+    device = pick_device(config.device)
+    with open_features(features, sampling=sampling) as opened:
+        videos, missing = annotated_videos(opened, annotations)
+        valid_videos = [] if valid is None else annotated_videos(opened, valid)[0]
+        _claim(out, _identity(config, opened, videos, valid_videos), overwrite)
+        windows = TrainingWindows(videos, config)
+        valid_windows = TrainingWindows(valid_videos, config) if valid_videos else None
+        tell(
+            "data",
+            {
+                "n_videos": len(videos),
+                "n_windows": len(windows),
+                "n_empty": windows.n_empty,
+                "n_valid": len(valid_videos),
+                "missing": missing,
+            },
+        )
+        state = _State.load(out / checkpoints.LAST, device)
+        if state is None:
+            state = _fresh(config, opened, windows, videos, annotations, device, tell)
+        else:
+            tell("resumed", {"epoch": state.epoch})
+    while state.epoch < config.epochs:
+        losses = _train_epoch(state, windows, device, tell)
+        if valid_windows is not None:
+            losses.update(_validate(state.localizer.model, valid_windows, device))
+        state.finish_epoch(losses, out)
+        tell("epoch", {"epoch": state.epoch, "epochs": config.epochs, **losses})
+    return TrainReport(out, state.best_epoch, state.history, len(videos), missing)
+
+
+class _State:
+    """All that changes while training."""
+
+    def __init__(self, localizer: Localizer) -> None:
+        config = localizer.config
+        self.localizer = localizer
+        self.optimizer = torch.optim.Adam(
+            localizer.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    def finish_epoch(self, losses: dict[str, float], out: Path) -> None:
+        """Note an epoch and write the checkpoints."""
+        self.history.append(losses)
+        best = self.history[self.best_epoch - 1].get("valid_loss") if self.best_epoch else None
+        if best is None or losses["valid_loss"] < best:
+            self.best_epoch = self.epoch
+            checkpoints.save(out / checkpoints.BEST, localizer_state(self.localizer))
+        values = {
+            **localizer_state(self.localizer),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+        }
+        # After best.pth: a run killed in between does this epoch again and gets the same.
+        checkpoints.save(out / checkpoints.LAST, values)
+        with write_aside(out / LOG) as aside:
+            aside.write_text(json.dumps(self.history, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> _State | None:
+        if not path.exists():
+            return None
+        values = checkpoints.load(path, device)
+        state = cls(checkpoints.localizer_from_state(values, device))
+        state.optimizer.load_state_dict(values["optimizer"])
+        state.history, state.best_epoch = values["history"], values["best_epoch"]
+        return state
+
+
+def _fresh(
+    config: TrainConfig,
+    features: FeatureSet,
+    windows: TrainingWindows,
+    videos: list[LocalizationVideo],
+    annotations: Annotations,
+    device: torch.device,
+    tell: Observer,
+) -> _State:
+    head = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Bmn(features.dim, config.model)
+        if config.classes.source != "none":
+            head = ClassHead(features.dim, annotations.labels(), config.classes)
+    if config.standardize:
+        model.standardize(*windows.statistics())
+    if head is not None:
+        head.to(device)
+        tell("classes", train_class_head(head, class_samples(videos, head), config.seed))
+    localizer = Localizer(model.to(device), config, head, features.settings, features.weights)
+    return _State(localizer)
+
+
+def _train_epoch(
+    state: _State, windows: TrainingWindows, device: torch.device, tell: Observer
+) -> dict[str, float]:
+    config, model = state.localizer.config, state.localizer.model
+    epoch = state.epoch + 1
+    rate = config.learning_rate * (0.1 if epoch >= config.drop_epoch else 1.0)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(windows), generator=generator).tolist()
+    model.train()
+    sums = torch.zeros(4, device=device)
+    done = 0
+    for batch, targets in windows.batches(order, device):
+        loss = bmn_loss(model(batch), targets, config.loss)
+        state.optimizer.zero_grad()
+        loss.total.backward()
+        state.optimizer.step()
+        sums += torch.stack([part.detach() for part in loss]) * len(batch)
+        done += len(batch)
+        tell("step", {"epoch": epoch, "epochs": config.epochs, "done": done, "of": len(order)})
+    return _means(sums, len(order), "train", epoch)
+
+
+@torch.inference_mode()
+def _validate(model: Bmn, windows: TrainingWindows, device: torch.device) -> dict[str, float]:
+    model.eval()
+    sums = torch.zeros(4, device=device)
+    for batch, targets in windows.batches(range(len(windows)), device):
+        loss = bmn_loss(model(batch), targets, windows.config.loss)
+        sums += torch.stack(list(loss)) * len(batch)
+    return _means(sums, len(windows), "valid", None)
+
+
+def _means(sums: torch.Tensor, count: int, prefix: str, epoch: int | None) -> dict[str, float]:
+    names = ("loss", "boundary", "classification", "regression")
+    values = (sums / count).tolist()
+    if not all(abs(value) < float("inf") for value in values):
+        raise TrainingError(
+            f"The {prefix} loss is {values[0]}" + (f" in epoch {epoch}." if epoch else "."),
+            remedy="Check the features for infinities, or lower the learning rate.",
+        )
+    return {f"{prefix}_{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _identity(
+    config: TrainConfig,
+    features: FeatureSet,
+    videos: list[LocalizationVideo],
+    valid_videos: list[LocalizationVideo],
+) -> dict[str, Any]:
+    """What two runs must have in common to be one."""
+    digests = {}
+    for name, chosen in (("training", videos), ("validation", valid_videos)):
+        told = [(v.key, v.features.n_rows, v.duration_s, v.segments) for v in chosen]
+        digests[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    settings = json.dumps(features.settings, sort_keys=True)
+    return {
+        "config": config_to_dict(replace(config, device="auto")),
+        "features": {
+            "width": features.dim,
+            "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
+        },
+        "videos": digests,
+    }
+
+
+def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Make the run's folder this run's, or refuse."""
+    path = out / CONFIG
+    if overwrite:
+        for name in (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG):
+            (out / name).unlink(missing_ok=True)
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{path} cannot be read ({error}).", remedy="Give --overwrite or another --out."
+            ) from error
+        different = sorted(_differences(known, json.loads(json.dumps(identity)), ""))
+        if different:
+            raise TrainingError(
+                f"{out} holds a run with other settings or data: {'; '.join(different)}.",
+                remedy="Give the same ones to go on, another --out, or --overwrite.",
+            )
+        return
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+
+
+def _differences(known: Any, given: Any, name: str) -> list[str]:
+    if isinstance(known, dict) and isinstance(given, dict):
+        return [
+            text
+            for key in {*known, *given}
+            for text in _differences(known.get(key), given.get(key), f"{name}{key}.")
+        ]
+    return [] if known == given else [f"{name.rstrip('.')} was {known}, now {given}"]
