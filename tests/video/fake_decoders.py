@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -62,9 +61,10 @@ hungry = _failing("hungry", _exhaust_memory)
 talkative = _failing("talkative", _talk_without_end)
 stopping = _failing("stopping", lambda source: os.kill(os.getpid(), signal.SIGSTOP))
 slow = _failing("slow", lambda source: time.sleep(1.5))
-NAMES = (
-    "hanging hanging_with_the_lock crashing exiting raising hungry talkative stopping slow"
-).split()
+NAMES = [
+    *("hanging", "hanging_with_the_lock", "crashing", "exiting", "raising"),
+    *("hungry", "talkative", "stopping", "slow"),
+]
 
 
 def register() -> None:
@@ -80,7 +80,3 @@ def register() -> None:
                 in_auto=False,
             )
         )
-
-
-def torch_is_loaded() -> bool:
-    return "torch" in sys.modules

@@ -124,7 +124,8 @@ def test_no_more_than_the_slots_is_decoded_ahead(videos: list[VideoFile]) -> Non
     with pool_of(videos[:1], slots=2, workers=1) as pool:
         held: list[Frames] = []
         copies: list[npt.NDArray[np.uint8]] = []
-        for event in pool:
+        events = iter(pool)
+        for event in events:
             if isinstance(event, Frames):
                 held.append(event)
                 copies.append(event.pixels.copy())
@@ -271,16 +272,16 @@ def test_views_outlive_the_pool(videos: list[VideoFile]) -> None:
 
 def test_nothing_is_left_after_many_pools(videos: list[VideoFile]) -> None:
     def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     consume(pool_of(videos[3:]))
-    before = count(), sorted(os.listdir("/dev/shm"))
+    before = count(), sorted(Path("/dev/shm").iterdir())
     for _ in range(3):
         consume(pool_of(videos[3:]))
         with pool_of(videos) as pool:
             next(iter(pool))
         pool_of(videos).close()
-    assert (count(), sorted(os.listdir("/dev/shm"))) == before
+    assert (count(), sorted(Path("/dev/shm").iterdir())) == before
 
 
 DRIVER = """

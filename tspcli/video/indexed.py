@@ -47,10 +47,11 @@ def scan_packets(path: str) -> FrameIndex:
     Raises:
         VideoError: As PyAV's source does; ``unsupported`` if packets lack presentation times.
     """
-    with PyavSource(path) as source:
-        info = source.info
+    source = PyavSource(path)
+    source.close()
+    info = source.info
     times: list[tuple[int, int]] = []
-    with av.open(source._name, metadata_errors="replace") as container:
+    with av.open(source.name, metadata_errors="replace") as container:
         n_video_streams = len(container.streams.video)
         stream = container.streams[info.stream_index]
         try:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tspcli.config import FrameSpec
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.timeline import Sampling
-from tspcli.video.base import VideoInfo, absolute
+from tspcli.video.base import VideoInfo, absolute, path_text
 from tspcli.video.probe import VideoFile
 from tspcli.video.process import WorkerProcess, available_cores, default_memory_limit_bytes
 from tspcli.video.registry import (
@@ -312,7 +312,7 @@ class DecodePool:
         else:
             worker.job = None
             failures = [
-                (name, VideoError(reason, detail, path=job.file.path))
+                (name, VideoError(reason, detail, path=path_text(job.file.path)))
                 for name, reason, detail in message[2]
             ]
             yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
@@ -334,7 +334,7 @@ class DecodePool:
                     )
             return
         name = self._decoders[job.next_decoder]
-        error = VideoError(reason, detail, path=job.file.path)
+        error = VideoError(reason, detail, path=path_text(job.file.path))
         job.failed.append((name, error))
         job.next_decoder += 1
         if job.next_decoder < len(self._decoders):

@@ -79,7 +79,7 @@ class PyavSource(VideoSource):
         self.path = path_text(path)
         self.warnings = []
         self.n_decoded = 0
-        self._name = check_file(path)
+        self.name = check_file(path)
         self._threads = threads
         self._reformatter = VideoReformatter()
         self._wanted: Wanted | None = None
@@ -132,13 +132,13 @@ class PyavSource(VideoSource):
 
     def _open(self) -> Any:
         try:
-            return av.open(self._name, metadata_errors="replace")
+            return av.open(self.name, metadata_errors="replace")
         except MemoryError as error:
             raise VideoError("out-of-memory", str(error), path=self.path) from error
         except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
             raise VideoError("unsupported", str(error), path=self.path) from error
         except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
-            if looks_like_mp4(self._name):
+            if looks_like_mp4(self.name):
                 raise VideoError(
                     "damaged",
                     "an MP4 file whose index (the moov box) is missing or broken, as when a "

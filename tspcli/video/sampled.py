@@ -71,7 +71,16 @@ class SampledFrames:
         track = TickTrack(self.sampling.grid_rate)
         shift_s = self.source.info.origin_s
         shown: Frame | None = None
+        last: Frame | None = None
         for frame in self.source.frames(wanted=self._is_wanted):
+            self.n_frames += 1
+            last = frame
+            if self._on_frame is not None:
+                self._on_frame()
+            if not frame.has_picture:
+                # Nobody needs the ticks that it shows. If the needed ones after it turn out to be
+                # damaged, they show the last picture that there is.
+                continue
             time_s = frame.pts_s - shift_s
             ticks = track.push(time_s)
             if shown is None:
@@ -80,12 +89,9 @@ class SampledFrames:
             elif needed := self._needed.among(ticks):
                 yield SampledFrame(needed, shown.pts_s, shown)
             shown = frame
-            self.n_frames += 1
-            if self._on_frame is not None:
-                self._on_frame()
-        if shown is None:
+        if shown is None or last is None:
             raise VideoError("no-frames", path=self.source.info.path)
-        self.end_s = self._display_end_s(shown)
+        self.end_s = self._display_end_s(last)
         if needed := self._needed.among(track.finish(self.end_s - shift_s)):
             yield SampledFrame(needed, shown.pts_s, shown)
         self.n_ticks = track.n_ticks
@@ -197,6 +203,8 @@ def read_clip(
     # The frame shown at the first tick's time is not after that tick, and the ones that follow
     # within half a tick replace it.
     for frame in source.frames(Fraction(first) / rate + shift_s, wanted=is_wanted):
+        if not frame.has_picture:
+            continue
         tick = grid_tick(frame.pts_s - shift_s, rate)
         if shown is not None and n_filled < len(ticks) and tick > ticks[n_filled]:
             picture = shown.scaled(spec)

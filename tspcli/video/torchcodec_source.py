@@ -34,7 +34,7 @@ class TorchcodecSource(IndexedSource):
     def __init__(self, path: str, threads: int = 1) -> None:
         name = check_file(path)
         try:
-            from torchcodec.decoders import VideoDecoder
+            import torchcodec.decoders
         except (ImportError, OSError, RuntimeError) as error:
             raise DependencyError(
                 f"torchcodec cannot be loaded: {str(error).strip().splitlines()[0]}",
@@ -44,7 +44,7 @@ class TorchcodecSource(IndexedSource):
         super().__init__(path)
         try:
             name.encode()
-            self._reader: Any = VideoDecoder(
+            self._reader: Any = torchcodec.decoders.VideoDecoder(
                 name,
                 stream_index=self.info.stream_index,
                 dimension_order="NHWC",
