@@ -1,4 +1,4 @@
-"""Backbones: the published tables, torchvision's networks, and what every registered one promises."""
+"""Backbones: the published tables, torchvision's networks, and the promises of all."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_state_dict_of_r2plus1d_34() -> None:
 
 def test_batch_norms_of_r2plus1d_34() -> None:
     with on_meta():
-        norms = [m for m in build_backbone("r2plus1d_34").modules() if isinstance(m, nn.BatchNorm3d)]
+        norms = [
+            m for m in build_backbone("r2plus1d_34").modules() if isinstance(m, nn.BatchNorm3d)
+        ]
     assert len(norms) == 2 + 4 * 16 + 3
     assert {(n.eps, n.momentum) for n in norms} == {(1e-3, 0.9)}
 
@@ -172,7 +174,9 @@ def test_headless_torchvision_networks_keep_their_classification() -> None:
             features = ours(clip)
             if name == "s3d":
                 features = features[:, :, None, None, None]
-            torch.testing.assert_close(layer(features).flatten(1), whole(clip), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                layer(features).flatten(1), whole(clip), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_clip_lengths_that_do_not_fit_are_refused() -> None:

@@ -8,7 +8,7 @@ import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -356,7 +356,7 @@ def frozen(content: dict[str, Any]) -> bytes:
                 return
             super().save_global(obj, name)
 
-        dispatch = {**pickle._Pickler.dispatch, type: save_global}  # type: ignore[attr-defined]
+        dispatch: ClassVar[Any] = {**pickle._Pickler.dispatch, type: save_global}  # type: ignore[attr-defined]
 
     buffer = io.BytesIO()
     Pickler(buffer, protocol=4).dump(FrozenDict())

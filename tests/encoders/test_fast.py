@@ -117,7 +117,9 @@ def test_the_plain_module_is_left_alone() -> None:
 
 def test_filled_planes_stay_empty() -> None:
     """A width that is no multiple of 16 is filled up inside and cut nowhere."""
-    plain = shaken(VideoResNet((1, 1, 1, 1), factorized=True, widths=(10, 12, 14, 18), stem_middle=7))
+    plain = shaken(
+        VideoResNet((1, 1, 1, 1), factorized=True, widths=(10, 12, 14, 18), stem_middle=7)
+    )
     quick = fast.inference_form(plain, CPU, torch.float32)
     assert isinstance(quick, fast.FastVideoResNet)
     spatial, temporal = quick.stem

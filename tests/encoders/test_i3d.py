@@ -14,9 +14,7 @@ from tspcli.encoders.encoder import Encoder, load_encoder
 from tspcli.encoders.weights_registry import find_weights
 from tspcli.timeline import Sampling, display_end_s, shown_frames
 
-WINDOW = Sampling(
-    frame_rate=Fraction(25), grid_rate=Fraction(25), clip_length=64, stride=64
-)
+WINDOW = Sampling(frame_rate=Fraction(25), grid_rate=Fraction(25), clip_length=64, stride=64)
 
 
 @pytest.mark.parametrize("size", range(1, 40))

@@ -120,8 +120,14 @@ def fetch_command(names: tuple[str, ...]) -> None:
 
 @contextmanager
 def _progress_bar(title: str) -> Iterator[Progress]:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     console = err_console()
     columns = (

@@ -3,8 +3,9 @@
 Layouts that are read:
 
 * official TSP: a dict with ``model`` and perhaps ``optimizer``, ``lr_scheduler``, ``epoch`` and
-  ``args`` (an ``argparse.Namespace``); weights under ``features.``, heads ``fc`` or ``fc1``/``fc2``;
-* plain: a dict of tensors as torchvision and IG-65M publish them (``stem.``, ``layer1.`` ..., ``fc.``);
+  ``args`` (an ``argparse.Namespace``); weights under ``features.``, heads under ``fc`` or under
+  ``fc1`` and ``fc2``;
+* plain: a dict of tensors as torchvision and IG-65M publish them (``stem.``, ``layer1.``, ``fc.``);
 * the pickle of numpy arrays in which the I3D weights come (:mod:`tspcli.encoders.i3d_weights`).
 
 A ``module.`` prefix is dropped. Inside this program the official names are used throughout.
@@ -82,9 +83,7 @@ class Checkpoint:
             CheckpointError: If names or shapes differ, with the differences named.
         """
         state = {k: v for k, v in self.state.items() if heads or k.startswith("features.")}
-        wanted = {
-            k: v for k, v in model.state_dict().items() if heads or k.startswith("features.")
-        }
+        wanted = {k: v for k, v in model.state_dict().items() if heads or k.startswith("features.")}
         problems = difference(
             {k: tuple(v.shape) for k, v in state.items()},
             {k: tuple(v.shape) for k, v in wanted.items()},

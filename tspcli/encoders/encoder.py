@@ -14,6 +14,7 @@ from tspcli.config import FrameDtype, FrameSpec
 from tspcli.encoders import weights_registry as registry
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint
+from tspcli.encoders.download import Progress
 from tspcli.encoders.fast import inference_form
 from tspcli.encoders.model import TspModel
 from tspcli.encoders.preprocessing import Preprocessing
@@ -151,7 +152,7 @@ def load_encoder(
     precision: str = "auto",
     seed: int | None = None,
     fast: bool = True,
-    on_progress: registry.Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Encoder:
     """Load an encoder by the name of its weights or from a checkpoint.
 
@@ -215,7 +216,7 @@ def load_encoder(
 def find_checkpoint(
     weights: str | Path,
     backbone: str | None = None,
-    on_progress: registry.Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Checkpoint, registry.WeightsEntry | None]:
     """Load weights by name or path; a path that exists comes before a name.
 

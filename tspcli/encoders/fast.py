@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,12 +94,12 @@ def has_fused_convolutions() -> bool:
 def _pack(weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: Tensor) -> Tensor:
     """Filters in the order that oneDNN wants for inputs like ``x``."""
     flat = weight.ndim == 4
-    library = torch._C._nn
+    # The type stubs of some versions of torch lack the last argument.
+    library: Any = torch._C._nn
     reorder = library.mkldnn_reorder_conv2d_weight if flat else library.mkldnn_reorder_conv3d_weight
     ones = [1] * len(stride)
-    packed: Tensor = reorder(
-        weight.to_mkldnn(), list(padding), list(stride), ones, 1, list(x.shape)
-    )
+    opaque = weight.to_mkldnn()
+    packed: Tensor = reorder(opaque, list(padding), list(stride), ones, 1, list(x.shape))
     return packed
 
 

@@ -48,7 +48,8 @@ def read_numpy_pickle(path: Path) -> Any:
             value = _numpy_unpickler(file, path).load()
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 (a hostile or damaged pickle raises whatever it likes)
+    except Exception as error:
+        # A damaged or hostile pickle raises whatever it likes.
         raise CheckpointError(
             f"{path} is damaged or no checkpoint: {error}", remedy="Fetch it again."
         ) from error
@@ -60,7 +61,7 @@ def _numpy_unpickler(file: IO[bytes], path: Path) -> pickle.Unpickler:
 
     class FrozenDict(dict):  # type: ignore[type-arg]
         def __setstate__(self, state: Any) -> None:
-            self.update(state["_dict"] if "_dict" in state else state)
+            self.update(state.get("_dict", state))
 
     def empty_array(*_: Any) -> np.ndarray[Any, Any]:
         # Shape, type and bytes follow in the array's state.
@@ -158,5 +159,3 @@ def _at(tree: Any, keys: tuple[str, ...], path: Path) -> np.ndarray[Any, Any]:
     if not isinstance(tree, np.ndarray):
         raise CheckpointError(f"{path} is no I3D: {'/'.join(keys)} is no array.")
     return tree
-
-

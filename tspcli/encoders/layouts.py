@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,7 +55,7 @@ class StateLayout:
         return (name for name in HEAD_LAYERS if f"{name}.weight" in self.state)
 
 
-@lru_cache(maxsize=None)
+@cache
 def backbone_shapes(name: str) -> Shapes:
     """Names and shapes of a backbone's tensors, found without allocating any."""
     with torch.device("meta"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,8 +132,7 @@ class TspModel(nn.Module):
         """(B, n_actions), or None without an action head."""
         if self.heads.n_actions is None:
             return None
-        logits: Tensor = (self.fc1 if self.heads.region else self.fc)(features)
-        return logits
+        return self._head("fc1" if self.heads.region else "fc")(features)
 
     def _region_logits(self, features: Tensor, gvf: Tensor | None) -> Tensor | None:
         if not self.heads.region:
@@ -147,5 +146,7 @@ class TspModel(nn.Module):
                     remedy="Give features made by the encoder that the recipe names.",
                 )
             features = torch.cat([features, gvf.to(features.dtype)], dim=1)
-        logits: Tensor = (self.fc if self.heads.n_actions is None else self.fc2)(features)
-        return logits
+        return self._head("fc" if self.heads.n_actions is None else "fc2")(features)
+
+    def _head(self, name: str) -> Callable[[Tensor], Tensor]:
+        return cast(nn.Linear, self.get_submodule(name))

@@ -9,7 +9,7 @@ the order that TSP's paper code uses (normalise, then crop) gives the same value
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class Preprocessing:
         std: Per channel, divided by afterwards. Mean and deviation of 0.5 give the range -1..1.
     """
 
-    resize: ResizeSpec = ResizeSpec(height=128, width=171)
+    resize: ResizeSpec = field(default_factory=lambda: ResizeSpec(height=128, width=171))
     crop: tuple[int, int] = (112, 112)
     mean: Triple = (0.43216, 0.394666, 0.37645)
     std: Triple = (0.22803, 0.22145, 0.216989)

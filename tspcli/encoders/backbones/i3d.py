@@ -48,6 +48,7 @@ class SameConv3d(nn.Conv3d):
         super().__init__(inputs, outputs, kernel, stride, own, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W')."""
         if self.stride[0] != 1:
             x = pad_same(x, self.kernel_size, self.stride, 0.0)
         return super().forward(x)
@@ -65,6 +66,7 @@ class Unit3d(nn.Module):
         self.bn.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W')."""
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -77,8 +79,10 @@ class SamePool3d(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W')."""
         pads = [
-            same_padding(*sizes) for sizes in zip(x.shape[2:], self.kernel, self.stride, strict=True)
+            same_padding(*sizes)
+            for sizes in zip(x.shape[2:], self.kernel, self.stride, strict=True)
         ]
         if all(before == after for before, after in pads):
             return F.max_pool3d(x, self.kernel, self.stride, [before for before, _ in pads])
@@ -99,6 +103,7 @@ class Inception(nn.Module):
         self.width = w0 + w1b + w2b + w3
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W')."""
         return torch.cat([self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)], 1)
 
 

@@ -42,10 +42,16 @@ def full_conv(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions with a shortcut around them; the shortcut is projected where shapes change."""
+    """Two convolutions and a shortcut around them, which is projected where shapes change."""
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, factorized: bool, middle: MidPlanes, norm: Norm
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        factorized: bool,
+        middle: MidPlanes,
+        norm: Norm,
     ) -> None:
         super().__init__()
         first_middle = factorized_planes(inputs, outputs)
@@ -67,6 +73,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W')."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.conv2(self.conv1(x)) + shortcut)
 

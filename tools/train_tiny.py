@@ -4,7 +4,7 @@ A short, honest training on a CPU (about five minutes on two cores) so that ever
 without a network. The features tell motions of drawn shapes apart; nothing was learned from real
 video, and nothing should be expected of them there.
 
-    python weights/train_tiny.py --out weights/tiny.pth
+    python tools/train_tiny.py --out weights/tiny.pth
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def draw_mask(kind: int, size: int, center: tuple[float, float], radius: float) 
 
 
 def draw_clip(rng: np.random.Generator, motion: int | None, size: int) -> npt.NDArray[np.uint8]:
-    """(16, size, size, 3): a shape that moves as told, or, for None, one that rests or is absent."""
+    """(16, size, size, 3): a shape that moves as told; for None one that rests or is absent."""
     margin = size // 4
     scene = draw_texture(rng, size + 2 * margin)
     drift = rng.uniform(-0.4, 0.4, 2) * margin * (rng.random() < 0.5)
@@ -107,8 +107,9 @@ def evaluate(model: TspModel, count: int, size: int, seed: int) -> tuple[float, 
         with torch.inference_mode():
             action, region = model(clips)
         seen = motions >= 0
-        right += ((action.argmax(1) == motions)[seen].sum(), (region.argmax(1) == regions).sum())
-        total += (seen.sum(), len(regions))
+        right[0] += int((action.argmax(1) == motions)[seen].sum())
+        right[1] += int((region.argmax(1) == regions).sum())
+        total += (int(seen.sum()), len(regions))
     return float(right[0] / total[0]), float(right[1] / total[1])
 
 
