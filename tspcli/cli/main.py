@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "plot": Entry("tspcli.cli.plot", "Draw the features of one video."),
     "compare": Entry("tspcli.cli.compare", "Tell how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
+    "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
     "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a remedy for each lack."),
     "sample-videos": Entry("tspcli.cli.samples", "Fetch a few free videos to try things on."),
