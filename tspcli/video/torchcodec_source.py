@@ -6,6 +6,7 @@ libraries of the system.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class TorchcodecSource(IndexedSource):
     def __init__(self, path: str, threads: int = 1) -> None:
         name = check_file(path)
         try:
-            import torchcodec.decoders
+            decoders: Any = importlib.import_module("torchcodec.decoders")
         except (ImportError, OSError, RuntimeError) as error:
             raise DependencyError(
                 f"torchcodec cannot be loaded: {str(error).strip().splitlines()[0]}",
@@ -44,7 +45,7 @@ class TorchcodecSource(IndexedSource):
         super().__init__(path)
         try:
             name.encode()
-            self._reader: Any = torchcodec.decoders.VideoDecoder(
+            self._reader: Any = decoders.VideoDecoder(
                 name,
                 stream_index=self.info.stream_index,
                 dimension_order="NHWC",
