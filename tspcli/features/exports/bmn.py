@@ -1,0 +1,71 @@
+"""BMN (JJBOY's): a folder ``csv_mean_100`` with a table a video, resized beforehand."""
+
+# ruff: noqa: D102 (the methods are described in target.py)
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from tspcli.features.exports import bsn
+from tspcli.features.exports.gtad_anet import (
+    annotation_switches,
+    warn_of_cut_names,
+    warn_of_uncovered,
+)
+from tspcli.features.exports.options import DataSet, ExportOptions
+from tspcli.features.exports.target import (
+    Clock,
+    ExportPlan,
+    PlannedVideo,
+    Target,
+    Usage,
+    Writer,
+)
+from tspcli.features.exports.writers import CsvWriter
+
+
+class Bmn(Target):
+    """BMN on ActivityNet. The loader resizes nothing: the rows must be 100 (``--length``)."""
+
+    name = "bmn"
+    summary = "BMN: csv_mean_100/v_ID.csv, a header and 100 rows each"
+    accepts = frozenset({"length", "resize", "feature_frame", "pad_channels"})
+    defaults: ClassVar = {"length": 100, "resize": "linear"}
+
+    def wants_prefix(self, data_set: DataSet) -> bool:
+        return True
+
+    def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
+        if video.duration_s is None:
+            return None
+        return bsn.span_of(video, options, bsn.whole_snippets).result_s
+
+    def check(self, plan: ExportPlan) -> None:
+        warn_of_cut_names(plan)
+        warn_of_uncovered(plan)
+
+    def feature_folder(self, plan: ExportPlan) -> str:
+        """The folder of the tables, as the reader composes its name."""
+        return f"csv_mean_{plan.options.length}"
+
+    def open(self, plan: ExportPlan, main: Path) -> Writer:
+        folder = main / self.feature_folder(plan)
+        folder.mkdir()
+        return CsvWriter(folder, plan.width)
+
+    def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
+        return bsn.clocks(bsn.span_of(video, plan.options, bsn.whole_snippets), video.shown_s)
+
+    def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
+        return bsn.write_pair(
+            plan, folder, lambda v: bsn.span_of(v, plan.options, bsn.whole_snippets)
+        )
+
+    def usage(self, plan: ExportPlan) -> Usage:
+        lines = [
+            "In a checkout of BMN (the slash at the end of the path is needed):",
+            f"  python main.py --mode train --feature_path {plan.out}/ --feat_dim {plan.width} \\",
+            f"    --temporal_scale {plan.options.length}{annotation_switches(plan)}",
+            "The same switches with --mode inference.",
+        ]
+        return Usage("\n".join(lines))

@@ -1,0 +1,101 @@
+"""From a store's rows to exported rows: resampling, padding, number type."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tspcli.errors import ExportError
+from tspcli.features import resampling
+from tspcli.features.exports.options import ExportOptions
+from tspcli.features.exports.target import Array, PlannedVideo
+from tspcli.features.resampling import Taps
+from tspcli.features.store import VideoFeatures
+
+_MAX_HALF = 65504.0
+
+
+def plan_rows(
+    video: PlannedVideo, options: ExportOptions, original_rate: float | None
+) -> PlannedVideo:
+    """Decide how a video's rows become the exported ones.
+
+    Args:
+        video: The video, its names and span already known.
+        options: The choices.
+        original_rate: Frames a second of the original video, if anyone tells.
+
+    Raises:
+        ExportError: If ``centers`` is to spread rows over a duration that nobody tells, or the
+            original frame rate is wanted and unknown.
+    """
+    source = video.source
+    if options.length is not None:
+        return replace(video, taps=_to_length(video, options.length, options.resize or "linear"))
+    if options.row_rate is not None:
+        rate = original_rate if options.row_rate == "original" else float(options.row_rate)
+        if rate is None:
+            raise ExportError(
+                f"Nobody tells the original frame rate of {source.key!r}.",
+                remedy="Give G-TAD's val_Annotation.csv and test_Annotation.csv as --annotations, "
+                "or --row-rate with a number.",
+            )
+        # The video's own length counts here: its rows stand for its frames.
+        duration = source.duration_s or video.duration_s or source.covered_s
+        length = max(1, round(duration * rate))
+        if options.resize == "centers":
+            taps = resampling.centers(
+                source.n_rows, source.first_s, source.step_s, np.arange(length) / rate
+            )
+        else:
+            taps = resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
+        return replace(video, taps=taps, rate=rate)
+    if options.grid_s is not None:
+        duration = video.duration_s or source.covered_s
+        # Rounded, not cut or filled up: a reader that spreads the rows evenly over the duration is
+        # then off by at most half a cell at the end.
+        n_cells = max(1, round(duration / options.grid_s))
+        taps = resampling.cell_means(
+            source.n_rows, source.first_s, source.step_s, options.grid_s, n_cells
+        )
+        return replace(video, taps=taps, rate=1 / options.grid_s)
+    return video
+
+
+def _to_length(video: PlannedVideo, length: int, resize: str) -> Taps:
+    source = video.source
+    if resize != "centers":
+        return resampling.BY_LENGTH[resize](source.n_rows, length)
+    if video.span_s is None:
+        raise ExportError(
+            f"--resize centers spreads rows over the whole video, and nobody tells how long "
+            f"{source.key!r} is.",
+            remedy="Add --annotations with durations: the reader's annotations, or the metadata "
+            "table of official TSP.",
+        )
+    times = resampling.bin_centers_s(length, video.span_s)
+    return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+
+
+def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: str) -> Array:
+    """Read one video and bring it to its exported form, shape (n_rows, width).
+
+    Raises:
+        ExportError: If a value does not fit into half precision.
+    """
+    rows: Array = features.rows
+    if rows.shape[0] != video.source.n_rows:
+        raise ExportError(f"{features.key!r} changed while it was exported.")
+    if video.taps is not None:
+        rows = video.taps.apply(rows)
+    if width > rows.shape[1]:
+        rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    if dtype == "float16":
+        largest = float(np.abs(rows[np.isfinite(rows)]).max(initial=0))
+        if largest > _MAX_HALF:
+            raise ExportError(
+                f"{features.key!r} has a value of {largest:g}; half precision ends at 65504.",
+                remedy="Use --dtype float32.",
+            )
+    return np.ascontiguousarray(rows, dtype=dtype)

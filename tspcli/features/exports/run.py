@@ -1,0 +1,344 @@
+"""From a request to an export: plan everything, then write one video at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tspcli import __version__
+from tspcli.errors import ExportError, UsageError
+from tspcli.features.annotations import (
+    AnnotationSet,
+    canonical_id,
+    read_annotations,
+)
+from tspcli.features.annotations.writing import read_label_ids
+from tspcli.features.exports.gtad_thumos import original_rate
+from tspcli.features.exports.naming import check_file_name, check_rule, exported_name
+from tspcli.features.exports.options import DataSet, ExportOptions, ExportRequest
+from tspcli.features.exports.registry import TARGETS
+from tspcli.features.exports.rows import plan_rows, read_rows
+from tspcli.features.exports.sources import Sources
+from tspcli.features.exports.staging import MANIFEST, check_free, companions_of, staged
+from tspcli.features.exports.target import ExportPlan, PlannedVideo, Target
+from tspcli.features.exports.timing import TimeError, worst_errors
+from tspcli.timeline import Sampling
+
+USAGE = "HOW_TO_USE.txt"
+_THUMOS_NAMES = ("video_validation_", "video_test_")
+_SHOWN = 3
+_STORE_ONLY = {
+    "checksum",
+    "warnings",
+    "frame_rate",
+    "clip_length",
+    "stride",
+    "grid_rate",
+    "duration_s",
+    "source_fps",
+    "source_frames",
+}
+
+
+@dataclass
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        target: The target's name.
+        out: The folder or file.
+        options: The choices, defaults filled in.
+        data_set: Whose conventions were followed.
+        n_videos: Videos written.
+        n_rows: Rows written.
+        width: Width of a row.
+        missing: Annotated videos without features.
+        unannotated: Videos written that no annotation mentions, if annotations were given.
+        annotations: The annotation files written.
+        time_errors: For each of the reader's ways to put rows in time, the worst distance from the
+            centre of what they show.
+        notes: What the user should know.
+        usage: How to use the export.
+    """
+
+    target: str
+    out: str
+    options: Mapping[str, Any]
+    data_set: str
+    n_videos: int = 0
+    n_rows: int = 0
+    width: int = 0
+    missing: list[str] = field(default_factory=list)
+    unannotated: int = 0
+    annotations: list[str] = field(default_factory=list)
+    time_errors: dict[str, TimeError] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    usage: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {"tool_version": __version__, **asdict(self)}
+
+
+def export_features(
+    request: ExportRequest,
+    *,
+    sampling: Sampling | None = None,
+    label_ids: Path | None = None,
+    on_video: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Write features as a reader expects them.
+
+    Nothing is written before everything was checked, and nothing is left behind on an error: the
+    output appears whole, by a rename.
+
+    Args:
+        request: What to write, for whom, and where.
+        sampling: Where rows lie in time, for files that do not tell it (the released ones).
+        label_ids: A JSON list of class names whose order is the class ids'.
+        on_video: Called with (videos done, videos in all) after each video.
+
+    Raises:
+        ExportError: If the features cannot be written in that form.
+        UsageError: If an option means nothing for the target.
+        StoreError: If a store cannot be read, or stores do not fit together.
+        AnnotationError: If the annotations cannot be read, or lack what the reader needs.
+    """
+    target = _target(request.target)
+    check_rule(request.options.name_prefix)
+    out = request.out.absolute()
+    with Sources(request.stores, sampling) as sources:
+        if any(out == path.absolute() or out in path.absolute().parents for path in sources.paths):
+            raise ExportError(
+                f"{request.out} is, or holds, a store that is exported.", remedy="Change --out."
+            )
+        annotations = (
+            read_annotations(request.annotations, subset=request.subset)
+            if request.annotations
+            else None
+        )
+        plan = make_plan(target, replace(request, out=out), sources, annotations)
+        plan.label_ids = None if label_ids is None else read_label_ids(label_ids)
+        check_free(out, is_file=target.is_file(plan.options, out), overwrite=_over(plan))
+        return _write(target, plan, sources, on_video)
+
+
+def make_plan(
+    target: Target, request: ExportRequest, sources: Sources, annotations: AnnotationSet | None
+) -> ExportPlan:
+    """Decide every name, duration and number of rows of an export, and check them."""
+    keys = [video.key for video in sources.videos]
+    data_set = request.options.data_set or _data_set(keys)
+    options = target.resolve(request.options, data_set)
+    annotated = annotations.videos if annotations else {}
+    videos: list[PlannedVideo] = []
+    by_name: dict[str, str] = {}
+    for source in sources.videos:
+        prefix = sources.prefix(source)
+        wants = target.wants_prefix(data_set)
+        name = exported_name(source.key, prefix, options.name_prefix, wants)
+        check_file_name(name + options.suffix)
+        if name in by_name:
+            raise ExportError(
+                f"{by_name[name]!r} and {source.key!r} would both be exported as {name!r}.",
+                remedy="Change --name-prefix.",
+            )
+        by_name[name] = source.key
+        canonical = canonical_id(source.key, prefix)
+        video = PlannedVideo(
+            source,
+            name,
+            target.annotation_name(name, canonical),
+            canonical,
+            annotated.get(canonical),
+        )
+        video = replace(video, span_s=target.span_s(video, options))
+        videos.append(plan_rows(video, options, original_rate(video)))
+    is_file = target.is_file(options, request.out)
+    plan = ExportPlan(
+        options,
+        data_set,
+        sources.dim,
+        videos,
+        annotations,
+        _missing(target, videos, annotations),
+        sources.sampling,
+        request.out,
+        companions_of(request.out) if is_file else request.out,
+        sources.stores[0].metadata if _agreed(sources) else None,
+        lambda video: _extra(sources, video),
+    )
+    _check_missing(plan, options)
+    target.check(plan)
+    return plan
+
+
+def _write(
+    target: Target,
+    plan: ExportPlan,
+    sources: Sources,
+    on_video: Callable[[int, int], None] | None,
+) -> ExportReport:
+    options = plan.options
+    is_file = target.is_file(options, plan.out)
+    with staged(plan.out, is_file=is_file, overwrite=_over(plan)) as staging:
+        writer = target.open(plan, staging.main)
+        try:
+            odd = _write_videos(writer.write, plan, sources, on_video)
+        finally:
+            writer.close()
+        if odd:
+            plan.notes.append(
+                f"{len(odd)} videos have values that are not finite (the first: {odd[0]!r})."
+            )
+        target.write_extras(plan, staging.main)
+        paths: list[Path] = []
+        if plan.annotations is not None:
+            folder = staging.companions / "annotations"
+            folder.mkdir()
+            paths = target.write_annotations(plan, folder)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        if options.missing == "list":
+            _list_missing(plan, staging.companions)
+        usage = target.usage(plan)
+        for name, text in usage.files.items():
+            (staging.companions / name).write_text(text, encoding="utf-8")
+        report = ExportReport(
+            target.name,
+            str(plan.out),
+            options.to_dict(),
+            plan.data_set,
+            n_videos=len(plan.videos),
+            n_rows=sum(video.n_rows for video in plan.videos),
+            width=plan.width,
+            missing=plan.missing,
+            unannotated=_unannotated(plan),
+            annotations=[str(plan.annotation_folder / path.name) for path in paths],
+            time_errors=worst_errors(target, plan),
+            notes=plan.notes,
+            usage=usage.text,
+        )
+        (staging.companions / USAGE).write_text(_usage_page(report), encoding="utf-8")
+        (staging.companions / MANIFEST).write_text(
+            json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8"
+        )
+    return report
+
+
+def _write_videos(
+    write: Callable[[PlannedVideo, Any], None],
+    plan: ExportPlan,
+    sources: Sources,
+    on_video: Callable[[int, int], None] | None,
+) -> list[str]:
+    """Write all videos; return the keys of those with values that are not finite."""
+    odd = []
+    for number, video in enumerate(plan.videos, 1):
+        features = sources.features(video.source)
+        rows = read_rows(video, features, plan.width, plan.options.dtype)
+        if not np.isfinite(rows).all():
+            odd.append(video.source.key)
+        write(video, rows)
+        if on_video is not None:
+            on_video(number, len(plan.videos))
+    return odd
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UsageError(
+            f"There is no target {name!r}.", remedy=f"Use one of {', '.join(TARGETS)}."
+        )
+    return TARGETS[name]()
+
+
+def _over(plan: ExportPlan) -> bool:
+    return plan.options.overwrite
+
+
+def _data_set(keys: list[str]) -> DataSet:
+    thumos = all(key.startswith(_THUMOS_NAMES) for key in keys)
+    return "thumos14" if thumos else "activitynet"
+
+
+def _agreed(sources: Sources) -> bool:
+    """Whether every store says how it was made (that they agree is checked before)."""
+    return all(store.metadata.settings for store in sources.stores)
+
+
+def _extra(sources: Sources, video: PlannedVideo) -> dict[str, Any]:
+    attributes = sources.features(video.source).attrs
+    return {name: value for name, value in attributes.items() if name not in _STORE_ONLY}
+
+
+def _missing(
+    target: Target, videos: list[PlannedVideo], annotations: AnnotationSet | None
+) -> list[str]:
+    """Annotated videos without features, as the reader's annotations would name them."""
+    if annotations is None:
+        return []
+    present = {video.canonical for video in videos}
+    found = present & set(annotations.videos)
+    if not found:
+        theirs = sorted(annotations.videos)[:_SHOWN]
+        raise ExportError(
+            "No exported video is in the annotations. The stores have "
+            f"{', '.join(repr(v.source.key) for v in videos[:_SHOWN])} …; the annotations have "
+            f"{', '.join(map(repr, theirs))} ….",
+            remedy="Check that they belong together; names are compared without v_.",
+        )
+    example = videos[0]
+    has_prefix = example.annotation_name != example.canonical
+    prefix = example.annotation_name.removesuffix(example.canonical) if has_prefix else ""
+    return [prefix + name for name in sorted(set(annotations.videos) - present)]
+
+
+def _check_missing(plan: ExportPlan, options: ExportOptions) -> None:
+    if not plan.missing:
+        return
+    if options.missing == "error":
+        shown = ", ".join(map(repr, plan.missing[:_SHOWN]))
+        raise ExportError(
+            f"{len(plan.missing)} of {len(plan.missing) + len(plan.videos) - _unannotated(plan)} "
+            f"annotated videos have no features: {shown}"
+            + (" …." if len(plan.missing) > _SHOWN else "."),
+            remedy="Use --missing skip to leave them out of the written annotations, or "
+            "--missing list to list them in missing_files.txt too.",
+        )
+    for name in plan.missing:
+        if options.missing == "list" and ("\n" in name or "\r" in name):
+            raise ExportError(f"{name!r} cannot stand in a list of one name a line.")
+    plan.notes.append(
+        f"{len(plan.missing)} annotated videos have no features and are left out (the first: "
+        f"{plan.missing[0]!r})."
+    )
+
+
+def _list_missing(plan: ExportPlan, folder: Path) -> None:
+    path = folder / "missing_files.txt"
+    if not path.exists():
+        path.write_text("".join(f"{name}\n" for name in plan.missing), encoding="utf-8")
+
+
+def _unannotated(plan: ExportPlan) -> int:
+    if plan.annotations is None:
+        return 0
+    return sum(video.annotated is None for video in plan.videos)
+
+
+def _usage_page(report: ExportReport) -> str:
+    lines = [f"{report.n_videos} videos for {report.target}, written by tspcli {__version__}.", ""]
+    lines += [report.usage, ""]
+    for clock, error in report.time_errors.items():
+        lines.append(
+            f"Time ({clock}): rows are at most {error.worst_s:.3f} s from where the reader takes "
+            f"them to be ({error.video}); {error.inside_s:.3f} s away from the ends."
+        )
+    lines += [""] * bool(report.notes) + [f"Note: {note}" for note in report.notes]
+    return "\n".join(lines) + "\n"
