@@ -219,8 +219,8 @@ class _Scene:
         coarse = rng.uniform(30, 225, (6, 8, 3)).astype(np.float32)
         fine = rng.normal(0, 12, (height // 4, width // 4, 3)).astype(np.float32)
         size = (2 * width, 2 * height)
-        texture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
-        texture += cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR)
+        smooth = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC))
+        texture = smooth + cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR)
         self.texture = np.clip(texture, 0, 255).astype(np.uint8)
         self.drift = rng.uniform(-6, 6, 2)
         self.radius = float(rng.uniform(0.11, 0.16)) * height

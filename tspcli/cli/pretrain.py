@@ -1,0 +1,286 @@
+"""``tsp pretrain``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import click
+
+from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.main import EXIT_INTERRUPTED
+from tspcli.pretraining.recipe import (
+    BATCH_NORM_MODES,
+    DEFAULT_RECIPE,
+    GVF_KINDS,
+    HEADS,
+    PRECISIONS,
+    Execution,
+    Recipe,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tspcli.pretraining.events import PretrainReport
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "batch_norm": BATCH_NORM_MODES,
+    "gvf_pool": GVF_KINDS,
+    "precision": PRECISIONS,
+    "cache_codec": ("jpeg", "webp", "raw"),
+}
+_PATH = click.Path(path_type=Path)
+
+
+class Numbers(click.ParamType):
+    """Whole numbers with commas between them, such as ``4,6``."""
+
+    name = "N,N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in str(value).split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 4,6.", param, ctx)
+
+
+class Heads(click.ParamType):
+    """``action``, ``region`` or ``action,region``."""
+
+    name = "HEADS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not set(names) <= set(HEADS):
+            self.fail(f"{value!r}: heads are action and region, or both with a comma.", param, ctx)
+        return names
+
+
+def _field_options(settings: type[Recipe] | type[Execution], group: str) -> Any:
+    """An option for every field of some settings; none of them has a default of its own."""
+    hints = get_type_hints(settings)
+    docs = _field_docs(settings)
+
+    def decorate(function: Any) -> Any:
+        for item in reversed(fields(settings)):
+            if item.name == "name":
+                continue
+            kind = hints[item.name]
+            option = f"--{item.name.replace('_', '-')}"
+            default = item.default if item.default is not MISSING else ""
+            text = f"[{group}] {docs.get(item.name, '')}"
+            settled: dict[str, Any] = {"default": None, "help": text}
+            if kind is bool:
+                option = f"{option}/--no-{item.name.replace('_', '-')}"
+            elif item.name in _CHOICES:
+                settled["type"] = click.Choice(_CHOICES[item.name])
+            elif item.name == "heads":
+                settled["type"] = Heads()
+            elif str(kind).startswith("tuple"):
+                settled["type"] = Numbers()
+            else:
+                settled["type"] = kind
+            if group == "how" and default not in ("", None):
+                settled["help"] += f" (default {default})"
+            function = click.option(option, item.name, **settled)(function)
+        return function
+
+    return decorate
+
+
+def _field_docs(settings: type) -> dict[str, str]:
+    """What the docstring of some settings says about each field."""
+    import inspect
+    import re
+
+    text = (inspect.getdoc(settings) or "").split("Attributes:", 1)[-1]
+    docs: dict[str, str] = {}
+    for names, said in re.findall(r"^ {4}([\w, ]+): ((?:.|\n {8})+)", text, flags=re.MULTILINE):
+        words = " ".join(said.replace("``", "").split())
+        for name in names.split(","):
+            docs[name.strip()] = words
+    return docs
+
+
+@click.command("pretrain", short_help="Train an encoder on untrimmed videos (TSP or TAC).")
+@click.option(
+    "--videos",
+    "-v",
+    multiple=True,
+    type=_PATH,
+    help="Folder of the videos, searched with its subfolders; may be repeated.",
+)
+@click.option("--train", type=_PATH, help="Ground-truth table of training (`tsp annotations`).")
+@click.option("--valid", type=_PATH, help="Ground-truth table of validation.")
+@click.option("--labels", type=_PATH, help="Label mapping; the sorted classes if not given.")
+@click.option("--gvf", type=_PATH, help="Global video features (`tsp gvf`).")
+@click.option("--out", "-o", type=_PATH, help="The run's folder.")
+@click.option(
+    "--recipe",
+    default=DEFAULT_RECIPE,
+    show_default=True,
+    help="A recipe's name or a TOML file; --list-recipes shows them.",
+)
+@click.option("--config", type=_PATH, help="TOML file of settings that override the recipe's.")
+@click.option("--resume", is_flag=True, help="Go on with the run that --out holds.")
+@click.option("--gpus", type=click.IntRange(min=1), help="Processes on this machine, one a device.")
+@click.option("--cache-only", is_flag=True, help="Fill the clip cache (--cache) and stop.")
+@click.option("--list-recipes", is_flag=True, help="Show the recipes and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@_field_options(Recipe, "what")
+@_field_options(Execution, "how")
+def command(
+    videos: tuple[Path, ...],
+    train: Path | None,
+    valid: Path | None,
+    labels: Path | None,
+    gvf: Path | None,
+    out: Path | None,
+    recipe: str,
+    config: Path | None,
+    resume: bool,
+    gpus: int | None,
+    cache_only: bool,
+    list_recipes: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Train an encoder on untrimmed videos with the recipe of TSP or TAC.
+
+    Options marked [what] override the recipe's values, those marked [how] tell how this machine
+    computes it. The best epoch's weights are RUN/best.pth; `tsp extract --weights RUN` uses them.
+    A run that was killed goes on with --resume, to the same weights.
+
+    \b
+    Examples:
+      tsp pretrain --videos videos/ --train train.csv --valid valid.csv --gvf gvf.h5 --out run/
+      tsp pretrain --recipe tac-thumos14 --videos v/ --train t.csv --valid v.csv --out run/ --gpus 2
+      torchrun --nproc-per-node 8 -m tspcli pretrain --videos v/ --train t.csv … --out run/
+    """
+    from tspcli.errors import UsageError
+    from tspcli.pretraining.recipe import load_recipe, recipe_names, recipe_summary
+
+    if list_recipes:
+        for name in recipe_names():
+            click.echo(f"{name:18} {recipe_summary(name)}")
+        return 0
+    missing = [
+        f"--{name}"
+        for name, value in (("videos", videos), ("train", train), ("valid", valid), ("out", out))
+        if not value
+    ]
+    if missing:
+        raise UsageError(f"Missing {', '.join(missing)}.", remedy="See `tsp pretrain --help`.")
+    assert train is not None and valid is not None and out is not None
+    what, how = _split_settings(config, settings)
+    chosen = load_recipe(recipe, what)
+    if gpus is not None and gpus > 1 and "RANK" not in os.environ:
+        _relaunch(gpus)
+    from tspcli.cli.pretrain_progress import watch
+    from tspcli.pretraining.recipe import with_values
+    from tspcli.pretraining.run import fill_cache_only, pretrain
+
+    execution = with_values(Execution(), how, "the options")
+    console = err_console()
+    if cache_only:
+        with watch(console) as observer:
+            fill_cache_only(videos, train, valid, chosen, execution, observer=observer)
+        return 0
+    stopping = _StopOnSignal()
+    with watch(console) as observer:
+        report = pretrain(
+            videos,
+            train,
+            valid,
+            out,
+            recipe=chosen,
+            execution=execution,
+            labels=labels,
+            gvf=gvf,
+            resume=resume,
+            observer=observer,
+            stop_requested=stopping.requested,
+        )
+    if int(os.environ.get("RANK", 0)) == 0:
+        _summarize(console, report, as_json)
+    return EXIT_INTERRUPTED if report.stopped else 0
+
+
+def _split_settings(
+    config: Path | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the recipe and of the execution: those of the TOML file, under the options'."""
+    from tspcli.errors import UsageError
+    from tspcli.pretraining.recipe import parse_toml
+
+    merged: dict[str, Any] = {}
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"There is no file {config}.", remedy="Check --config.")
+        content = parse_toml(config.read_text("utf-8"), str(config))
+        content.pop("tool_version", None)
+        merged = {**content, **content.pop("execution", {})}
+        merged.pop("execution", None)
+    merged.update({name: value for name, value in options.items() if value is not None})
+    of_execution = {item.name for item in fields(Execution)}
+    how = {name: value for name, value in merged.items() if name in of_execution}
+    what = {name: value for name, value in merged.items() if name not in of_execution}
+    return what, how
+
+
+def _relaunch(processes: int) -> None:
+    """Become torch's launcher of several processes of this very command."""
+    from tspcli.pretraining.distributed import launch_command
+
+    arguments = list(sys.argv[1:])
+    if "--gpus" in arguments:
+        place = arguments.index("--gpus")
+        del arguments[place : place + 2]
+    arguments = [argument for argument in arguments if not argument.startswith("--gpus=")]
+    command_line = launch_command(processes, arguments)
+    sys.stderr.flush()
+    os.execv(command_line[0], command_line)
+
+
+class _StopOnSignal:
+    """The first SIGTERM or Ctrl-C asks the run to store where it stands; the second ends it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def requested(self) -> bool:
+        return self._asked
+
+
+def _summarize(console: Console, report: PretrainReport, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(report))
+    out = printable(report.out)
+    if report.stopped:
+        text = f"Stopped; the same command with --resume goes on from here. {out}"
+    elif report.epochs:
+        text = (
+            f"{out}: best epoch {report.best_epoch}, mean accuracy of the heads "
+            f"{100 * report.best_score:.2f} %. Use it: tsp extract --weights {out} …"
+        )
+    else:
+        text = f"{out}: nothing to do."
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""How a training run shows itself: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tspcli.cli.console import printable
+from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus, TrainingObserver
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_PLAIN_EVERY_S = 30.0
+
+
+@contextmanager
+def watch(console: Console) -> Iterator[TrainingObserver]:
+    """An observer that shows the run on ``console`` while the context is open."""
+    if not console.is_terminal:
+        yield PlainObserver(console)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+        transient=True,
+    ) as display:
+        yield LiveObserver(console, display)
+
+
+def step_figures(status: StepStatus) -> str:
+    """Losses, accuracies, learning rates, speed, wait and time left, in one line."""
+    losses = " ".join(f"{name} {value:.3f}" for name, value in status.losses.items())
+    accuracies = " ".join(f"{k} {100 * v:.1f}%" for k, v in status.accuracies.items())
+    rates = " ".join(f"{k} {v:.2e}" for k, v in status.learning_rates.items() if v)
+    return (
+        f"loss {losses} | accuracy {accuracies} | lr {rates} | {status.clips_per_s:.1f} clips/s, "
+        f"{status.wait_percent:.0f}% waiting for data, {clock(status.left_s)} left"
+    )
+
+
+def epoch_figures(result: EpochResult, epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {result.epoch} of 0–{epochs - 1}: training {_figures(result.train)}; "
+        f"validation {_figures(result.valid)}; mean accuracy {100 * result.score:.2f}%"
+        f"{' (best so far)' if result.best else ''}; {result.clips_per_s:.1f} clips/s, "
+        f"{result.wait_percent:.0f}% waiting for data"
+    )
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    parts = [f"loss {figures['loss']:.4f}"]
+    parts += [
+        f"{name.removesuffix('_accuracy')} {100 * value:.2f}%"
+        for name, value in figures.items()
+        if name.endswith("_accuracy")
+    ]
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """``2:05:03`` or ``5:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class PlainObserver(TrainingObserver):
+    """A line now and then, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._next = 0.0
+        self._epochs = 0
+
+    def started(self, info: RunInfo) -> None:
+        self._epochs = int(info.recipe["epochs"])
+        self._print(run_line(info))
+
+    def caching(self, video: str, done: int, total: int) -> None:
+        if self._due() or done == total:
+            self._print(f"clip cache: {done}/{total} videos")
+
+    def stepped(self, status: StepStatus) -> None:
+        if self._due():
+            place = f"epoch {status.epoch}, step {status.step}/{status.n_steps}"
+            self._print(f"{place}: {step_figures(status)}")
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        self._print(epoch_figures(result, self._epochs))
+
+    def message(self, text: str) -> None:
+        self._print(text)
+
+    def _due(self) -> bool:
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + _PLAIN_EVERY_S
+        return True
+
+    def _print(self, text: str) -> None:
+        self.console.print(printable(text), markup=False, soft_wrap=True)
+
+
+class LiveObserver(TrainingObserver):
+    """Bars for the epoch and for what it is doing, with the current figures."""
+
+    def __init__(self, console: Console, display: Progress) -> None:
+        self.console = console
+        self.display = display
+        self._tasks: dict[str, TaskID] = {}
+        self._epochs = 0
+
+    def started(self, info: RunInfo) -> None:
+        self._epochs = int(info.recipe["epochs"])
+        self.message(run_line(info))
+        self._show("epochs", info.first_epoch, self._epochs, "")
+
+    def caching(self, video: str, done: int, total: int) -> None:
+        self._show("clip cache", done, total, printable(video))
+
+    def stepped(self, status: StepStatus) -> None:
+        self._show("epochs", status.epoch, status.epochs, "")
+        self._show("training", status.step, status.n_steps, step_figures(status))
+
+    def validating(self, done: int, total: int) -> None:
+        self._show("validation", done, total, "clips")
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        self._show("epochs", result.epoch + 1, self._epochs, "")
+        self.message(epoch_figures(result, self._epochs))
+
+    def message(self, text: str) -> None:
+        self.console.print(printable(text), markup=False, soft_wrap=True)
+
+    def _show(self, name: str, done: int, total: int, figures: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self.display.add_task(name, total=total, figures="")
+        self.display.update(self._tasks[name], completed=done, total=total, figures=figures)
+
+
+def run_line(info: RunInfo) -> str:
+    """A run in one line."""
+    where = f"{info.world_size} × {info.device}" if info.world_size > 1 else info.device
+    chance = ", ".join(f"{head} {100 * level:.2f}%" for head, level in info.chance.items())
+    again = ""
+    if info.first_epoch or info.first_step:
+        again = f" Goes on at epoch {info.first_epoch}, step {info.first_step}."
+    return (
+        f"{info.recipe['name']}: {info.recipe['backbone']} on {where} ({info.precision}), "
+        f"{info.n_train_clips} clips an epoch in {info.n_steps} steps, {info.n_valid_clips} clips "
+        f"of validation; chance level: {chance}.{again}"
+    )

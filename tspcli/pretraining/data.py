@@ -1,0 +1,347 @@
+"""The data of a run, checked before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.config import ResizeSpec
+from tspcli.encoders.backbones import BackboneSpec, backbone_spec
+from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.errors import TrainingError
+from tspcli.features.gvf import GlobalFeatures, read_gvf
+from tspcli.pretraining.annotations.check import check_groundtruth
+from tspcli.pretraining.annotations.groundtruth import (
+    read_groundtruth,
+    read_label_mapping,
+)
+from tspcli.pretraining.cache import (
+    CachedClips,
+    CacheReport,
+    CacheSettings,
+    build_cache,
+    cache_file,
+    check_cache_folder,
+)
+from tspcli.pretraining.clips import ClipReader, VideoClips
+from tspcli.pretraining.distributed import Devices
+from tspcli.pretraining.loading import ClipLoader, gvf_rows
+from tspcli.pretraining.recipe import Execution, Recipe
+from tspcli.pretraining.sampling import ClipPlan
+from tspcli.pretraining.segments import SegmentTable, build_segments, find_videos
+from tspcli.timeline import Sampling
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The files that a run is given.
+
+    Attributes:
+        videos: Folders, searched with their subfolders.
+        train, valid: Ground-truth tables.
+        labels: Label mapping; None takes the sorted classes of the training table.
+        gvf: Global video features, if the recipe wants them.
+    """
+
+    videos: tuple[Path, ...]
+    train: Path
+    valid: Path
+    labels: Path | None = None
+    gvf: Path | None = None
+
+
+@dataclass
+class RunData:
+    """What training and validation see.
+
+    Attributes:
+        labels: Class names, index = class id.
+        sampling, preprocessing: Of the clips.
+        plans: The clips of ``train`` and ``valid``.
+        videos: The files of each, in the order of its table.
+        gvf: One row a video of each, or None.
+        gvf_dim: Width of the global features; 0 without.
+        chance: Chance levels of the heads on the validation clips.
+        notes: What is worth a line.
+    """
+
+    labels: list[str]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    plans: dict[str, ClipPlan]
+    videos: dict[str, list[Path]]
+    gvf: dict[str, npt.NDArray[np.float32] | None]
+    gvf_dim: int
+    chance: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """sha256 over everything that decides on what the model sees."""
+        digest = hashlib.sha256("\0".join(self.labels).encode())
+        for name, plan in self.plans.items():
+            digest.update(plan.table.digest().encode())
+            rows = self.gvf[name]
+            if rows is not None:
+                digest.update(np.ascontiguousarray(rows).tobytes())
+        return digest.hexdigest()
+
+    def loader(self, split: str, execution: Execution) -> ClipLoader:
+        """A reader of one split's clips."""
+        reader: ClipReader
+        spec = self.preprocessing.training_spec()
+        if execution.cache:
+            files = [cache_file(Path(execution.cache), path) for path in self.videos[split]]
+            reader = CachedClips(files, self.sampling.clip_length)
+        else:
+            reader = VideoClips(self.videos[split], self.sampling, spec, execution.decoder)
+        return ClipLoader(
+            self.plans[split].table,
+            reader,
+            self.preprocessing,
+            float(self.sampling.frame_rate),
+            self.gvf[split],
+        )
+
+
+def load_data(inputs: RunInputs, recipe: Recipe) -> RunData:
+    """Read and check the tables, the videos' places and the global features.
+
+    Raises:
+        AnnotationError, TrainingError, StoreError, UsageError: If they do not fit together.
+    """
+    spec = backbone_spec(recipe.backbone)
+    spec.check_clip_length(recipe.clip_length)
+    tables = {"train": read_groundtruth(inputs.train), "valid": read_groundtruth(inputs.valid)}
+    if inputs.labels is not None:
+        labels = read_label_mapping(inputs.labels)
+    else:
+        labels = sorted({row.label for row in tables["train"] if row.label is not None})
+    sampling = clip_sampling(recipe, spec)
+    segments = {
+        name: build_segments(
+            rows,
+            labels,
+            clip_length=recipe.clip_length,
+            frame_rate=float(recipe.rate),
+            foreground_only=recipe.foreground_only,
+            name=str(getattr(inputs, name)),
+        )
+        for name, rows in tables.items()
+    }
+    features = check_gvf(inputs.gvf, recipe, spec)
+    notes = list(features[1])
+    for name, table in segments.items():
+        notes += _segment_notes(name, table)
+    report = check_groundtruth(
+        tables,
+        labels=labels,
+        min_segment_s=recipe.clip_duration_s,
+        clips_per_segment=recipe.clips_per_segment,
+    )
+    notes += [f"{f.subset}: {f.message}" for f in report.findings if f.severity == "error"]
+    vectors = features[0]
+    return RunData(
+        labels=labels,
+        sampling=sampling,
+        preprocessing=frame_preprocessing(recipe, spec),
+        plans={
+            name: ClipPlan(
+                table, sampling, recipe.clips_per_segment, recipe.seed, training=name == "train"
+            )
+            for name, table in segments.items()
+        },
+        videos={
+            name: find_videos(table.filenames, inputs.videos) for name, table in segments.items()
+        },
+        gvf={
+            name: None if vectors is None else gvf_rows(table, vectors)
+            for name, table in segments.items()
+        },
+        gvf_dim=0 if vectors is None else vectors.dim,
+        chance={level.head: level.majority for level in report.chance["valid"]},
+        notes=notes,
+    )
+
+
+def clip_sampling(recipe: Recipe, spec: BackboneSpec) -> Sampling:
+    """The sampling of a recipe's clips.
+
+    Videos are standardised to 30 frames a second first, as in the official recipe; at rates that 30
+    is no multiple of, and with backbones that are used to it, they are sampled directly.
+    """
+    own = spec.sampling
+    grid = own.grid_rate
+    if own.grid_rate == own.frame_rate or (grid / recipe.rate).denominator != 1:
+        grid = recipe.rate
+    return Sampling(
+        frame_rate=recipe.rate,
+        clip_length=recipe.clip_length,
+        stride=recipe.clip_length,
+        grid_rate=grid,
+    )
+
+
+def frame_preprocessing(recipe: Recipe, spec: BackboneSpec) -> Preprocessing:
+    """The backbone's preprocessing, with the recipe's sizes where it names any."""
+    own = spec.preprocessing
+    resize = own.resize
+    if recipe.resize:
+        resize = ResizeSpec(height=recipe.resize[0], width=recipe.resize[1])
+    crop = (recipe.crop[0], recipe.crop[1]) if recipe.crop else own.crop
+    return Preprocessing(resize=resize, crop=crop, mean=own.mean, std=own.std)
+
+
+def check_gvf(
+    path: Path | None, recipe: Recipe, spec: BackboneSpec
+) -> tuple[GlobalFeatures | None, list[str]]:
+    """The global features, if they are what the recipe says, and warnings.
+
+    Raises:
+        TrainingError: If they are missing or not wanted, of the wrong width or pooling, or made by
+            another encoder.
+    """
+    if recipe.gvf_pool == "none":
+        if path is not None:
+            raise TrainingError(
+                f"The recipe does without global features, but {path} is given.",
+                remedy="Set gvf_pool to max or mean (--gvf-pool), or leave --gvf out.",
+            )
+        return None, []
+    if path is None:
+        raise TrainingError(
+            f"The recipe wants {recipe.gvf_pool} global features, and none are given.",
+            remedy="Make them with `tsp gvf` and give --gvf, or do without: --gvf-pool none.",
+        )
+    features = read_gvf(path)
+    expected, encoder = spec.feature_dim, recipe.backbone
+    made_by = _registered(recipe.gvf_weights)
+    if made_by is not None:
+        expected, encoder = made_by
+    if features.dim != expected:
+        raise TrainingError(
+            f"{path} has global features of {features.dim} values; those of {encoder} have "
+            f"{expected}.",
+            remedy="Make them with the encoder that the recipe names, or name yours: "
+            "--gvf-weights.",
+        )
+    if features.pool is None:
+        return features, [
+            f"{path} does not tell which encoder made it, nor how it was pooled; taken for "
+            f"{recipe.gvf_pool} features of {recipe.gvf_weights or encoder}."
+        ]
+    if features.pool != recipe.gvf_pool:
+        raise TrainingError(
+            f"{path} was pooled by {features.pool}, the recipe says {recipe.gvf_pool}.",
+            remedy=f"Give --gvf-pool {features.pool}, or another file.",
+        )
+    weights = features.metadata.weights
+    if recipe.gvf_weights and weights is not None:
+        if Path(recipe.gvf_weights).name != Path(weights).name:
+            raise TrainingError(
+                f"{path} was made with {weights}, the recipe says {recipe.gvf_weights}.",
+                remedy=f"Give --gvf-weights {weights} if that is meant, or another file.",
+            )
+        if made_by is not None and features.metadata.encoder not in (None, encoder):
+            raise TrainingError(
+                f"{path} was made by a {features.metadata.encoder}, the recipe says {encoder}.",
+                remedy="Give another file.",
+            )
+    sampling = features.metadata.sampling
+    if sampling is not None and sampling.stride != sampling.clip_length:
+        return features, [
+            f"{path} was pooled over clips at stride {sampling.stride}; the official features are "
+            f"pooled over clips that do not overlap ({sampling.clip_length})."
+        ]
+    return features, []
+
+
+def _registered(weights: str) -> tuple[int, str] | None:
+    """(feature width, backbone) of weights that the registry knows."""
+    from tspcli.encoders.weights_registry import find_weights
+    from tspcli.errors import WeightsError
+
+    if not weights:
+        return None
+    try:
+        entry = find_weights(weights)
+    except WeightsError:
+        return None
+    return entry.feature_dim, entry.backbone
+
+
+def _segment_notes(name: str, table: SegmentTable) -> list[str]:
+    if not table.n_short:
+        return []
+    share = 100 * table.n_short / table.n_rows
+    return [
+        f"{name}: {table.n_short} of {table.n_rows} segments ({share:.2f} %) are shorter than one "
+        "clip and are left out."
+    ]
+
+
+def fill_cache(
+    data: RunData,
+    execution: Execution,
+    devices: Devices,
+    on_video: Callable[[str, int, int], None] | None = None,
+) -> CacheReport | None:
+    """Build what is missing of the clip cache; the processes of a run share the work.
+
+    Raises:
+        TrainingError: If a video cannot be decoded, or the folder was made with other settings.
+    """
+    if not execution.cache:
+        return None
+    folder = Path(execution.cache)
+    settings = CacheSettings(
+        data.sampling, data.preprocessing.training_spec(), execution.cache_codec
+    )
+    videos = list(dict.fromkeys([*data.videos["train"], *data.videos["valid"]]))
+    if devices.placement.local_rank == 0:
+        check_cache_folder(folder, settings)
+    devices.barrier()
+    place = devices.placement
+    report = _build_share(
+        videos, folder, settings, execution, (place.rank, place.world_size), on_video
+    )
+    devices.barrier()
+    # Where machines have disks of their own, each builds what the others built for themselves.
+    local = (place.local_rank, place.local_size)
+    report = _build_share(videos, folder, settings, execution, local, on_video)
+    devices.barrier()
+    if report.failed:
+        name, reason = next(iter(report.failed.items()))
+        raise TrainingError(
+            f"{len(report.failed)} videos cannot be decoded, such as {name}: {reason}.",
+            remedy="Repair them, or take their rows out of the tables.",
+        )
+    return report
+
+
+def _build_share(
+    videos: Sequence[Path],
+    folder: Path,
+    settings: CacheSettings,
+    execution: Execution,
+    share: tuple[int, int],
+    on_video: Callable[[str, int, int], None] | None,
+) -> CacheReport:
+    rank, size = share
+    workers = None
+    if size > 1:
+        import os
+
+        workers = max(1, (os.cpu_count() or 1) // size)
+    return build_cache(
+        videos[rank::size],
+        folder,
+        settings,
+        workers=workers,
+        decoder=execution.decoder,
+        on_video=on_video,
+    )

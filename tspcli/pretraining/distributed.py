@@ -1,0 +1,214 @@
+"""Several devices: found in the environment, whoever launched the processes.
+
+``torchrun`` (and ``tsp pretrain --gpus N``, which calls it) sets RANK, WORLD_SIZE and LOCAL_RANK;
+``srun`` sets SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID. Without either there is one process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tspcli.errors import TrainingError
+
+_TIMEOUT = timedelta(hours=24)
+"""Long, because one process may build a clip cache while the others wait; a process that dies is
+noticed by its launcher at once, and not by this."""
+_SLURM_PORTS = (29_500, 20_000)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which process this is.
+
+    Attributes:
+        rank: Of all processes.
+        world_size: How many there are.
+        local_rank: Of those on this machine.
+        local_size: How many are on this machine.
+        launcher: ``torchrun``, ``slurm`` or ``none``.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "none"
+
+
+def find_placement(environment: Mapping[str, str]) -> Placement:
+    """Read the placement out of the environment.
+
+    Raises:
+        TrainingError: If a variable is no number.
+    """
+    try:
+        if "RANK" in environment and "WORLD_SIZE" in environment:
+            world = int(environment["WORLD_SIZE"])
+            return Placement(
+                int(environment["RANK"]),
+                world,
+                int(environment.get("LOCAL_RANK", 0)),
+                int(environment.get("LOCAL_WORLD_SIZE", world)),
+                "torchrun",
+            )
+        # A step that `srun` did not start has one task whatever the allocation has.
+        if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+            world = int(environment["SLURM_STEP_NUM_TASKS"])
+            per_node = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", str(world)))
+            return Placement(
+                int(environment["SLURM_PROCID"]),
+                world,
+                int(environment["SLURM_LOCALID"]),
+                int(per_node[0]) if per_node else world,
+                "slurm",
+            )
+    except (KeyError, ValueError) as error:
+        raise TrainingError(
+            f"The launcher's environment makes no sense ({error}).",
+            remedy="Start with torchrun, srun, or `tsp pretrain --gpus N`.",
+        ) from error
+    return Placement()
+
+
+def first_slurm_host(nodes: str) -> str:
+    """The first host of a Slurm node list.
+
+    >>> first_slurm_host("gpu[03-05,9],cpu1"), first_slurm_host("login,gpu1")
+    ('gpu03', 'login')
+    """
+    head = re.match(r"([^\[,]+)(?:\[([^\]]+)\])?", nodes)
+    if head is None:
+        raise TrainingError(f"SLURM_STEP_NODELIST is {nodes!r}.", remedy="Set MASTER_ADDR.")
+    numbers = head[2]
+    return head[1] + (re.split(r"[-,]", numbers)[0] if numbers else "")
+
+
+def rendezvous(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the processes of a Slurm step meet: what is missing of MASTER_ADDR and MASTER_PORT."""
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "")
+    first, count = _SLURM_PORTS
+    job = int(environment.get("SLURM_JOB_ID", 0)) + int(environment.get("SLURM_STEP_ID", 0))
+    return {
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_slurm_host(nodes),
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(first + job % count),
+    }
+
+
+class Devices:
+    """This process's device, and how it talks to the others. Alone, every call is trivial.
+
+    Args:
+        placement: Which process this is.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; several processes take one CUDA device
+            each, by their local rank.
+
+    Raises:
+        TrainingError: If there are fewer CUDA devices than processes on this machine.
+    """
+
+    def __init__(self, placement: Placement, device: str = "auto") -> None:
+        self.placement = placement
+        self.rank, self.world_size = placement.rank, placement.world_size
+        self.device = self._choose(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self._joined = False
+
+    def _choose(self, wanted: str) -> torch.device:
+        from tspcli.encoders.encoder import resolve_device
+
+        if self.world_size > 1 and wanted in ("auto", "cuda"):
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if count == 0 and wanted == "auto":
+                return torch.device("cpu")
+            if self.placement.local_rank >= count:
+                raise TrainingError(
+                    f"Process {self.placement.local_rank} on this machine has no CUDA device; "
+                    f"torch sees {count}.",
+                    remedy="Start one process a device, or use --device cpu.",
+                )
+            return torch.device("cuda", self.placement.local_rank)
+        return resolve_device(wanted)
+
+    def join(self) -> None:
+        """Meet the other processes."""
+        if self.world_size == 1 or self._joined:
+            return
+        if self.placement.launcher == "slurm":
+            os.environ.update(rendezvous(os.environ))
+        dist.init_process_group(
+            "nccl" if self.device.type == "cuda" else "gloo",
+            init_method="env://",
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=_TIMEOUT,
+        )
+        self._joined = True
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place, on the device."""
+        if self._joined:
+            dist.all_reduce(values)
+        return values
+
+    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self._joined:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, on every process."""
+        if not self._joined:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        # A sum serves every backend, and needs no device to be named.
+        self.sum(torch.zeros(1, device=self.device))
+        if self.device.type == "cuda" and self._joined:
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        """Leave the others."""
+        if self._joined:
+            dist.destroy_process_group()
+            self._joined = False
+
+    def __enter__(self) -> Devices:
+        self.join()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def launch_command(processes: int, arguments: Sequence[str]) -> list[str]:
+    """The command that starts ``tsp`` with some arguments in several processes on this machine."""
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "tspcli",
+        *arguments,
+    ]

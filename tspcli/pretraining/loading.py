@@ -1,0 +1,271 @@
+"""Batches of clips, read by loader processes ahead of the training loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tspcli.encoders.preprocessing import ClipDraw, Preprocessing
+from tspcli.errors import TrainingError, TspError
+from tspcli.pretraining.clips import ClipReader
+from tspcli.pretraining.sampling import ClipRequest
+from tspcli.pretraining.segments import SegmentTable
+
+_MAX_WORKERS = 8
+_PREFETCHED_BATCHES = 4
+
+
+@dataclass
+class ClipBatch:
+    """The clips of one step on one device.
+
+    Attributes:
+        pixels: (B, T, h, w, 3) uint8, mirrored and cropped.
+        action: (B,) int64 class ids, -1 for background.
+        region: (B,) int64.
+        gvf: (B, D) float32, or None.
+        weight: (B,) float32, 1 for clips that count.
+        names: Of the clips, for messages.
+    """
+
+    pixels: Tensor
+    action: Tensor
+    region: Tensor
+    gvf: Tensor | None
+    weight: Tensor
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pin(self) -> ClipBatch:
+        """The batch in page-locked memory, from which a copy to CUDA need not wait."""
+        self.pixels = self.pixels.pin_memory()
+        return self
+
+    def pieces(self, count: int) -> list[ClipBatch]:
+        """The batch cut into at most ``count`` parts of nearly equal size, none empty."""
+        count = min(count, len(self))
+        edges = [len(self) * i // count for i in range(count + 1)]
+        return [
+            ClipBatch(
+                self.pixels[a:b],
+                self.action[a:b],
+                self.region[a:b],
+                None if self.gvf is None else self.gvf[a:b],
+                self.weight[a:b],
+                self.names[a:b],
+            )
+            for a, b in pairwise(edges)
+        ]
+
+
+@dataclass
+class ClipLoader:
+    """Turns requests into clips; a map-style data set for torch's loader.
+
+    Attributes:
+        table: The segments.
+        reader: Where clips are read.
+        preprocessing: Whose crop is taken.
+        frame_rate: Of the clips, for messages.
+        gvf: One row a video of the table, or None.
+    """
+
+    table: SegmentTable
+    reader: ClipReader
+    preprocessing: Preprocessing
+    frame_rate: float
+    gvf: npt.NDArray[np.float32] | None = None
+
+    def __getitem__(self, request: ClipRequest) -> tuple[npt.NDArray[np.uint8], ClipRequest] | str:
+        """A clip; what went wrong as text where it cannot be read (exceptions would lose it)."""
+        try:
+            frames = self.reader.read(int(self.table.video[request.segment]), request.start_sample)
+            return self._view(frames, request), request
+        except TspError as error:
+            return f"{self.name(request)}: {error}"
+
+    def name(self, request: ClipRequest) -> str:
+        """A clip's name for people: its video and second."""
+        video = self.table.filenames[self.table.video[request.segment]]
+        return f"{video} at {request.start_sample / self.frame_rate:.2f} s"
+
+    def _view(self, frames: npt.NDArray[np.uint8], request: ClipRequest) -> npt.NDArray[np.uint8]:
+        height, width = frames.shape[1:3]
+        if request.flip < 0:
+            top, left = self.preprocessing.frame_spec().crop_origin(height, width)
+            draw = ClipDraw(flip=False, top=top, left=left)
+        else:
+            draw = self.preprocessing.draw(
+                height, width, (request.flip, request.row, request.column)
+            )
+        if draw.flip:
+            frames = frames[:, :, ::-1]
+        rows, columns = self.preprocessing.crop
+        return np.ascontiguousarray(
+            frames[:, draw.top : draw.top + rows, draw.left : draw.left + columns]
+        )
+
+    def collate(
+        self, items: Sequence[tuple[npt.NDArray[np.uint8], ClipRequest] | str]
+    ) -> ClipBatch | str:
+        """A batch of what :meth:`__getitem__` returned, or the first failure."""
+        clips: list[npt.NDArray[np.uint8]] = []
+        requests: list[ClipRequest] = []
+        for item in items:
+            if isinstance(item, str):
+                return item
+            clips.append(item[0])
+            requests.append(item[1])
+        segments = np.array([request.segment for request in requests])
+        videos = self.table.video[segments]
+        pixels = torch.empty((len(clips), *clips[0].shape), dtype=torch.uint8)
+        for place, clip in enumerate(clips):
+            pixels[place] = torch.from_numpy(clip)
+        return ClipBatch(
+            pixels=pixels,
+            action=torch.from_numpy(self.table.action[segments]),
+            region=torch.from_numpy(self.table.region[segments]),
+            gvf=None if self.gvf is None else torch.from_numpy(self.gvf[videos]),
+            weight=torch.tensor([request.weight for request in requests]),
+            names=[self.name(request) for request in requests],
+        )
+
+
+def gvf_rows(
+    table: SegmentTable, vectors: Mapping[str, npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """The global features of a table's videos, one row a video.
+
+    Raises:
+        TrainingError: If one is missing, with how many.
+    """
+    # The official files are keyed by the name up to its first dot.
+    keys = []
+    missing = []
+    for filename in table.filenames:
+        stem = Path(filename).stem
+        key = next((k for k in (stem, filename.split(".")[0]) if k in vectors), None)
+        if key is None:
+            missing.append(filename)
+        else:
+            keys.append(key)
+    if missing:
+        raise TrainingError(
+            f"The global features lack {len(missing)} of {len(table.filenames)} videos, such as "
+            f"{missing[0]}.",
+            remedy="Make them from all videos of the tables with `tsp gvf`.",
+        )
+    return np.stack([vectors[key] for key in keys]).astype(np.float32)
+
+
+def choose_workers(wanted: int, processes_here: int) -> int:
+    """Loader processes of one device: as asked for, or this device's share of the cores."""
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(_MAX_WORKERS, (cores or 1) // max(processes_here, 1)))
+
+
+@dataclass
+class BatchFeed:
+    """Batches in the order of their requests, and how long the caller waited for them.
+
+    Attributes:
+        loader: Reads clips.
+        workers: Loader processes; 0 reads in this process.
+        pin: Whether batches go to page-locked memory.
+        waited_s: Seconds spent waiting for batches so far.
+    """
+
+    loader: ClipLoader
+    workers: int = 0
+    pin: bool = False
+    waited_s: float = 0.0
+    _torch_loader: torch.utils.data.DataLoader[ClipBatch] | None = field(default=None, repr=False)
+    _requests: _Requests | None = field(default=None, repr=False)
+
+    def __call__(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch]:
+        """The batches of some requests.
+
+        Raises:
+            TrainingError: If a clip cannot be read, naming its video and second, or if a loader
+                process dies.
+        """
+        batches = self._iterate(requests)
+        while True:
+            started = time.perf_counter()
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                raise TrainingError(
+                    f"A loader process ended unexpectedly: {str(error).splitlines()[0]}",
+                    remedy="Give fewer --workers if memory ran out, then --resume.",
+                ) from error
+            self.waited_s += time.perf_counter() - started
+            if batch is None:
+                return
+            if isinstance(batch, str):
+                raise TrainingError(
+                    f"A clip cannot be read: {batch}",
+                    remedy="Repair the video, or take it out of the tables.",
+                )
+            yield batch.pin() if self.pin else batch
+
+    def _iterate(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch | str]:
+        if self.workers == 0:
+            for batch in requests:
+                yield self.loader.collate([self.loader[request] for request in batch])
+            return
+        if self._torch_loader is None:
+            self._requests = _Requests()
+            self._torch_loader = torch.utils.data.DataLoader(
+                self.loader,  # type: ignore[arg-type]
+                batch_sampler=self._requests,  # type: ignore[arg-type]
+                num_workers=self.workers,
+                collate_fn=self.loader.collate,  # type: ignore[arg-type]
+                prefetch_factor=_PREFETCHED_BATCHES,
+                persistent_workers=True,
+                worker_init_fn=_start_worker,
+                # Forked children of a process that has threads or CUDA may hang.
+                multiprocessing_context="spawn",
+            )
+        assert self._requests is not None
+        self._requests.batches = requests
+        yield from self._torch_loader
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._torch_loader = None
+
+
+class _Requests:
+    """The batch sampler that torch's loader iterates afresh for every epoch."""
+
+    def __init__(self) -> None:
+        self.batches: Iterable[list[ClipRequest]] = ()
+
+    def __iter__(self) -> Iterator[list[ClipRequest]]:
+        return iter(self.batches)
+
+
+def _start_worker(worker: int) -> None:
+    """One thread each: the loader processes themselves are the parallelism."""
+    import signal
+
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    # Ctrl-C goes to the whole group; the training process decides when loaders end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,370 @@
+"""Recipes: what is learned and how, as data that an option or a TOML file overrides.
+
+A recipe decides on the result. How a machine computes it (precision, workers, cache) stands apart,
+in :class:`Execution`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tspcli.errors import TrainingError, UsageError
+from tspcli.timeline import as_rate
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_RECIPE = "tsp-activitynet"
+HEADS = ("action", "region")
+GVF_KINDS = ("max", "mean", "none")
+BATCH_NORM_MODES = ("train", "frozen", "sync")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything on which the trained weights depend, besides the data.
+
+    Attributes:
+        name: Of the recipe that this one started from.
+        backbone: A registered backbone.
+        init: Weights to start from: ``pretrained`` (the backbone's Kinetics weights), a name in the
+            registry, a checkpoint, a run directory, or ``random``.
+        heads: ``action``, ``region`` or both; one is TAC or the region head alone, two are TSP.
+        gvf_pool: How the global video feature was pooled: ``max``, ``mean``, or ``none`` to do
+            without one.
+        gvf_weights: The encoder that the global video features shall come from.
+        foreground_only: Whether clips of background are left out (TAC).
+        action_alpha, region_alpha: Weights of the two losses.
+        clip_length: Frames a clip.
+        frame_rate: Frames a second inside a clip; a decimal or a ratio.
+        clips_per_segment: Clips drawn from each segment and epoch.
+        resize: (height, width) of frames before the crop; empty for the backbone's own.
+        crop: (height, width) of the crop; empty for the backbone's own.
+        epochs: Passes over the segments.
+        batch_size: Clips a step on each device.
+        stem_lr, backbone_lr, head_lr: Learning rates of the stem, the other layers and the heads.
+        scale_lr_by_world_size: Whether they are multiplied by the number of devices.
+        momentum, weight_decay: Of SGD.
+        warmup_epochs, warmup_factor: The learning rate rises linearly from that factor.
+        milestones, gamma: The epochs at which the learning rate is multiplied by gamma.
+        batch_norm: ``train`` (statistics of each device's batch), ``sync`` (of all devices' batch)
+            or ``frozen`` (neither statistics nor scales move).
+        seed: Of everything that chance decides.
+    """
+
+    name: str = "custom"
+    backbone: str = "r2plus1d_34"
+    init: str = "pretrained"
+    heads: tuple[str, ...] = HEADS
+    gvf_pool: str = "none"
+    gvf_weights: str = ""
+    foreground_only: bool = False
+    action_alpha: float = 1.0
+    region_alpha: float = 1.0
+    clip_length: int = 16
+    frame_rate: str = "15"
+    clips_per_segment: int = 5
+    resize: tuple[int, ...] = ()
+    crop: tuple[int, ...] = ()
+    epochs: int = 8
+    batch_size: int = 32
+    stem_lr: float = 0.0
+    backbone_lr: float = 1e-4
+    head_lr: float = 2e-3
+    scale_lr_by_world_size: bool = True
+    momentum: float = 0.9
+    weight_decay: float = 0.005
+    warmup_epochs: int = 2
+    warmup_factor: float = 1e-5
+    milestones: tuple[int, ...] = (4, 6)
+    gamma: float = 0.01
+    batch_norm: str = "train"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        _check_choice("heads", self.heads, HEADS, several=True)
+        _check_choice("gvf_pool", self.gvf_pool, GVF_KINDS)
+        _check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
+        as_rate(self.frame_rate, "frame rate")
+        for name in ("clip_length", "clips_per_segment", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is below 1.", remedy="Give more.")
+        for name in ("stem_lr", "backbone_lr", "head_lr", "momentum", "weight_decay", "gamma"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} {getattr(self, name)} is no rate.", remedy="Give >= 0.")
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if value and (len(value) != 2 or min(value) < 1):
+                raise UsageError(f"{name} {value} is no size.", remedy="Give height and width.")
+        if self.gvf_pool != "none" and "region" not in self.heads:
+            raise UsageError(
+                f"A {self.gvf_pool} GVF needs the region head, and there is only the action head.",
+                remedy="Set gvf_pool to none, or add the region head.",
+            )
+        if self.foreground_only and "region" in self.heads:
+            raise UsageError(
+                "The region head cannot learn from clips of actions alone.",
+                remedy="Set foreground_only to false, or train the action head alone.",
+            )
+        if list(self.milestones) != sorted(self.milestones):
+            raise UsageError(f"milestones {self.milestones} do not rise.", remedy="Sort them.")
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second inside a clip."""
+        return as_rate(self.frame_rate, "frame rate")
+
+    @property
+    def clip_duration_s(self) -> float:
+        """Seconds that a clip covers, as the official code computes it."""
+        return self.clip_length / float(self.rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The inverse of :meth:`to_dict`."""
+        return with_values(cls(), values, "recipe")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a machine computes a run; the result depends on it by rounding alone.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: ``auto`` (bf16 on devices that have it, else fp32), ``fp32``, ``tf32``, ``bf16``.
+        accumulate: Into how many pieces each batch is cut to save memory.
+        compile: Whether the model goes through ``torch.compile``.
+        channels_last: Whether activations lie in ``channels_last_3d`` order.
+        checkpoint_activations: Whether activations are computed twice to save memory.
+        workers: Loader processes of each device; -1 chooses, 0 reads in the training process.
+        decoder: ``auto`` or a decoder's name, for reading straight from videos.
+        cache: Folder of the clip cache; empty to read straight from videos.
+        cache_codec: How frames lie in the cache: ``jpeg``, ``webp`` (exact), ``raw`` (exact).
+        checkpoint_every_s: Seconds from one checkpoint inside an epoch to the next; 0 for none.
+        checkpoint_every_steps: Likewise in steps.
+        keep_epochs: Whether every epoch's weights are kept as ``epoch_N.pth``.
+        log_every_steps: Steps from one record of the losses to the next.
+        tensorboard: Whether TensorBoard events are written, where the package is installed.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    accumulate: int = 1
+    compile: bool = False
+    channels_last: bool = False
+    checkpoint_activations: bool = False
+    workers: int = -1
+    decoder: str = "auto"
+    cache: str = ""
+    cache_codec: str = "jpeg"
+    checkpoint_every_s: float = 600.0
+    checkpoint_every_steps: int = 0
+    keep_epochs: bool = False
+    log_every_steps: int = 10
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        _check_choice("precision", self.precision, PRECISIONS)
+        if self.accumulate < 1 or self.log_every_steps < 1:
+            raise UsageError("accumulate and log_every_steps are at least 1.", remedy="Give more.")
+        if self.compile and self.checkpoint_activations:
+            raise UsageError(
+                "torch.compile and activation checkpointing do not go together here.",
+                remedy="Choose one of the two.",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return _plain(asdict(self))
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the program."""
+    folder = resources.files("tspcli.recipes")
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if ".toml" in p.name)
+
+
+def load_recipe(
+    recipe: str | Path = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe by name or from a TOML file, with values replaced.
+
+    Args:
+        recipe: A name of :func:`recipe_names`, or a TOML file with fields of :class:`Recipe`; its
+            ``base`` field, if it has one, names the recipe whose values it replaces.
+        overrides: Fields to replace, over those of the file. ``variant`` tables of a recipe apply
+            where their condition holds for the replaced values, but never over them.
+
+    Raises:
+        UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
+    """
+    content = dict(_read(recipe))
+    content.pop("summary", None)
+    given = dict(overrides or {})
+    own: dict[str, Any] = {}
+    base = content.pop("base", None)
+    if base is not None:
+        own = {k: v for k, v in content.items() if k != "variant"}
+        content = {**_read(base), "name": base}
+        content.pop("summary", None)
+    variants = content.pop("variant", [])
+    content.setdefault("name", base or Path(recipe).stem)
+    chosen = {**content, **own, **given}
+    for variant in variants:
+        condition = variant["if"]
+        if all(chosen.get(key) == value for key, value in condition.items()):
+            chosen = {**chosen, **variant["set"], **own, **given}
+    return with_values(Recipe(), chosen, str(recipe))
+
+
+def recipe_summary(name: str) -> str:
+    """One line about a recipe that comes with the program."""
+    return str(_read(name).get("summary", ""))
+
+
+def _read(recipe: str | Path) -> dict[str, Any]:
+    known = recipe_names()
+    if str(recipe) in known:
+        text = resources.files("tspcli.recipes").joinpath(f"{recipe}.toml").read_text("utf-8")
+    else:
+        path = Path(recipe)
+        if not path.is_file():
+            raise UsageError(
+                f"There is no recipe {str(recipe)!r}.",
+                remedy=f"Use {', '.join(known)}, or a TOML file.",
+            )
+        text = path.read_text("utf-8")
+    return parse_toml(text, str(recipe))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML as a dict.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is no TOML: {error}.", remedy="Correct that line.") from error
+
+
+def with_values(settings: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Settings with some fields replaced; each value is checked against its field's type.
+
+    Raises:
+        UsageError: If a field is unknown or a value of the wrong kind.
+    """
+    hints = get_type_hints(type(settings))
+    known = {field.name for field in fields(settings)}
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(
+                f"{where} has no setting {key!r}.",
+                remedy=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}.",
+            )
+        converted[key] = _convert(value, hints[key], key, where)
+    return replace(settings, **converted)
+
+
+def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
+    text = str(kind)
+    try:
+        if kind is bool and isinstance(value, bool):
+            return value
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind is str and isinstance(value, str | int | float | Path):
+            return str(value)
+        if text.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
+            item = str if "str" in text else int
+            if all(isinstance(v, item) for v in value):
+                return tuple(value)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(
+        f"{where}: {key} is {value!r}.",
+        remedy=f"It has to be {text.replace('<class ', '').strip('>')}.",
+    )
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Plain values as TOML; enough for settings."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            continue
+        lines.append(f"{key} = {_toml_value(value)}")
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", to_toml(value).rstrip("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        import json
+
+        return json.dumps(value, ensure_ascii=True)
+    return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two sets of plain values differ, readable."""
+    return [
+        f"{key}: {one.get(key)!r} and {other.get(key)!r}"
+        for key in sorted(set(one) | set(other))
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _check_choice(
+    name: str, value: str | Sequence[str], known: Sequence[str], several: bool = False
+) -> None:
+    chosen = list(value) if several else [value]
+    unknown = [v for v in chosen if v not in known]
+    if unknown or not chosen or len(set(chosen)) != len(chosen):
+        raise UsageError(
+            f"{name} {value!r} is not among {', '.join(known)}.", remedy="Choose from those."
+        )
+
+
+def require_same_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
+    """Raise if a run is resumed with another recipe, naming what differs.
+
+    Raises:
+        TrainingError: With the differences.
+    """
+    found = differences(stored, current)
+    if found:
+        raise TrainingError(
+            f"{where} was started with other settings: " + "; ".join(found) + ".",
+            remedy="Resume with the settings it was started with, or give another --out.",
+        )

@@ -1,0 +1,371 @@
+"""``pretrain``: tables and videos in, a trained encoder out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tspcli import __version__
+from tspcli.encoders import BACKBONES, Heads, TspModel
+from tspcli.encoders.encoder import find_checkpoint
+from tspcli.encoders.weights_registry import list_weights
+from tspcli.errors import TrainingError, UsageError
+from tspcli.features.atomic import write_aside
+from tspcli.features.lock import lock_store
+from tspcli.pretraining.annotations.groundtruth import write_label_mapping
+from tspcli.pretraining.cache import CacheReport
+from tspcli.pretraining.data import RunData, RunInputs, fill_cache, load_data
+from tspcli.pretraining.distributed import Devices, find_placement
+from tspcli.pretraining.events import PretrainReport, RunInfo, TrainingObserver
+from tspcli.pretraining.loading import BatchFeed, choose_workers
+from tspcli.pretraining.loop import Loop
+from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.recipe import (
+    Execution,
+    Recipe,
+    load_recipe,
+    parse_toml,
+    require_same_recipe,
+    to_toml,
+)
+from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
+from tspcli.pretraining.sampling import BatchPlan
+from tspcli.pretraining.state import RECIPE_FILE, Checkpointer, RunFolder, RunState
+from tspcli.pretraining.stepping import Trainer, resolve_precision, set_arithmetic
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+LABELS_FILE = "action_label_mapping.json"
+
+
+def pretrain(
+    videos: str | Path | Iterable[str | Path],
+    train: str | Path,
+    valid: str | Path,
+    out: str | Path,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    execution: Execution | None = None,
+    labels: str | Path | None = None,
+    gvf: str | Path | None = None,
+    resume: bool = False,
+    observer: TrainingObserver | None = None,
+    stop_requested: Callable[[], bool] | None = None,
+) -> PretrainReport:
+    """Train an encoder on untrimmed videos.
+
+    In a process that ``torchrun`` or ``srun`` started, this is one of several that train together.
+
+    Args:
+        videos: Folders of the videos, searched with their subfolders.
+        train: Ground-truth table of training, in the official columns.
+        valid: Likewise of validation.
+        out: The run's folder.
+        recipe: What is learned; a :class:`Recipe`, the name of one, or a TOML file.
+        execution: How it is computed.
+        labels: Label mapping (JSON list); the sorted classes of the training table if not given.
+        gvf: Global video features (see ``tsp gvf``), if the recipe wants them.
+        resume: Go on with the run that ``out`` holds; begin it if it holds none.
+        observer: Is told how the run goes, on the first process.
+        stop_requested: Asked before every step; if it says yes, the run stores where it stands and
+            returns.
+
+    Returns:
+        The results of all epochs.
+
+    Raises:
+        UsageError, AnnotationError, TrainingError, StoreError, WeightsError, CheckpointError: If
+            the inputs do not fit together, before anything is computed; TrainingError also if a
+            clip cannot be read or a loss is not finite.
+
+    Example:
+        >>> report = pretrain("videos/", "train.csv", "valid.csv", "run/",  # doctest: +SKIP
+        ...                   recipe="tac-activitynet")
+        >>> report.best_epoch, round(report.best_score, 3)                  # doctest: +SKIP
+        (5, 0.731)
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe) if recipe is not None else load_recipe()
+    execution = execution or Execution()
+    folders = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+    inputs = RunInputs(
+        videos=tuple(map(Path, folders)),
+        train=Path(train),
+        valid=Path(valid),
+        labels=Path(labels) if labels is not None else None,
+        gvf=Path(gvf) if gvf is not None else None,
+    )
+    placement = find_placement(os.environ)
+    devices = Devices(placement, execution.device)
+    watched = observer if observer is not None and devices.is_first else TrainingObserver()
+    with ExitStack() as stack:
+        stack.enter_context(devices)
+        return _run(
+            inputs,
+            RunFolder(Path(out)),
+            _resolve_init(recipe),
+            execution,
+            devices,
+            watched,
+            resume,
+            stop_requested or (lambda: False),
+            stack,
+        )
+
+
+def _run(
+    inputs: RunInputs,
+    folder: RunFolder,
+    recipe: Recipe,
+    execution: Execution,
+    devices: Devices,
+    observer: TrainingObserver,
+    resume: bool,
+    stop_requested: Callable[[], bool],
+    stack: ExitStack,
+) -> PretrainReport:
+    data = load_data(inputs, recipe)
+    precision = resolve_precision(execution.precision, devices.device)
+    if devices.is_first:
+        stack.enter_context(_open_folder(folder, recipe, execution, data, resume))
+    notes = list(data.notes)
+    for note in notes:
+        observer.message(note)
+    cached = fill_cache(data, execution, devices, observer.caching)
+    if cached is not None and cached.built:
+        notes.append(
+            f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
+            f"most {cached.max_error} of 255."
+        )
+        observer.message(notes[-1])
+    set_arithmetic(devices.device, precision)
+    model = build_model(recipe, data, devices)
+    batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
+    trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
+    optimizer = ScheduledOptimizer(
+        build_optimizer(trainer.model, recipe, devices.world_size),
+        Schedule.of(recipe, batches.n_steps),
+    )
+    checkpointer = Checkpointer(
+        folder,
+        trainer.model,
+        optimizer,
+        recipe,
+        tuple(data.labels),
+        data.sampling,
+        data.preprocessing,
+        data.digest(),
+        devices.world_size,
+        execution.keep_epochs,
+    )
+    state = (checkpointer.resume() if resume else None) or RunState()
+    observer.started(
+        RunInfo(
+            out=str(folder.path),
+            recipe=recipe.to_dict(),
+            n_train_clips=data.plans["train"].n_samples,
+            n_valid_clips=data.plans["valid"].n_samples,
+            n_steps=batches.n_steps,
+            device=str(devices.device),
+            precision=precision,
+            world_size=devices.world_size,
+            first_epoch=state.epoch,
+            first_step=state.step,
+            chance=data.chance,
+        )
+    )
+    tensorboard = None
+    if devices.is_first:
+        write_results(folder.path, state.history)
+        if execution.tensorboard and TensorBoard.is_installed():
+            done = state.epoch * batches.n_steps + state.step
+            tensorboard = TensorBoard(folder.path, done)
+            stack.callback(tensorboard.close)
+    workers = choose_workers(execution.workers, devices.placement.local_size)
+    feeds = {
+        name: BatchFeed(data.loader(name, execution), workers, pin=devices.device.type == "cuda")
+        for name in ("train", "valid")
+    }
+    for feed in feeds.values():
+        stack.callback(feed.close)
+    loop = Loop(
+        trainer,
+        optimizer,
+        recipe,
+        execution,
+        data,
+        batches,
+        feeds,
+        checkpointer,
+        state,
+        observer,
+        stop_requested,
+        tensorboard,
+    )
+    stopped = loop.run()
+    if (
+        devices.is_first
+        and not stopped
+        and draw_curves(folder.path, state.history, data.chance) is None
+    ):
+        notes.append("matplotlib is not installed: no picture of the curves.")
+        observer.message(notes[-1])
+    devices.barrier()
+    return PretrainReport(
+        out=str(folder.path),
+        epochs=state.history,
+        best_epoch=state.best_epoch,
+        best_score=max(state.best_score, 0.0),
+        stopped=stopped,
+        notes=notes,
+    )
+
+
+def fill_cache_only(
+    videos: Iterable[str | Path],
+    train: str | Path,
+    valid: str | Path,
+    recipe: Recipe,
+    execution: Execution,
+    *,
+    observer: TrainingObserver | None = None,
+) -> CacheReport:
+    """Fill the clip cache of a run without training, for instance on a machine without a GPU.
+
+    Args:
+        videos: Folders of the videos.
+        train: Ground-truth table of training.
+        valid: Likewise of validation.
+        recipe: Of the run; global features are not needed.
+        execution: Names the cache.
+        observer: Is told how far it is.
+
+    Raises:
+        UsageError: If no cache is named.
+        TrainingError: If a video cannot be decoded.
+    """
+    if not execution.cache:
+        raise UsageError("There is no cache to fill.", remedy="Name its folder: --cache DIR.")
+    observer = observer or TrainingObserver()
+    inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid))
+    with Devices(find_placement(os.environ), "cpu") as devices:
+        data = load_data(inputs, replace(recipe, gvf_pool="none"))
+        report = fill_cache(data, execution, devices, observer.caching)
+    assert report is not None
+    observer.message(
+        f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
+        f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
+        f"pixels off by at most {report.max_error} of 255."
+    )
+    return report
+
+
+def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
+    """The model with its initial weights; heads are always fresh, drawn from the recipe's seed.
+
+    Raises:
+        WeightsError, CheckpointError: If the initial weights cannot be had.
+    """
+    heads = Heads(
+        n_actions=len(data.labels) if "action" in recipe.heads else None,
+        region="region" in recipe.heads,
+        gvf_dim=data.gvf_dim,
+    )
+    torch.manual_seed(recipe.seed)
+    model = TspModel(recipe.backbone, heads)
+    if recipe.init != RANDOM:
+        # One process a machine fetches what is missing; the others find it there.
+        if devices.placement.local_rank == 0:
+            find_checkpoint(recipe.init)
+        devices.barrier()
+        checkpoint, _ = find_checkpoint(recipe.init)
+        if checkpoint.backbone != recipe.backbone:
+            raise TrainingError(
+                f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not of a "
+                f"{recipe.backbone}.",
+                remedy="Give weights of the backbone, or `--init random`.",
+            )
+        checkpoint.load_into(model, heads=False)
+    return model
+
+
+def _resolve_init(recipe: Recipe) -> Recipe:
+    """Replace ``pretrained`` by the name of the backbone's Kinetics weights."""
+    if recipe.backbone not in BACKBONES:
+        raise UsageError(
+            f"There is no backbone {recipe.backbone!r}.", remedy=f"Known: {', '.join(BACKBONES)}."
+        )
+    if recipe.init != PRETRAINED:
+        return recipe
+    named = [entry.name for entry in list_weights() if entry.backbone == recipe.backbone]
+    plain = [name for name in named if name.endswith("kinetics400")]
+    if not plain:
+        raise UsageError(
+            f"There are no pretrained weights of {recipe.backbone}.",
+            remedy="Give --init with a checkpoint, or `--init random`.",
+        )
+    return replace(recipe, init=plain[0])
+
+
+def _open_folder(
+    folder: RunFolder, recipe: Recipe, execution: Execution, data: RunData, resume: bool
+) -> ExitStack:
+    """Lock the run's folder and write down what it is.
+
+    Raises:
+        TrainingError: If it holds a run, and that is not to be resumed or was another.
+    """
+    path = folder.path
+    stored = path / RECIPE_FILE
+    if stored.exists():
+        if not resume:
+            raise TrainingError(
+                f"{path} holds a run already.",
+                remedy="Go on with it (--resume), or give another --out.",
+            )
+        content = parse_toml(stored.read_text("utf-8"), str(stored))
+        content.pop("execution", None)
+        content.pop("tool_version", None)
+        require_same_recipe(content, recipe.to_dict(), str(path))
+    elif path.exists() and not path.is_dir():
+        raise TrainingError(f"{path} is a file.", remedy="Give a folder as --out.")
+    path.mkdir(parents=True, exist_ok=True)
+    stack = ExitStack()
+    stack.enter_context(lock_store(folder.last))
+    write_label_mapping(path / LABELS_FILE, data.labels)
+    with write_aside(stored) as aside:
+        aside.write_text(
+            "# The resolved recipe of this run.\n"
+            + to_toml(
+                {
+                    **recipe.to_dict(),
+                    "tool_version": __version__,
+                    "execution": execution.to_dict(),
+                }
+            ),
+            encoding="utf-8",
+        )
+    return stack
+
+
+def read_run_recipe(folder: str | Path) -> Recipe:
+    """The recipe of a run's folder.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    path = Path(folder) / RECIPE_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder} is no run's folder.", remedy="It lacks recipe.toml.")
+    content = parse_toml(path.read_text("utf-8"), str(path))
+    return Recipe.from_dict(
+        {k: v for k, v in content.items() if k not in ("execution", "tool_version")}
+    )
+
+
+__all__ = ["PretrainReport", "fill_cache_only", "pretrain", "read_run_recipe"]

@@ -1,0 +1,308 @@
+"""One step of training, and one pass of validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from tspcli.encoders.model import Logits, TspModel
+from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.errors import TrainingError, UsageError
+from tspcli.pretraining.distributed import Devices
+from tspcli.pretraining.loading import ClipBatch
+from tspcli.pretraining.losses import Counts, head_hits, tsp_losses
+from tspcli.pretraining.optimizing import ScheduledOptimizer, batch_norms, freeze_batch_norms
+from tspcli.pretraining.recipe import Execution, Recipe
+
+ACTION_LOSS, REGION_LOSS, HITS, STOP = 0, 1, 2, 6
+"""Places in the figures of a step: two losses, four counts of hits, a request to stop."""
+N_FIGURES = 7
+
+
+class StepFigures(NamedTuple):
+    """What a step (or a validation) came to, over all devices.
+
+    Attributes:
+        action_loss, region_loss: Means over the clips that they are about.
+        action_right, action_clips, region_right, region_clips: Hits of the heads and clips.
+        stop: Whether some process was asked to stop.
+    """
+
+    action_loss: float
+    region_loss: float
+    action_right: float
+    action_clips: float
+    region_right: float
+    region_clips: float
+    stop: bool
+
+
+class Trainer:
+    """A model with its optimiser on one device of a run.
+
+    Args:
+        model: On the CPU, with its initial weights.
+        recipe: What is learned.
+        execution: How it is computed.
+        devices: Where.
+        preprocessing: Mean and deviation of the frames.
+        precision: Resolved: ``fp32``, ``tf32`` or ``bf16``.
+    """
+
+    def __init__(
+        self,
+        model: TspModel,
+        recipe: Recipe,
+        execution: Execution,
+        devices: Devices,
+        preprocessing: Preprocessing,
+        precision: str = "fp32",
+    ) -> None:
+        self.recipe = recipe
+        self.execution = execution
+        self.devices = devices
+        self.preprocessing = preprocessing
+        self.precision = precision
+        self.memory_format = (
+            torch.channels_last_3d if execution.channels_last else torch.contiguous_format
+        )
+        if recipe.batch_norm == "sync" and devices.world_size > 1:
+            if devices.device.type != "cuda":
+                raise UsageError(
+                    "Synchronised batch norm needs CUDA devices.",
+                    remedy="Use batch_norm train or frozen on CPUs.",
+                )
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if recipe.batch_norm == "frozen":
+            freeze_batch_norms(model)
+        if execution.checkpoint_activations:
+            checkpoint_blocks(model)
+        self.model: TspModel = model.to(devices.device)
+        if execution.channels_last:
+            self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.forward: Callable[..., Logits] = self.model
+        if execution.compile:
+            self.forward = torch.compile(self.model)
+        if devices.world_size > 1:
+            ids = [devices.device.index] if devices.device.type == "cuda" else None
+            self.forward = DistributedDataParallel(self.forward, device_ids=ids)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def set_training(self) -> None:
+        """Put the model into training mode; frozen batch norms stay as they are."""
+        self.model.train()
+        if self.recipe.batch_norm == "frozen":
+            freeze_batch_norms(self.model)
+
+    def step(
+        self,
+        batch: ClipBatch,
+        counts: Counts,
+        optimizer: ScheduledOptimizer,
+        *,
+        stop: bool = False,
+    ) -> StepFigures:
+        """One update of the parameters.
+
+        Args:
+            batch: This device's clips.
+            counts: Of all devices' clips.
+            optimizer: Whose parameters are the model's.
+            stop: Whether this process was asked to stop; all learn of it.
+
+        Raises:
+            TrainingError: If the loss is not finite, with the clips of the batch; the parameters
+                are as before the step.
+        """
+        figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
+        figures[STOP] = float(stop)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        pieces = batch.pieces(self.execution.accumulate)
+        for place, piece in enumerate(pieces):
+            with self._synchronised(place == len(pieces) - 1):
+                self._accumulate(piece, counts, figures)
+        self.devices.sum(figures)
+        result = _figures(figures)
+        if not _finite(result):
+            self._stop_at_batch(batch, result)
+        optimizer.step()
+        return result
+
+    def _accumulate(self, piece: ClipBatch, counts: Counts, figures: Tensor) -> None:
+        """Add the gradients and the figures of one piece of the batch."""
+        clips, gvf = self.inputs(piece)
+        action = piece.action.to(self.devices.device, non_blocking=True)
+        region = piece.region.to(self.devices.device, non_blocking=True)
+        weight = piece.weight.to(self.devices.device, non_blocking=True)
+        with self.arithmetic():
+            logits = self.forward(clips, gvf)
+        losses = tsp_losses(
+            logits,
+            action,
+            region,
+            counts=counts,
+            action_alpha=self.recipe.action_alpha,
+            region_alpha=self.recipe.region_alpha,
+            weight=weight,
+        )
+        # DDP takes the mean of the devices' gradients, and the parts of the loss are to be summed.
+        (losses.total * self.devices.world_size).backward()
+        figures[ACTION_LOSS] += losses.action.double()
+        figures[REGION_LOSS] += losses.region.double()
+        with torch.no_grad():
+            figures[HITS:STOP] += head_hits(logits, action, region, weight)
+
+    @contextmanager
+    def _synchronised(self, last: bool) -> Iterator[None]:
+        """Let the devices exchange gradients for the last piece of a batch alone."""
+        if last or not isinstance(self.forward, DistributedDataParallel):
+            yield
+        else:
+            with self.forward.no_sync():
+                yield
+
+    def _stop_at_batch(self, batch: ClipBatch, figures: StepFigures) -> None:
+        names = [name for part in self.devices.gather(batch.names) for name in part]
+        raise TrainingError(
+            f"The loss is not finite (action {figures.action_loss:g}, region "
+            f"{figures.region_loss:g}) in the batch of these clips: {', '.join(names)}.",
+            remedy="Look at these clips and the global features of their videos; lower the "
+            "learning rate if they are in order. The last checkpoint is from before this batch.",
+        )
+
+    # -- validation --------------------------------------------------------------------------------
+
+    def validate(
+        self, batches: Iterable[ClipBatch], on_batch: Callable[[int], None] | None = None
+    ) -> StepFigures:
+        """Losses and hits over this device's clips and all others', each clip counted once.
+
+        Args:
+            batches: This device's.
+            on_batch: Called with the number of clips done on this device.
+        """
+        self.model.eval()
+        # Running statistics of batch norms differ between devices; the first one's are kept.
+        self.devices.copy_from_first(self.model.buffers())
+        figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
+        done = 0
+        with torch.inference_mode(), self.arithmetic():
+            for batch in batches:
+                clips, gvf = self.inputs(batch)
+                action = batch.action.to(self.devices.device)
+                region = batch.region.to(self.devices.device)
+                weight = batch.weight.to(self.devices.device)
+                # Not through DDP: devices may have different numbers of batches.
+                logits = self.model(clips, gvf)
+                sums = tsp_losses(logits, action, region, counts=Counts(1, 1))
+                figures[ACTION_LOSS] += sums.action.double()
+                figures[REGION_LOSS] += sums.region.double()
+                figures[HITS:STOP] += head_hits(logits, action, region, weight)
+                done += len(batch)
+                if on_batch is not None:
+                    on_batch(done)
+        self.devices.sum(figures)
+        figures[ACTION_LOSS] /= figures[HITS + 1].clamp(min=1)
+        figures[REGION_LOSS] /= figures[HITS + 3].clamp(min=1)
+        return _figures(figures)
+
+    # -- both --------------------------------------------------------------------------------------
+
+    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor | None]:
+        """Clips (B, 3, T, h, w), normalised, and global features, on the device."""
+        pixels = batch.pixels.to(self.devices.device, non_blocking=True)
+        count, length = pixels.shape[:2]
+        frames = self.preprocessing.normalize(pixels.flatten(0, 1))
+        clips = frames.unflatten(0, (count, length)).transpose(1, 2)
+        clips = clips.contiguous(memory_format=self.memory_format)
+        gvf = None
+        if batch.gvf is not None:
+            gvf = batch.gvf.to(self.devices.device, non_blocking=True)
+        return clips, gvf
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass."""
+        if self.precision == "bf16":
+            return torch.autocast(self.devices.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def set_arithmetic(device: torch.device, precision: str) -> None:
+    """Allow or forbid TF32 on CUDA devices, for the whole process."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.benchmark = True
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """``auto`` as bf16 on devices that compute in it, else fp32.
+
+    Raises:
+        UsageError: If the device lacks what was asked for.
+    """
+    if wanted == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp32"
+    if wanted == "tf32" and device.type != "cuda":
+        raise UsageError("tf32 is an arithmetic of CUDA devices.", remedy="Use fp32 or bf16.")
+    return wanted
+
+
+def checkpoint_blocks(model: TspModel) -> None:
+    """Let the blocks of the backbone forget their activations and compute them again backwards.
+
+    The second pass leaves the running statistics of batch norms alone, so that they are the same as
+    without.
+    """
+    for child in model.features.children():
+        blocks = list(child) if isinstance(child, nn.Sequential) else [child]
+        for block in blocks:
+            if any(True for _ in block.parameters()):
+                _checkpoint_block(block)
+
+
+def _checkpoint_block(block: nn.Module) -> None:
+    plain = block.forward
+    norms = list(batch_norms(block))
+    tracking = "track_running_stats"
+
+    @contextmanager
+    def without_statistics() -> Iterator[None]:
+        tracked = [getattr(norm, tracking) for norm in norms]
+        for norm in norms:
+            # In evaluation the running statistics are what is normalised with; they have to stay.
+            setattr(norm, tracking, bool(getattr(norm, tracking)) and not norm.training)
+        try:
+            yield
+        finally:
+            for norm, was in zip(norms, tracked, strict=True):
+                setattr(norm, tracking, was)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), without_statistics()
+
+    def forward(*inputs: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return plain(*inputs)
+        return checkpoint(plain, *inputs, use_reentrant=False, context_fn=contexts)
+
+    block.forward = forward  # type: ignore[method-assign]
+
+
+def _figures(values: Tensor) -> StepFigures:
+    numbers = values.tolist()
+    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0])
+
+
+def _finite(figures: StepFigures) -> bool:
+    return all(abs(value) < float("inf") for value in figures[:2])
