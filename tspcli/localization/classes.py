@@ -24,7 +24,9 @@ Classify = Callable[[Tensor], Tensor]
 class Classifier(Protocol):
     """Something that tells how likely each class is in each segment of a video."""
 
-    labels: tuple[str, ...]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the K classes."""
 
     def probabilities(
         self,

@@ -69,7 +69,7 @@ def ground_truth_table(annotations: Annotations, blocked: Iterable[str] = ()) ->
         if name not in gone
         for segment in video.segments
     ]
-    return _table(
+    return table_of(
         [name for name, _ in rows],
         [segment.label for _, segment in rows],
         [segment.start_s for _, segment in rows],
@@ -83,7 +83,7 @@ def results_table(results: Results, blocked: Iterable[str] = ()) -> SegmentTable
     gone = set(blocked)
     kept = [(name, items) for name, items in results.items() if name not in gone]
     flat = [item for _, items in kept for item in items]
-    return _table(
+    return table_of(
         [name for name, items in kept for _ in items],
         [item.label for item in flat],
         [item.start_s for item in flat],
@@ -137,7 +137,7 @@ def _parse_results(path: str | Path, data: Any, gone: set[str]) -> SegmentTable:
         names.extend([name] * len(items))
         flat.extend(items)
     try:
-        table = _table(
+        table = table_of(
             names,
             [item.get("label") for item in flat],
             [item["segment"][0] for item in flat],
@@ -168,13 +168,14 @@ def _entry(prediction: Prediction) -> dict[str, Any]:
     return entry
 
 
-def _table(
-    names: list[str],
+def table_of(
+    names: Sequence[str],
     labels: Sequence[str | None],
     starts: Sequence[float],
     ends: Sequence[float],
     scores: Sequence[float],
 ) -> SegmentTable:
+    """Segments of which each property is given as one sequence; no scores for ground truth."""
     videos = {name: index for index, name in enumerate(dict.fromkeys(names))}
     classes: dict[str | None, int] = {
         label: index

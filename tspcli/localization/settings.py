@@ -53,6 +53,14 @@ class BmnConfig:
                 f"The boundary ratio is {self.boundary_ratio}.", remedy="The paper's is 0.5."
             )
 
+    @staticmethod
+    def widths(base_channels: int) -> dict[str, int]:
+        """All widths in the default proportions to the base's."""
+        default = BmnConfig()
+        names = ("base_channels", "hidden_channels", "proposal_channels", "map_channels")
+        scale = base_channels / default.base_channels
+        return {name: max(1, round(getattr(default, name) * scale)) for name in names}
+
     @property
     def durations(self) -> int:
         """D, resolved."""

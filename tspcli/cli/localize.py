@@ -1,0 +1,349 @@
+"""``tsp localize``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tspcli.cli.console import print_json
+from tspcli.cli.localize_display import say, show_evaluation, watch_training
+from tspcli.cli.localize_videos import action_head, extract_videos
+from tspcli.cli.main import EXIT_SOME_FAILED
+
+if TYPE_CHECKING:
+    from tspcli.localization.annotations import Annotations
+    from tspcli.timeline import Sampling
+
+_PATH = click.Path(path_type=Path)
+
+
+def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where rows lie in time, for stores that do not tell it."""
+    for option in (
+        click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip."),
+        click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip."),
+        click.option(
+            "--stride",
+            type=click.IntRange(min=1),
+            help="Frames from row to row, for stores that do not tell (released ones: 16).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group("localize", short_help="Find actions in videos, and measure how well.")
+def command() -> None:
+    r"""Temporal action localization on stored features: a boundary-matching network.
+
+    \b
+    Example:
+      tsp localize train --features feats.h5 --annotations anet.json --out RUN
+      tsp localize predict --run RUN --videos new/ --out found.json --plot pictures/
+      tsp localize evaluate --results found.json --annotations anet.json
+    """
+
+
+@command.command("train", short_help="Train on a feature store.")
+@click.option(
+    "--features", "-f", multiple=True, required=True, type=_PATH, help="A store; may be repeated."
+)
+@click.option(
+    "--annotations",
+    "-a",
+    required=True,
+    type=_PATH,
+    help="ActivityNet JSON, or a ground-truth table (.csv).",
+)
+@click.option("--out", "-o", required=True, type=_PATH, help="The run's folder.")
+@click.option("--subset", help="Train on this subset of a JSON.  [default: training]")
+@click.option(
+    "--valid-annotations", type=_PATH, help="Choose the epoch on these; a JSON may be the same."
+)
+@click.option("--valid-subset", default="validation", show_default=True)
+@click.option("--temporal-scale", type=click.IntRange(min=1), help="Cells a video.  [default: 100]")
+@click.option(
+    "--max-duration", type=click.IntRange(min=1), help="Longest proposal in cells.  [default: all]"
+)
+@click.option("--window-s", type=float, help="Cut long videos into windows of so many seconds.")
+@click.option(
+    "--channels",
+    type=click.IntRange(min=1),
+    help="Width of the base convolution; the others follow.  [default: 256]",
+)
+@click.option(
+    "--classes",
+    type=click.Choice(["segment", "video", "none"]),
+    help="What the class head looks at.  [default: segment]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: 9]")
+@click.option(
+    "--drop-epoch", type=click.IntRange(min=1), help="A tenth of the rate from here.  [default: 7]"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 16]")
+@click.option("--learning-rate", type=float, help="[default: 0.001]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--device", help="auto, cpu, cuda …  [default: auto]")
+@sampling_options
+@click.option("--overwrite", is_flag=True, help="Start over instead of going on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def train_command(
+    features: tuple[Path, ...],
+    annotations: Path,
+    out: Path,
+    subset: str | None,
+    valid_annotations: Path | None,
+    valid_subset: str,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Train a boundary-matching network and a class head on stored features.
+
+    A run that was stopped goes on when the same command is given again.
+
+    \b
+    Example:
+      tsp localize train --features train.h5 --features valid.h5 \
+          --annotations activity_net.v1-3.min.json \
+          --valid-annotations activity_net.v1-3.min.json --out RUN
+    """
+    from tspcli.localization.annotations import read_annotations
+    from tspcli.localization.training import train
+
+    sampling = _sampling(options)
+    learned = read_annotations(annotations, subset or "training")
+    valid = None if valid_annotations is None else read_annotations(valid_annotations, valid_subset)
+    with watch_training() as observer:
+        report = train(
+            features,
+            learned,
+            out,
+            config=_train_config(options),
+            valid=valid,
+            sampling=sampling,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    say(f"{out}: epoch {report.best_epoch} of {len(report.history)} is the network to use.")
+
+
+@command.command("predict", short_help="Find actions in videos or in a store.")
+@click.option("--run", "-r", required=True, type=_PATH, help="The run's folder, or a checkpoint.")
+@click.option("--features", "-f", multiple=True, type=_PATH, help="A store; may be repeated.")
+@click.option(
+    "--videos",
+    "-v",
+    multiple=True,
+    metavar="DIR|FILE|LIST.txt",
+    help="Videos instead of a store; may be repeated.",
+)
+@click.option("--out", "-o", required=True, type=_PATH, help="The results JSON.")
+@click.option(
+    "--classes",
+    type=click.Choice(["run", "action-head"]),
+    default="run",
+    show_default=True,
+    help="Labels from the run's class head, or from the encoder's own.",
+)
+@click.option("--weights", "-w", help="The encoder.  [default: the one that the run knows]")
+@click.option("--annotations", "-a", type=_PATH, help="Drawn above the predictions.")
+@click.option("--subset", help="The subset of a JSON to predict in.  [default: all videos]")
+@click.option("--plot", type=_PATH, metavar="DIR", help="Draw a timeline of each video.")
+@click.option(
+    "--features-out",
+    type=_PATH,
+    help="Where the videos' features go.  [default: beside the results, .h5]",
+)
+@click.option("--max-proposals", type=click.IntRange(min=1), help="A video.  [default: 100]")
+@click.option("--top-classes", type=click.IntRange(min=1), help="Labels a proposal.  [default: 2]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Videos.  [default: 16]")
+@click.option("--device", help="auto, cpu, cuda …  [default: auto]")
+@sampling_options
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+def predict_command(
+    run: Path,
+    features: tuple[Path, ...],
+    videos: tuple[str, ...],
+    out: Path,
+    classes: str,
+    weights: str | None,
+    annotations: Path | None,
+    subset: str | None,
+    plot: Path | None,
+    features_out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    r"""Write where the actions are, in ActivityNet's format, best first.
+
+    Exit code 3: finished, but some videos could not be decoded.
+
+    \b
+    Examples:
+      tsp localize predict --run RUN --videos my_video.mp4 --out found.json --plot pictures/
+      tsp localize predict --run RUN --features valid.h5 --out valid.json
+    """
+    from tspcli.errors import UsageError
+    from tspcli.localization.annotations import read_annotations
+    from tspcli.localization.checkpoints import load_localizer
+    from tspcli.localization.prediction import predict
+    from tspcli.localization.results import Prediction, write_results
+    from tspcli.localization.settings import PredictConfig
+    from tspcli.localization.timeline import save_timeline
+
+    if bool(features) == bool(videos):
+        raise UsageError("Give either --features or --videos.", remedy="One of them is needed.")
+    sampling = _sampling(options)
+    device = options["device"] or "auto"
+    localizer = load_localizer(run)
+    known = None if annotations is None else read_annotations(annotations, subset)
+    classifier, encoder = None, None
+    if classes == "action-head":
+        classifier, encoder = action_head(localizer, weights, device)
+    failed: list[str] = []
+    keys: list[str] | None
+    if videos:
+        store = features_out or out.with_suffix(".h5")
+        failed, keys = extract_videos(videos, store, localizer, weights, device, encoder)
+        features = (store,)
+    else:
+        keys = None if subset is None or known is None else _keys_of(features, known)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    found: dict[str, list[Prediction]] = {}
+    for video in predict(
+        localizer,
+        features,
+        config=PredictConfig(**chosen),
+        classifier=classifier,
+        keys=keys,
+        annotations=known,
+        sampling=sampling,
+    ):
+        found[video.key] = video.predictions
+        if plot is not None:
+            name = None if known is None else known.find(video.key)
+            truth = None if known is None or name is None else known[name].segments
+            save_timeline(plot / f"{video.key}.png", video, truth)
+    write_results(out, found)
+    n_predictions = sum(len(items) for items in found.values())
+    if as_json:
+        summary = {"out": str(out), "n_videos": len(found), "n_predictions": n_predictions}
+        print_json({**summary, "failed": failed})
+    say(f"{out}: {n_predictions} predictions in {len(found)} videos.")
+    return EXIT_SOME_FAILED if failed else 0
+
+
+@command.command("evaluate", short_help="Measure results: mAP, AR@AN, AUC.")
+@click.option("--results", "-r", required=True, type=_PATH, help="A results JSON.")
+@click.option(
+    "--annotations",
+    "-a",
+    required=True,
+    type=_PATH,
+    help="ActivityNet JSON, or a ground-truth table (.csv).",
+)
+@click.option("--subset", default="validation", show_default=True, help="Of a JSON.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["activitynet", "thumos14"]),
+    default="activitynet",
+    show_default=True,
+    help="mAP at tIoU 0.5 to 0.95, or at 0.3 to 0.7.",
+)
+@click.option(
+    "--max-proposals",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="The largest average number of proposals a video.",
+)
+@click.option("--blocked", type=_PATH, help="Names of videos to leave out, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON on stdout.")
+def evaluate_command(
+    results: Path,
+    annotations: Path,
+    subset: str,
+    protocol: str,
+    max_proposals: float,
+    blocked: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Measure results by the ActivityNet protocol, as its official evaluation code does.
+
+    \b
+    Example:
+      tsp localize evaluate --results found.json --annotations activity_net.v1-3.min.json
+    """
+    from tspcli.localization.evaluation import evaluate
+    from tspcli.localization.metrics import ACTIVITYNET_TIOUS, THUMOS14_TIOUS
+
+    evaluation = evaluate(
+        annotations,
+        results,
+        subset=subset,
+        tious=ACTIVITYNET_TIOUS if protocol == "activitynet" else THUMOS14_TIOUS,
+        max_average_proposals=max_proposals,
+        blocked=() if blocked is None else _lines(blocked),
+    )
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        show_evaluation(evaluation)
+    for count, what in (
+        (evaluation.n_unknown_videos, "videos with predictions have no annotated action"),
+        (evaluation.n_silent_videos, "annotated videos have no prediction"),
+    ):
+        if count:
+            say(f"note: {count} {what}.")
+    if evaluation.detection is not None and evaluation.detection.n_unknown_label:
+        count = evaluation.detection.n_unknown_label
+        say(f"note: {count} predictions have a label that is not annotated; mAP ignores them.")
+
+
+def _train_config(options: Mapping[str, Any]) -> Any:
+    from tspcli.localization.settings import BmnConfig, ClassConfig, TrainConfig
+
+    given = {name: value for name, value in options.items() if value is not None}
+    model: dict[str, int] = {
+        k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given
+    }
+    channels = given.pop("channels", None)
+    if channels is not None:
+        model.update(BmnConfig.widths(channels))
+    classes = {"source": given.pop("classes")} if "classes" in given else {}
+    return TrainConfig(model=BmnConfig(**model), classes=ClassConfig(**classes), **given)
+
+
+def _sampling(options: dict[str, Any]) -> Sampling | None:
+    """Take the sampling out of the options; None if none was given."""
+    from tspcli.timeline import Sampling, as_rate
+
+    given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "frame_rate" in given:
+        given["frame_rate"] = as_rate(given["frame_rate"], "frame rate")
+    return Sampling(**given) if given else None
+
+
+def _keys_of(features: tuple[Path, ...], annotations: Annotations) -> list[str]:
+    from tspcli.localization.videos import open_features
+
+    with open_features(features) as opened:
+        return [key for key in sorted(opened) if annotations.find(key) is not None]
+
+
+def _lines(path: Path) -> list[str]:
+    from tspcli.errors import AnnotationError
+
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(
+            f"The blocked videos {path} cannot be read: {error}.", remedy="Check the path."
+        ) from error
