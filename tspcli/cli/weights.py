@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--backbone", help="Only those of this backbone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def list_command(backbone: str | None, as_json: bool) -> None:
-    """List the weights of the registry; those marked "here" need no network.
+    """List the weights of the registry; those that are here need no network.
 
     \b
     Example:
@@ -45,12 +45,16 @@ def list_command(backbone: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "features", "", "trained on"):
-        table.add_column(title, overflow="fold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("width", justify="right")
+    table.add_column("here", no_wrap=True)
+    table.add_column("trained on", overflow="fold")
     for entry in entries:
-        name = entry.name + (" (default)" if entry.name == DEFAULT_WEIGHTS else "")
-        here = "here" if entry.is_local else ""
-        table.add_row(name, str(entry.feature_dim), here, entry.trained_on)
+        trained_on = entry.trained_on
+        if entry.name == DEFAULT_WEIGHTS:
+            trained_on += " (the default)"
+        here = "yes" if entry.is_local else ""
+        table.add_row(entry.name, str(entry.feature_dim), here, trained_on)
     out_console().print(table)
     if not entries:
         err_console().print(f"No weights of backbone {printable(str(backbone))}.", markup=False)

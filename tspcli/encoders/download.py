@@ -165,7 +165,7 @@ def _fill(
             lasting = error.code in _LASTING_REFUSALS
         except (urllib.error.URLError, http.client.HTTPException, _Interrupted) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
-            lasting = False
+            lasting = url.startswith("file:")
         except (ConnectionError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             lasting = False
