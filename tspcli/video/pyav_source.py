@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -194,7 +195,10 @@ class PyavSource(VideoSource):
         self._n_bad_packets = 0
         self._n_bad_frames = 0
         self._last_error: Exception | None = None
-        self._last_end_s: Fraction | None = None
+        self._last_end: int | None = None
+        base = self.info.time_base
+        # Each time is asked for several times over, and making a Fraction is slow.
+        self._time_s = lru_cache(maxsize=256)(lambda units: units * base)
         self._running = self._decode()
 
     def _first_frame(self) -> Frame:
@@ -267,7 +271,6 @@ class PyavSource(VideoSource):
         lookahead = Lookahead(self._packets())
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
-        base = self.info.time_base
         # An iteration that was left half way may have left the decoder skipping.
         context.skip_frame = "DEFAULT"
         skipping = False
@@ -276,7 +279,7 @@ class PyavSource(VideoSource):
                 self._may_skip
                 and self._wanted is not None
                 and guess.n_faulty_pts == 0
-                and self._is_unwanted(packet, lookahead, base)
+                and self._is_unwanted(packet, lookahead)
             )
             if skip != skipping:
                 context.skip_frame = "NONREF" if skip else "DEFAULT"
@@ -293,26 +296,25 @@ class PyavSource(VideoSource):
                 while skipped and skipped[0][0] <= pts:
                     missing_pts, missing_duration = heapq.heappop(skipped)
                     if missing_pts < pts:
-                        yield self._timed(Frame(*_times(missing_pts, missing_duration, base)))
-                pts_s, duration_s = _times(pts, duration, base)
+                        yield Frame(*self._times(missing_pts, missing_duration))
                 self.n_decoded += 1
                 self._n_bad_frames += bool(frame.is_corrupt)
-                yield self._timed(PyavFrame(pts_s, duration_s, frame, self))
+                yield PyavFrame(*self._times(pts, duration), frame, self)
         while skipped:
-            yield self._timed(Frame(*_times(*heapq.heappop(skipped), base)))
+            yield Frame(*self._times(*heapq.heappop(skipped)))
 
-    def _is_unwanted(self, packet: Any, lookahead: Lookahead, base: Fraction) -> bool:
+    def _is_unwanted(self, packet: Any, lookahead: Lookahead) -> bool:
         if packet.pts is None or packet.is_discard:
             return False
         next_pts = lookahead.next_pts(packet)
         if next_pts is None:
             return False
         assert self._wanted is not None
-        return not self._wanted(packet.pts * base, next_pts * base)
+        return not self._wanted(self._time_s(packet.pts), self._time_s(next_pts))
 
-    def _timed(self, frame: Frame) -> Frame:
-        self._last_end_s = frame.pts_s + (frame.duration_s or 0)
-        return frame
+    def _times(self, pts: int, duration: int) -> tuple[Fraction, Fraction | None]:
+        self._last_end = pts + duration
+        return self._time_s(pts), self._time_s(duration) if duration > 0 else None
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -349,9 +351,9 @@ class PyavSource(VideoSource):
             noun = "frame" if self._n_bad_frames == 1 else "frames"
             self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
         announced_s, start_s = self._announced_s(), self.info.start_s or Fraction(0)
-        if announced_s is None or self._last_end_s is None:
+        if announced_s is None or self._last_end is None:
             return
-        lasted_s = self._last_end_s - start_s
+        lasted_s = self._last_end * self.info.time_base - start_s
         if announced_s - lasted_s > max(Fraction(1), announced_s / 50):
             self.warnings.append(
                 f"truncated: container announces {float(announced_s):.1f} s, "
@@ -407,10 +409,6 @@ def _is_cover_art(stream: Any) -> bool:
     disposition = getattr(stream, "disposition", None)
     flag = getattr(type(disposition), "attached_pic", None)
     return disposition is not None and flag is not None and bool(disposition & flag)
-
-
-def _times(pts: int, duration: int, base: Fraction) -> tuple[Fraction, Fraction | None]:
-    return pts * base, duration * base if duration > 0 else None
 
 
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:

@@ -81,7 +81,7 @@ class SampledFrames:
                 # Nobody needs the ticks that it shows. If the needed ones after it turn out to be
                 # damaged, they show the last picture that there is.
                 continue
-            time_s = frame.pts_s - shift_s
+            time_s = frame.pts_s - shift_s if shift_s else frame.pts_s
             ticks = track.push(time_s)
             if shown is None:
                 self._origin = grid_tick(time_s, self.sampling.grid_rate)
@@ -108,10 +108,20 @@ class SampledFrames:
     def _is_wanted(self, pts_s: Fraction, next_s: Fraction) -> bool:
         if self._origin is None:
             return True
-        rate, shift_s = self.sampling.grid_rate, self.source.info.origin_s
-        first = grid_tick(pts_s - shift_s, rate) - self._origin
-        end = grid_tick(next_s - shift_s, rate) - self._origin
+        first, end = self._tick(pts_s) - self._origin, self._tick(next_s) - self._origin
         return bool(self._needed.among(range(max(first, 0), end)))
+
+    def _tick(self, time_s: Fraction) -> int:
+        """``grid_tick`` in whole numbers, without making Fractions: this is asked for every frame.
+
+        The nearest tick to the time less the container's start, halves away from zero.
+        """
+        rate, shift_s = self.sampling.grid_rate, self.source.info.origin_s
+        over = time_s.numerator * shift_s.denominator - shift_s.numerator * time_s.denominator
+        numerator = over * rate.numerator
+        denominator = time_s.denominator * shift_s.denominator * rate.denominator
+        magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
+        return magnitude if numerator >= 0 else -magnitude
 
 
 def sampled_frames(source: VideoSource, sampling: Sampling) -> SampledFrames:
