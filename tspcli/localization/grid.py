@@ -71,7 +71,7 @@ def sample_grid(
         the video are zero.
 
     Raises:
-        LocalizationError: If the video has no rows.
+        LocalizationError: If the video has no rows, or infinite ones in this window.
     """
     if not len(rows):
         raise LocalizationError(
@@ -81,8 +81,14 @@ def sample_grid(
     step_s = (center_s[-1] - center_s[0]) / (len(rows) - 1) if len(rows) > 1 else math.inf
     per_cell = max(1, math.ceil(cell_s / step_s - 1e-9))
     places_s = window.start_s + (np.arange(n_cells * per_cell) + 0.5) * (cell_s / per_cell)
-    sampled = _interpolate(rows, center_s, places_s)
-    cells = sampled.reshape(n_cells, per_cell, -1).mean(axis=1)
+    with np.errstate(invalid="ignore"):
+        sampled = _interpolate(rows, center_s, places_s)
+        cells = sampled.reshape(n_cells, per_cell, -1).mean(axis=1)
+    if not np.isfinite(cells).all():
+        raise LocalizationError(
+            f"The features of {window.key!r} are not all finite.",
+            remedy="Compute them again; `tsp doctor` tells whether the store is damaged.",
+        )
     beyond = window.start_s + (np.arange(n_cells) + 0.5) * cell_s >= window.video_s
     cells[beyond] = 0
     return cells.astype(np.float32, copy=False)
