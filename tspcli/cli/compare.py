@@ -1,0 +1,109 @@
+"""``tsp compare``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.export import sampling_options
+
+if TYPE_CHECKING:
+    from tspcli.features.compare import Comparison
+
+_STYLES = {
+    "same": "green",
+    "shifted": "yellow",
+    "other settings": "yellow",
+    "other weights": "red",
+}
+
+
+@click.command("compare", short_help="Tell how two stores differ.")
+@click.argument("first", metavar="A.h5", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B.h5", type=click.Path(path_type=Path))
+@click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Lines of the table."
+)
+@click.option("--expect-same", is_flag=True, help="Exit with 1 unless every video is the same.")
+@sampling_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+def command(
+    first: Path,
+    second: Path,
+    videos: tuple[str, ...],
+    limit: int,
+    expect_same: bool,
+    frame_rate: str | None,
+    stride: int | None,
+    clip_length: int | None,
+    as_json: bool,
+) -> int:
+    r"""Tell how the features of the same videos in two stores differ.
+
+    Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
+    verdict: same, shifted, other settings, or other weights. Released files fit in, too.
+
+    \b
+    Examples:
+      tsp compare mine.h5 r2plus1d_34-tsp_on_activitynet-valid_features.h5
+      tsp compare before.h5 after.h5 --expect-same
+      tsp compare a.h5 b.h5 --json
+    """
+    from tspcli.features import open_store
+    from tspcli.features.compare import compare_stores
+    from tspcli.features.exports import given_sampling
+
+    sampling = given_sampling(frame_rate, stride, clip_length)
+    with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
+        comparison = compare_stores(a, b, videos=videos or None)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        _show(comparison, limit)
+    return 1 if expect_same and not comparison.all_same else 0
+
+
+def _show(comparison: Comparison, limit: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = out_console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("video", overflow="ellipsis", no_wrap=True, min_width=12)
+    for column in ("rows", "cosine", "lowest (row)", "best shift"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for video in comparison.videos[:limit]:
+        lowest = "" if video.lowest is None else f"{video.lowest[1]:.4f} ({video.lowest[0]})"
+        shift = f"{video.shift_rows:+d}" if video.shift_rows else "0"
+        if video.shift_rows and video.shift_s is not None:
+            shift += f" = {video.shift_s:+.3f} s"
+        verdict = f"[{_STYLES[video.verdict]}]{video.verdict}[/]"
+        if video.verdict != "same":
+            verdict += f": {escape(video.reason)}"
+        table.add_row(
+            escape(printable(video.key)),
+            f"{video.n_rows[0]} / {video.n_rows[1]}",
+            "" if video.cosine is None else f"{video.cosine:.5f}",
+            lowest,
+            shift,
+            verdict,
+        )
+    out.print(table)
+    if len(comparison.videos) > limit:
+        err_console().print(f"… and {len(comparison.videos) - limit} more (--limit, or --json)")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items())
+    style = _STYLES[comparison.verdict]
+    out.print(
+        f"\n[bold {style}]{comparison.verdict}[/]: {counts} of {len(comparison.videos)} common "
+        f"videos; {len(comparison.only_a)} only in the first store, "
+        f"{len(comparison.only_b)} only in the second"
+    )
+    for difference in comparison.differences:
+        out.print(f"  setting {difference}", markup=False)
+    sys.stdout.flush()

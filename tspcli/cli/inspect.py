@@ -1,0 +1,175 @@
+"""``tsp inspect``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.export import sampling_options
+
+if TYPE_CHECKING:
+    from tspcli.features.inspect import RowView, StoreSummary, VideoSummary
+
+
+@click.command("inspect", short_help="Show what a store holds.")
+@click.argument("store", metavar="FEATS.h5", type=click.Path(path_type=Path))
+@click.argument("video", required=False)
+@click.option(
+    "--neighbours", type=click.IntRange(min=0), default=3, show_default=True, help="A row."
+)
+@click.option("--check", is_flag=True, help="Read every row and compare checksums.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Lines of the table."
+)
+@sampling_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+def command(
+    store: Path,
+    video: str | None,
+    neighbours: int,
+    check: bool,
+    limit: int,
+    frame_rate: str | None,
+    stride: int | None,
+    clip_length: int | None,
+    as_json: bool,
+) -> int:
+    r"""Show what a store holds; with VIDEO, its rows with their seconds, norms and neighbours.
+
+    \b
+    Examples:
+      tsp inspect feats.h5
+      tsp inspect feats.h5 --check
+      tsp inspect feats.h5 v_sJFgo9H6zNo --neighbours 5
+      tsp inspect released.h5 --frame-rate 15 --stride 16 --clip-length 16 --json
+    """
+    from tspcli.features import open_store
+    from tspcli.features.exports import given_sampling
+    from tspcli.features.inspect import summarize, view_video
+    from tspcli.features.lookup import find_video
+
+    with open_store(store, sampling=given_sampling(frame_rate, stride, clip_length)) as opened:
+        if video is None:
+            summary = summarize(opened, check=check)
+            if as_json:
+                print_json(summary.to_dict())
+            else:
+                _show_store(summary, limit)
+            return 1 if any(v.intact is False for v in summary.videos) else 0
+        key = find_video(opened, video).key
+        rows = view_video(opened, video, n_neighbours=neighbours)
+    if as_json:
+        print_json({"key": key, "rows": [vars(row) for row in rows]})
+    else:
+        _show_video(key, rows, limit)
+    return 0
+
+
+def _show_store(summary: StoreSummary, limit: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = out_console()
+    head = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("store", summary.path),
+        ("videos", f"{len(summary.videos)}"),
+        ("rows", f"{summary.n_rows} of width {', '.join(map(str, summary.dims)) or '?'}"),
+        ("seconds", "unknown" if summary.seconds is None else f"{summary.seconds:.1f}"),
+        ("encoder", summary.encoder or "unknown (a file of another program)"),
+        ("weights", summary.weights or "unknown"),
+        ("written by", f"tspcli {summary.tool_version}" if summary.tool_version else "unknown"),
+    ):
+        head.add_row(f"[bold]{name}[/]", escape(printable(str(value))))
+    out.print(head)
+    if summary.settings:
+        out.print("\n[bold]settings[/]")
+        grid = Table.grid(padding=(0, 2))
+        for name, value in summary.settings.items():
+            grid.add_row(f"  {escape(name)}", escape(printable(str(value))))
+        out.print(grid)
+    checked = any(video.not_finite is not None for video in summary.videos)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("video", overflow="fold")
+    for column in ("rows", "covers s", "of s", "fps"):
+        table.add_column(column, justify="right")
+    table.add_column("decoder")
+    if checked:
+        table.add_column("content")
+    table.add_column("warnings", overflow="fold")
+    for video in summary.videos[:limit]:
+        cells = [
+            escape(printable(video.key)),
+            str(video.n_rows),
+            _number(video.covered_s),
+            _number(video.duration_s),
+            _number(video.source_fps, 3),
+            escape(video.decoder or ""),
+        ]
+        if checked:
+            cells.append(_content(video))
+        table.add_row(*cells, escape(printable("; ".join(video.warnings))))
+    out.print()
+    out.print(table)
+    _more(len(summary.videos), limit)
+    _show_warnings_and_failures(summary, out)
+    sys.stdout.flush()
+
+
+def _show_warnings_and_failures(summary: StoreSummary, out: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    warned = sum(bool(video.warnings) for video in summary.videos)
+    out.print(f"\n{warned} videos with warnings, {len(summary.failures)} failures")
+    if summary.failures:
+        failures = Table(box=None, header_style="bold red", pad_edge=False)
+        for column in ("failed", "reason", "detail"):
+            failures.add_column(column, overflow="fold")
+        for failure in summary.failures:
+            failures.add_row(
+                *(escape(printable(str(failure[k] or ""))) for k in ("key", "reason", "detail"))
+            )
+        out.print(failures)
+
+
+def _show_video(key: str, rows: list[RowView], limit: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, title=escape(printable(key)))
+    for column in ("row", "start s", "centre s", "end s", "norm"):
+        table.add_column(column, justify="right")
+    table.add_column("nearest rows (cosine)")
+    for row in rows[:limit]:
+        table.add_row(
+            str(row.row),
+            _number(row.start_s, 3),
+            _number(row.center_s, 3),
+            _number(row.end_s, 3),
+            f"{row.norm:.3f}",
+            "  ".join(f"{other} ({cosine:.3f})" for other, cosine in row.neighbours),
+        )
+    out_console().print(table)
+    _more(len(rows), limit)
+    sys.stdout.flush()
+
+
+def _more(count: int, limit: int) -> None:
+    if count > limit:
+        err_console().print(f"… and {count - limit} more (--limit {count}, or --json)")
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "?" if value is None else f"{value:.{digits}f}"
+
+
+def _content(video: VideoSummary) -> str:
+    if video.intact is False:
+        return "[bold red]damaged[/]"
+    text = "intact" if video.intact else "no checksum"
+    return f"[bold red]{video.not_finite} rows not finite[/]" if video.not_finite else text

@@ -1,0 +1,247 @@
+"""What a store holds: a summary of all videos, and one video's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tspcli.errors import StoreError
+from tspcli.features.lookup import find_video, unit_rows
+from tspcli.features.resampling import FloatArray
+from tspcli.features.store import FeatureStore, VideoFeatures
+
+_BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """One video of a store.
+
+    Attributes:
+        key: Its key.
+        n_rows: Rows (clips).
+        dim: Width of a row.
+        covered_s: Seconds from the first clip's start to the last one's end, if known.
+        duration_s: Seconds of the video, if known.
+        source_fps: Frames a second of the source, if known.
+        decoder: The decoder that read it, if known.
+        warnings: What was out of the ordinary.
+        intact: Whether rows and attributes are as written; None if unchecked or unknown.
+        not_finite: Rows with a value that is not finite; None if unchecked.
+    """
+
+    key: str
+    n_rows: int
+    dim: int
+    covered_s: float | None
+    duration_s: float | None
+    source_fps: float | None
+    decoder: str | None
+    warnings: list[str]
+    intact: bool | None = None
+    not_finite: int | None = None
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """A store at a glance.
+
+    Attributes:
+        path: The file.
+        encoder: The backbone, if known.
+        weights: The weights' name, if known.
+        tool_version: The version that wrote it; None for a file of another program.
+        settings: What the rows depend on, nested names joined by dots.
+        videos: The videos, sorted by key.
+        failures: Videos of the run that have no features: key, reason, detail.
+    """
+
+    path: str
+    encoder: str | None
+    weights: str | None
+    tool_version: str | None
+    settings: dict[str, Any]
+    videos: list[VideoSummary]
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all videos."""
+        return sum(video.n_rows for video in self.videos)
+
+    @property
+    def dims(self) -> list[int]:
+        """The widths that occur."""
+        return sorted({video.dim for video in self.videos})
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all videos, by their duration or else what rows cover; None if unknown."""
+        known = [
+            video.duration_s if video.duration_s is not None else video.covered_s
+            for video in self.videos
+        ]
+        return None if any(value is None for value in known) else float(sum(map(float, known)))  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            **asdict(self),
+            "n_videos": len(self.videos),
+            "n_rows": self.n_rows,
+            "dims": self.dims,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row of a video.
+
+    Attributes:
+        row: Its number.
+        start_s: Start of its clip; None if the file does not tell.
+        center_s: Centre of its clip.
+        end_s: End of its clip.
+        norm: Euclidean length of the feature.
+        neighbours: (row, cosine) of the most similar rows whose clips share no frame with it.
+    """
+
+    row: int
+    start_s: float | None
+    center_s: float | None
+    end_s: float | None
+    norm: float
+    neighbours: list[tuple[int, float]]
+
+
+def summarize(store: FeatureStore, *, check: bool = False) -> StoreSummary:
+    """Summarise a store.
+
+    Args:
+        store: The open store.
+        check: Read every row, compare checksums and count values that are not finite. One video
+            is in memory at a time.
+    """
+    metadata = store.metadata
+    return StoreSummary(
+        str(store.path),
+        metadata.encoder,
+        metadata.weights,
+        metadata.tool_version,
+        flatten(metadata.settings),
+        [_summarize(store[key], check) for key in store],
+        read_failures(store.path),
+    )
+
+
+def view_video(store: FeatureStore, name: str, *, n_neighbours: int = 3) -> list[RowView]:
+    """The rows of a video with their seconds, norms and nearest neighbours.
+
+    Neighbours are looked for within the video, by cosine, among rows whose clips do not overlap
+    the row's own (unless nothing else is there to compare with).
+
+    Raises:
+        UsageError: If there is no such video.
+    """
+    video = find_video(store, name)
+    rows = video.rows
+    known = video.sampling is not None
+    start, center, end = (
+        (video.start_s, video.center_s, video.end_s) if known else (None, None, None)
+    )
+    nearest = _nearest(rows, clip_rows(video), n_neighbours)
+    norms = np.linalg.norm(rows, axis=1)
+    return [
+        RowView(i, _at(start, i), _at(center, i), _at(end, i), float(norms[i]), nearest[i])
+        for i in range(len(rows))
+    ]
+
+
+def clip_rows(video: VideoFeatures) -> int:
+    """How many rows further the first clip lies that shares no frame with a row's own."""
+    sampling = video.sampling
+    return 1 if sampling is None else -(-sampling.clip_length // sampling.stride)
+
+
+def read_failures(path: Path) -> list[dict[str, Any]]:
+    """The failures that the run which made a store reports beside it; none if it left no report.
+
+    Raises:
+        StoreError: If the report is damaged.
+    """
+    report = path.with_name(path.name + ".report.json")
+    if not report.is_file():
+        return []
+    try:
+        videos = json.loads(report.read_text(encoding="utf-8"))["videos"]
+        return [
+            {"key": v["key"], "reason": v.get("reason"), "detail": v.get("detail")}
+            for v in videos
+            if v["status"] == "failed"
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{report} is damaged ({type(error).__name__}: {error}).",
+            remedy="Delete it, or run the extraction again.",
+        ) from error
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with their names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _summarize(video: VideoFeatures, check: bool) -> VideoSummary:
+    sampling = video.sampling
+    covered = None
+    if sampling is not None:
+        covered = float(sampling.clip_end_s(video.n_rows - 1)) if video.n_rows else 0.0
+    intact, not_finite = None, None
+    if check:
+        intact = video.verify()
+        not_finite = int((~np.isfinite(video.rows).all(axis=1)).sum())
+    return VideoSummary(
+        video.key,
+        video.n_rows,
+        video.dim,
+        covered,
+        video.duration_s,
+        video.source_fps,
+        video.attrs.get("decoder"),
+        video.warnings,
+        intact,
+        not_finite,
+    )
+
+
+def _at(times: FloatArray | None, row: int) -> float | None:
+    return None if times is None else round(float(times[row]), 6)
+
+
+def _nearest(rows: FloatArray, apart: int, n_neighbours: int) -> list[list[tuple[int, float]]]:
+    units = unit_rows(rows)
+    n = len(units)
+    apart = min(apart, max(1, n - 1))
+    count = max(0, min(n_neighbours, n - 1))
+    found: list[list[tuple[int, float]]] = []
+    columns = np.arange(n)
+    for start in range(0, n, _BLOCK_ROWS):
+        block = units[start : start + _BLOCK_ROWS] @ units.T
+        own = np.arange(start, start + len(block))
+        block[np.abs(columns[None] - own[:, None]) < apart] = -np.inf
+        best = np.argsort(-block, axis=1, kind="stable")[:, :count]
+        for similarity, order in zip(block, best, strict=True):
+            found.append([(int(j), float(similarity[j])) for j in order if similarity[j] > -np.inf])
+    return found

@@ -1,0 +1,155 @@
+"""Joining stores, or the shards of one run, into one store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from tspcli.errors import StoreError, StoreMismatchError
+from tspcli.features.atomic import write_aside
+from tspcli.features.metadata import StoreMetadata
+from tspcli.features.parts import iter_store
+from tspcli.features.store import open_store, write_store
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge wrote.
+
+    Attributes:
+        out: The store.
+        stores: The inputs.
+        n_videos: Videos of each input.
+        n_rows: Rows in all.
+        dim: Width of a row.
+    """
+
+    out: str
+    stores: list[str]
+    n_videos: list[int]
+    n_rows: int
+    dim: int
+
+
+def merge_stores(
+    paths: Sequence[str | Path], out: str | Path, *, overwrite: bool = False
+) -> MergeReport:
+    """Join stores into one, written aside and renamed into place.
+
+    Rows and attributes are taken over as they are, in constant memory. The reports of the runs
+    that lie beside the inputs are joined too.
+
+    Args:
+        paths: At least one store. Files of other programs may be joined among themselves.
+        out: The store to write.
+        overwrite: Replace it if it exists.
+
+    Raises:
+        StoreMismatchError: If settings or widths differ; each difference is named.
+        StoreError: If two stores have a video in common, an input cannot be read, or the output
+            exists.
+    """
+    inputs, out = [Path(path) for path in paths], Path(out)
+    if not inputs:
+        raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+    metadata, n_videos, n_rows, dim = _check(inputs)
+    write_store(out, _videos(inputs), metadata)
+    _merge_reports(inputs, out)
+    return MergeReport(str(out), [str(path) for path in inputs], n_videos, n_rows, dim)
+
+
+def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
+    """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
+    holders: dict[str, Path] = {}
+    n_videos, n_rows = [], 0
+    first: StoreMetadata | None = None
+    width: tuple[int, str] | None = None
+    for path in paths:
+        with open_store(path) as store:
+            if first is None:
+                first = store.metadata
+            _require_same(first, store.metadata, paths[0], path)
+            for key in store:
+                if key in holders:
+                    raise StoreError(
+                        f"{key!r} is in {holders[key]} and in {path}.",
+                        remedy="Give each video once.",
+                    )
+                holders[key] = path
+                video = store[key]
+                n_rows += video.n_rows
+                if width is None:
+                    width = video.dim, f"{key!r} in {path}"
+                if video.dim != width[0]:
+                    raise StoreMismatchError(
+                        f"{key!r} in {path} has width {video.dim}, {width[1]} has {width[0]}.",
+                        remedy="Merge features of one encoder.",
+                    )
+            n_videos.append(len(store))
+    assert first is not None
+    return first, n_videos, n_rows, width[0] if width else 0
+
+
+def _require_same(this: StoreMetadata, that: StoreMetadata, path: Path, other: Path) -> None:
+    if bool(this.settings) != bool(that.settings):
+        known, unknown = (path, other) if this.settings else (other, path)
+        raise StoreMismatchError(
+            f"{unknown} does not say how it was made, {known} does.",
+            remedy="Merge stores that say it with such stores only; `tsp export` joins any.",
+        )
+    differences = that.differences(this)
+    if differences:
+        raise StoreMismatchError(
+            f"{other} was made with other settings than {path}: " + "; ".join(differences) + ".",
+            remedy="Only stores of one encoder and one sampling can be merged.",
+        )
+
+
+def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:
+    for path in paths:
+        yield from iter_store(path)
+
+
+def _merge_reports(paths: Sequence[Path], out: Path) -> None:
+    """Join the runs' reports, so that failures stay known; leave no stale one behind."""
+    target = _report_path(out)
+    videos: list[Any] = []
+    settings: Any = {}
+    for path in paths:
+        try:
+            report = json.loads(_report_path(path).read_text(encoding="utf-8"))
+            videos += report["videos"]
+            settings = report.get("settings", settings)
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{_report_path(path)} is damaged ({type(error).__name__}: {error}).",
+                remedy="Delete it and merge again.",
+            ) from error
+    if not videos:
+        target.unlink(missing_ok=True)
+        return
+    counts: dict[str, int] = {}
+    for video in videos:
+        counts[video["status"]] = counts.get(video["status"], 0) + 1
+    merged = {
+        "out": str(out),
+        "settings": settings,
+        "merged_from": [str(path) for path in paths],
+        "counts": counts,
+        "videos": videos,
+    }
+    with write_aside(target) as aside:
+        aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+
+
+def _report_path(store: Path) -> Path:
+    return store.with_name(store.name + ".report.json")
