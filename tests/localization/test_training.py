@@ -188,7 +188,7 @@ def test_infinite_features_are_named(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     learned = plant(tmp_path / "a.h5", 10, seed=1)
     wild = replace(SHORT, learning_rate=1e30)
-    with pytest.raises(TrainingError, match="loss is (nan|inf)"):
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf)"):
         train(tmp_path / "a.h5", learned, tmp_path / "run", config=wild)
 
 

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.localization.planted import LABELS, plant
+from tests.videos import make_video
+from tspcli.cli.main import main
+from tspcli.localization.annotations import (
+    AnnotatedVideo,
+    Annotations,
+    Segment,
+    write_activitynet_json,
+)
+
+SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]
+
+
+def tsp(*arguments: object) -> int:
+    """The exit code of ``tsp``."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    code = stop.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two stores, their annotations and a run."""
+    folder = tmp_path_factory.mktemp("planted")
+    annotations = plant(folder / "train.h5", 8, seed=1)
+    annotations.update(plant(folder / "valid.h5", 4, seed=2, subset="validation"))
+    write_activitynet_json(folder / "all.json", annotations)
+    code = tsp(
+        "localize", "train", *SMALL, "--features", folder / "train.h5",
+        "--features", folder / "valid.h5", "--annotations", folder / "all.json",
+        "--valid-annotations", folder / "all.json", "--out", folder / "run",
+    )  # fmt: skip
+    assert code == 0
+    return folder
+
+
+def test_train_says_what_it_does_and_repeats_nothing(
+    planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "localize", "train", *SMALL, "--features", planted / "train.h5",
+        "--annotations", planted / "all.json", "--out", planted / "run2", "--json",
+    ]  # fmt: skip
+    assert tsp(*arguments) == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["n_videos"] == 8
+    assert len(report["history"]) == 1
+    assert "8 videos in 8 windows" in said.err
+    assert "epoch 1/1: loss" in said.err
+    assert tsp(*arguments) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == report
+    assert "going on after epoch 1" in said.err
+    assert tsp(*arguments, "--seed", "3") == 1
+    assert "config.seed was 0, now 3" in capsys.readouterr().err
+
+
+def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planted / "found.json"
+    code = tsp(
+        "localize", "predict", "--run", planted / "run", "--features", planted / "valid.h5",
+        "--out", found, "--annotations", planted / "all.json", "--plot", planted / "pictures",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0
+    stored = json.loads(found.read_text())
+    assert set(stored["results"]) == {f"validation{index}" for index in range(4)}
+    first = stored["results"]["validation0"][0]
+    assert set(first) == {"segment", "score", "label"}
+    assert first["label"] in LABELS
+    names = {path.name for path in (planted / "pictures").iterdir()}
+    assert names == {f"v_validation{index}.png" for index in range(4)}
+
+    capsys.readouterr()
+    evaluate = ["localize", "evaluate", "--results", found, "--annotations", planted / "all.json"]
+    assert tsp(*evaluate) == 0
+    shown = capsys.readouterr().out
+    for text in ("0.95", "average", "AR@100", "AUC"):
+        assert text in shown
+    assert tsp(*evaluate, "--json", "--protocol", "thumos14") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures["detection"]["map"]) == ["0.30", "0.40", "0.50", "0.60", "0.70"]
+    assert 0 < figures["proposals"]["auc"] < 1
+    assert figures["n_silent_videos"] == 0
+    (planted / "blocked.txt").write_text("validation0\nvalidation1\n")
+    assert tsp(*evaluate, "--json", "--blocked", planted / "blocked.txt") == 0
+    assert json.loads(capsys.readouterr().out)["proposals"]["n_videos"] == 2
+
+
+def test_a_subset_is_predicted_alone(planted: Path) -> None:
+    out = planted / "subset.json"
+    code = tsp(
+        "localize", "predict", "--run", planted / "run", "--features", planted / "valid.h5",
+        "--features", planted / "train.h5", "--annotations", planted / "all.json",
+        "--subset", "training", "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    assert set(json.loads(out.read_text())["results"]) == {f"training{i}" for i in range(8)}
+
+
+def test_wrong_usage_is_told(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--features", planted / "valid.h5", "--videos", "x.mp4", "--out", planted / "x.json"]
+    assert tsp("localize", "predict", "--run", planted / "run", *both) == 2
+    assert "either --features or --videos" in capsys.readouterr().err
+    assert tsp("localize", "predict", "--run", planted / "none", *both[:2], *both[4:]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    evaluate = ["localize", "evaluate", "--annotations", planted / "all.json"]
+    assert tsp(*evaluate, "--results", planted / "all.json") == 1
+    assert "no 'results'" in capsys.readouterr().err
+    assert tsp(*evaluate, "--results", planted / "subset.json", "--subset", "nothing") == 1
+    assert "'nothing'" in capsys.readouterr().err
+
+
+def test_from_video_files_to_actions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos, new = tmp_path / "videos", tmp_path / "new"
+    videos.mkdir()
+    new.mkdir()
+    annotations = Annotations()
+    for index in range(3):
+        make_video(videos / f"v_old{index}.mp4", n_frames=200 + 30 * index)
+        annotations[f"old{index}"] = AnnotatedVideo((Segment(1.0, 4.0, "count"),), None, "training")
+    write_activitynet_json(tmp_path / "a.json", annotations)
+    make_video(new / "fresh.mp4", n_frames=240)
+    features = tmp_path / "f.h5"
+    extract = ["--weights", "tiny", "--device", "cpu", "--stride", "8", "--workers", "1"]
+    assert tsp("extract", "--videos", videos, "--out", features, *extract) == 0
+    train = ["--features", features, "--annotations", tmp_path / "a.json"]
+    assert tsp("localize", "train", *SMALL, *train, "--out", tmp_path / "run") == 0
+    predict = ["localize", "predict", "--run", tmp_path / "run", "--videos", new, "--device", "cpu"]
+    out = tmp_path / "found.json"
+    capsys.readouterr()
+    assert tsp(*predict, "--out", out, "--plot", tmp_path / "pictures", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["n_videos"] == 1
+    found = json.loads(out.read_text())["results"]["fresh"]
+    assert len(found) == summary["n_predictions"] > 0
+    assert all(0 <= item["segment"][0] < item["segment"][1] <= 8.0 for item in found)
+    assert {item["label"] for item in found} == {"count"}
+    assert (tmp_path / "pictures" / "fresh.png").stat().st_size > 1000
+
+    # Labels from the encoder's own head; a file that is no video is named, the others are done.
+    (new / "broken.mp4").write_bytes(b"no video at all")
+    assert tsp(*predict, "--out", out, "--classes", "action-head", "--json") == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out)["failed"] == ["broken"]
+    assert "not-a-video" in said.err
+    results = json.loads(out.read_text())["results"]
+    assert set(results) == {"fresh"}
+    assert {item["label"] for item in results["fresh"]} <= {
+        "left", "right", "up", "down", "grow", "shrink", "circle", "shake",
+    }  # fmt: skip
