@@ -196,7 +196,7 @@ class Loop:
             valid=named,
             score=score,
             best=score > state.best_score,
-            learning_rates=self.optimizer.learning_rates,
+            learning_rates=self.optimizer.rates_at(self.optimizer.steps - 1),
             clips_per_s=n_clips / state.train_s if state.train_s else 0.0,
             wait_percent=100 * state.waited_s / state.train_s if state.train_s else 0.0,
             train_s=state.train_s,

@@ -120,6 +120,12 @@ class ScheduledOptimizer:
         """The current learning rates by group."""
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
+    def rates_at(self, step: int) -> dict[str, float]:
+        """The learning rates of a step, counted from 0, by group."""
+        factor = self.schedule.factor(step)
+        names = (group["name"] for group in self.optimizer.param_groups)
+        return {name: base * factor for name, base in zip(names, self.base_lrs, strict=True)}
+
     def step(self) -> None:
         """Update the parameters with the current rates, then go on to the next rates."""
         self.optimizer.step()

@@ -129,7 +129,7 @@ def draw_curves(
 
     heads = [head for head in ("action", "region") if f"{head}_loss" in epochs[0].valid]
     colours = {"action": "#1f77b4", "region": "#d95f02"}
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, accuracies, rates = figure.subplots(1, 3)
     numbers = [epoch.epoch for epoch in epochs]
@@ -161,7 +161,9 @@ def draw_curves(
         axes.set_ylabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
+    rates.legend(fontsize=8)
+    handles, names = accuracies.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
     path = folder / CURVES_FILE
     with write_aside(path) as aside:
         figure.savefig(aside, format="png", dpi=120)

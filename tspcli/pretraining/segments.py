@@ -139,7 +139,7 @@ def find_videos(filenames: Sequence[str], folders: Sequence[Path]) -> list[Path]
     found: dict[str, Path] = {}
     twice: dict[str, Path] = {}
     for folder in folders:
-        for file in list_videos([folder], key_template="{parent}/{name}"):
+        for file in list_videos([folder], key_template="{parent}|{name}"):
             known = found.setdefault(file.path.name, file.path)
             if known.resolve() != file.path.resolve():
                 twice[file.path.name] = file.path
