@@ -1,0 +1,206 @@
+"""``tsp plot``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tspcli.cli.console import err_console, out_console, printable
+from tspcli.cli.export import sampling_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tspcli.features.annotations import Segment
+    from tspcli.features.plots import PlotData, Thumbnail
+    from tspcli.features.plots.data import FeatureView
+
+_PATH = click.Path(path_type=Path)
+_MOST_COLUMNS = 56
+_LATE_S = 2.0
+
+
+@click.command("plot", short_help="Draw the features of one video.")
+@click.argument("store", metavar="FEATS.h5", type=_PATH)
+@click.argument("video")
+@click.option("--out", "-o", type=_PATH, help="Picture: .png, .svg, .pdf or .html; repeatable.",
+              multiple=True)  # fmt: skip
+@click.option("--against", type=_PATH, help="A second store, drawn beside the first.")
+@click.option("--title", "titles", multiple=True, help="What to call the store; repeatable.")
+@click.option("--annotations", "-a", type=_PATH, multiple=True, help="For the annotated segments.")
+@click.option("--video", "video_file", type=_PATH, help="The video itself, for thumbnails.")
+@click.option("--thumbnails", type=click.IntRange(1, 32), default=8, show_default=True)
+@click.option("--dpi", type=click.IntRange(30, 1200), default=200, show_default=True)
+@sampling_options
+def command(
+    store: Path,
+    video: str,
+    out: tuple[Path, ...],
+    against: Path | None,
+    titles: tuple[str, ...],
+    annotations: tuple[Path, ...],
+    video_file: Path | None,
+    thumbnails: int,
+    dpi: int,
+    frame_rate: str | None,
+    stride: int | None,
+    clip_length: int | None,
+) -> None:
+    r"""Draw the features of one video: how its clips resemble each other, and how they change.
+
+    Without --out the drawing is in the terminal. With annotations, the separation of foreground and
+    background stands beside it as a number: 1 at most, 0 for none.
+
+    \b
+    Examples:
+      tsp plot feats.h5 v_sJFgo9H6zNo
+      tsp plot feats.h5 v_sJFgo9H6zNo -o matrix.png -a groundtruth.csv --video v_sJFgo9H6zNo.mp4
+      tsp plot tac.h5 v_sJFgo9H6zNo --against tsp.h5 --title TAC --title TSP -o page.html
+    """
+    from tspcli.errors import UsageError
+    from tspcli.features.exports import given_sampling
+    from tspcli.features.plots import PlotData, write_page, write_picture
+
+    terminal = out_console()
+    if not out and not terminal.is_terminal:
+        raise UsageError(
+            "There is no terminal to draw in.", remedy="Give --out picture.png (or .svg, .html)."
+        )
+    sampling = given_sampling(frame_rate, stride, clip_length)
+    stores = [store] if against is None else [store, against]
+    key, views, segments = _load(stores, video, titles, annotations, sampling)
+    frames = [] if video_file is None else _thumbnails(video_file, views, thumbnails)
+    data = PlotData(key, views, segments, frames)
+    for path in out:
+        if path.suffix.lower() == ".html":
+            write_page(data, path)
+        else:
+            write_picture(data, path, dpi=dpi)
+        err_console().print(printable(f"Wrote {path}"), markup=False, soft_wrap=True)
+    if terminal.is_terminal:
+        _draw(terminal, data)
+    else:
+        for view in views:
+            if view.separation is not None:
+                terminal.print(f"{view.title}: separation {view.separation:+.3f}", markup=False)
+    sys.stdout.flush()
+
+
+def _load(
+    stores: list[Path],
+    video: str,
+    titles: tuple[str, ...],
+    annotations: tuple[Path, ...],
+    sampling: object,
+) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
+    from tspcli.features import open_store
+    from tspcli.features.annotations import canonical_id, read_annotations, shared_prefix
+    from tspcli.features.lookup import find_video
+    from tspcli.features.plots import view_features
+
+    annotated = read_annotations(annotations).videos if annotations else {}
+    key, views = video, []
+    segments: tuple[Segment, ...] = ()
+    for number, path in enumerate(stores):
+        with open_store(path, sampling=sampling) as opened:  # type: ignore[arg-type]
+            features = find_video(opened, video)
+            if not number:
+                key = features.key
+                known = annotated.get(canonical_id(key, shared_prefix(opened)))
+                known = known or annotated.get(canonical_id(key, "v_")) or annotated.get(key)
+                if known is not None:
+                    segments = known.segments
+                elif annotations:
+                    err_console().print(
+                        printable(f"Note: the annotations do not mention {key!r}."),
+                        style="yellow",
+                        markup=False,
+                    )
+            title = titles[number] if number < len(titles) else path.stem
+            views.append(view_features(features, title, segments))
+    return key, views, segments
+
+
+def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbnail]:
+    from fractions import Fraction
+
+    from tspcli.features.plots import Thumbnail
+    from tspcli.video import open_source
+
+    duration = max(view.end_s for view in views)
+    frames = []
+    with open_source(path) as source:
+        origin = None
+        for number in range(count):
+            time = Fraction((number + 0.5) / count * duration).limit_denominator(1000)
+            if origin is None:
+                first = next(iter(source.frames()), None)
+                if first is None:
+                    return []
+                origin = first.pts_s
+            frame = next(iter(source.frames(start_s=origin + time)), None)
+            if frame is not None:
+                frames.append(Thumbnail(float(frame.pts_s - origin), frame.rgb().copy()))
+    if frames and duration - frames[-1].time_s > duration / count + _LATE_S:
+        err_console().print(
+            printable(f"Note: {path} is shorter than the features; is it the same video?"),
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    return frames
+
+
+def _draw(console: Console, data: PlotData) -> None:
+    """Two cells a character, one above the other."""
+    from rich.style import Style
+    from rich.text import Text
+
+    from tspcli.features.plots.picture import SEGMENT_COLORS
+    from tspcli.features.plots.terminal import (
+        change_line,
+        color_row,
+        matrix_grid,
+        segment_line,
+    )
+
+    width = min(_MOST_COLUMNS, max(8, console.width - 2))
+    for view in data.views:
+        title = f"{data.key}  {view.title}: {view.n_rows} clips"
+        if view.separation is not None:
+            title += f", separation {view.separation:+.3f}"
+        console.print(printable(title), style="bold", markup=False)
+        if data.segments:
+            line = Text()
+            for number in segment_line(data, view, width):
+                if number is None:
+                    line.append(" ")
+                else:
+                    line.append("▄", SEGMENT_COLORS[number % len(SEGMENT_COLORS)])
+            console.print(line, no_wrap=True)
+        strip = Text()
+        for color in color_row(view, width):
+            strip.append("█", Style(color=_hex(color)))
+        console.print(strip, no_wrap=True)
+        console.print(change_line(view, width), no_wrap=True)
+        grid = matrix_grid(view, width, data.similarity_range)
+        for upper, lower in zip(grid[::2], grid[1::2], strict=True):
+            text = Text()
+            for above, below in zip(upper, lower, strict=True):
+                text.append("▀", Style(color=_hex(above), bgcolor=_hex(below)))
+            console.print(text, no_wrap=True)
+        console.print(f"{view.edges_s[0]:.1f} s{view.end_s:>{max(1, width - 8)}.1f} s")
+    if data.segments:
+        names = Text()
+        for number, label in enumerate(data.labels):
+            names.append("▄ ", SEGMENT_COLORS[number % len(SEGMENT_COLORS)])
+            names.append(printable(label) + "  ")
+        console.print(names)
+
+
+def _hex(color: object) -> str:
+    red, green, blue = (int(value) for value in color)  # type: ignore[attr-defined]
+    return f"#{red:02x}{green:02x}{blue:02x}"
