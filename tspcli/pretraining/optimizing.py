@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.model import TspModel
@@ -151,9 +152,9 @@ class ScheduledOptimizer:
         self._set_rates()
 
 
-def batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(model: nn.Module) -> Iterator[_BatchNorm]:
     """The batch norm layers of a model."""
-    return (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return (module for module in model.modules() if isinstance(module, _BatchNorm))
 
 
 def freeze_batch_norms(model: nn.Module) -> None:

@@ -36,7 +36,7 @@ from tspcli.pretraining.recipe import (
 from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
 from tspcli.pretraining.sampling import BatchPlan
 from tspcli.pretraining.state import RECIPE_FILE, Checkpointer, RunFolder, RunState
-from tspcli.pretraining.stepping import Trainer, resolve_precision, set_arithmetic
+from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -143,7 +143,7 @@ def _run(
             f"most {cached.max_error} of 255."
         )
         observer.message(notes[-1])
-    set_arithmetic(devices.device, precision)
+    stack.enter_context(process_arithmetic(devices.device, precision))
     model = build_model(recipe, data, devices)
     batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
     trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -235,12 +237,29 @@ class Trainer:
         return nullcontext()
 
 
-def set_arithmetic(device: torch.device, precision: str) -> None:
-    """Allow or forbid TF32 on CUDA devices, for the whole process."""
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"
-        torch.backends.cudnn.benchmark = True
+@contextmanager
+def process_arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Allow exactly the arithmetic asked for, and put torch's settings back afterwards."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            allowed = precision != "fp32"
+            matmul.allow_tf32 = allowed
+            stack.callback(setattr, matmul, "allow_tf32", before)
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=True, benchmark=True, deterministic=False, allow_tf32=allowed
+                )
+            )
+        elif precision == "bf16":
+            # oneDNN's bfloat16 weight gradient of a 3x1x1 convolution over two frames is NaN or
+            # whatever lay in memory (torch 2.15, AVX-512), and two frames are what the last stage
+            # of the video ResNets has. torch's own convolutions are slow, but right.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
@@ -273,20 +292,20 @@ def checkpoint_blocks(model: TspModel) -> None:
 
 def _checkpoint_block(block: nn.Module) -> None:
     plain = block.forward
-    norms = list(batch_norms(block))
-    tracking = "track_running_stats"
+    norms = [norm for norm in batch_norms(block) if norm.num_batches_tracked is not None]
 
     @contextmanager
     def without_statistics() -> Iterator[None]:
-        tracked = [getattr(norm, tracking) for norm in norms]
+        momenta = [norm.momentum for norm in norms]
+        counts = [_batch_count(norm).clone() for norm in norms]
         for norm in norms:
-            # In evaluation the running statistics are what is normalised with; they have to stay.
-            setattr(norm, tracking, bool(getattr(norm, tracking)) and not norm.training)
+            norm.momentum = 0.0
         try:
             yield
         finally:
-            for norm, was in zip(norms, tracked, strict=True):
-                setattr(norm, tracking, was)
+            for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+                norm.momentum = momentum
+                _batch_count(norm).copy_(count)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), without_statistics()
@@ -297,6 +316,11 @@ def _checkpoint_block(block: nn.Module) -> None:
         return checkpoint(plain, *inputs, use_reentrant=False, context_fn=contexts)
 
     block.forward = forward  # type: ignore[method-assign]
+
+
+def _batch_count(norm: _BatchNorm) -> Tensor:
+    assert norm.num_batches_tracked is not None
+    return norm.num_batches_tracked
 
 
 def _figures(values: Tensor) -> StepFigures:
