@@ -310,14 +310,15 @@ def fill_cache(
         videos, folder, settings, execution, (place.rank, place.world_size), on_video
     )
     devices.barrier()
-    # Where machines have disks of their own, each builds what the others built for themselves.
-    local = (place.local_rank, place.local_size)
-    report = _build_share(videos, folder, settings, execution, local, on_video)
-    devices.barrier()
-    if report.failed:
-        name, reason = next(iter(report.failed.items()))
+    if place.local_size < place.world_size:
+        # Machines may have disks of their own: each builds what the others built for themselves.
+        local = (place.local_rank, place.local_size)
+        report = _build_share(videos, folder, settings, execution, local, on_video)
+    failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
+    if failed:
+        name, reason = next(iter(failed.items()))
         raise TrainingError(
-            f"{len(report.failed)} videos cannot be decoded, such as {name}: {reason}.",
+            f"{len(failed)} videos cannot be decoded, such as {name}: {reason}.",
             remedy="Repair them, or take their rows out of the tables.",
         )
     return report

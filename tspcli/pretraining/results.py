@@ -161,7 +161,8 @@ def draw_curves(
         axes.set_ylabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-    rates.legend(fontsize=8)
+    if rates.get_legend_handles_labels()[0]:
+        rates.legend(fontsize=8)
     handles, names = accuracies.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
     path = folder / CURVES_FILE

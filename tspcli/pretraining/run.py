@@ -337,6 +337,8 @@ def _open_folder(
     path.mkdir(parents=True, exist_ok=True)
     stack = ExitStack()
     stack.enter_context(lock_store(folder.last))
+    for leftover in path.glob(".*.tmp"):  # of a run that was killed while it wrote
+        leftover.unlink()
     write_label_mapping(path / LABELS_FILE, data.labels)
     with write_aside(stored) as aside:
         aside.write_text(
