@@ -155,7 +155,7 @@ class OpenTad(Target):
                 f"The rows are resized: set resize_length to {plan.options.length}, and do not "
                 "use the padded configurations with them."
             )
-        else:
+        elif plan.data_set == "activitynet":
             lines.append("Rows as they are: resized and padded configurations both work.")
         lines.append(
             "If videos are added later, run OpenTAD's generate_missing_list.py with --prefix "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from tspcli.errors import ExportError
 from tspcli.features import resampling
 from tspcli.features.exports.options import ExportOptions
-from tspcli.features.exports.target import Array, PlannedVideo
+from tspcli.features.exports.target import Array, PlannedVideo, Resample
 from tspcli.features.resampling import Taps
 from tspcli.features.store import VideoFeatures
 
@@ -30,52 +31,69 @@ def plan_rows(
         ExportError: If ``centers`` is to spread rows over a duration that nobody tells, or the
             original frame rate is wanted and unknown.
     """
-    source = video.source
     if options.length is not None:
-        return replace(video, taps=_to_length(video, options.length, options.resize or "linear"))
+        taps = _to_length(video, options.length, options.resize or "linear")
+        return replace(video, resample=Resample(options.length, taps))
     if options.row_rate is not None:
-        rate = original_rate if options.row_rate == "original" else float(options.row_rate)
-        if rate is None:
-            raise ExportError(
-                f"Nobody tells the original frame rate of {source.key!r}.",
-                remedy="Give G-TAD's val_Annotation.csv and test_Annotation.csv as --annotations, "
-                "or --row-rate with a number.",
-            )
-        # The video's own length counts here: its rows stand for its frames.
-        duration = source.duration_s or video.duration_s or source.covered_s
-        length = max(1, round(duration * rate))
-        if options.resize == "centers":
-            taps = resampling.centers(
-                source.n_rows, source.first_s, source.step_s, np.arange(length) / rate
-            )
-        else:
-            taps = resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
-        return replace(video, taps=taps, rate=rate)
+        return _at_rate(video, options, original_rate)
     if options.grid_s is not None:
-        duration = video.duration_s or source.covered_s
-        # Rounded, not cut or filled up: a reader that spreads the rows evenly over the duration is
-        # then off by at most half a cell at the end.
-        n_cells = max(1, round(duration / options.grid_s))
-        taps = resampling.cell_means(
-            source.n_rows, source.first_s, source.step_s, options.grid_s, n_cells
-        )
-        return replace(video, taps=taps, rate=1 / options.grid_s)
+        return _on_grid(video, options.grid_s)
     return video
 
 
-def _to_length(video: PlannedVideo, length: int, resize: str) -> Taps:
+def _at_rate(
+    video: PlannedVideo, options: ExportOptions, original_rate: float | None
+) -> PlannedVideo:
     source = video.source
+    rate = original_rate if options.row_rate == "original" else float(options.row_rate or 0)
+    if rate is None:
+        raise ExportError(
+            f"Nobody tells the original frame rate of {source.key!r}.",
+            remedy="Give G-TAD's val_Annotation.csv and test_Annotation.csv as --annotations, "
+            "or --row-rate with a number.",
+        )
+    # The video's own length counts here: its rows stand for its frames.
+    duration = source.duration_s or video.duration_s or source.covered_s
+    length = max(1, round(duration * rate))
+
+    def taps() -> Taps:
+        if options.resize == "centers":
+            times = np.arange(length) / rate
+            return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+        return resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
+
+    return replace(video, resample=Resample(length, taps), rate=rate)
+
+
+def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
+    source = video.source
+    # Rounded, not cut or filled up: a reader that spreads the rows evenly over the duration is then
+    # off by at most half a cell at the end.
+    n_cells = max(1, round((video.duration_s or source.covered_s) / grid_s))
+
+    def taps() -> Taps:
+        return resampling.cell_means(source.n_rows, source.first_s, source.step_s, grid_s, n_cells)
+
+    return replace(video, resample=Resample(n_cells, taps), rate=1 / grid_s)
+
+
+def _to_length(video: PlannedVideo, length: int, resize: str) -> Callable[[], Taps]:
+    source, span_s = video.source, video.span_s
     if resize != "centers":
-        return resampling.BY_LENGTH[resize](source.n_rows, length)
-    if video.span_s is None:
+        return lambda: resampling.BY_LENGTH[resize](source.n_rows, length)
+    if span_s is None:
         raise ExportError(
             f"--resize centers spreads rows over the whole video, and nobody tells how long "
             f"{source.key!r} is.",
             remedy="Add --annotations with durations: the reader's annotations, or the metadata "
             "table of official TSP.",
         )
-    times = resampling.bin_centers_s(length, video.span_s)
-    return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+
+    def taps() -> Taps:
+        times = resampling.bin_centers_s(length, span_s)
+        return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+
+    return taps
 
 
 def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: str) -> Array:
@@ -87,8 +105,8 @@ def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: s
     rows: Array = features.rows
     if rows.shape[0] != video.source.n_rows:
         raise ExportError(f"{features.key!r} changed while it was exported.")
-    if video.taps is not None:
-        rows = video.taps.apply(rows)
+    if video.resample is not None:
+        rows = video.resample.taps().apply(rows)
     if width > rows.shape[1]:
         rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
     if dtype == "float16":

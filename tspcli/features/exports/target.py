@@ -28,6 +28,21 @@ Array = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
+class Resample:
+    """A resampling that is planned: the weights themselves are made when they are needed.
+
+    A long video has millions of them, and a plan holds all videos.
+
+    Attributes:
+        n_rows: The rows that it will give.
+        taps: Makes the weights.
+    """
+
+    n_rows: int
+    taps: Callable[[], Taps]
+
+
+@dataclass(frozen=True)
 class PlannedVideo:
     """A video on its way out.
 
@@ -38,7 +53,7 @@ class PlannedVideo:
         canonical: Its ID, by which stores and annotations meet.
         annotated: What the given annotations say of it, or None.
         span_s: The seconds over which the reader spreads the rows, if it does and they are known.
-        taps: How its rows become the exported ones; None if they stay as they are.
+        resample: How its rows become the exported ones; None if they stay as they are.
         rate: Rows a second of the export, where it has a rate.
     """
 
@@ -48,13 +63,13 @@ class PlannedVideo:
     canonical: str
     annotated: AnnotatedVideo | None
     span_s: float | None = None
-    taps: Taps | None = None
+    resample: Resample | None = None
     rate: float | None = None
 
     @property
     def n_rows(self) -> int:
         """Rows after resampling."""
-        return self.source.n_rows if self.taps is None else self.taps.n_rows
+        return self.source.n_rows if self.resample is None else self.resample.n_rows
 
     @property
     def duration_s(self) -> float | None:
@@ -71,7 +86,7 @@ class PlannedVideo:
     def shown_s(self) -> FloatArray:
         """The seconds that the exported rows show, shape (n_rows,)."""
         centers = self.clip_centers_s
-        return centers if self.taps is None else self.taps.times_s(centers)
+        return centers if self.resample is None else self.resample.taps().times_s(centers)
 
 
 @dataclass

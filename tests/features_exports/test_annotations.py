@@ -1,0 +1,261 @@
+"""Annotations in and out, in every dialect."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.features_exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_store
+from tspcli.errors import AnnotationError
+from tspcli.features.annotations import read_annotations, shared_prefix
+from tspcli.features.exports.gtad_thumos import original_rate
+from tspcli.features.exports.sources import SourceVideo
+from tspcli.features.exports.target import PlannedVideo
+from tspcli.timeline import Sampling
+
+
+def write(path: Path, text: object) -> Path:
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+SEGMENT = {"segment": [1.0, 2.5], "label": "Archery"}
+DIALECTS = {
+    "anet.json": {
+        "database": {"abc": {"subset": "training", "duration": 9.0, "annotations": [SEGMENT]}}
+    },
+    "anet_anno_action.json": {
+        "v_abc": {
+            "duration_second": 9.0,
+            "duration_frame": 270,
+            "feature_frame": 256,
+            "annotations": [SEGMENT],
+        }
+    },
+    "train_groundtruth.csv": "video-name,t-start,t-end,action-label,video-duration,filename,fps,"
+    "video-frames,temporal-region-label\nabc,1.0,2.5,Archery,9.0,v_abc.mp4,30,270,Action\n"
+    "abc,2.5,9.0,,9.0,v_abc.mp4,30,270,No action\n",
+    "gtad.csv": "video,type,type_idx,start,end,startFrame,endFrame\n"
+    "v_abc,Archery,1,1.0,2.5,25,62\n",
+    "train.csv": "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
+    "v_abc\tArchery\t1.0\t2.5\t9.0\ttrain\t0\n",
+    "train.json": {"v_abc": {"duration": 9.0, "timestamps": [[1, 2.5]], "sentences": ["Archery"]}},
+}
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_every_dialect_says_the_same(tmp_path: Path, name: str) -> None:
+    found = read_annotations([write(tmp_path / name, DIALECTS[name])])
+    (video,) = found.videos.values()
+    assert list(found.videos) == ["abc"]
+    (segment,) = video.segments
+    assert (segment.start_s, segment.end_s, segment.label) == (1.0, 2.5, "Archery")
+    assert video.duration_s == (None if name == "gtad.csv" else 9.0)
+    assert segment.frames == ((25, 62) if name == "gtad.csv" else None)
+    if "train" in name:
+        assert video.subset == "training"
+
+
+def test_what_one_file_lacks_another_tells(tmp_path: Path) -> None:
+    actions = write(tmp_path / "anet_anno_action.json", DIALECTS["anet_anno_action.json"])
+    info = write(
+        tmp_path / "video_info_new.csv",
+        "video,numFrame,seconds,fps,rfps,subset,featureFrame\nv_abc,270,9.0,30.0,30.0,testing,256\n",
+    )
+    (video,) = read_annotations([actions, info]).videos.values()
+    assert video.subset == "testing" and video.fps == 30.0 and len(video.segments) == 1
+    assert read_annotations([actions]).videos["abc"].subset is None
+    assert read_annotations([actions], subset="val").videos["abc"].subset == "validation"
+
+
+def test_contradictions_are_named(tmp_path: Path) -> None:
+    one = write(tmp_path / "1.json", DIALECTS["anet.json"])
+    other = json.loads(json.dumps(DIALECTS["anet.json"]))
+    other["database"]["abc"]["annotations"][0]["label"] = "Zumba"
+    two = write(tmp_path / "2.json", other)
+    with pytest.raises(AnnotationError, match=r"2\.json annotates 'abc' otherwise"):
+        _ = read_annotations([one, two]).videos
+    other["database"]["abc"] = {"subset": "testing", "duration": 9.0, "annotations": []}
+    two = write(tmp_path / "2.json", other)
+    with pytest.raises(AnnotationError, match=r"testing.*training"):
+        _ = read_annotations([one, two]).videos
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no dialect"),
+        ("a,b\n1,2\n", "no dialect"),
+        ("[1, 2]", "no dialect"),
+        ('{"database": {"a": {"subset": "holdout"}}}', "'holdout' is no subset"),
+        ('{"database": {"a": {"annotations": [{"segment": [1]}]}}}', "damaged"),
+        ('{"database": ', "damaged"),
+        ("filename,video-duration\nx.mp4,long\n", "damaged"),
+        ("video,subset\na,training\na,training\n", "twice"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(AnnotationError, match=words):
+        read_annotations([write(tmp_path / "x.json", content)])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="does not exist"):
+        read_annotations([tmp_path / "none.json"])
+
+
+def test_captions_with_tabs_quotes_and_newlines(tmp_path: Path, export: Export) -> None:
+    """What comes out is one line a caption, which a reader of tables takes apart as before."""
+    sentence = 'He says "go",\n\tand\u2028goes'
+    captions = {
+        c.key: {
+            "duration": c.duration_s,
+            "timestamps": [[0, 1], [3, 2]],
+            "sentences": [sentence, "x"],
+        }
+        for c in ANET
+    }
+    store = make_store(tmp_path / "s.h5", ANET, Sampling())
+    path = write(tmp_path / "val_1.json", captions)
+    report = export(store, "bmt", tmp_path / "out", [path])
+    with open(report.annotations[0], newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == len(ANET)
+    assert rows[0]["caption"] == 'He says "go", and goes' and rows[0]["phase"] == "val_1"
+    assert [row["idx"] for row in rows] == [str(i) for i in range(len(ANET))]
+    assert any("7 captions" in note for note in report.notes)
+
+
+def test_an_id_may_begin_with_the_prefix() -> None:
+    assert shared_prefix(["v_a", "v_b"]) == "v_"
+    assert shared_prefix(["v_a", "b"]) == "" and shared_prefix([]) == ""
+
+
+class TestWritten:
+    def test_readers_that_stop_at_bare_videos_do_not_get_them(
+        self, tmp_path: Path, export: Export
+    ) -> None:
+        data = json.loads(anet_json(tmp_path / "a.json", ANET).read_text())
+        first, second = list(data["database"])[:2]
+        data["database"][first]["annotations"] = []
+        data["database"][second]["annotations"] = []
+        path = write(tmp_path / "a.json", data)
+        store = make_store(tmp_path / "s.h5", ANET, Sampling())
+        report = export(store, "gtad-anet", tmp_path / "g", [path])
+        infos = json.loads(Path(report.annotations[0]).read_text())
+        assert f"v_{first}" not in infos and len(infos) == len(ANET) - 2
+        assert any("without a segment" in note for note in report.notes)
+        # ActionFormer stops at training videos alone.
+        report = export(store, "actionformer", tmp_path / "af", [path])
+        database = json.loads(Path(report.annotations[0]).read_text())["database"]
+        assert first not in database and second in database
+
+    def test_actionformer_never_loads_actions_beyond_the_features(
+        self, tmp_path: Path, export: Export
+    ) -> None:
+        data = json.loads(anet_json(tmp_path / "a.json", ANET).read_text())
+        first = next(iter(data["database"]))
+        data["database"][first] |= {
+            "duration": 500.0,
+            "annotations": [{"segment": [300.0, 400.0], "label": "Zumba"}],
+        }
+        store = make_store(tmp_path / "s.h5", ANET, Sampling())
+        report = export(store, "actionformer", tmp_path / "af", [write(tmp_path / "a.json", data)])
+        assert first not in json.loads(Path(report.annotations[0]).read_text())["database"]
+        assert any(first in note for note in report.notes)
+        assert any("well before the annotated end" in note for note in export(
+            store, "opentad", tmp_path / "ot", [tmp_path / "a.json"]).notes)  # fmt: skip
+
+    def test_label_ids(self, tmp_path: Path, export: Export, anet_annotations: Path) -> None:
+        store = make_store(tmp_path / "s.h5", ANET, Sampling())
+
+        def ids(out: str, label_ids: Path | None = None) -> dict[str, int]:
+            report = export(
+                store, "actionformer", tmp_path / out, [anet_annotations], label_ids=label_ids
+            )
+            database = json.loads(Path(report.annotations[0]).read_text())["database"]
+            return {a["label"]: a["label_id"] for v in database.values() for a in v["annotations"]}
+
+        assert ids("1") == {"Archery": 0, "Ballet": 1, "Zumba": 2}
+        order = ["Zumba", "Other", "Ballet", "Archery"]
+        listed = write(tmp_path / "list.json", order)
+        assert ids("2", listed) == {"Archery": 3, "Ballet": 2, "Zumba": 0}
+        scores = write(tmp_path / "scores.json", {"class": order, "results": {}})
+        assert ids("3", scores) == ids("4", listed)
+        with pytest.raises(AnnotationError, match="Archery"):
+            ids("5", write(tmp_path / "short.json", ["Zumba"]))
+
+    def test_thumos_classes_stay_below_their_number(
+        self, tmp_path: Path, export: Export, thumos_annotations: list[Path]
+    ) -> None:
+        """A video of one class alone: its id is 0 and num_classes 1, as the reader asserts."""
+        lines = thumos_annotations[0].read_text().splitlines()
+        kept = [line for line in lines if "Billiards" not in line or "0000411" in line]
+        table = write(tmp_path / "val_Annotation.csv", "\n".join(kept) + "\n")
+        store = make_store(tmp_path / "s.h5", THUMOS[:1], Sampling(stride=1))
+        report = export(store, "actionformer", tmp_path / "af", [table], missing="skip")
+        database = json.loads(Path(report.annotations[0]).read_text())["database"]
+        ids = {a["label_id"] for v in database.values() for a in v["annotations"]}
+        assert ids == {0} and "num_classes: 1," in report.usage
+
+    def test_subsets_that_nobody_tells(self, tmp_path: Path, export: Export) -> None:
+        clips = [Clip("v_abc", 9.0, 30.0)]
+        store = make_store(tmp_path / "s.h5", clips, Sampling())
+        path = write(tmp_path / "a.json", DIALECTS["anet_anno_action.json"])
+        for target in ("actionformer", "opentad"):
+            with pytest.raises(AnnotationError, match="subset"):
+                export(store, target, tmp_path / target, [path])
+        report = export(store, "gtad-anet", tmp_path / "g", [path])
+        assert [Path(p).name for p in report.annotations] == ["anet_anno_action.json"]
+        assert any("--subset" in note for note in report.notes)
+        report = export(store, "gtad-anet", tmp_path / "h", [path], subset="training")
+        assert len(report.annotations) == 2
+
+    def test_feature_frame_may_be_kept(self, tmp_path: Path, export: Export) -> None:
+        store = make_store(tmp_path / "s.h5", [Clip("v_abc", 9.0, 30.0)], Sampling())
+        path = write(tmp_path / "a.json", DIALECTS["anet_anno_action.json"])
+        report = export(store, "bmn", tmp_path / "k", [path], feature_frame="keep")
+        info = json.loads(Path(report.annotations[0]).read_text())["v_abc"]
+        assert info["feature_frame"] == 256 and info["duration_frame"] == 270
+        report = export(store, "bmn", tmp_path / "f", [path])
+        info = json.loads(Path(report.annotations[0]).read_text())["v_abc"]
+        assert info["feature_frame"] == pytest.approx(8 * 16 / 15 / 9.0 * 270)
+
+
+def test_original_rates_of_the_published_table(shared_data: Path) -> None:
+    """Every video's rate is a common one and gives all its frames back within one."""
+    table = shared_data / "thumos14_val_Annotation.csv"
+    rates = {}
+    for name, video in read_annotations([table]).videos.items():
+        source = SourceVideo(name, 0, 10, Sampling(stride=1), None, None, None)
+        rate = original_rate(PlannedVideo(source, name, name, name, video))
+        assert rate is not None
+        rates[name] = round(rate, 2)
+        for segment in video.segments:
+            assert segment.frames is not None
+            assert abs(segment.frames[0] - segment.start_s * rate) <= 1.01
+            assert abs(segment.frames[1] - segment.end_s * rate) <= 1.01
+    assert rates["video_validation_0000311"] == 25 and rates["video_validation_0000411"] == 24
+    assert set(rates.values()) == {24, 25, 30}
+
+
+def test_the_published_activitynet_files_meet(
+    shared_data: Path, tmp_path: Path, export: Export
+) -> None:
+    """BSN's annotations tell no subset, the tables of TSP do, by their names."""
+    names = ["v_sJFgo9H6zNo", "v_JDg--pjY5gg"]
+    store = make_store(
+        tmp_path / "s.h5", [Clip(names[0], 138.97, 30), Clip(names[1], 126.13, 30)], Sampling()
+    )
+    files = ("anet_anno_action.json", "activitynet_v1-3_train_metadata.csv",
+             "activitynet_v1-3_valid_metadata.csv")  # fmt: skip
+    report = export(
+        store, "gtad-anet", tmp_path / "g", [shared_data / f for f in files], missing="skip"
+    )
+    with open(report.annotations[1], newline="") as file:
+        subsets = {row["video"]: row["subset"] for row in csv.DictReader(file)}
+    assert subsets == {names[0]: "training", names[1]: "validation"}
+    assert len(report.missing) > 14_000
