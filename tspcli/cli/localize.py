@@ -37,7 +37,7 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("localize", short_help="Find actions in videos, and measure how well.")
 def command() -> None:
-    r"""Temporal action localization on stored features: a boundary-matching network.
+    """Temporal action localization on stored features: a boundary-matching network.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def command() -> None:
 @click.option(
     "--valid-annotations", type=_PATH, help="Choose the epoch on these; a JSON may be the same."
 )
-@click.option("--valid-subset", default="validation", show_default=True)
+@click.option("--valid-subset", default="validation", show_default=True, help="Of a JSON.")
 @click.option("--temporal-scale", type=click.IntRange(min=1), help="Cells a video.  [default: 100]")
 @click.option(
     "--max-duration", type=click.IntRange(min=1), help="Longest proposal in cells.  [default: all]"
@@ -101,14 +101,14 @@ def train_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Train a boundary-matching network and a class head on stored features.
+    """Train a boundary-matching network and a class head on stored features.
 
     A run that was stopped goes on when the same command is given again.
 
     \b
     Example:
-      tsp localize train --features train.h5 --features valid.h5 \
-          --annotations activity_net.v1-3.min.json \
+      tsp localize train --features train.h5 --features valid.h5 \\
+          --annotations activity_net.v1-3.min.json \\
           --valid-annotations activity_net.v1-3.min.json --out RUN
     """
     from tspcli.localization.annotations import read_annotations
@@ -180,7 +180,7 @@ def predict_command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    r"""Write where the actions are, in ActivityNet's format, best first.
+    """Write where the actions are, in ActivityNet's format, best first.
 
     Exit code 3: finished, but some videos could not be decoded.
 
@@ -274,7 +274,7 @@ def evaluate_command(
     blocked: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Measure results by the ActivityNet protocol, as its official evaluation code does.
+    """Measure results by the ActivityNet protocol, as its official evaluation code does.
 
     \b
     Example:
