@@ -145,8 +145,8 @@ def main() -> None:
     """Train, round to 16 bits, save, and measure what was saved."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--half-size-steps", type=int, default=1500)
-    parser.add_argument("--full-size-steps", type=int, default=150)
+    parser.add_argument("--half-size-steps", type=int, default=700)
+    parser.add_argument("--full-size-steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     model = train(options.half_size_steps, options.full_size_steps, options.seed)
