@@ -232,7 +232,7 @@ def _check_needed(name: str, probe: Probe) -> Check:
     if probe.facts is not None:
         return Check("installation", name, "ok", probe.version)
     package = _NEEDED[name]
-    remedy = f"pip install {package}"
+    remedy = f"pip install --upgrade {package}"
     if name == "torchvision" and probe.installed:
         remedy = (
             "Install torch and torchvision together, from one index: pip install --upgrade "
