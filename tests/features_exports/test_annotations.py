@@ -259,3 +259,48 @@ def test_the_published_activitynet_files_meet(
         subsets = {row["video"]: row["subset"] for row in csv.DictReader(file)}
     assert subsets == {names[0]: "training", names[1]: "validation"}
     assert len(report.missing) > 14_000
+
+
+def test_official_thumos_table_becomes_gtads(tmp_path: Path, export: Export) -> None:
+    """Frames come from seconds and the video's own rate, numbers from THUMOS14's list."""
+    lines = ["video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
+             "temporal-region-label"]  # fmt: skip
+    for clip in THUMOS:
+        # The table's rate is that of the re-encoded video and must not be taken.
+        lines.append(f"{clip.key},0.2,0.9,Shotput,{clip.duration_s},{clip.key}.mp4,30,9,Action")
+    table = write(tmp_path / "thumos14_groundtruth.csv", "\n".join(lines) + "\n")
+    store = make_store(tmp_path / "s.h5", THUMOS, Sampling(stride=1))
+    report = export(store, "gtad-thumos", tmp_path / "out", [table])
+    rows = []
+    for path in report.annotations:
+        with open(path, newline="") as file:
+            rows += list(csv.DictReader(file))
+    by_name = {row["video"]: row for row in rows}
+    for clip in THUMOS:
+        row = by_name[clip.key]
+        assert row["type_idx"] == "79" and row["endFrame"] == str(int(0.9 * clip.fps))
+    assert report.time_errors["frames"].inside_s < 1e-9
+    assert any("Ambiguous" in note for note in report.notes)
+
+
+def test_paths_that_need_quotes(
+    tmp_path: Path, export: Export, anet_store: Path, anet_annotations: Path
+) -> None:
+    """Configurations and commands survive blanks and quotes in a path."""
+    import shlex
+
+    from tests.features_exports.readers import yaml_block
+
+    folder = tmp_path / "it's, a: folder"
+    export(anet_store, "actionformer", folder / "af", [anet_annotations])
+    config = yaml_block((folder / "af" / "actionformer.yaml").read_text())
+    assert config["feat_folder"] == str(folder / "af")
+    usage = export(anet_store, "bmn", folder / "bmn", [anet_annotations]).usage
+    command = shlex.split(usage.split("\n", 1)[1].split("\nThe same")[0])
+    assert command[command.index("--feature_path") + 1] == f"{folder / 'bmn'}/"
+    values: dict = {}
+    export(anet_store, "mmaction2", folder / "mma", [anet_annotations])
+    exec((folder / "mma" / "mmaction2_tsp.py").read_text(), values)
+    assert values["data_root"] == f"{folder / 'mma' / 'csv'}/"
+    assert values["model"] == {"feat_dim": 512, "temporal_dim": 100}
+    assert Path(values["ann_file_train"]).is_file() and Path(values["ann_file_val"]).is_file()

@@ -43,7 +43,7 @@ def command(
     clip_length: int | None,
     as_json: bool,
 ) -> int:
-    r"""Tell how the features of the same videos in two stores differ.
+    """Tell how the features of the same videos in two stores differ.
 
     Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
     verdict: same, shifted, other settings, or other weights. Released files fit in, too.

@@ -106,7 +106,11 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--pad-channels", type=click.IntRange(min=0), help="Fill up to this width.  [bmt: 1024]"
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the numbers.",
 )
 @click.option("--container", type=click.Choice(["npy", "hdf5"]), help="For actionformer.")
 @click.option(
@@ -138,7 +142,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Write features as another program reads them, unmodified.
+    """Write features as another program reads them, unmodified.
 
     Takes stores of this program and the released files, one or several at a time. Prints what the
     reader must be told, and writes it beside the export (HOW_TO_USE.txt).

@@ -38,7 +38,7 @@ def command(
     clip_length: int | None,
     as_json: bool,
 ) -> int:
-    r"""Show what a store holds; with VIDEO, its rows with their seconds, norms and neighbours.
+    """Show what a store holds; with VIDEO, its rows with their seconds, norms and neighbours.
 
     \b
     Examples:

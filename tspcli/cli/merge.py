@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--overwrite", is_flag=True, help="Replace it if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(stores: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) -> None:
-    r"""Join stores, or the shards of one run, into one store.
+    """Join stores, or the shards of one run, into one store.
 
     Stores made with other settings are refused, with each difference named; so is a video that two
     of them have.

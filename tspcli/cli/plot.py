@@ -32,8 +32,16 @@ _LATE_S = 2.0
 @click.option("--title", "titles", multiple=True, help="What to call the store; repeatable.")
 @click.option("--annotations", "-a", type=_PATH, multiple=True, help="For the annotated segments.")
 @click.option("--video", "video_file", type=_PATH, help="The video itself, for thumbnails.")
-@click.option("--thumbnails", type=click.IntRange(1, 32), default=8, show_default=True)
-@click.option("--dpi", type=click.IntRange(30, 1200), default=200, show_default=True)
+@click.option(
+    "--thumbnails", type=click.IntRange(1, 32), default=8, show_default=True, help="How many."
+)
+@click.option(
+    "--dpi",
+    type=click.IntRange(30, 1200),
+    default=200,
+    show_default=True,
+    help="Dots an inch of PNG.",
+)
 @sampling_options
 def command(
     store: Path,
@@ -49,7 +57,7 @@ def command(
     stride: int | None,
     clip_length: int | None,
 ) -> None:
-    r"""Draw the features of one video: how its clips resemble each other, and how they change.
+    """Draw the features of one video: how its clips resemble each other, and how they change.
 
     Without --out the drawing is in the terminal. With annotations, the separation of foreground and
     background stands beside it as a number: 1 at most, 0 for none.

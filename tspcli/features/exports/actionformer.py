@@ -3,6 +3,8 @@
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -191,7 +193,7 @@ class ActionFormer(Target):
         }
         if not thumos:
             values["force_upsampling"] = True
-        block = "dataset: {\n" + "".join(f"  {k}: {v},\n" for k, v in values.items()) + "}\n"
+        block = "dataset: {\n" + "".join(f"  {k}: {_yaml(v)},\n" for k, v in values.items()) + "}\n"
         base = "configs/thumos_i3d.yaml" if thumos else "configs/anet_tsp.yaml"
         lines = [f"Put this in place of the same values in {base} (actionformer.yaml):", block]
         if not thumos:
@@ -206,6 +208,12 @@ class ActionFormer(Target):
                 "number of videos that it prints must be the number that you expect."
             )
         return Usage("\n".join(lines), {"actionformer.yaml": block})
+
+
+def _yaml(value: object) -> str:
+    """A value in YAML's flow style; text is quoted where it could mean something else."""
+    text = str(value)
+    return text if re.fullmatch(r"[\w./~-]*", text) else json.dumps(text)
 
 
 def classed(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:

@@ -20,6 +20,7 @@ from tspcli.features.exports.target import (
     Target,
     Usage,
     Writer,
+    shell,
 )
 from tspcli.features.exports.writers import CsvWriter
 
@@ -64,7 +65,7 @@ class Bmn(Target):
     def usage(self, plan: ExportPlan) -> Usage:
         lines = [
             "In a checkout of BMN (the slash at the end of the path is needed):",
-            f"  python main.py --mode train --feature_path {plan.out}/ --feat_dim {plan.width} \\",
+            f"  python main.py --mode train --feature_path {shell(plan.out, '/')} --feat_dim {plan.width} \\",
             f"    --temporal_scale {plan.options.length}{annotation_switches(plan)}",
             "The same switches with --mode inference.",
         ]

@@ -22,6 +22,7 @@ from tspcli.features.exports.target import (
     Target,
     Usage,
     Writer,
+    shell,
 )
 from tspcli.features.exports.writers import NpyWriter
 from tspcli.features.resampling import bin_centers_s
@@ -141,12 +142,13 @@ class Bmt(Target):
         )
         lines = [
             "In a checkout of BMT, for captioning and for proposals alike:",
-            f"  python main.py --procedure train_cap --video_features_path {plan.out}/ \\",
+            "  python main.py --procedure train_cap \\",
+            f"    --video_features_path {shell(plan.out, '/')} \\",
             f"    {switches}",
         ]
         if plan.annotations is not None and any(plan.annotations.of_kind("captions")):
             metas = " ".join(
-                f"--{phase}_meta_path {plan.annotation_folder / phase}.csv"
+                f"--{phase}_meta_path {shell(plan.annotation_folder / phase, '.csv')}"
                 for phase in sorted(
                     {_phase(f.path.stem) for f in plan.annotations.of_kind("captions")}
                 )

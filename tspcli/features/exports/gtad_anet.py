@@ -17,6 +17,7 @@ from tspcli.features.exports.target import (
     Target,
     Usage,
     Writer,
+    shell,
 )
 
 SCALE = 100
@@ -71,7 +72,7 @@ class GtadAnet(Target):
         path = plan.out if is_file else plan.out / "features.hdf5"
         lines = [
             "In a checkout of G-TAD's branch anet:",
-            f"  python gtad_train.py --feature_path {path} --feat_dim {plan.width} \\",
+            f"  python gtad_train.py --feature_path {shell(path)} --feat_dim {plan.width} \\",
             f"    --temporal_scale {SCALE}{annotation_switches(plan)}",
             "Give the same switches to gtad_inference.py and gtad_postprocess.py. The path must "
             "not end in a slash.",
@@ -85,8 +86,8 @@ def annotation_switches(plan: ExportPlan) -> str:
         return " \\\n    --video_info video_info_new.csv --video_anno anet_anno_action.json"
     folder = plan.annotation_folder
     return (
-        f" \\\n    --video_info {folder / 'video_info_new.csv'} "
-        f"--video_anno {folder / 'anet_anno_action.json'}"
+        f" \\\n    --video_info {shell(folder / 'video_info_new.csv')} "
+        f"--video_anno {shell(folder / 'anet_anno_action.json')}"
     )
 
 

@@ -21,6 +21,7 @@ from tspcli.features.exports.target import (
     Target,
     Usage,
     Writer,
+    shell,
 )
 
 PARTS = ("val", "test")
@@ -126,8 +127,8 @@ class GtadThumos(Target):
         folder = plan.annotation_folder if plan.annotations else Path("data/thumos_annotations")
         lines = [
             "In a checkout of G-TAD's branch master:",
-            f"  python gtad_train.py --feature_path {plan.out} --feat_dim {width} \\",
-            f"    --video_info {folder}/ --video_anno {folder}/ --override",
+            f"  python gtad_train.py --feature_path {shell(plan.out)} --feat_dim {width} \\",
+            f"    --video_info {shell(folder, '/')} --video_anno {shell(folder, '/')} --override",
             "The same switches for gtad_inference.py and gtad_postprocess.py.",
             f"Delete {folder}/saved.*.pkl first (or keep --override on): G-TAD caches windows "
             "there under names that do not tell the features, and would go on with old ones.",

@@ -77,7 +77,7 @@ class Pdvc(Target):
             "id: anet_tsp_pdvc\n"
             "base_cfg_path: cfgs/anet_c3d_pdvc.yml\n"
             "visual_feature_type: ['tsp']\n"
-            f"visual_feature_folder: ['{plan.out}']\n"
+            f"visual_feature_folder: [{_yaml(plan.out)}]\n"
             "invalid_video_json: []\n"
             f"feature_dim: {plan.width}\n"
         )
@@ -89,7 +89,7 @@ class Pdvc(Target):
         for option, name in (("train_caption_file", "train"), ("val_caption_file", "val_1")):
             match = next((n for n in sorted(names) if n.startswith(name)), None)
             if match:
-                config += f"{option}: '{plan.annotation_folder / match}.json'\n"
+                config += f"{option}: {_yaml(plan.annotation_folder / f'{match}.json')}\n"
         lines = [
             "Save this as cfgs/anet_tsp_pdvc.yml in a checkout of PDVC (pdvc.yml), then",
             "  python train.py --cfg_path cfgs/anet_tsp_pdvc.yml --gpu_id 0",
@@ -102,6 +102,11 @@ class Pdvc(Target):
                 f"`--length {LENGTH} --resize centers` makes its clock exact."
             )
         return Usage("\n".join(lines), {"pdvc.yml": config})
+
+
+def _yaml(path: Path) -> str:
+    """A path as a YAML string."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def write_caption_files(plan: ExportPlan, folder: Path) -> list[Path]:

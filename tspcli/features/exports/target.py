@@ -6,6 +6,7 @@ must say of its reader's clock (:meth:`Target.clocks`) is what makes the time er
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -296,4 +297,6 @@ class Target(ABC):
         """Write what else the reader opens beside the features."""
 
 
-TargetFactory = Callable[[], Target]
+def shell(path: Path, end: str = "") -> str:
+    """A path as a word of a shell command, with ``end`` after it."""
+    return shlex.quote(f"{path}{end}")
