@@ -65,8 +65,9 @@ class Bmn(Target):
     def usage(self, plan: ExportPlan) -> Usage:
         lines = [
             "In a checkout of BMN (the slash at the end of the path is needed):",
-            f"  python main.py --mode train --feature_path {shell(plan.out, '/')} --feat_dim {plan.width} \\",
-            f"    --temporal_scale {plan.options.length}{annotation_switches(plan)}",
+            f"  python main.py --mode train --feature_path {shell(plan.out, '/')} \\",
+            f"    --feat_dim {plan.width} --temporal_scale {plan.options.length}"
+            + annotation_switches(plan),
             "The same switches with --mode inference.",
         ]
         return Usage("\n".join(lines))
