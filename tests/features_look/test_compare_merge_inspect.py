@@ -178,6 +178,33 @@ class TestCompare:
         b = store(tmp_path / "b.h5", {"v_0": features(n, 0, weights=1)})
         assert verdict_of(a, b).verdict == "other weights"
 
+    @pytest.mark.parametrize("shift", [0, 2])
+    def test_encoders_whose_rows_are_all_alike(self, tmp_path: Path, shift: int) -> None:
+        """A large common part makes every cosine nearly 1; the verdict does not depend on it."""
+        common = 60 + np.random.default_rng(1).uniform(0, 9, DIM)
+
+        def alike(**options: object) -> dict[str, np.ndarray]:
+            return {f"v_{n}": (features(50, n, **options) + common).astype("f4") for n in range(3)}
+
+        a = store(tmp_path / "a.h5", alike())
+        b = store(tmp_path / "b.h5", alike(late_s=-shift * 16 / 15))
+        found = verdict_of(a, b)
+        assert min(video.cosine for video in found.videos) > 0.99
+        assert found.verdict == ("shifted" if shift else "same")
+        assert all(video.shift_rows == shift for video in found.videos)
+        c = store(tmp_path / "c.h5", alike(weights=1))
+        assert verdict_of(a, c).verdict == "other weights"
+
+    def test_a_still_video_is_the_same_up_to_rounding(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(2)
+        still = np.repeat(features(1, 0), 40, axis=0)
+        noisy = [still * (1 + rng.normal(0, 2e-3, still.shape)).astype("f4") for _ in range(2)]
+        a, b = (
+            store(tmp_path / f"{n}.h5", {"v": rows}) for n, rows in zip("ab", noisy, strict=True)
+        )
+        (video,) = verdict_of(a, b).videos
+        assert video.verdict == "same" and video.shift_rows == 0
+
     def test_rows_of_zeros(self, tmp_path: Path) -> None:
         a = store(tmp_path / "a.h5", {"v_0": np.zeros((9, DIM), "f4")})
         assert verdict_of(a, a).verdict == "same"

@@ -30,6 +30,13 @@ SAME_COSINE = 0.99
 """Median cosine from which rows count as equal. Reduced precision keeps it above 0.999; the few
 rows that the official code starts one frame early do not move a median."""
 
+EQUAL_COSINE = 0.9999
+"""Median cosine from which rows count as equal whatever their agreement: a video in which nothing
+moves has none, for what is left of its rows without their mean is rounding."""
+
+SAME_AGREEMENT = 0.9
+"""Agreement that equal rows have; between this and 1 lies reduced precision."""
+
 RELATED_AGREEMENT = 0.5
 """Agreement from which the channels mean the same, though rows differ."""
 
@@ -41,7 +48,7 @@ _MAX_SHIFT_ROWS = 100
 _FEW_ROWS = 4
 _SEARCH_ROWS = 2000
 _ROW_COUNT_SLACK = 1
-_SHIFT_GAIN = 1e-4
+_SHIFT_GAIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -179,9 +186,9 @@ def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoCompari
         )
     rows_a, rows_b, aligned = _aligned(a, b)
     cosines = _row_cosines(rows_a, rows_b, 0)
-    shift = _best_shift(rows_a, rows_b, _max_shift(a))
-    agreement = _agreement(rows_a, rows_b, shift)
     median = float(np.median(cosines))
+    shift = 0 if median >= EQUAL_COSINE else _best_shift(rows_a, rows_b, _max_shift(a))
+    agreement = _agreement(rows_a, rows_b, shift)
     shifted = float(np.median(_row_cosines(rows_a, rows_b, shift)))
     verdict, reason = _judge(median, shifted, shift, agreement, n_rows, aligned)
     lowest = int(np.argmin(cosines))
@@ -221,11 +228,12 @@ def _judge(
         if related:
             return "other settings", f"{counts}, {aligned}"
         return "other weights", f"{counts}, {aligned}, and the channels mean other things"
-    if cosine >= SAME_COSINE:
+    equal = agreement is None or agreement >= SAME_AGREEMENT
+    if cosine >= EQUAL_COSINE or (cosine >= SAME_COSINE and equal and not shift):
         if abs(n_rows[0] - n_rows[1]) <= _ROW_COUNT_SLACK:
             return "same", f"median cosine {cosine:.5f}"
         return "other settings", f"the rows are equal, but there are {counts}"
-    if shift and shifted >= SAME_COSINE:
+    if shift and shifted >= SAME_COSINE and equal:
         return "shifted", f"by {shift:+d} rows the median cosine is {shifted:.5f}"
     if related:
         return "other settings", (
@@ -285,10 +293,15 @@ def _max_shift(a: VideoFeatures) -> int:
 
 
 def _best_shift(a: FloatArray, b: FloatArray, most: int) -> int:
-    """The shift with the highest mean cosine; 0 unless another is better by more than rounding."""
-    a, b = a[:_SEARCH_ROWS], b[: _SEARCH_ROWS + most]
-    units_a, units_b = unit_rows(a.astype(np.float64)), unit_rows(b.astype(np.float64))
+    """The shift at which the rows, without their means, are most alike; 0 unless another is better.
+
+    Means are subtracted because with them every row of some encoders is like every other.
+    """
+    a, b = a[:_SEARCH_ROWS].astype(np.float64), b[: _SEARCH_ROWS + most].astype(np.float64)
     shorter = min(len(a), len(b))
+    if shorter >= _FEW_ROWS:
+        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    units_a, units_b = unit_rows(a), unit_rows(b)
     best, best_score = 0, -np.inf
     for shift in sorted(range(-most, most + 1), key=abs):
         x, y = _overlap(units_a, units_b, shift)

@@ -234,7 +234,7 @@ def _draw_change(axes: Axes, data: PlotData, view: FeatureView) -> None:
     # The 0 would touch the matrix's first tick.
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 < tick <= axes.get_ylim()[1]])
     axes.set_ylabel("change", rotation=90, va="center", fontsize=7)
-    axes.yaxis.set_label_coords(-0.085, 0.5)
+    axes.yaxis.set_label_coords(-0.14, 0.5)
 
 
 def _draw_matrix(axes: Axes, data: PlotData, view: FeatureView) -> Any:
