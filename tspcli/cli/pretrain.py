@@ -252,10 +252,14 @@ def _relaunch(processes: int) -> None:
 
 
 class _StopOnSignal:
-    """The first SIGTERM or Ctrl-C asks the run to store where it stands; the second ends it."""
+    """The first SIGTERM or Ctrl-C asks the run to store where it stands; the second ends it.
+
+    So does the end of torch's launcher: its processes would otherwise train on without it.
+    """
 
     def __init__(self) -> None:
         self._asked = False
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
@@ -265,7 +269,8 @@ class _StopOnSignal:
         self._asked = True
 
     def requested(self) -> bool:
-        return self._asked
+        """Whether the run shall stop."""
+        return self._asked or self._launcher not in (None, os.getppid())
 
 
 def _summarize(console: Console, report: PretrainReport, as_json: bool) -> None:

@@ -127,10 +127,12 @@ def decode_frame(data: Bytes, codec: str, out: Pixels) -> None:
         return
     import cv2
 
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if bgr is None or bgr.shape != out.shape:
+    # OpenCV has known this since 4.11; without it every pixel's channels are swapped twice.
+    direct: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+    frame = cv2.imdecode(data, cv2.IMREAD_COLOR if direct is None else direct)
+    if frame is None or frame.shape != out.shape:
         raise ValueError("a frame is damaged")
-    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
+    out[...] = frame if direct is not None else frame[..., ::-1]
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,7 +207,8 @@ def _run(
         stop_requested,
         tensorboard,
     )
-    stopped = loop.run()
+    with _lost_processes_explained(devices):
+        stopped = loop.run()
     if (
         devices.is_first
         and not stopped
@@ -224,6 +225,23 @@ def _run(
         stopped=stopped,
         notes=notes,
     )
+
+
+@contextmanager
+def _lost_processes_explained(devices: Devices) -> Iterator[None]:
+    """Say what it means that the connection to another process broke."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        broken = ("onnection", "NCCL", "gloo", "Timed out", "remote")
+        if devices.world_size == 1 or not any(word in text for word in broken):
+            raise
+        raise TrainingError(
+            f"Another process of this run has ended, as process {devices.rank} found: "
+            f"{text.splitlines()[0]}",
+            remedy="Its own message tells why. Go on with --resume.",
+        ) from error
 
 
 def fill_cache_only(

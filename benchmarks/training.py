@@ -1,0 +1,220 @@
+"""Training: clips a second of the product beside the literal reference.
+
+    python benchmarks/training.py [--backbone r2plus1d_18] [--batch 8] [--steps 6] [--device auto]
+
+Three parts, each side by side in one process, in turns: reading clips (literal reader: seek,
+decode, scale with torch, one clip at a time; the product: straight from the videos and from the
+clip cache, in the same one process), the step alone (the literal one in plain fp32; the product's
+in each of its ways), and both together. The roof of the data path is the step: what it takes is all
+that the data path has to deliver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from clip_cache import SAMPLING, SPEC, encode_again, literal_clip
+from torch import nn
+
+from tspcli.encoders import Heads, TspModel
+from tspcli.encoders.backbones import backbone_spec
+from tspcli.encoders.encoder import resolve_device
+from tspcli.pretraining.cache import CachedClips, CacheSettings, build_cache, cache_file
+from tspcli.pretraining.clips import ClipReader, VideoClips
+from tspcli.pretraining.distributed import Devices, Placement
+from tspcli.pretraining.loading import ClipBatch
+from tspcli.pretraining.losses import Counts
+from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.recipe import Execution, load_recipe
+from tspcli.pretraining.stepping import Trainer, process_arithmetic
+from tspcli.reproduction.synthetic import SyntheticVideo, render_video
+
+N_CLASSES = 200
+MEAN = torch.tensor([0.43216, 0.394666, 0.37645]).view(3, 1, 1, 1)
+STD = torch.tensor([0.22803, 0.22145, 0.216989]).view(3, 1, 1, 1)
+
+
+def crop(clip: torch.Tensor) -> torch.Tensor:
+    return ((clip - MEAN) / STD)[:, :, 8:120, 30:142]
+
+
+def literal_batch(video: Path, starts: list[int]) -> torch.Tensor:
+    return torch.stack([crop(literal_clip(video, start / 15)) for start in starts])
+
+
+def product_batch(reader: ClipReader, starts: list[int]) -> torch.Tensor:
+    clips = [reader.read(0, start)[:, 8:120, 30:142] for start in starts]
+    return torch.from_numpy(np.stack(clips))
+
+
+def labels(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    action = torch.arange(size) % N_CLASSES
+    action[size // 2 :] = -1
+    return action, (action < 0).long()
+
+
+class Literal:
+    """The published training loop's step."""
+
+    def __init__(self, backbone: str, device: torch.device) -> None:
+        torch.manual_seed(0)
+        width = backbone_spec(backbone).feature_dim
+        self.model = TspModel(backbone, Heads(N_CLASSES, True, width)).to(device).train()
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=1e-4, momentum=0.9, weight_decay=0.005
+        )
+        self.device, self.width = device, width
+        self.criterion = nn.CrossEntropyLoss(ignore_index=-1)
+
+    def step(self, clips: torch.Tensor) -> float:
+        action, region = (target.to(self.device) for target in labels(len(clips)))
+        gvf = torch.zeros(len(clips), self.width, device=self.device)
+        logits = self.model(clips.to(self.device), gvf)
+        assert logits.action is not None and logits.region is not None
+        loss = self.criterion(logits.action, action) + self.criterion(logits.region, region)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss)
+
+
+class Product:
+    """The product's step in one of its ways."""
+
+    def __init__(
+        self, backbone: str, device: torch.device, precision: str, execution: Execution
+    ) -> None:
+        torch.manual_seed(0)
+        spec = backbone_spec(backbone)
+        self.width, self.precision, self.device = spec.feature_dim, precision, device
+        recipe = load_recipe("tsp-activitynet", {"backbone": backbone})
+        model = TspModel(backbone, Heads(N_CLASSES, True, self.width))
+        devices = Devices(Placement(), str(device))
+        self.trainer = Trainer(model, recipe, execution, devices, spec.preprocessing, precision)
+        self.optimizer = ScheduledOptimizer(
+            build_optimizer(self.trainer.model, recipe), Schedule.of(recipe, 100)
+        )
+        self.trainer.set_training()
+
+    def step(self, pixels: torch.Tensor) -> float:
+        action, region = labels(len(pixels))
+        size = len(pixels)
+        gvf = torch.zeros(size, self.width)
+        batch = ClipBatch(pixels, action, region, gvf, torch.ones(size), [""] * size)
+        with process_arithmetic(self.device, self.precision):
+            figures = self.trainer.step(batch, Counts(size // 2, size), self.optimizer)
+        return figures.action_loss
+
+
+def in_turns(parts: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each part, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for turn in range(repeats + 1):
+        for name, part in parts.items():
+            began = time.perf_counter()
+            part()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="r2plus1d_18")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--video", type=Path, help="encoded again with groups of 250 frames")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    device = resolve_device(options.device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.video:
+            video = encode_again(options.video, folder, 60)
+        else:
+            video = folder / "rendered.mp4"
+            render_video(SyntheticVideo("r", 1, 60, (), height=360, width=480), video, gop=250)
+        rows = run(options, device, video, folder)
+    print("| part | clips/s | times the literal reference |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row['part']} | {row['clips_per_s']:.2f} | {row['ratio']:.2f} |")
+    print(json.dumps(rows))
+
+
+def run(
+    options: argparse.Namespace, device: torch.device, video: Path, folder: Path
+) -> list[dict[str, float | str]]:
+    size = options.batch
+    build_cache([video], folder / "cache", CacheSettings(SAMPLING, SPEC, "jpeg"), workers=1)
+    straight = VideoClips([video], SAMPLING, SPEC)
+    cached = CachedClips([cache_file(folder / "cache", video)], SAMPLING.clip_length)
+    rng = np.random.default_rng(0)
+
+    def starts() -> list[int]:
+        return rng.integers(0, 850, size).tolist()
+
+    literal = Literal(options.backbone, device)
+    plain = Execution()
+    ways = {
+        "fp32": ("fp32", plain),
+        "fp32 channels-last": ("fp32", replace(plain, channels_last=True)),
+    }
+    if device.type == "cuda":
+        ways["bf16"] = ("bf16", plain)
+        ways["bf16 channels-last"] = ("bf16", replace(plain, channels_last=True))
+        ways["bf16 channels-last compiled"] = (
+            "bf16",
+            replace(plain, channels_last=True, compile=True),
+        )
+    products = {
+        name: Product(options.backbone, device, precision, execution)
+        for name, (precision, execution) in ways.items()
+    }
+    pixels = product_batch(cached, starts())
+    clips = literal_batch(video, starts())
+    best = list(products)[-1]
+    groups: dict[str, dict[str, Callable[[], object]]] = {
+        "reading": {
+            "literal": lambda: literal_batch(video, starts()),
+            "from videos": lambda: product_batch(straight, starts()),
+            "from the cache": lambda: product_batch(cached, starts()),
+        },
+        "step": {
+            "literal": lambda: literal.step(clips),
+            **{name: (lambda way=way: way.step(pixels)) for name, way in products.items()},
+        },
+        "reading and step": {
+            "literal": lambda: literal.step(literal_batch(video, starts())),
+            f"from videos, {best}": lambda: products[best].step(product_batch(straight, starts())),
+            f"from the cache, {best}": lambda: products[best].step(product_batch(cached, starts())),
+        },
+    }
+    rows: list[dict[str, float | str]] = []
+    for group, parts in groups.items():
+        times = in_turns(parts, options.steps)
+        for name, taken in times.items():
+            rows.append(
+                {
+                    "part": f"{group}: {name}",
+                    "clips_per_s": size / taken,
+                    "ratio": times["literal"] / taken,
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
