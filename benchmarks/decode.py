@@ -1,7 +1,7 @@
 """How fast frames are decoded, selected and scaled, beside decoding alone.
 
-Every row is measured in the same run, the rows taking turns, and the median is given: on a busy
-machine the ratios count, not the rates. One core.
+Every row is measured in the same run, the rows taking turns, in processor time of all threads
+(which other users of the machine disturb less) on one core; the median is given. The ratios count.
 
     python benchmarks/decode.py [VIDEO …] [--repeats 5] [--out decode.jsonl]
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(path: Path, repeats: int) -> dict[str, dict[str, Any]]:
-    """Seconds for one pass over a video, of every way to read it."""
+    """Processor seconds for one pass over a video, of every way to read it."""
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "decode alone": lambda: decode_alone(path),
         "pyav, all frames decoded": lambda: sample(PyavSource(str(path), skip_unwanted=False)),
@@ -67,9 +67,9 @@ def measure(path: Path, repeats: int) -> dict[str, dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, run in ways.items():
-            started = time.perf_counter()
+            started = time.process_time()
             rows[name] = run()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     alone_s = statistics.median(times["decode alone"][1:])
     for name, row in rows.items():
         # The first turn warms caches up.

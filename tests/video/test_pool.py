@@ -177,7 +177,9 @@ def test_a_fault_ends_as_its_reason_and_the_rest_goes_on(
     # Only a hang is to be waited for; a busy machine may take long for all else.
     timeout_s = 4.0 if reason == "timeout" else 60.0
     # Frame 100 is reached by the first two videos alone.
-    _, ends = consume(pool_of(videos, decoder=fault, timeout_s=timeout_s, memory_limit_bytes=1 << 30))
+    _, ends = consume(
+        pool_of(videos, decoder=fault, timeout_s=timeout_s, memory_limit_bytes=1 << 30)
+    )
     for key in ("v0", "v1"):
         end = ends[key]
         assert isinstance(end, Failed)

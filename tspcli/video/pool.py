@@ -303,9 +303,7 @@ class DecodePool:
         elif kind == "trying":
             index = job.next_decoder = worker.first_decoder + message[2]
             if message[2]:
-                yield Restarted(
-                    job.file, self._decoders[index], f"{self._decoders[index - 1]} failed"
-                )
+                yield Restarted(job.file, self._decoders[index], message[3])
         elif kind == "finished":
             worker.job = None
             yield Finished(job.file, **message[2])

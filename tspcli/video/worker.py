@@ -92,7 +92,8 @@ class Worker:
     def _serve(self, number: int, path: str, decoders: tuple[str, ...]) -> None:
         failed: list[tuple[str, str, str]] = []
         for index, name in enumerate(decoders):
-            self._connection.send(("trying", number, index))
+            why = f"{failed[-1][0]}: {failed[-1][2]}" if failed else ""
+            self._connection.send(("trying", number, index, why))
             try:
                 self._connection.send(("finished", number, self._decode(number, path, name)))
                 return
