@@ -3,7 +3,7 @@
 #
 #   make test PYTHON=python3.12          another interpreter
 #   make test VENV=/somewhere/venv       another place for the environment
-#   make test PYTEST_FLAGS='-k store'    other tests
+#   make test PYTEST_FLAGS='-k store'    other tests; JOBS=8 runs eight at a time
 
 ifndef PYTHON
 PYTHON := $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.10,$(shell \
@@ -13,6 +13,7 @@ endif
 VENV ?= .venv
 DEMO ?= .demo
 PYTEST_FLAGS ?=
+JOBS ?= 2
 
 PY := $(VENV)/bin/python
 TSP := $(VENV)/bin/tsp
@@ -74,7 +75,7 @@ types: install-test  ## mypy
 	$(PY) -m mypy
 
 pytest: install-test  ## The tests alone
-	$(PY) -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_FLAGS)
 
 format: install-test  ## Let ruff format and repair what it can
 	$(PY) -m ruff format .
