@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -50,12 +51,17 @@ def decode_times(path: Path) -> tuple[list[Fraction], Fraction, Fraction]:
 
 
 def official_clips(
-    times: Sequence[Fraction], end: Fraction, stride: int, clip_length: int = 16
+    times: Sequence[Fraction],
+    end: Fraction,
+    stride: int,
+    clip_length: int = 16,
+    grid: int = 30,
+    step: int = 2,
 ) -> list[list[int]]:
     """Frame indices of each clip: 30 fps by nearest rounding, every second frame, whole clips."""
 
     def nearest(time: Fraction) -> int:
-        return math.floor(time * 30 + Fraction(1, 2))
+        return math.floor(time * grid + Fraction(1, 2))
 
     first = nearest(times[0])
     ticks = [nearest(time) - first for time in times]
@@ -65,29 +71,45 @@ def official_clips(
         while current + 1 < len(ticks) and ticks[current + 1] <= tick:
             current += 1
         standardised.append(current)
-    samples = standardised[::2]
+    samples = standardised[::step]
     n_clips = (len(samples) - clip_length) // stride + 1
     return [samples[i * stride : i * stride + clip_length] for i in range(max(n_clips, 0))]
 
 
-def preprocess(frames: Sequence[np.ndarray]) -> torch.Tensor:
+def preprocess(
+    frames: Sequence[np.ndarray],
+    size: tuple[int, int] = (128, 171),
+    crop: int = 112,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> torch.Tensor:
     """RGB frames (T, H, W, 3) to a clip (3, T, 112, 112), as the official transforms do it."""
     clip = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    clip = nn.functional.interpolate(clip, size=(128, 171), mode="bilinear", align_corners=False)
-    mean = torch.tensor(MEAN).reshape(1, 3, 1, 1)
-    std = torch.tensor(STD).reshape(1, 3, 1, 1)
-    clip = (clip - mean) / std
-    top, left = round((128 - 112) / 2), round((171 - 112) / 2)
-    return clip[:, :, top : top + 112, left : left + 112].permute(1, 0, 2, 3)
+    clip = nn.functional.interpolate(clip, size=size, mode="bilinear", align_corners=False)
+    clip = (clip - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
+    top, left = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return clip[:, :, top : top + crop, left : left + crop].permute(1, 0, 2, 3)
+
+
+def i3d_options(frames: Sequence[np.ndarray]) -> dict[str, Any]:
+    """How I3D wants its frames: short side 256, centre 224, values in -1..1."""
+    height, width = frames[0].shape[:2]
+    short = min(height, width)
+    size = (256, int(256 * width / height)) if height == short else (int(256 * height / width), 256)
+    return {"size": size, "crop": 224, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 
 @torch.inference_mode()
-def features(path: Path, module: nn.Module, stride: int = 16) -> np.ndarray:
+def features(
+    path: Path, module: nn.Module, stride: int = 16, clip_length: int = 16, *, i3d: bool = False
+) -> np.ndarray:
     """Features of a video, shape (clips, D), each clip run alone in fp32."""
     times, frames, end = decode(path)
+    options = i3d_options(frames) if i3d else {}
+    grid = {"grid": 25, "step": 1} if i3d else {}
     rows = [
-        module(preprocess([frames[index] for index in clip])[None])[0].numpy()
-        for clip in official_clips(times, end, stride)
+        module(preprocess([frames[index] for index in clip], **options)[None])[0].numpy()
+        for clip in official_clips(times, end, stride, clip_length, **grid)
     ]
     return np.stack(rows)
 
