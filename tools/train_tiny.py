@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
-from tspcli.encoders.model import Heads, TspModel
+from tspcli.encoders.model import REGION_CLASSES, Heads, TspModel
 
 Image = npt.NDArray[np.float32]
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "circle", "shake")
@@ -93,7 +93,8 @@ def draw_batch(
         clips.append(look.normalize(torch.from_numpy(clip)).transpose(0, 1))
         motions.append(motion)
     labels = torch.tensor(motions)
-    return torch.stack(clips), labels, (labels >= 0).long()
+    action, background = REGION_CLASSES.index("Action"), REGION_CLASSES.index("No action")
+    return torch.stack(clips), labels, torch.where(labels >= 0, action, background)
 
 
 def evaluate(model: TspModel, count: int, size: int, seed: int) -> tuple[float, float]:

@@ -122,7 +122,7 @@ class Sampling:
         return int(n_ticks / self.step)
 
     def n_clips(self, n_ticks: int) -> int:
-        """Whole clips in a standardised video of ``n_ticks`` frames; the incomplete tail is none."""
+        """Whole clips of a standardised video of ``n_ticks`` frames; an incomplete tail is none."""
         return max(0, (self.n_samples(n_ticks) - self.clip_length) // self.stride + 1)
 
     def sample_tick(self, sample: int) -> int:

@@ -69,17 +69,26 @@ def test_what_a_run_says_of_itself_is_used(run_dir: Path) -> None:
     assert encoder.provenance == json.loads(json.dumps(encoder.provenance))
     assert encoder.provenance["weights"] == "best.pth"
     assert encoder.provenance["weights_sha256"] == file_sha256(run_dir / "best.pth")
-    assert encoder.provenance["frames_dtype"] == "uint8"
+    assert encoder.provenance["frames_dtype"] == "float32"
 
 
 def test_precision_decides_the_frames(run_dir: Path) -> None:
     auto = load_encoder(run_dir, device="cpu", precision="auto")
     exact = load_encoder(run_dir, device="cpu", precision="fp32")
-    assert (auto.precision, auto.frame_spec.dtype) == ("fp32", "uint8")
-    assert (exact.precision, exact.frame_spec.dtype) == ("fp32", "float32")
-    assert auto.provenance != exact.provenance
+    rounded = load_encoder(run_dir, device="cpu", precision="bf16")
+    assert (auto.precision, auto.frame_spec.dtype) == ("fp32", "float32")
+    assert auto.provenance == exact.provenance
+    assert (rounded.precision, rounded.frame_spec.dtype) == ("bf16", "uint8")
     frames = random_frames(1, 16, 112, 112, 3)
     assert torch.equal(auto.encode_frames(frames), exact.encode_frames(frames.float()))
+
+
+def test_fp16_that_overflows_is_an_error(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(run_dir, device="cpu")
+    encoder.precision = "fp16"
+    monkeypatch.setattr(encoder, "_backbone", lambda clips: torch.full((1, 128), float("inf")))
+    with pytest.raises(UsageError, match=r"range of fp16.*--precision bf16"):
+        encoder.encode_frames(random_frames(1, 16, 112, 112, 3))
 
 
 def test_bf16_on_a_cpu_stays_near(run_dir: Path) -> None:

@@ -76,7 +76,7 @@ class AutoInt(click.ParamType):
     type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="fp32 rounds nothing; auto is exact to 1e-2 and faster.",
+    help="fp32 rounds nothing; auto is fp16 on CUDA, fp32 on a CPU.",
 )
 @click.option(
     "--workers", type=AutoInt(), default="auto", show_default=True, help="Decode processes."

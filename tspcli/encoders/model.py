@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import UsageError
 
-REGION_CLASSES = ("No action", "Action")
-"""The region head's classes in the order of their labels: background is 0, foreground 1."""
+REGION_CLASSES = ("Action", "No action")
+"""The region head's classes in the order of the official labels: foreground 0, background 1."""
 
 
 @dataclass(frozen=True)
