@@ -160,6 +160,8 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def _summarize(console: Console, report: ExtractReport) -> None:
+    from tspcli.extraction.report import STATUSES
+
     for result in report.videos:
         name = printable(result.path or result.key)
         if result.status in ("failed", "skipped"):
@@ -172,7 +174,7 @@ def _summarize(console: Console, report: ExtractReport) -> None:
         elif result.warnings:
             text = printable("; ".join(result.warnings))
             console.print(f"note: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
-    counts = {status: len(report.with_status(status)) for status in _STATUSES}
+    counts = {status: len(report.with_status(status)) for status in STATUSES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     speed = report.video_s / report.elapsed_s if report.elapsed_s else 0.0
     console.print(
@@ -182,6 +184,3 @@ def _summarize(console: Console, report: ExtractReport) -> None:
         markup=False,
         soft_wrap=True,
     )
-
-
-_STATUSES = ("done", "kept", "skipped", "failed")

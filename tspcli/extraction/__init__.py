@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tspcli.encoders.weights_registry import DEFAULT_WEIGHTS
 from tspcli.extraction.engine import Engine, RowSink
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.run import extract
-from tspcli.extraction.settings import DEFAULT_WEIGHTS, ExtractConfig
+from tspcli.extraction.settings import ExtractConfig
 
 __all__ = [
     "DEFAULT_WEIGHTS",

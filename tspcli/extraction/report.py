@@ -13,6 +13,7 @@ from tspcli import __version__
 from tspcli.features.atomic import write_aside
 
 Status = Literal["done", "kept", "skipped", "failed"]
+STATUSES: tuple[Status, ...] = ("done", "kept", "skipped", "failed")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ExtractReport:
             "tool_version": __version__,
             "out": self.out,
             "settings": self.settings,
-            "counts": {status: counts[status] for status in ("done", "kept", "skipped", "failed")},
+            "counts": {status: counts[status] for status in STATUSES},
             "clips": self.n_clips,
             "video_s": round(self.video_s, 3),
             "elapsed_s": round(self.elapsed_s, 3),

@@ -76,21 +76,22 @@ class ExtractConfig:
 
     def resolve_sampling(self, default: Sampling) -> Sampling:
         """The sampling of this run: what was chosen, over what the weights were made for."""
-        chosen = {
+        rates = {
             name: as_rate(value, name.replace("_", " "))
             for name in ("frame_rate", "grid_rate")
             if (value := getattr(self, name)) is not None
         }
         # An encoder that samples its videos directly goes on doing so at another rate.
         if (
-            "frame_rate" in chosen
-            and "grid_rate" not in chosen
+            "frame_rate" in rates
+            and "grid_rate" not in rates
             and default.grid_rate == default.frame_rate
         ):
-            chosen["grid_rate"] = chosen["frame_rate"]
-        counts = {
-            name: value
-            for name in ("clip_length", "stride")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(default, **chosen, **counts)
+            rates["grid_rate"] = rates["frame_rate"]
+        return replace(
+            default,
+            frame_rate=rates.get("frame_rate", default.frame_rate),
+            grid_rate=rates.get("grid_rate", default.grid_rate),
+            clip_length=default.clip_length if self.clip_length is None else self.clip_length,
+            stride=default.stride if self.stride is None else self.stride,
+        )
