@@ -73,17 +73,30 @@ def test_a_second_run_computes_nothing_again(
         np.testing.assert_array_equal(store["a"].rows, before)
 
 
-def test_a_video_that_changed_since_is_told(
+def test_a_video_that_changed_is_computed_again(
     sources: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     video = tmp_path / "a.mp4"
     shutil.copy(sources / "a.mp4", video)
     extract(video, tmp_path / "feats.h5", encoder=encoder)
     shutil.copy(sources / "b.mp4", video)
-    (result,) = extract(video, tmp_path / "feats.h5", encoder=encoder).videos
-    assert result.status == "kept" and "changed" in result.warnings[0]
-    (result,) = extract(video, tmp_path / "feats.h5", encoder=encoder, overwrite=True).videos
-    assert result.status == "done" and result.duration_s == pytest.approx(3.2)
+    report = extract(video, tmp_path / "feats.h5", encoder=encoder)
+    assert "computed again" in report.notes[0]
+    assert report.videos[0].status == "done"
+    extract(sources / "b.mp4", tmp_path / "b.h5", encoder=encoder)
+    with open_store(tmp_path / "feats.h5") as store, open_store(tmp_path / "b.h5") as expected:
+        np.testing.assert_array_equal(store["a"].rows, expected["b"].rows)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_no_store_is_never_destroyed(
+    sources: Path, encoder: Encoder, tmp_path: Path, overwrite: bool
+) -> None:
+    video = tmp_path / "a.mp4"
+    shutil.copy(sources / "a.mp4", video)
+    with pytest.raises(UsageError, match="is not an HDF5 file; it stays as it is"):
+        extract(video, video, encoder=encoder, overwrite=overwrite)
+    assert video.read_bytes() == (sources / "a.mp4").read_bytes()
 
 
 def test_other_settings_are_refused_by_name(

@@ -42,11 +42,19 @@ def check_out(out: Path) -> None:
     """Refuse an output that cannot be a store, before anything is loaded.
 
     Raises:
-        UsageError: If ``out`` is a folder or has no name.
+        UsageError: If ``out`` is a folder, or a file that is no HDF5: a video or a list, perhaps,
+            that ``--overwrite`` would destroy.
     """
+    import h5py
+
     if out.is_dir():
         raise UsageError(
             f"The output {out} is a folder.", remedy="Name a file, such as --out feats.h5."
+        )
+    if out.exists() and not h5py.is_hdf5(out):
+        raise UsageError(
+            f"The output {out} exists and is not an HDF5 file; it stays as it is.",
+            remedy="Name another file, such as --out feats.h5, or move this one away.",
         )
 
 

@@ -96,6 +96,11 @@ def extract(
         kept.update(
             {part.key: _Kept(part.n_rows, part.attributes) for part in parts.parts.values()}
         )
+        for file in files:
+            if file.key in kept and (change := _change(file, kept[file.key])):
+                del kept[file.key]
+                report.notes.append(change)
+                observer.message(change)
         todo = [file for file in files if file.key not in kept]
         for file in files:
             if file.key in kept:
@@ -142,15 +147,20 @@ def _kept_in_store(out: Path, metadata: StoreMetadata) -> dict[str, _Kept]:
         return {key: _Kept(store[key].n_rows, store[key].attrs) for key in store}
 
 
-def _kept_result(file: VideoFile, kept: _Kept) -> VideoResult:
-    warnings = list(json.loads(kept.attributes.get("warnings", "[]")))
+def _change(file: VideoFile, kept: _Kept) -> str | None:
+    """How a video's file differs from the one that its features were computed from."""
     stored = kept.attributes.get("source_bytes")
     size = file_size(file)
-    if stored is not None and size and size != stored:
-        warnings.append(
-            f"changed: the file has {size} bytes now, {stored} when its features were computed; "
-            "they are kept as they are"
-        )
+    if stored is None or not size or size == stored:
+        return None
+    return (
+        f"{file.path} has {size} bytes now, {stored} when its features were computed: "
+        "they are computed again."
+    )
+
+
+def _kept_result(file: VideoFile, kept: _Kept) -> VideoResult:
+    warnings = json.loads(kept.attributes.get("warnings", "[]"))
     return VideoResult(
         file.key,
         str(file.path),

@@ -113,8 +113,9 @@ class Comparison:
 
     @property
     def all_same(self) -> bool:
-        """Whether every common video is the same."""
-        return self.counts.get("same", 0) == len(self.videos)
+        """Whether both hold the same videos, and every one is the same."""
+        alone = self.only_a or self.only_b
+        return not alone and self.counts.get("same", 0) == len(self.videos)
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain values; cosines that do not exist are None."""

@@ -122,12 +122,12 @@ class StoreMetadata:
             raise StoreError(
                 f"{path}: the attributes that say how the features were made are damaged "
                 f"({type(error).__name__}: {error}).",
-                remedy="Run `tsp doctor --repair` on the file, or compute it again.",
+                remedy="Take a copy of the file that is whole, or compute it again.",
             ) from error
         if metadata.settings_digest != attributes.get("settings_digest"):
             raise StoreError(
                 f"{path}: the settings do not match their digest, so the attributes are damaged.",
-                remedy="Run `tsp doctor --repair` on the file, or compute it again.",
+                remedy="Take a copy of the file that is whole, or compute it again.",
             )
         return metadata
 

@@ -155,7 +155,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         except (OSError, RuntimeError) as error:
             raise StoreError(
                 f"{self.path}: the entry {key!r} cannot be read ({error}).",
-                remedy="Run `tsp doctor --repair` on the file, or compute it again.",
+                remedy="Take a copy of the file that is whole, or compute it again.",
             ) from error
         if item is None:
             raise KeyError(key)
@@ -310,7 +310,7 @@ def _open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         raise StoreError(
             f"{path} cannot be opened as HDF5 ({error}).",
-            remedy="Check that it is a feature store; if it was one, try `tsp doctor --repair`.",
+            remedy="Check that it is a feature store; if it was one, compute it again.",
         ) from error
 
 
