@@ -150,13 +150,17 @@ def test_a_stopped_run_says_so_and_goes_on(video: Path, tmp_path: Path, number: 
     out = tmp_path / "feats.h5"
     arguments = [sys.executable, "-m", "tspcli", "extract", *names, "--out", str(out), *RANDOM,
                  "--stride", "1"]  # fmt: skip
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        # Where the tests run in the background, children ignore SIGINT from birth.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     parts = tmp_path / "feats.h5.parts"
     deadline = time.monotonic() + 60
     while not list(parts.glob("*.part")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in stderr and "Traceback" not in stderr
     finished = len(list(parts.glob("*.part")))

@@ -38,7 +38,13 @@ from tspcli.cli.main import EXIT_SOME_FAILED
     help="Registry name, checkpoint or run folder (default: r2plus1d_34-tac_on_kinetics).",
 )
 @click.option("--backbone", help="The backbone, where the weights do not tell.")
-@click.option("--stride", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Frames from clip to clip.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option(
     "--precision",
