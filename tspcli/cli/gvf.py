@@ -55,7 +55,7 @@ from tspcli.cli.main import EXIT_SOME_FAILED
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Clips; by device if not given.")
 @click.option("--workers", type=click.IntRange(min=1), help="Decode processes.")
-@click.option("--decoder", default="auto", show_default=True)
+@click.option("--decoder", default="auto", show_default=True, help="auto or a decoder's name.")
 @click.option("--seed", type=int, help="For --weights random.")
 @click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -66,7 +66,6 @@ def command(
     pool: Any,
     as_json: bool,
     **options: Any,
-    help="auto takes the fastest that is right, and the next one where it fails.",
 ) -> int:
     """Compute global video features: one vector a video, the maximum or mean over its clips.
 
