@@ -6,7 +6,18 @@ Knows nothing of torch and of encoders. Decoders are imported only when a video 
 from __future__ import annotations
 
 from tspcli.video.base import Frame, VideoInfo, VideoSource
-from tspcli.video.pool import DecodePool, Event, Failed, Finished, Frames, Opened, Restarted
+from tspcli.video.events import (
+    Event,
+    Failed,
+    Finished,
+    Frames,
+    Idle,
+    Opened,
+    Restarted,
+    SharedPlace,
+    Woken,
+)
+from tspcli.video.pool import DecodePool
 from tspcli.video.probe import VideoFile, list_videos, probe, store_key
 from tspcli.video.registry import DECODERS, is_installed, open_source, resolve_decoders
 from tspcli.video.sampled import SampledFrame, SampledFrames, read_clip, sampled_frames
@@ -19,13 +30,16 @@ __all__ = [
     "Finished",
     "Frame",
     "Frames",
+    "Idle",
     "Opened",
     "Restarted",
     "SampledFrame",
     "SampledFrames",
+    "SharedPlace",
     "VideoFile",
     "VideoInfo",
     "VideoSource",
+    "Woken",
     "is_installed",
     "list_videos",
     "open_source",

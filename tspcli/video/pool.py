@@ -8,20 +8,25 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from fractions import Fraction
-from multiprocessing.connection import Connection, wait
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from itertools import count
+from multiprocessing.connection import wait
 
 from tspcli.config import FrameSpec
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.timeline import Sampling
-from tspcli.video.base import VideoInfo, absolute, path_text
+from tspcli.video.base import path_text
+from tspcli.video.events import (
+    Event,
+    Failed,
+    Finished,
+    Idle,
+    Opened,
+    Restarted,
+    Woken,
+)
+from tspcli.video.pool_worker import Job, PoolWorker
 from tspcli.video.probe import VideoFile
-from tspcli.video.process import WorkerProcess, available_cores, default_memory_limit_bytes
+from tspcli.video.process import available_cores, default_memory_limit_bytes
 from tspcli.video.registry import (
     combine_failures,
     load_extra_decoder,
@@ -34,103 +39,14 @@ _MAX_THREADS = 8
 _MAX_FAILED_STARTS = 3
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A video was opened; its frames follow."""
-
-    job: VideoFile
-    info: VideoInfo
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """Some frames of a video, in time order.
-
-    Attributes:
-        job: The video.
-        ticks: For each frame the needed ticks that show it.
-        pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory that is
-            valid until :meth:`release` is called, which has to happen for the decoding to go on.
-    """
-
-    job: VideoFile
-    ticks: list[tuple[int, ...]]
-    pixels: npt.NDArray[Any]
-    _worker: _Worker = field(repr=False)
-    _slot: int = field(repr=False)
-
-    def release(self) -> None:
-        """Give the memory back. Callable from any thread; more than once is harmless."""
-        self._worker.release(self._slot, self)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All frames of a video came.
-
-    Attributes:
-        job: The video.
-        n_ticks: Ticks of the whole video, for ``Sampling.n_clips``.
-        decoder: Which decoder it was.
-        warnings: What could not be decoded, and the like.
-        start_s, end_s: When the first frame is shown and when the last one's display ends.
-        n_frames: Frames of the source.
-        n_decoded: Frames decoded; fewer where unneeded ones could be left out.
-    """
-
-    job: VideoFile
-    n_ticks: int
-    decoder: str
-    warnings: tuple[str, ...]
-    start_s: Fraction
-    end_s: Fraction
-    n_frames: int
-    n_decoded: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A video that no decoder could decode. What came of it before is void."""
-
-    job: VideoFile
-    error: VideoError
-
-
-@dataclass(frozen=True)
-class Restarted:
-    """A decoder failed on a video: what came of it is void, the next one starts afresh.
-
-    Attributes:
-        job: The video.
-        decoder: The decoder that follows.
-        why: What happened to the one before.
-    """
-
-    job: VideoFile
-    decoder: str
-    why: str
-
-
-Event = Opened | Frames | Finished | Failed | Restarted
-
-
-@dataclass
-class _Job:
-    """A video on its way through the decoders."""
-
-    number: int
-    file: VideoFile
-    next_decoder: int = 0
-    failed: list[tuple[str, VideoError]] = field(default_factory=list)
-
-
 class DecodePool:
     """Decodes videos in worker processes; iterate over it for the events.
 
     Videos start in the given order. Every worker holds at most ``slots`` chunks of
     ``chunk_bytes``; then it waits until the consumer releases one, so memory is bounded however
     slow the consumer is. Frames of one video come in order, those of several interleaved. To be
-    iterated once, in one thread; :meth:`close` may be called from any.
+    iterated once, in one thread; :meth:`close`, :meth:`add`, :meth:`finish` and :meth:`wake` may be
+    called from any.
 
     Args:
         jobs: The videos.
@@ -145,6 +61,7 @@ class DecodePool:
         memory_limit_bytes: What one worker may allocate; None takes a share of the machine's
             memory, 0 sets no limit.
         extra_decoders: ``module:function`` hooks that register further decoders.
+        hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
 
     Raises:
         UsageError, DependencyError: If the decoder is unknown or not installed.
@@ -172,15 +89,20 @@ class DecodePool:
         threads: int | None = None,
         memory_limit_bytes: int | None = None,
         extra_decoders: Sequence[str] = (),
+        hold_open: bool = False,
     ) -> None:
         for hook in extra_decoders:
             load_extra_decoder(hook)
         self._decoders = resolve_decoders(decoder)
-        self._pending = deque(_Job(number, file) for number, file in enumerate(jobs))
+        self._numbers = count()
+        self._pending = deque(Job(next(self._numbers), file) for file in jobs)
+        self._held_open = hold_open
         if workers is not None and workers < 1:
             raise UsageError(f"{workers} workers cannot decode.", remedy="Give 1 or more.")
         cores = available_cores()
-        self.n_workers = max(1, min(workers or cores, len(self._pending)))
+        self.n_workers = workers or cores
+        if not hold_open:
+            self.n_workers = max(1, min(self.n_workers, len(self._pending)))
         if memory_limit_bytes is None:
             memory_limit_bytes = default_memory_limit_bytes(self.n_workers)
         self._setup = WorkerSetup(
@@ -193,11 +115,12 @@ class DecodePool:
             memory_limit_bytes=memory_limit_bytes,
             extra_decoders=tuple(extra_decoders),
         )
-        self._workers: list[_Worker] = []
+        self._workers: list[PoolWorker] = []
         self._failed_starts = 0
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
         self._running = False
         self._disposed = False
 
@@ -208,6 +131,12 @@ class DecodePool:
         self.close()
 
     def __iter__(self) -> Iterator[Event]:
+        for event in self.live():
+            if not isinstance(event, (Idle, Woken)):
+                yield event
+
+    def live(self) -> Iterator[Event | Idle | Woken]:
+        """The events, and between them word of the pool itself."""
         with self._lock:
             if self._running or self._disposed or self._closed.is_set():
                 return
@@ -226,31 +155,70 @@ class DecodePool:
         """The ids of the processes that are running."""
         return [worker.process.pid for worker in list(self._workers) if not worker.gone]
 
+    def add(self, file: VideoFile, *, first: bool = False) -> None:
+        """Take one more video, behind those that wait or before them."""
+        job = Job(next(self._numbers), file)
+        if first:
+            self._pending.appendleft(job)
+        else:
+            self._pending.append(job)
+        self.wake()
+
+    def redo(self, file: VideoFile) -> None:
+        """Decode a video afresh, next; its decoding so far is ended if it goes on.
+
+        To be called from the iterating thread, between events.
+        """
+        for worker in self._workers:
+            if worker.job is not None and worker.job.file == file:
+                worker.dismiss()
+                worker.job = None
+        self.add(file, first=True)
+
+    def finish(self) -> None:
+        """No more videos will be added: end once all have ended."""
+        self._held_open = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the iteration give a :class:`Woken`, soon."""
+        with self._lock:
+            if not self._disposed:
+                # A full pipe wakes as well.
+                with suppress(BlockingIOError):
+                    os.write(self._wake_write, b"x")
+
     def close(self) -> None:
         """Kill the workers and end the iteration; views that were handed out stay readable."""
         self._closed.set()
+        self.wake()
         with self._lock:
-            if not self._disposed:
-                os.write(self._wake_write, b"x")
             running = self._running
         self._kill_all()
         if not running:
             self._dispose()
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[Event | Idle | Woken]:
+        idle = False
         while not self._closed.is_set():
             self._staff()
             busy = [worker for worker in self._workers if not worker.gone]
-            if not busy:
+            if not busy and not self._held_open:
                 return
+            was_idle, idle = idle, not self._pending and all(w.job is None for w in busy)
+            if idle and not was_idle and self._held_open:
+                yield Idle()
             waited = [worker.connection for worker in busy]
             ready = wait([*waited, self._wake_read], timeout=self._patience(busy))
             if self._closed.is_set():
                 return
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                yield Woken()
             for worker in busy:
-                if worker.connection in ready:
+                if worker.connection in ready and not worker.gone:
                     yield from self._hear(worker)
-                elif worker.is_overdue(self._setup.timeout_s + _GRACE_S):
+                elif not worker.gone and worker.is_overdue(self._setup.timeout_s + _GRACE_S):
                     worker.process.kill()
                     yield from self._bury(worker, timed_out=True)
                 if self._closed.is_set():
@@ -261,7 +229,7 @@ class DecodePool:
         for worker in self._workers:
             if worker.is_idle and self._pending:
                 worker.assign(self._pending.popleft(), self._decoders)
-            elif worker.job is None and not self._pending:
+            elif worker.job is None and not self._pending and not self._held_open:
                 worker.dismiss()
         self._workers = [worker for worker in self._workers if not worker.gone]
         n_starting = sum(not worker.ready for worker in self._workers)
@@ -269,15 +237,15 @@ class DecodePool:
             with self._lock:
                 if self._closed.is_set():
                     return
-                self._workers.append(_Worker(self._setup))
+                self._workers.append(PoolWorker(self._setup))
             n_starting += 1
 
-    def _patience(self, busy: Sequence[_Worker]) -> float:
+    def _patience(self, busy: Sequence[PoolWorker]) -> float | None:
         limit_s = self._setup.timeout_s + _GRACE_S
-        now = time.monotonic()
-        return max(0.0, min(worker.last_sign + limit_s - now for worker in busy)) + 0.05
+        signs = [worker.last_sign for worker in busy if not worker.is_idle]
+        return max(0.0, min(signs) + limit_s - time.monotonic()) + 0.05 if signs else None
 
-    def _hear(self, worker: _Worker) -> Iterator[Event]:
+    def _hear(self, worker: PoolWorker) -> Iterator[Event]:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
@@ -315,7 +283,7 @@ class DecodePool:
             ]
             yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
 
-    def _bury(self, worker: _Worker, timed_out: bool = False) -> Iterator[Event]:
+    def _bury(self, worker: PoolWorker, timed_out: bool = False) -> Iterator[Event]:
         """A worker died: try its video with the next decoder, in a new process."""
         reason, detail = worker.process.cause_of_death(timed_out, self._setup.timeout_s)
         job = worker.job
@@ -360,86 +328,3 @@ class DecodePool:
         self._workers = []
         os.close(self._wake_read)
         os.close(self._wake_write)
-
-
-class _Worker:
-    """A worker process as the pool sees it."""
-
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.process = WorkerProcess(setup)
-        self.ready = False
-        self.gone = False
-        self.job: _Job | None = None
-        self.first_decoder = 0
-        self.last_sign = time.monotonic()
-        self._slots = setup.slots
-        self._held: dict[int, Frames] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def connection(self) -> Connection:
-        return self.process.connection
-
-    @property
-    def is_idle(self) -> bool:
-        return self.ready and not self.gone and self.job is None
-
-    def is_overdue(self, limit_s: float) -> bool:
-        """Whether it owes a sign of life; one that waits for a slot owes none."""
-        with self._lock:
-            waiting = len(self._held) >= self._slots
-        return not waiting and time.monotonic() - self.last_sign > limit_s
-
-    def assign(self, job: _Job, decoders: tuple[str, ...]) -> None:
-        self.job = job
-        self.first_decoder = job.next_decoder
-        self.last_sign = time.monotonic()
-        path = absolute(job.file.path)
-        self._send(("job", job.number, path, decoders[job.next_decoder :]))
-
-    def take_chunk(
-        self,
-        file: VideoFile,
-        slot: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        ticks: list[tuple[int, ...]],
-    ) -> Frames:
-        count = int(np.prod(shape))
-        flat = np.frombuffer(self.process.memory.slot(slot), np.dtype(dtype), count=count)
-        frames = Frames(file, ticks, flat.reshape(shape), self, slot)
-        with self._lock:
-            self._held[slot] = frames
-        return frames
-
-    def release(self, slot: int, frames: Frames) -> None:
-        with self._lock:
-            if self._held.get(slot) is not frames:
-                return
-            del self._held[slot]
-            # Until now it may have waited for this very slot.
-            self.last_sign = time.monotonic()
-            if self.gone:
-                return
-            self._send_locked(("free", slot))
-
-    def dismiss(self) -> None:
-        """No more videos: hang up, which ends it."""
-        self.process.kill()
-        self.bury()
-
-    def bury(self) -> None:
-        with self._lock:
-            if self.gone:
-                return
-            self.gone = True
-            self.process.dispose()
-
-    def _send(self, message: tuple[Any, ...]) -> None:
-        with self._lock:
-            self._send_locked(message)
-
-    def _send_locked(self, message: tuple[Any, ...]) -> None:
-        # A worker that died is noticed where its messages are read.
-        with suppress(OSError):
-            self.process.connection.send(message)

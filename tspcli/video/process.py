@@ -37,12 +37,12 @@ class WorkerProcess:
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self._memory_fd = _anonymous_file("tspcli-frames")
+        self.memory_fd = _anonymous_file("tspcli-frames")
         self._log_fd = _anonymous_file("tspcli-log", append=True)
-        self.memory = SlotMemory(self._memory_fd, setup.slots, setup.chunk_bytes)
+        self.memory = SlotMemory(self.memory_fd, setup.slots, setup.chunk_bytes)
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline_fd = os.pipe()
-        descriptors = (theirs.fileno(), self._memory_fd, lifeline)
+        descriptors = (theirs.fileno(), self.memory_fd, lifeline)
         places = [absolute(place) for place in sys.path]
         try:
             self._process = subprocess.Popen(
@@ -107,7 +107,7 @@ class WorkerProcess:
         self.kill()
         self.reap()
         self.connection.close()
-        for descriptor in (self._lifeline_fd, self._memory_fd, self._log_fd):
+        for descriptor in (self._lifeline_fd, self.memory_fd, self._log_fd):
             os.close(descriptor)
 
     def _log_tail(self) -> str:
