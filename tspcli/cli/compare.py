@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.console import counted, err_console, out_console, print_json, printable
 from tspcli.cli.export import sampling_options
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 _STYLES = {
     "same": "green",
+    "rows differ": "yellow",
     "shifted": "yellow",
     "other settings": "yellow",
     "other weights": "red",
+    "not finite": "red",
 }
 
 
@@ -46,7 +48,8 @@ def command(
     """Tell how the features of the same videos in two stores differ.
 
     Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
-    verdict: same, shifted, other settings, or other weights. Released files fit in, too.
+    verdict: same, rows differ (they are named), shifted, other settings, other weights, or not
+    finite. Released files fit in, too.
 
     \b
     Examples:
@@ -78,13 +81,14 @@ def _show(comparison: Comparison, limit: int) -> None:
     for column in ("rows", "cosine", "lowest (row)", "best shift"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    for video in comparison.videos[:limit]:
+    # What is not the same comes first, so that no limit hides it.
+    for video in sorted(comparison.videos, key=lambda v: v.verdict == "same")[:limit]:
         lowest = "" if video.lowest is None else f"{video.lowest[1]:.4f} ({video.lowest[0]})"
         shift = f"{video.shift_rows:+d}" if video.shift_rows else "0"
         if video.shift_rows and video.shift_s is not None:
             shift += f" = {video.shift_s:+.3f} s"
         verdict = f"[{_STYLES[video.verdict]}]{video.verdict}[/]"
-        if video.verdict != "same":
+        if video.verdict != "same" or video.n_rows[0] != video.n_rows[1]:
             verdict += f": {escape(video.reason)}"
         table.add_row(
             escape(printable(video.key)),
@@ -100,10 +104,17 @@ def _show(comparison: Comparison, limit: int) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items())
     style = _STYLES[comparison.verdict]
     out.print(
-        f"\n[bold {style}]{comparison.verdict}[/]: {counts} of {len(comparison.videos)} common "
-        f"videos; {len(comparison.only_a)} only in the first store, "
-        f"{len(comparison.only_b)} only in the second"
+        f"\n[bold {style}]{comparison.verdict}[/]: {counts} of "
+        f"{counted(len(comparison.videos), 'common video')}; "
+        f"{len(comparison.only_a)} only in the first store, "
+        f"{len(comparison.only_b)} only in the second",
+        soft_wrap=True,
     )
+    if comparison.verdict == "rows differ" and not comparison.told:
+        out.print(
+            "The official code starts some clips one frame early; such rows are among these.",
+            soft_wrap=True,
+        )
     for difference in comparison.differences:
-        out.print(f"  setting {difference}", markup=False)
+        out.print(f"  setting {difference}", markup=False, soft_wrap=True)
     sys.stdout.flush()

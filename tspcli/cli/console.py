@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,20 @@ from tspcli.errors import TspError
 if TYPE_CHECKING:
     from rich.console import Console
 
+_UNBOUNDED_COLUMNS = 10_000
+
 
 def out_console() -> Console:
-    """The console of results that people read, on stdout."""
+    """The console of results that people read, on stdout.
+
+    Into a file or a pipe nothing is wrapped or cut, unless COLUMNS asks for it.
+    """
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBOUNDED_COLUMNS
+    return console
 
 
 def err_console() -> Console:
@@ -24,6 +33,11 @@ def err_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def counted(count: int, what: str) -> str:
+    """``1 video``, ``2 videos``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,9 @@ raw cosines between unrelated clips are far from 0. What tells apart is therefor
 * the *agreement*: the mean of the same cosine after each store's own mean over the video was
   subtracted. It is 1 for equal rows and about 0 where the two stores do not mean the same by their
   channels, which is the mark of other weights.
+
+Both are of the whole video. A single row that differs is found by its distance, against how far
+the rows of the video lie apart (:func:`tspcli.features.row_comparison.differing_rows`).
 """
 
 from __future__ import annotations
@@ -14,21 +17,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from tspcli.errors import StoreError
-from tspcli.features.lookup import matching_keys, unit_rows
+from tspcli.features.lookup import matching_keys
 from tspcli.features.resampling import FloatArray, interpolate_at
+from tspcli.features.row_comparison import (
+    FEW_ROWS,
+    agreement,
+    best_shift,
+    differing_rows,
+    filled,
+    length_ratio,
+    not_finite_rows,
+    row_cosines,
+)
 from tspcli.features.store import FeatureStore, VideoFeatures
 
-Verdict = Literal["same", "shifted", "other settings", "other weights"]
-VERDICTS: tuple[Verdict, ...] = ("same", "shifted", "other settings", "other weights")
+Verdict = Literal["same", "rows differ", "shifted", "other settings", "other weights", "not finite"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From the mildest to the worst."""
 
 SAME_COSINE = 0.99
-"""Median cosine from which rows count as equal. Reduced precision keeps it above 0.999; the few
-rows that the official code starts one frame early do not move a median."""
+"""Median cosine from which rows count as equal. Reduced precision keeps it above 0.999."""
 
 EQUAL_COSINE = 0.9999
 """Median cosine from which rows count as equal whatever their agreement: a video in which nothing
@@ -43,12 +56,13 @@ RELATED_AGREEMENT = 0.5
 RELATED_COSINE = 0.95
 """The same for videos of so few rows that subtracting the mean leaves nothing."""
 
+LENGTH_SLACK = 0.05
+"""How far from 1 the ratio of equal rows' lengths may be, by the median."""
+
 MAX_SHIFT_S = 5.0
 _MAX_SHIFT_ROWS = 100
-_FEW_ROWS = 4
-_SEARCH_ROWS = 2000
 _ROW_COUNT_SLACK = 1
-_SHIFT_GAIN = 0.01
+_SHOWN_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,9 @@ class VideoComparison:
         dims: Widths.
         cosine: Median cosine of rows at the same place; None if widths differ.
         lowest: Lowest cosine, and of which row.
-        differing: How many rows have a cosine below :data:`SAME_COSINE`.
+        differing: The rows that differ, where the verdict is that rows differ.
+        differing_s: The centres of their clips in seconds; None if the first store's are unknown.
+        not_finite: Rows of the first and of the second store with values that are not finite.
         agreement: Mean cosine after subtracting the means, at the best shift; None if unknown.
         shift_rows: By how many rows the second store lags, at best: its row ``i + shift`` is like
             row i of the first.
@@ -77,7 +93,9 @@ class VideoComparison:
     dims: tuple[int, int]
     cosine: float | None
     lowest: tuple[int, float] | None
-    differing: int
+    differing: list[int]
+    differing_s: list[float] | None
+    not_finite: tuple[list[int], list[int]]
     agreement: float | None
     shift_rows: int
     shift_s: float | None
@@ -98,8 +116,10 @@ class Comparison:
         only_a: Videos of the first store alone.
         only_b: Videos of the second store alone.
         videos: The common videos.
-        verdict: The commonest verdict over videos; of equally common ones the worse.
+        verdict: ``same`` only if every common video is; else the commonest verdict of the others,
+            and of equally common ones the worst.
         counts: How often each verdict occurs.
+        told: Whether both files tell how they were made.
     """
 
     a: str
@@ -110,6 +130,7 @@ class Comparison:
     videos: list[VideoComparison]
     verdict: Verdict
     counts: dict[str, int]
+    told: bool
 
     @property
     def all_same(self) -> bool:
@@ -153,8 +174,8 @@ def compare_stores(
         )
     found = [compare_videos(keys_a[key], a[keys_a[key]], b[keys_b[key]]) for key in common]
     counts = Counter(video.verdict for video in found)
-    verdict = max(counts, key=lambda v: (counts[v], VERDICTS.index(v)))
-    told = a.metadata.settings and b.metadata.settings
+    verdict = max(counts, key=lambda v: (v != "same", counts[v], VERDICTS.index(v)))
+    told = bool(a.metadata.settings and b.metadata.settings)
     return Comparison(
         str(a.path),
         str(b.path),
@@ -163,38 +184,65 @@ def compare_stores(
         sorted(keys_b[key] for key in set(keys_b) - set(keys_a)),
         found,
         verdict,
-        {str(verdict): count for verdict, count in counts.items()},
+        {v: counts[v] for v in VERDICTS if v in counts},
+        told,
     )
 
 
 def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoComparison:
     """Compare two versions of one video.
 
-    The verdicts: *same* if the rows are, and their number to within one; *shifted* if they are
-    after one was moved; *other settings* if rows differ although the channels mean the same, or
-    lie at other seconds; *other weights* if the channels do not mean the same.
+    The verdicts: *same* if every row is, and their number to within one; *rows differ* if only a
+    few are not; *shifted* if rows are the same after one version was moved; *other settings* if
+    rows differ although the channels mean the same, or lie at other seconds; *other weights* if the
+    channels do not mean the same; *not finite* if there are rows with values that are not finite,
+    and the others are the same.
     """
     n_rows, dims = (a.n_rows, b.n_rows), (a.dim, b.dim)
+    raw_a, raw_b = a.rows, b.rows
+    odd_a, odd_b = not_finite_rows(raw_a), not_finite_rows(raw_b)
+    not_finite = np.flatnonzero(odd_a).tolist(), np.flatnonzero(odd_b).tolist()
+
+    def incomparable(verdict: Verdict, reason: str) -> VideoComparison:
+        return VideoComparison(
+            *(key, n_rows, dims, None, None, [], None, not_finite),
+            *(None, 0, None, None, verdict, reason),
+        )
+
     if dims[0] != dims[1]:
-        reason = f"widths differ: {dims[0]} and {dims[1]}"
-        return VideoComparison(
-            key, n_rows, dims, None, None, 0, None, 0, None, None, "other weights", reason
-        )
+        return incomparable("other weights", f"widths differ: {dims[0]} and {dims[1]}")
     if not all(n_rows):
-        reason = "a version has no rows"
-        return VideoComparison(
-            key, n_rows, dims, None, None, 0, None, 0, None, None, "other settings", reason
-        )
-    rows_a, rows_b, aligned = _aligned(a, b)
-    cosines = _row_cosines(rows_a, rows_b, 0)
-    median = float(np.median(cosines))
-    shift = 0 if median >= EQUAL_COSINE else _best_shift(rows_a, rows_b, _max_shift(a))
-    agreement = _agreement(rows_a, rows_b, shift)
-    shifted = float(np.median(_row_cosines(rows_a, rows_b, shift)))
-    verdict, reason = _judge(median, shifted, shift, agreement, n_rows, aligned)
-    lowest = int(np.argmin(cosines))
+        return incomparable("other settings", "a version has no rows")
+    if odd_a.all() or odd_b.all():
+        return incomparable("not finite", _say_not_finite(not_finite, a, b))
+    rows_a, rows_b, aligned = _aligned(a, b, filled(raw_a, odd_a), filled(raw_b, odd_b))
+    meet = min(len(rows_a), len(rows_b))
+    finite = ~odd_a[:meet] if aligned else ~(odd_a[:meet] | odd_b[:meet])
+    if not finite.any():
+        return incomparable("not finite", _say_not_finite(not_finite, a, b))
+    cosines = row_cosines(rows_a, rows_b, 0)
+    median = float(np.median(cosines[finite]))
+    shift = 0 if median >= EQUAL_COSINE else best_shift(rows_a, rows_b, _max_shift(a))
+    alike = agreement(rows_a, rows_b, shift)
+    shifted = float(np.median(row_cosines(rows_a, rows_b, shift)))
+    differing = np.flatnonzero(differing_rows(rows_a[:meet], rows_b[:meet]) & finite).tolist()
+    verdict, reason = _judge(median, shifted, shift, alike, n_rows, aligned)
+    ratio = length_ratio(rows_a[:meet], rows_b[:meet])
+    if verdict == "same" and abs(ratio - 1) > LENGTH_SLACK:
+        verdict = "other settings"
+        reason = f"the directions are the same, but the second's rows are {ratio:.3g} times as long"
+    if verdict == "same" and differing:
+        verdict, reason = "rows differ", f"{_say_rows(differing, a)}, of {meet}"
+    elif verdict != "same":
+        differing = []
+    if any(not_finite):
+        worse = verdict not in ("same", "rows differ")
+        said = _say_not_finite(not_finite, a, b)
+        reason = f"{reason}; {said}" if verdict != "same" else said
+        verdict = verdict if worse else "not finite"
+    lowest = int(np.argmin(np.where(finite, cosines, np.inf)))
     padded = np.full(len(rows_a), np.nan)
-    padded[: len(cosines)] = cosines
+    padded[:meet] = np.where(finite, cosines, np.nan)
     step = None if a.sampling is None else float(a.sampling.stride_s)
     return VideoComparison(
         key,
@@ -202,8 +250,10 @@ def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoCompari
         dims,
         median,
         (lowest, float(cosines[lowest])),
-        int((cosines < SAME_COSINE).sum()),
-        agreement,
+        differing,
+        None if step is None else [round(float(a.center_s[row]), 6) for row in differing],
+        not_finite,
+        alike,
         shift,
         None if step is None else shift * step,
         shifted,
@@ -211,6 +261,28 @@ def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoCompari
         reason,
         padded.tolist(),
     )
+
+
+def _say_not_finite(
+    not_finite: tuple[list[int], list[int]], a: VideoFeatures, b: VideoFeatures
+) -> str:
+    said = []
+    for which, rows, video in (("first", not_finite[0], a), ("second", not_finite[1], b)):
+        if rows:
+            verb = "is" if len(rows) == 1 else "are"
+            said.append(f"{_say_rows(rows, video)} of the {which} {verb} not finite")
+    return ", ".join(said)
+
+
+def _say_rows(rows: list[int], video: VideoFeatures) -> str:
+    """``rows 3 (3.733 s), 7 (8.000 s), 8 (9.067 s) and 5 more``; seconds are the clips' centres."""
+    seconds = None if video.sampling is None else video.center_s
+    shown = [
+        f"{row}" if seconds is None else f"{row} ({seconds[row]:.3f} s)"
+        for row in rows[:_SHOWN_ROWS]
+    ]
+    more = f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {', '.join(shown)}{more}"
 
 
 def _judge(
@@ -232,7 +304,8 @@ def _judge(
     equal = agreement is None or agreement >= SAME_AGREEMENT
     if cosine >= EQUAL_COSINE or (cosine >= SAME_COSINE and equal and not shift):
         if abs(n_rows[0] - n_rows[1]) <= _ROW_COUNT_SLACK:
-            return "same", f"median cosine {cosine:.5f}"
+            other = f", {counts}" if n_rows[0] != n_rows[1] else ""
+            return "same", f"median cosine {cosine:.5f}{other}"
         return "other settings", f"the rows are equal, but there are {counts}"
     if shift and shifted >= SAME_COSINE and equal:
         return "shifted", f"by {shift:+d} rows the median cosine is {shifted:.5f}"
@@ -243,9 +316,10 @@ def _judge(
     return "other weights", f"the channels mean other things (median cosine {cosine:.3f})"
 
 
-def _aligned(a: VideoFeatures, b: VideoFeatures) -> tuple[FloatArray, FloatArray, str | None]:
+def _aligned(
+    a: VideoFeatures, b: VideoFeatures, rows_a: FloatArray, rows_b: FloatArray
+) -> tuple[FloatArray, FloatArray, str | None]:
     """Both versions' rows, the second's brought to the first's seconds if their rhythms differ."""
-    rows_a, rows_b = a.rows, b.rows
     first, second = a.sampling, b.sampling
     if first is not None and second is not None:
         rhythm = (first.stride_s, first.clip_duration_s)
@@ -263,7 +337,7 @@ def _aligned(a: VideoFeatures, b: VideoFeatures) -> tuple[FloatArray, FloatArray
             position, inside = np.zeros(1), np.arange(len(rows_a)) < 1
         return rows_a[inside], interpolate_at(len(rows_b), position).apply(rows_b), how
     ratio = len(rows_b) / len(rows_a)
-    if len(rows_a) >= _FEW_ROWS and not 2 / 3 < ratio < 3 / 2:
+    if len(rows_a) >= FEW_ROWS and not 2 / 3 < ratio < 3 / 2:
         # Nobody tells the rhythm; as many rows as that can only be another one.
         position = (np.arange(len(rows_a)) + 0.5) * ratio - 0.5
         how = f"one has {max(ratio, 1 / ratio):.2f} times as many"
@@ -271,60 +345,9 @@ def _aligned(a: VideoFeatures, b: VideoFeatures) -> tuple[FloatArray, FloatArray
     return rows_a, rows_b, None
 
 
-def _row_cosines(a: FloatArray, b: FloatArray, shift: int) -> FloatArray:
-    a, b = _overlap(a, b, shift)
-    cosines: FloatArray = (unit_rows(a.astype(np.float64)) * unit_rows(b.astype(np.float64))).sum(
-        axis=1
-    )
-    # Two rows of zeros are equal.
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    return np.where(both_zero, 1.0, cosines)
-
-
-def _overlap(a: FloatArray, b: FloatArray, shift: int) -> tuple[FloatArray, FloatArray]:
-    """The rows of both that meet when ``b[i + shift]`` is put beside ``a[i]``."""
-    first = max(0, -shift)
-    count = max(0, min(len(a) - first, len(b) - first - shift))
-    return a[first : first + count], b[first + shift : first + shift + count]
-
-
 def _max_shift(a: VideoFeatures) -> int:
     step = 16 / 15 if a.sampling is None else float(a.sampling.stride_s)
     return min(_MAX_SHIFT_ROWS, max(1, round(MAX_SHIFT_S / step)))
-
-
-def _best_shift(a: FloatArray, b: FloatArray, most: int) -> int:
-    """The shift at which the rows, without their means, are most alike; 0 unless another is better.
-
-    Means are subtracted because with them every row of some encoders is like every other.
-    """
-    a, b = a[:_SEARCH_ROWS].astype(np.float64), b[: _SEARCH_ROWS + most].astype(np.float64)
-    shorter = min(len(a), len(b))
-    if shorter >= _FEW_ROWS:
-        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    units_a, units_b = unit_rows(a), unit_rows(b)
-    best, best_score = 0, -np.inf
-    for shift in sorted(range(-most, most + 1), key=abs):
-        x, y = _overlap(units_a, units_b, shift)
-        # A shift that leaves less than half of the rows shows nothing.
-        if len(x) < max(1, shorter / 2):
-            continue
-        score = float((x * y).sum(axis=1).mean())
-        if score > best_score + (_SHIFT_GAIN if best_score > -np.inf else 0):
-            best, best_score = shift, score
-    return best
-
-
-def _agreement(a: FloatArray, b: FloatArray, shift: int) -> float | None:
-    a, b = _overlap(a.astype(np.float64), b.astype(np.float64), shift)
-    if len(a) < _FEW_ROWS:
-        return None
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    if not (norms > 0).any():
-        return None
-    # Weighted by length: rows near the mean have a direction that rounding decides.
-    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 
 
 def _some(store: FeatureStore) -> str:

@@ -1,0 +1,183 @@
+"""tsp inspect and tsp merge."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.features_look.stores import DIM, TSP, VIDEOS, features, store
+from tspcli.cli.main import cli
+from tspcli.errors import StoreError, StoreMismatchError, UsageError
+from tspcli.features import open_store
+from tspcli.features.inspect import summarize, view_video
+from tspcli.features.merge import merge_stores
+from tspcli.timeline import Sampling
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return store(tmp_path / "base.h5", VIDEOS)
+
+
+class TestMerge:
+    def test_joins(self, tmp_path: Path) -> None:
+        keys = list(VIDEOS)
+        a = store(tmp_path / "a.h5", {k: VIDEOS[k] for k in keys[:2]}, checksums=True)
+        b = store(tmp_path / "b.h5", {k: VIDEOS[k] for k in keys[2:]}, checksums=True)
+        report = merge_stores([b, a], tmp_path / "all.h5")
+        assert report.n_videos == [2, 2] and report.dim == DIM
+        with open_store(tmp_path / "all.h5") as merged, open_store(a) as first:
+            assert list(merged) == keys
+            assert merged.metadata == first.metadata
+            for key in keys:
+                np.testing.assert_array_equal(merged[key].rows, VIDEOS[key])
+                assert merged[key].verify() is True
+                assert merged[key].sampling == TSP
+
+    def test_names_every_setting_that_differs(self, base: Path, tmp_path: Path) -> None:
+        other = store(
+            tmp_path / "b.h5",
+            {"v_9": features(5, 1)},
+            sampling=Sampling(stride=1),
+            weights_sha256="11",
+        )
+        with pytest.raises(StoreMismatchError) as caught:
+            merge_stores([base, other], tmp_path / "all.h5")
+        assert "sampling.stride: 1, not 16" in str(caught.value)
+        assert "weights_sha256: 11, not 00" in str(caught.value)
+        assert not (tmp_path / "all.h5").exists()
+
+    def test_duplicates_are_named(self, base: Path, tmp_path: Path) -> None:
+        other = store(tmp_path / "b.h5", {"v_2": features(5, 1)})
+        with pytest.raises(StoreError, match=r"'v_2' is in .*base\.h5 and in .*b\.h5"):
+            merge_stores([base, other], tmp_path / "all.h5")
+
+    def test_does_not_mix_known_and_unknown(self, base: Path, tmp_path: Path) -> None:
+        foreign = store(tmp_path / "f.h5", {"v_8": features(5, 1)}, sampling=None)
+        with pytest.raises(StoreMismatchError, match="does not say how"):
+            merge_stores([base, foreign], tmp_path / "all.h5")
+        more = store(tmp_path / "g.h5", {"v_9": features(5, 1)}, sampling=None)
+        merge_stores([foreign, more], tmp_path / "all.h5")
+        with open_store(tmp_path / "all.h5") as merged:
+            assert list(merged) == ["v_8", "v_9"]
+        wide = store(tmp_path / "w.h5", {"v_7": np.ones((3, 8), "f4")}, sampling=None)
+        with pytest.raises(StoreMismatchError, match="width 8"):
+            merge_stores([foreign, wide], tmp_path / "other.h5")
+
+    def test_an_existing_store_is_kept(self, base: Path, tmp_path: Path) -> None:
+        other = store(tmp_path / "b.h5", {"v_9": features(5, 1)})
+        with pytest.raises(StoreError, match="--overwrite"):
+            merge_stores([base, other], base)
+        merge_stores([base, other], base, overwrite=True)  # into one of its own inputs
+        with open_store(base) as merged:
+            assert len(merged) == 5
+
+    def test_failures_stay_known(self, tmp_path: Path) -> None:
+        paths = []
+        for name, bad in (("a", "v_x"), ("b", "v_y")):
+            paths.append(store(tmp_path / f"{name}.h5", {f"v_{name}": features(5, 1)}))
+            report = {
+                "videos": [
+                    {"key": f"v_{name}", "status": "done"},
+                    {"key": bad, "status": "failed", "reason": "damaged", "detail": "d"},
+                ]
+            }
+            (tmp_path / f"{name}.h5.report.json").write_text(json.dumps(report))
+        merge_stores(paths, tmp_path / "all.h5")
+        with open_store(tmp_path / "all.h5") as merged:
+            failures = summarize(merged).failures
+        assert [failure["key"] for failure in failures] == ["v_x", "v_y"]
+
+    def test_command(self, base: Path, tmp_path: Path) -> None:
+        out = tmp_path / "all.h5"
+        result = CliRunner().invoke(cli, ["merge", str(base), "-o", str(out), "--json"])
+        assert json.loads(result.stdout)["n_videos"] == [4] and out.is_file()
+
+
+class TestInspect:
+    def test_summary(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, warnings={"v_1": ["padded"]}, precision="bf16")
+        with open_store(path) as opened:
+            summary = summarize(opened)
+        assert summary.n_rows == sum(map(len, VIDEOS.values())) and summary.dims == [DIM]
+        assert summary.encoder == "r3d_18" and summary.weights == "w"
+        assert summary.settings["precision"] == "bf16"
+        assert summary.settings["sampling.stride"] == 16
+        by_key = {video.key: video for video in summary.videos}
+        assert by_key["v_1"].warnings == ["padded"]
+        assert by_key["v_0"].covered_s == pytest.approx(60 * 16 / 15)
+        assert summary.seconds == pytest.approx(sum(v.duration_s for v in summary.videos))
+
+    def test_check_finds_what_changed(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, checksums=True)
+        with h5py.File(path, "a") as file:
+            file["v_1"][0, 0] = np.nan
+        with open_store(path) as opened:
+            found = {v.key: (v.intact, v.not_finite) for v in summarize(opened, check=True).videos}
+        assert found == {"v_0": (True, 0), "v_1": (False, 1), "v_2": (True, 0), "v_3": (True, 0)}
+        result = CliRunner().invoke(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1 and "damaged" in result.output
+
+    def test_video(self, tmp_path: Path) -> None:
+        rows = features(20, 0)
+        rows[15] = rows[3] * 2
+        path = store(tmp_path / "s.h5", {"v_0": rows})
+        with open_store(path) as opened:
+            views = view_video(opened, "0", n_neighbours=2)
+        assert views[15].neighbours[0][0] == 3 and views[3].neighbours[0][0] == 15
+        assert views[3].neighbours[0][1] == pytest.approx(1)
+        assert views[15].norm == pytest.approx(2 * views[3].norm)
+        assert views[2].center_s == pytest.approx((2 * 16 + 8) / 15)
+        assert views[2].start_s == pytest.approx(32 / 15) and views[2].end_s == pytest.approx(3.2)
+
+    def test_overlapping_clips_are_no_neighbours(self, tmp_path: Path) -> None:
+        dense = Sampling(stride=1, frame_rate=Fraction(15))
+        path = store(tmp_path / "s.h5", {"v_0": features(80, 0, sampling=dense)}, sampling=dense)
+        with open_store(path) as opened:
+            for view in view_video(opened, "v_0"):
+                assert len(view.neighbours) == 3
+                assert all(abs(other - view.row) >= 16 for other, _ in view.neighbours)
+
+    def test_one_row(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", {"v_0": features(1, 0)})
+        with open_store(path) as opened:
+            (view,) = view_video(opened, "v_0")
+        assert view.neighbours == []
+
+    def test_unknown_video(self, base: Path) -> None:
+        with open_store(base) as opened, pytest.raises(UsageError, match="no video 'v_7'") as error:
+            view_video(opened, "v_7")
+        assert "v_" in str(error.value.remedy)
+
+    def test_released_files(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "r.h5", VIDEOS, sampling=None)
+        run = CliRunner().invoke
+        result = run(cli, ["inspect", str(path)])
+        assert result.exit_code == 0 and "unknown" in result.output
+        data = json.loads(run(cli, ["inspect", str(path), "v_0", "--json"]).stdout)
+        assert data["rows"][0]["center_s"] is None
+        told = ["--frame-rate", "15", "--stride", "16", "--clip-length", "16", "--json"]
+        data = json.loads(run(cli, ["inspect", str(path), "v_0", *told]).stdout)
+        assert data["rows"][1]["center_s"] == pytest.approx(1.6)
+
+    def test_command(self, base: Path) -> None:
+        report = {
+            "videos": [
+                {"key": "v_bad", "status": "failed", "reason": "no-frames", "detail": "[red]x"}
+            ]
+        }
+        base.with_name("base.h5.report.json").write_text(json.dumps(report))
+        run = CliRunner().invoke
+        text = run(cli, ["inspect", str(base)]).output
+        for part in ("v_0", "r3d_18", "sampling.stride", "v_bad", "no-frames", "[red]x"):
+            assert part in text
+        data = json.loads(run(cli, ["inspect", str(base), "--json"]).stdout)
+        assert data["n_videos"] == 4 and data["failures"][0]["key"] == "v_bad"
+        text = run(cli, ["inspect", str(base), "v_0", "--limit", "5"]).output
+        assert "1.600" in text and "and 55 more" in text
