@@ -94,6 +94,33 @@ class TestMerge:
             failures = summarize(merged).failures
         assert [failure["key"] for failure in failures] == ["v_x", "v_y"]
 
+    def test_missing_shards_are_named(self, tmp_path: Path) -> None:
+        shards = [
+            store(tmp_path / f"f.shard-{i}-of-4.h5", {f"v_{i}": features(5, i)}) for i in (1, 3)
+        ]
+        out = tmp_path / "all.h5"
+        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5, .*shard-4-of-4\.h5 are missing"):
+            merge_stores(shards, out)
+        assert not out.exists()
+        arguments = ["merge", *map(str, shards), "-o", str(out)]
+        result = CliRunner().invoke(cli, [*arguments, "--partial"], standalone_mode=False)
+        assert "without" in result.stderr and "shard-4-of-4.h5" in result.stderr
+        with open_store(out) as merged:
+            assert list(merged) == ["v_1", "v_3"]
+        # A shard of no video, or of failed ones alone, leaves a report and no store.
+        for index, videos in ((2, []), (4, [{"key": "bad", "status": "failed"}])):
+            report = {"videos": videos}
+            (tmp_path / f"f.shard-{index}-of-4.h5.report.json").write_text(json.dumps(report))
+        report = merge_stores(shards, out, overwrite=True)
+        assert report.missing_shards == [] and report.n_failed == 1
+        with open_store(out) as merged:
+            assert [failure["key"] for failure in summarize(merged).failures] == ["bad"]
+        # One whose store is gone is missing, whatever its report says.
+        report_path = tmp_path / "f.shard-2-of-4.h5.report.json"
+        report_path.write_text(json.dumps({"videos": [{"key": "v_2", "status": "done"}]}))
+        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5 is missing"):
+            merge_stores(shards, out, overwrite=True)
+
     def test_command(self, base: Path, tmp_path: Path) -> None:
         out = tmp_path / "all.h5"
         result = CliRunner().invoke(cli, ["merge", str(base), "-o", str(out), "--json"])
@@ -123,6 +150,23 @@ class TestInspect:
         assert found == {"v_0": (True, 0), "v_1": (False, 1), "v_2": (True, 0), "v_3": (True, 0)}
         result = CliRunner().invoke(cli, ["inspect", str(path), "--check"], standalone_mode=False)
         assert result.return_value == 1 and "damaged" in result.output
+        assert "1 video with rows that are not finite, 1 damaged video" in result.output
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_rows_with_bad_values(self, tmp_path: Path, bad: float) -> None:
+        rows = features(9, 1)
+        rows[4, 2] = bad
+        path = store(tmp_path / "s.h5", {"v_0": features(9, 0), "v_1": rows}, checksums=True)
+        run = CliRunner().invoke
+        result = run(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1
+        assert "1 video with rows that are not finite, 0 damaged videos" in result.output
+        assert "rows unread" in run(cli, ["inspect", str(path)]).output
+        text = run(cli, ["inspect", str(path), "v_1"]).output
+        assert "1 row of 9 is not finite (the first: 4)" in text
+        json_text = run(cli, ["inspect", str(path), "v_1", "--json"]).stdout
+        assert "NaN" not in json_text and "Infinity" not in json_text
+        assert json.loads(json_text)["rows"][4]["norm"] is None
 
     def test_video(self, tmp_path: Path) -> None:
         rows = features(20, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,18 @@ def counted(count: int, what: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for programs: one JSON value on stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=True)
+    """Print a result for programs: one JSON value on stdout, what is not finite as null."""
+    json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=True, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN, and strict readers stop at it.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def show_error(error: TspError) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.console import counted, err_console, out_console, print_json, printable
 from tspcli.cli.export import sampling_options
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 @click.option(
     "--neighbours", type=click.IntRange(min=0), default=3, show_default=True, help="A row."
 )
-@click.option("--check", is_flag=True, help="Read every row and compare checksums.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Read every row: compare checksums, look for rows that are not finite; exit with 1 if "
+    "something is wrong.",
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Lines of the table."
 )
@@ -59,7 +65,7 @@ def command(
                 print_json(summary.to_dict())
             else:
                 _show_store(summary, limit)
-            return 1 if any(v.intact is False for v in summary.videos) else 0
+            return 1 if any(v.intact is False or v.not_finite for v in summary.videos) else 0
         key = find_video(opened, video).key
         rows = view_video(opened, video, n_neighbours=neighbours)
     if as_json:
@@ -124,8 +130,22 @@ def _show_warnings_and_failures(summary: StoreSummary, out: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    warned = sum(bool(video.warnings) for video in summary.videos)
-    out.print(f"\n{warned} videos with warnings, {len(summary.failures)} failures")
+    videos = summary.videos
+    warned = sum(bool(video.warnings) for video in videos)
+    closing = [
+        counted(warned, "video") + " with warnings",
+        counted(len(summary.failures), "failure"),
+    ]
+    if any(video.not_finite is not None for video in videos):
+        odd = sum(bool(video.not_finite) for video in videos)
+        damaged = sum(video.intact is False for video in videos)
+        closing.append(counted(odd, "video") + " with rows that are not finite")
+        closing.append(counted(damaged, "damaged video"))
+        style = "bold red" if odd or damaged else None
+    else:
+        closing.append("rows unread (--check reads them)")
+        style = None
+    out.print("\n" + ", ".join(closing), style=style)
     if summary.failures:
         failures = Table(box=None, header_style="bold red", pad_edge=False)
         for column in ("failed", "reason", "detail"):
@@ -154,8 +174,16 @@ def _show_video(key: str, rows: list[RowView], limit: int) -> None:
             f"{row.norm:.3f}",
             "  ".join(f"{other} ({cosine:.3f})" for other, cosine in row.neighbours),
         )
-    out_console().print(table)
+    out = out_console()
+    out.print(table)
     _more(len(rows), limit)
+    odd = [row.row for row in rows if not math.isfinite(row.norm)]
+    if odd:
+        verb = "is" if len(odd) == 1 else "are"
+        out.print(
+            f"\n{counted(len(odd), 'row')} of {len(rows)} {verb} not finite (the first: {odd[0]})",
+            style="bold red",
+        )
     sys.stdout.flush()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tspcli.cli.console import out_console, print_json, printable
+from tspcli.cli.console import counted, err_console, out_console, print_json, printable
 
 _PATH = click.Path(path_type=Path)
 
@@ -16,12 +16,17 @@ _PATH = click.Path(path_type=Path)
 @click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=_PATH)
 @click.option("--out", "-o", required=True, type=_PATH, help="The store to write.")
 @click.option("--overwrite", is_flag=True, help="Replace it if it exists.")
+@click.option(
+    "--partial", is_flag=True, help="Join shards although others of the same run are missing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-def command(stores: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) -> None:
+def command(
+    stores: tuple[Path, ...], out: Path, overwrite: bool, partial: bool, as_json: bool
+) -> None:
     """Join stores, or the shards of one run, into one store.
 
-    Stores made with other settings are refused, with each difference named; so is a video that two
-    of them have.
+    Stores made with other settings are refused, with each difference named; so are a video that two
+    of them have, and an incomplete set of shards.
 
     \b
     Examples:
@@ -30,14 +35,22 @@ def command(stores: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool)
     """
     from tspcli.features.merge import merge_stores
 
-    report = merge_stores(stores, out, overwrite=overwrite)
+    report = merge_stores(stores, out, overwrite=overwrite, partial=partial)
     if as_json:
         print_json(asdict(report))
         return
+    notes = err_console()
+    if report.missing_shards:
+        text = f"Note: without {', '.join(report.missing_shards)}"
+        notes.print(printable(text), style="yellow", markup=False, soft_wrap=True)
+    if report.n_failed:
+        text = f"Note: {counted(report.n_failed, 'video')} failed in these runs; "
+        text += f"`tsp inspect {report.out}` names them"
+        notes.print(printable(text), style="yellow", markup=False, soft_wrap=True)
     out_console().print(
         printable(
-            f"{sum(report.n_videos)} videos, {report.n_rows} rows of width {report.dim} from "
-            f"{len(report.stores)} stores in {report.out}"
+            f"{counted(sum(report.n_videos), 'video')}, {counted(report.n_rows, 'row')} of width "
+            f"{report.dim} from {counted(len(report.stores), 'store')} in {report.out}"
         ),
         markup=False,
         soft_wrap=True,

@@ -45,7 +45,9 @@ def matching_keys(stores: Sequence[FeatureStore]) -> list[dict[str, str]]:
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; a row of zeros stays zeros."""
+    """Rows scaled to length 1; a row of zeros stays zeros, one that is not finite becomes NaN."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: FloatArray = rows / np.where(norms > 0, norms, 1)
-    return scaled
+    finite = np.isfinite(norms)
+    divisors = np.where(finite & (norms > 0), norms, 1)
+    scaled: FloatArray = np.where(finite, rows, np.nan) / divisors
+    return scaled.astype(rows.dtype)

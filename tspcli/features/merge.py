@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from tspcli.features.atomic import write_aside
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
 from tspcli.features.store import open_store, write_store
+
+_SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
+"""The names that `tsp extract --shard` gives."""
+
+_IN_STORE = ("done", "kept")
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class MergeReport:
         n_videos: Videos of each input.
         n_rows: Rows in all.
         dim: Width of a row.
+        n_failed: Videos that failed in the runs that made the inputs, by their reports.
+        missing_shards: Shards of the inputs' runs that were not given, which ``partial`` allows.
     """
 
     out: str
@@ -34,10 +42,16 @@ class MergeReport:
     n_videos: list[int]
     n_rows: int
     dim: int
+    n_failed: int = 0
+    missing_shards: list[str] = field(default_factory=list)
 
 
 def merge_stores(
-    paths: Sequence[str | Path], out: str | Path, *, overwrite: bool = False
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    partial: bool = False,
 ) -> MergeReport:
     """Join stores into one, written aside and renamed into place.
 
@@ -48,21 +62,62 @@ def merge_stores(
         paths: At least one store. Files of other programs may be joined among themselves.
         out: The store to write.
         overwrite: Replace it if it exists.
+        partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
+            among the inputs. A shard without a store, whose report says that none of its videos
+            has features, does not count as missing.
 
     Raises:
         StoreMismatchError: If settings or widths differ; each difference is named.
-        StoreError: If two stores have a video in common, an input cannot be read, or the output
-            exists.
+        StoreError: If two stores have a video in common, an input cannot be read, a shard is
+            missing, or the output exists.
     """
     inputs, out = [Path(path) for path in paths], Path(out)
     if not inputs:
         raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+    for path in inputs:
+        # What cannot be opened is told before anything else.
+        open_store(path).close()
+    empty, missing = _other_shards(inputs)
+    if missing and not partial:
+        verb = "is" if len(missing) == 1 else "are"
+        raise StoreError(
+            f"{', '.join(map(str, missing))} {verb} missing: the names of the others tell of more "
+            "shards.",
+            remedy="Finish those shards and merge all of them; --partial merges what there is.",
+        )
     metadata, n_videos, n_rows, dim = _check(inputs)
     write_store(out, _videos(inputs), metadata)
-    _merge_reports(inputs, out)
-    return MergeReport(str(out), [str(path) for path in inputs], n_videos, n_rows, dim)
+    n_failed = _merge_reports([*inputs, *empty], out)
+    return MergeReport(
+        *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
+        missing_shards=[str(path) for path in missing],
+    )
+
+
+def _other_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The shards of the same runs that are not given: (those without any features, missing)."""
+    runs: dict[tuple[Path, str, str, int], set[int]] = {}
+    for path in paths:
+        if match := _SHARD.fullmatch(path.name):
+            run = path.parent, match["name"], match["suffix"], int(match["count"])
+            runs.setdefault(run, set()).add(int(match["index"]))
+    empty: list[Path] = []
+    missing: list[Path] = []
+    for (folder, name, suffix, count), given in runs.items():
+        for index in sorted(set(range(1, count + 1)) - given):
+            path = folder / f"{name}.shard-{index}-of-{count}{suffix}"
+            (empty if _ended_without_features(path) else missing).append(path)
+    return empty, missing
+
+
+def _ended_without_features(path: Path) -> bool:
+    """Whether a shard was run, and none of its videos got features, so that it left no store."""
+    if path.exists():
+        return False
+    report = _read_report(path)
+    return report is not None and not any(v["status"] in _IN_STORE for v in report["videos"])
 
 
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
@@ -117,26 +172,23 @@ def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[
         yield from iter_store(path)
 
 
-def _merge_reports(paths: Sequence[Path], out: Path) -> None:
-    """Join the runs' reports, so that failures stay known; leave no stale one behind."""
+def _merge_reports(paths: Sequence[Path], out: Path) -> int:
+    """Join the runs' reports, so that failures stay known; leave no stale one behind.
+
+    Returns:
+        How many videos failed.
+    """
     target = _report_path(out)
     videos: list[Any] = []
     settings: Any = {}
     for path in paths:
-        try:
-            report = json.loads(_report_path(path).read_text(encoding="utf-8"))
+        report = _read_report(path)
+        if report is not None:
             videos += report["videos"]
             settings = report.get("settings", settings)
-        except FileNotFoundError:
-            continue
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{_report_path(path)} is damaged ({type(error).__name__}: {error}).",
-                remedy="Delete it and merge again.",
-            ) from error
     if not videos:
         target.unlink(missing_ok=True)
-        return
+        return 0
     counts: dict[str, int] = {}
     for video in videos:
         counts[video["status"]] = counts.get(video["status"], 0) + 1
@@ -149,6 +201,24 @@ def _merge_reports(paths: Sequence[Path], out: Path) -> None:
     }
     with write_aside(target) as aside:
         aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+    return counts.get("failed", 0)
+
+
+def _read_report(store: Path) -> dict[str, Any] | None:
+    """The report of the run that made a store, or None if it left none."""
+    path = _report_path(store)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        for video in report["videos"]:
+            video["status"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {error}).",
+            remedy="Delete it and merge again.",
+        ) from error
+    return dict(report)
 
 
 def _report_path(store: Path) -> Path:
