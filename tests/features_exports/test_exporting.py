@@ -39,21 +39,6 @@ def test_the_command_offers_every_target() -> None:
     assert RESIZES == METHODS
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
-def test_every_target_tells_how_to_use_it(
-    anet_store: Path, thumos_store: Path, export: Export, tmp_path: Path, target: str
-) -> None:
-    store = thumos_store if target == "gtad-thumos" else anet_store
-    report = export(store, target, tmp_path / "out")
-    page = (tmp_path / "out" / "HOW_TO_USE.txt").read_text()
-    assert report.usage in page and "Time (" in page
-    manifest = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert manifest["target"] == target
-    assert manifest["n_videos"] == len(THUMOS if target == "gtad-thumos" else ANET)
-    assert manifest["time_errors"]
-    assert list(tmp_path.iterdir()) == [tmp_path / "out"]  # nothing aside is left
-
-
 class TestInputs:
     def test_released_files_ask_for_their_sampling(self, tmp_path: Path, export: Export) -> None:
         path = make_foreign(tmp_path / "released.h5", ANET, TSP)

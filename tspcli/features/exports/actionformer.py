@@ -174,13 +174,8 @@ class ActionFormer(Target):
         stride = -1 if fixed or sampling is None else sampling.stride
         frames = -1 if fixed or sampling is None else sampling.clip_length
         rate = 15.0 if sampling is None else float(sampling.frame_rate)
-        json_file = (
-            plan.annotation_folder / f"{plan.data_set}.json"
-            if plan.annotations
-            else Path("./data/annotations.json")
-        )
         values = {
-            "json_file": json_file,
+            "json_file": plan.annotation_file(f"{plan.data_set}.json"),
             "feat_folder": self._feature_path(plan),
             "file_prefix": plan.prefix or "~",
             "file_ext": f"{plan.options.suffix}.npy",

@@ -146,12 +146,10 @@ class Bmt(Target):
             f"    --video_features_path {shell(plan.out, '/')} \\",
             f"    {switches}",
         ]
-        if plan.annotations is not None and any(plan.annotations.of_kind("captions")):
+        if plan.written:
             metas = " ".join(
-                f"--{phase}_meta_path {shell(plan.annotation_folder / phase, '.csv')}"
-                for phase in sorted(
-                    {_phase(f.path.stem) for f in plan.annotations.of_kind("captions")}
-                )
+                f"--{Path(name).stem}_meta_path {shell(plan.annotation_file(name))}"
+                for name in sorted(plan.written)
             )
             lines[-1] += " \\"
             lines.append(f"    {metas}")

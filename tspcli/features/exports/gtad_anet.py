@@ -82,12 +82,9 @@ class GtadAnet(Target):
 
 def annotation_switches(plan: ExportPlan) -> str:
     """The switches of G-TAD and BMN that name the written annotations."""
-    if plan.annotations is None:
-        return " \\\n    --video_info video_info_new.csv --video_anno anet_anno_action.json"
-    folder = plan.annotation_folder
     return (
-        f" \\\n    --video_info {shell(folder / 'video_info_new.csv')} "
-        f"--video_anno {shell(folder / 'anet_anno_action.json')}"
+        f" \\\n    --video_info {shell(plan.annotation_file('video_info_new.csv'))} "
+        f"--video_anno {shell(plan.annotation_file('anet_anno_action.json'))}"
     )
 
 

@@ -14,6 +14,7 @@ from tspcli.features.annotations import Segment
 from tspcli.features.annotations.writing import write_thumos_table
 from tspcli.features.exports.options import ExportOptions
 from tspcli.features.exports.target import (
+    OWN_FILES,
     Array,
     Clock,
     ExportPlan,
@@ -124,7 +125,9 @@ class GtadThumos(Target):
 
     def usage(self, plan: ExportPlan) -> Usage:
         width = 2 * plan.width if plan.options.flow == "zeros" else plan.width
-        folder = plan.annotation_folder if plan.annotations else Path("data/thumos_annotations")
+        # G-TAD opens both tables, so a folder with one of them is none that it can use.
+        both = all(f"{part}_Annotation.csv" in plan.written for part in PARTS)
+        folder = plan.annotation_folder if both else OWN_FILES
         lines = [
             "In a checkout of G-TAD's branch master:",
             f"  python gtad_train.py --feature_path {shell(plan.out)} --feat_dim {width} \\",

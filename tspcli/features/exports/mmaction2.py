@@ -41,13 +41,12 @@ class MMAction2(Bmn):
         return paths
 
     def usage(self, plan: ExportPlan) -> Usage:
-        folder = plan.annotation_folder if plan.annotations else Path("data/ActivityNet")
         config = (
             "# Over configs/localization/bmn/bmn_2xb8-400x100-9e_activitynet-feature.py\n"
             f"data_root = {str(plan.out / 'csv') + '/'!r}\n"
             "data_root_val = data_root\n"
-            f"ann_file_train = {str(folder / 'anet_anno_train.json')!r}\n"
-            f"ann_file_val = {str(folder / 'anet_anno_val.json')!r}\n"
+            f"ann_file_train = {str(plan.annotation_file('anet_anno_train.json'))!r}\n"
+            f"ann_file_val = {str(plan.annotation_file('anet_anno_val.json'))!r}\n"
             "ann_file_test = ann_file_val\n"
             f"model = dict(feat_dim={plan.width}, temporal_dim={plan.options.length})\n"
             "train_dataloader = dict(dataset=dict(ann_file=ann_file_train, "

@@ -120,10 +120,9 @@ class OpenTad(Target):
         return [path, class_map]
 
     def usage(self, plan: ExportPlan) -> Usage:
-        folder = plan.annotation_folder if plan.annotations else Path("data/annotations")
         values = {
-            "annotation_path": str(folder / f"{plan.data_set}.json"),
-            "class_map": str(folder / "category_idx.txt"),
+            "annotation_path": str(plan.annotation_file(f"{plan.data_set}.json")),
+            "class_map": str(plan.annotation_file("category_idx.txt")),
             "data_path": f"{plan.out}/",
             "block_list": str(plan.out / MISSING),
         }

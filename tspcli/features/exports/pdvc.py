@@ -81,15 +81,10 @@ class Pdvc(Target):
             "invalid_video_json: []\n"
             f"feature_dim: {plan.width}\n"
         )
-        names = (
-            {file.path.stem for file in plan.annotations.of_kind("captions")}
-            if (plan.annotations)
-            else set()
-        )
         for option, name in (("train_caption_file", "train"), ("val_caption_file", "val_1")):
-            match = next((n for n in sorted(names) if n.startswith(name)), None)
+            match = next((n for n in sorted(plan.written) if n.startswith(name)), None)
             if match:
-                config += f"{option}: {_yaml(plan.annotation_folder / f'{match}.json')}\n"
+                config += f"{option}: {_yaml(plan.annotation_file(match))}\n"
         lines = [
             "Save this as cfgs/anet_tsp_pdvc.yml in a checkout of PDVC (pdvc.yml), then",
             "  python train.py --cfg_path cfgs/anet_tsp_pdvc.yml --gpu_id 0",

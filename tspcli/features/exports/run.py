@@ -25,7 +25,7 @@ from tspcli.features.exports.registry import TARGETS
 from tspcli.features.exports.rows import plan_rows, read_rows
 from tspcli.features.exports.sources import Sources
 from tspcli.features.exports.staging import MANIFEST, check_free, companions_of, staged
-from tspcli.features.exports.target import ExportPlan, PlannedVideo, Target
+from tspcli.features.exports.target import OWN_FILES, ExportPlan, PlannedVideo, Target, Usage
 from tspcli.features.exports.timing import TimeError, worst_errors
 from tspcli.timeline import Sampling
 
@@ -174,6 +174,7 @@ def make_plan(
         lambda video: _extra(sources, video),
     )
     _check_missing(plan, options)
+    _note_unannotated(plan)
     target.check(plan)
     return plan
 
@@ -202,11 +203,12 @@ def _write(
             folder = staging.companions / "annotations"
             folder.mkdir()
             paths = target.write_annotations(plan, folder)
+            plan.written = [path.name for path in paths]
             if not any(folder.iterdir()):
                 folder.rmdir()
         if options.missing == "list":
             _list_missing(plan, staging.companions)
-        usage = target.usage(plan)
+        usage = _with_own_files(target.usage(plan))
         for name, text in usage.files.items():
             (staging.companions / name).write_text(text, encoding="utf-8")
         report = ExportReport(
@@ -317,6 +319,26 @@ def _check_missing(plan: ExportPlan, options: ExportOptions) -> None:
     plan.notes.append(
         f"{len(plan.missing)} annotated videos have no features and are left out (the first: "
         f"{plan.missing[0]!r})."
+    )
+
+
+def _note_unannotated(plan: ExportPlan) -> None:
+    if count := _unannotated(plan):
+        first = next(video.source.key for video in plan.videos if video.annotated is None)
+        subject = "1 exported video is" if count == 1 else f"{count} exported videos are"
+        plan.notes.append(
+            f"{subject} in no annotation (the first: {first!r}): the features are written, the "
+            "annotation files do not list them."
+        )
+
+
+def _with_own_files(usage: Usage) -> Usage:
+    """Say what stands for files that were not written, where there are any."""
+    if not any(str(OWN_FILES) in text for text in (usage.text, *usage.files.values())):
+        return usage
+    return replace(
+        usage,
+        text=f"{usage.text}\n{OWN_FILES}: files of your own; this export wrote none of that name.",
     )
 
 

@@ -27,6 +27,9 @@ from tspcli.timeline import Sampling
 
 Array = npt.NDArray[np.floating[Any]]
 
+OWN_FILES = Path("PATH/TO")
+"""Stands in commands and configurations for the folder of files that the export did not write."""
+
 
 @dataclass(frozen=True)
 class Resample:
@@ -107,6 +110,7 @@ class ExportPlan:
         metadata: What the stores say of themselves, if they say it and agree.
         extra_attributes: Further attributes of a video in its store.
         label_ids: Class ids that the user prescribes, or None.
+        written: Names of the annotation files that were written; filled before ``usage`` is asked.
         notes: What the user should know. Targets append to it.
     """
 
@@ -122,12 +126,17 @@ class ExportPlan:
     metadata: StoreMetadata | None = None
     extra_attributes: Callable[[PlannedVideo], Mapping[str, Any]] = lambda video: {}
     label_ids: Mapping[str, int] | None = None
+    written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def annotation_folder(self) -> Path:
         """Where the annotation files will lie."""
         return self.companions / "annotations"
+
+    def annotation_file(self, name: str) -> Path:
+        """The annotation file of that name, or where it was not written, a place to fill in."""
+        return (self.annotation_folder if name in self.written else OWN_FILES) / name
 
     @property
     def resampled(self) -> bool:
