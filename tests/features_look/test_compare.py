@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from tests.features_look.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.cli.main import cli
-from tspcli.errors import StoreError
+from tspcli.errors import StoreError, UsageError
 from tspcli.features import open_store
 from tspcli.features.compare import compare_stores
 from tspcli.timeline import Sampling
@@ -212,6 +212,17 @@ class TestCompare:
         assert found.only_a == ["v_2", "v_3"] and found.only_b == []
         with pytest.raises(StoreError, match="no video in common"):
             verdict_of(base, store(tmp_path / "c.h5", {"z": features(5, 1)}))
+
+    def test_videos_asked_for(self, base: Path, tmp_path: Path) -> None:
+        other = store(tmp_path / "b.h5", {k: VIDEOS[k] for k in ("v_0", "v_1")})
+        assert [v.key for v in verdict_of(base, other, videos=["1", "v_0.mp4"]).videos] == [
+            "v_0",
+            "v_1",
+        ]
+        with pytest.raises(UsageError, match="no video 'v_7'"):
+            verdict_of(base, other, videos=["v_0", "v_7"])
+        with pytest.raises(StoreError, match=r"'v_2' is in .*base\.h5 alone"):
+            verdict_of(base, other, videos=["v_0", "v_2"])
 
     def test_the_commonest_of_the_other_verdicts_wins(self, base: Path, tmp_path: Path) -> None:
         mixed = {k: r if k != "v_3" else features(len(r), 3, weights=1) for k, r in VIDEOS.items()}

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from tspcli.errors import StoreError
-from tspcli.features.lookup import matching_keys
+from tspcli.features.lookup import find_video, matching_keys
 from tspcli.features.resampling import FloatArray, interpolate_at
 from tspcli.features.row_comparison import (
     FEW_ROWS,
@@ -159,19 +159,24 @@ def compare_stores(
         videos: Only these videos.
 
     Raises:
-        StoreError: If the stores have no video in common.
+        StoreError: If the stores have no video in common, or the second lacks one of ``videos``.
+        UsageError: If the first store lacks one of ``videos``.
     """
     keys_a, keys_b = matching_keys([a, b])
     common = sorted(set(keys_a) & set(keys_b))
-    if videos is not None:
-        wanted = {name.removeprefix("v_") for name in videos} | set(videos)
-        common = [key for key in common if key in wanted]
     if not common:
         raise StoreError(
-            f"{a.path} and {b.path} have no video in common"
-            + (" among those asked for." if videos is not None else "."),
+            f"{a.path} and {b.path} have no video in common.",
             remedy=f"The first has {_some(a)}; the second {_some(b)}.",
         )
+    if videos is not None:
+        canonical = {key: name for name, key in keys_a.items()}
+        common = sorted({canonical[find_video(a, name).key] for name in videos})
+        for name in common:
+            if name not in keys_b:
+                raise StoreError(
+                    f"{keys_a[name]!r} is in {a.path} alone.", remedy="Compare other videos."
+                )
     found = [compare_videos(keys_a[key], a[keys_a[key]], b[keys_b[key]]) for key in common]
     counts = Counter(video.verdict for video in found)
     verdict = max(counts, key=lambda v: (v != "same", counts[v], VERDICTS.index(v)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -13,21 +15,37 @@ from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
 
 _SHOWN = 3
+_VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts"),
+        *("webm", "wmv"),
+    )
+)
 
 
 def find_video(store: FeatureStore, name: str) -> VideoFeatures:
-    """The video called ``name``, with or without the ``v_`` that the store's keys may carry.
+    """The video called ``name``.
+
+    It may be called with or without the ``v_`` that the store's keys may carry, by the name or path
+    of its file, and with the characters that keys write as ``%0A`` and the like.
 
     Raises:
         UsageError: If there is none, with the nearest names.
     """
-    if name in store:
-        return store[name]
+    spelled = {unquote(key, errors="surrogateescape"): key for key in store if "%" in key}
+    names = [name, Path(name).name]
+    if Path(name).suffix.lower() in _VIDEO_SUFFIXES:
+        names.append(Path(name).stem)
     prefix = shared_prefix(store)
-    for other in (prefix + name, canonical_id(name, "v_")):
-        if other in store:
-            return store[other]
-    near = difflib.get_close_matches(name, list(store), n=_SHOWN, cutoff=0.5)
+    for other in names:
+        for key in (other, prefix + other, canonical_id(other, "v_")):
+            key = spelled.get(key, key)
+            if key in store:
+                return store[key]
+    # An ending that is none of a video may belong to the name, so it is only suggested.
+    near = [Path(name).stem] if Path(name).stem in store else []
+    near += difflib.get_close_matches(names[-1], set(store) - set(near), n=_SHOWN, cutoff=0.5)
     shown = near or list(store)[:_SHOWN]
     raise UsageError(
         f"{store.path} has no video {name!r}.",

@@ -174,7 +174,13 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return len(self._file)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and "/" not in key and bool(key) and key in self._file
+        if not isinstance(key, str) or not key or "/" in key:
+            return False
+        try:
+            return key in self._file
+        except UnicodeEncodeError:
+            # A name with bytes that are no UTF-8 names no dataset.
+            return False
 
     def close(self) -> None:
         """Close the file; rows not read yet can no longer be."""
