@@ -119,6 +119,28 @@ def test_extract_exits_with_3_when_a_video_failed(video: Path, tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
+def test_a_mistyped_path_is_wrong_usage(video: Path, tmp_path: Path) -> None:
+    gone, out = tmp_path / "gone.mp4", tmp_path / "feats.h5"
+    for command in (("extract", *RANDOM), ("gvf", *RANDOM), ("localize", "predict", "--run", "r")):
+        done = run(*command, "--videos", video, "--videos", gone, "--out", out, code=2)
+        assert str(gone) in done.stderr and "does not exist" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    # What a list names may be missing; the others are done.
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{video}\n{gone}\n")
+    done = run("extract", "--videos", listed, "--out", out, *RANDOM, code=3)
+    assert "gone.mp4: missing" in done.stderr
+    with open_store(out) as store:
+        assert list(store) == ["v_one"]
+
+
+def test_nothing_to_do_has_no_speed_and_one_video_no_plural(video: Path, tmp_path: Path) -> None:
+    arguments = ("extract", "--videos", video, "--out", tmp_path / "feats.h5", *RANDOM)
+    assert "1 video to do" in run(*arguments).stderr
+    again = run(*arguments).stderr
+    assert "real time" not in again and "1 kept" in again
+
+
 def test_errors_say_what_to_do_and_show_no_traceback(tmp_path: Path) -> None:
     arguments = ("extract", "--videos", tmp_path, "--out", tmp_path / "f.h5", *RANDOM)
     done = run(*arguments, code=2)

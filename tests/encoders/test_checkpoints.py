@@ -255,7 +255,7 @@ def test_missing_file_and_foreign_content(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_checkpoint(tmp_path / "x.pth")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match="is no checkpoint: it begins with b'hello'"):
         load_checkpoint(tmp_path / "text.pth")
 
 

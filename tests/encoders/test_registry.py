@@ -119,7 +119,11 @@ def test_unreachable_weights_say_which_file_goes_where(
     monkeypatch.setenv("TSPCLI_WEIGHTS_URL", (home / "nothing").as_uri())
     with pytest.raises(DownloadError) as error:
         registry.fetch_weights("r3d_18-kinetics400")
-    assert str(home / "weights" / "r3d_18-b3b3357e.pth") in str(error.value.remedy)
+    remedy = str(error.value.remedy)
+    assert str(home / "weights" / "r3d_18-b3b3357e.pth") in remedy
+    for way in ("tsp weights fetch r3d_18-kinetics400", "TSPCLI_HOME", "--weights tiny"):
+        assert way in remedy
+    assert str(error.value).count("file://") == 1
 
 
 def test_file_put_by_hand_is_verified(home: Path) -> None:

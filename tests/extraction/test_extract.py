@@ -191,6 +191,7 @@ def test_a_truncated_video_keeps_its_rows_and_says_so(encoder: Encoder, tmp_path
     assert any(text.startswith(("damaged", "truncated")) for text in result.warnings), result
     (result,) = extract(cut, tmp_path / "g.h5", encoder=encoder, strict=True).videos
     assert (result.status, result.reason) == ("failed", "damaged")
+    assert not result.detail.startswith("damaged")
 
 
 def test_two_videos_with_one_key_are_refused_before_anything_is_decoded(

@@ -109,7 +109,7 @@ def test_a_subset_is_predicted_alone(planted: Path) -> None:
 
 
 def test_wrong_usage_is_told(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = ["--features", planted / "valid.h5", "--videos", "x.mp4", "--out", planted / "x.json"]
+    both = ["--features", planted / "valid.h5", "--videos", planted, "--out", planted / "x.json"]
     assert tsp("localize", "predict", "--run", planted / "run", *both) == 2
     assert "either --features or --videos" in capsys.readouterr().err
     assert tsp("localize", "predict", "--run", planted / "none", *both[:2], *both[4:]) == 1

@@ -36,11 +36,6 @@ def err_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def counted(count: int, what: str) -> str:
-    """``1 video``, ``2 videos``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def print_json(value: Any) -> None:
     """Print a result for programs: one JSON value on stdout, what is not finite as null."""
     json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=True, allow_nan=False)

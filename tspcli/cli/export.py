@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -197,7 +198,8 @@ def _show(report: ExportReport) -> None:
         out.print(printable(text), markup=False, soft_wrap=True)
 
     say(
-        f"{report.n_videos} videos, {report.n_rows} rows of width {report.width} "
+        f"{counted(report.n_videos, 'video')}, {counted(report.n_rows, 'row')} of width "
+        f"{report.width} "
         f"for {report.target} in {report.out}"
     )
     for path in report.annotations:

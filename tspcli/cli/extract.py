@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +55,7 @@ class AutoInt(click.ParamType):
     "-v",
     multiple=True,
     required=True,
+    type=VIDEO_PATH,
     metavar="DIR|FILE|LIST.txt",
     help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
 )
@@ -176,11 +179,16 @@ def _summarize(console: Console, report: ExtractReport) -> None:
             console.print(f"note: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
     counts = {status: len(report.with_status(status)) for status in STATUSES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    speed = report.video_s / report.elapsed_s if report.elapsed_s else 0.0
+    speed = ""
+    if report.n_clips and report.elapsed_s:
+        speed = (
+            f" {report.video_s:.1f} s of video, {counted(report.n_clips, 'clip')} in "
+            f"{report.elapsed_s:.1f} s: {report.video_s / report.elapsed_s:.1f} times real time, "
+            f"limited by {report.bottleneck}."
+        )
     console.print(
-        f"{printable(report.out)}: {said or 'nothing to do'}. {report.video_s:.1f} s of video, "
-        f"{report.n_clips} clips in {report.elapsed_s:.1f} s: {speed:.1f} times real time, "
-        f"limited by {report.bottleneck}. Report: {printable(str(report.path))}",
+        f"{printable(report.out)}: {said or 'nothing to do'}.{speed} "
+        f"Report: {printable(str(report.path))}",
         markup=False,
         soft_wrap=True,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tspcli.cli.console import printable
 from tspcli.extraction import Observer, Progress, VideoResult
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,7 @@ class PlainObserver(Observer):
 
     def started(self, progress: Progress, n_kept: int) -> None:
         kept = f", {n_kept} kept from an earlier run" if n_kept else ""
-        self._print(f"{progress.n_videos} videos to do{kept}")
+        self._print(f"{counted(progress.n_videos, 'video')} to do{kept}")
         self._next = time.monotonic() + _PLAIN_EVERY_S
 
     def progressed(self, progress: Progress) -> None:

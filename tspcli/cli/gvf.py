@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.main import EXIT_SOME_FAILED
+from tspcli.wording import counted
 
 
 @click.command("gvf", short_help="Compute global video features for pretraining.")
@@ -16,6 +18,7 @@ from tspcli.cli.main import EXIT_SOME_FAILED
     "--videos",
     "-v",
     multiple=True,
+    type=VIDEO_PATH,
     metavar="DIR|FILE|LIST.txt",
     help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
 )
@@ -89,7 +92,8 @@ def command(
             print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
         else:
             err_console().print(
-                f"{printable(str(out))}: {len(made)} videos, {made.dim} values each ({pool}).",
+                f"{printable(str(out))}: {counted(len(made), 'video')}, {made.dim} values each "
+                f"({pool}).",
                 markup=False,
                 soft_wrap=True,
             )
@@ -109,5 +113,7 @@ def command(
         text = f"failed: {result.path}: {result.reason}: {result.detail or ''}"
         console.print(printable(text), style="red", markup=False, soft_wrap=True)
     done = len(report.with_status("done")) + len(report.with_status("kept"))
-    console.print(f"{printable(str(out))}: {done} videos ({pool}).", markup=False, soft_wrap=True)
+    console.print(
+        f"{printable(str(out))}: {counted(done, 'video')} ({pool}).", markup=False, soft_wrap=True
+    )
     return EXIT_SOME_FAILED if report.failed else 0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import counted, err_console, out_console, print_json, printable
+from tspcli.cli.console import err_console, out_console, print_json, printable
 from tspcli.cli.export import sampling_options
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from tspcli.features.inspect import RowView, StoreSummary, VideoSummary

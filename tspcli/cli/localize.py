@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import print_json
+from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.localize_display import say, show_evaluation, watch_training
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
@@ -140,6 +141,7 @@ def train_command(
     "--videos",
     "-v",
     multiple=True,
+    type=VIDEO_PATH,
     metavar="DIR|FILE|LIST.txt",
     help="Videos instead of a store; may be repeated.",
 )

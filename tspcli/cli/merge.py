@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from tspcli.cli.console import counted, err_console, out_console, print_json, printable
+from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.wording import counted
 
 _PATH = click.Path(path_type=Path)
 

@@ -10,6 +10,7 @@ import click
 
 from tspcli.cli.console import err_console, out_console, printable
 from tspcli.cli.export import sampling_options
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -177,7 +178,7 @@ def _draw(console: Console, data: PlotData) -> None:
 
     width = min(_MOST_COLUMNS, max(8, console.width - 2))
     for view in data.views:
-        title = f"{data.key}  {view.title}: {view.n_rows} clips"
+        title = f"{data.key}  {view.title}: {counted(view.n_rows, 'clip')}"
         if view.separation is not None:
             title += f", separation {view.separation:+.3f}"
         console.print(printable(title), style="bold", markup=False)

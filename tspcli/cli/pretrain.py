@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.main import EXIT_INTERRUPTED
 from tspcli.pretraining.recipe import (
     BATCH_NORM_MODES,
@@ -116,7 +117,7 @@ def _field_docs(settings: type) -> dict[str, str]:
     "--videos",
     "-v",
     multiple=True,
-    type=_PATH,
+    type=VIDEO_PATH,
     help="Folder of the videos, searched with its subfolders; may be repeated.",
 )
 @click.option("--train", type=_PATH, help="Ground-truth table of training (`tsp annotations`).")

@@ -37,7 +37,10 @@ from tspcli.timeline import Sampling
 OWN_KEY = "tspcli"
 BEST_CHECKPOINT = "best.pth"
 _TRUSTED_CLASSES = (argparse.Namespace,)
+_ZIP_START = b"PK\x03\x04"
 _TORCH_PICKLE_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+
+_FETCH_AGAIN = "Fetch or save it again."
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def _all_tensors(mapping: Mapping[Any, Any]) -> bool:
 def _is_torch_file(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(len(_TORCH_PICKLE_START))
-    return start.startswith((b"PK\x03\x04", _TORCH_PICKLE_START)) or not start.startswith(b"\x80")
+    return start.startswith((_ZIP_START, _TORCH_PICKLE_START)) or not start.startswith(b"\x80")
 
 
 def read_torch_file(path: Path) -> Any:
@@ -196,6 +199,15 @@ def read_torch_file(path: Path) -> Any:
         CheckpointError: If the file is damaged or needs a class other than tensors, plain
             containers and ``argparse.Namespace``.
     """
+    with path.open("rb") as file:
+        start = file.read(len(_TORCH_PICKLE_START))
+    if not start:
+        raise CheckpointError(f"{path} is damaged: it is empty.", remedy=_FETCH_AGAIN)
+    if not start.startswith((_ZIP_START, _TORCH_PICKLE_START)):
+        raise CheckpointError(
+            f"{path} is no checkpoint: it begins with {start!r}, not as torch.save writes.",
+            remedy="Give a checkpoint, a run's folder, or a name that `tsp weights list` shows.",
+        )
     try:
         with torch.serialization.safe_globals(list(_TRUSTED_CLASSES)):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -204,7 +216,7 @@ def read_torch_file(path: Path) -> Any:
         if needed is None:
             raise CheckpointError(
                 f"{path} is damaged or no checkpoint: {_first_line(error)}",
-                remedy="Fetch or save it again.",
+                remedy=_FETCH_AGAIN,
             ) from error
         raise CheckpointError(
             f"{path} is refused: to load it, {needed} would have to be imported and run.",
@@ -213,7 +225,7 @@ def read_torch_file(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint: {_first_line(error)}",
-            remedy="Fetch or save it again.",
+            remedy=_FETCH_AGAIN,
         ) from error
 
 

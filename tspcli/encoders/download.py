@@ -83,7 +83,7 @@ def download(
     mirror = os.environ.get(MIRROR_VARIABLE)
     if mirror:
         url = f"{mirror.rstrip('/')}/{target.name}"
-    by_hand = f"Put the file by hand at {target} (from {url})."
+    by_hand = f"Get {url} where there is a network, and put it at {target}."
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
@@ -175,7 +175,8 @@ def _fill(
         failures = 1 if size > most else failures + 1
         most = max(most, size)
         if lasting or failures >= patience.attempts:
-            raise DownloadError(f"{url} cannot be downloaded: {reason}.", remedy=by_hand)
+            name = url.rpartition("/")[2]
+            raise DownloadError(f"{name} cannot be downloaded: {reason}.", remedy=by_hand)
         time.sleep(patience.backoff_s * 2 ** (failures - 1))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import tspcli
 from tspcli.cache import cache_location
 from tspcli.encoders.download import Progress, download, matches_sha256
-from tspcli.errors import WeightsError
+from tspcli.errors import DownloadError, WeightsError
 
 DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
 RANDOM_WEIGHTS = "random"
@@ -182,7 +182,15 @@ def fetch_weights(name: str, on_progress: Progress | None = None) -> Path:
         _verify(entry, path)
         return path
     assert entry.url is not None
-    return download(entry.url, path, entry.sha256, on_progress=on_progress)
+    try:
+        return download(entry.url, path, entry.sha256, on_progress=on_progress)
+    except DownloadError as error:
+        raise DownloadError(
+            error.message,
+            remedy=f"{error.remedy} `tsp weights fetch {entry.name}` there does the same, and "
+            "TSPCLI_HOME names the folder that holds what was fetched. `--weights tiny` needs no "
+            "network; it is for trying things.",
+        ) from error
 
 
 def _verify(entry: WeightsEntry, path: Path) -> None:

@@ -179,8 +179,9 @@ class Engine:
     def _finish(self, video: _Video, end: Finished) -> None:
         damage = [text for text in end.warnings if text.startswith(("damaged", "truncated"))]
         if self.config.strict and damage:
+            said = [text.removeprefix("damaged: ") for text in damage]
             self._drop(video.file.key)
-            self._fail(video.file, VideoError("damaged", "; ".join(damage)))
+            self._fail(video.file, VideoError("damaged", "; ".join(said)))
             return
         if self.sampling.n_clips(end.n_ticks) == 0 and self.config.short_videos != "pad":
             self._drop(video.file.key)

@@ -1,0 +1,12 @@
+"""Words that messages share."""
+
+from __future__ import annotations
+
+
+def counted(count: int, what: str) -> str:
+    """A number and what it counts, in the plural unless it is one.
+
+    >>> counted(1, "video"), counted(0, "video"), counted(2, "common video")
+    ('1 video', '0 videos', '2 common videos')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
