@@ -10,7 +10,7 @@ import numpy as np
 
 from tspcli.features import StoreMetadata, write_store
 from tspcli.features.metadata import sampling_attributes
-from tspcli.features.store import content_checksum
+from tspcli.features.storing import content_checksum
 from tspcli.timeline import Sampling
 
 DIM = 64

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from tspcli.features.repair import Examination
 
 _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 
 
 @click.command("doctor")
+@click.argument("store", required=False, metavar="[FEATS.h5]", type=click.Path(path_type=Path))
+@click.option(
+    "--repair", is_flag=True, help="Write the videos of FEATS.h5 that are whole into a new one."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(as_json: bool) -> int:
-    """Check this installation: versions, decoders, devices, memory, cache.
+def command(store: Path | None, repair: bool, as_json: bool) -> int:
+    """Check this installation: versions, decoders, devices, memory, cache; or check a store.
 
     Each lack comes with its remedy. The exit code is 0 if extraction can work, 1 if not.
+
+    With FEATS.h5, every byte of the store is compared with its checksums: exit code 0 if it is
+    whole, 1 if not. --repair saves what is whole into a store of the same name and keeps the
+    damaged file beside it: exit code 3 if videos are lost, which `tsp extract` then computes again.
 
     \b
     Example:
       tsp doctor
       tsp doctor --json > doctor.json
+      tsp doctor feats.h5
+      tsp doctor feats.h5 --repair
     """
+    if store is not None:
+        return _repair(store, as_json) if repair else _examine(store, as_json)
+    if repair:
+        raise click.UsageError("--repair needs a store: tsp doctor FEATS.h5 --repair")
     from tspcli.cli.console import out_console, print_json, printable
     from tspcli.doctor import diagnose
 
@@ -53,3 +73,54 @@ def command(as_json: bool) -> int:
         lacks = [check.name for check in diagnosis.checks if check.status == "lack"]
         console.print(f"Extraction cannot work before this is put right: {', '.join(lacks)}.")
     return exit_code
+
+
+def _examine(store: Path, as_json: bool) -> int:
+    from tspcli.cli.console import print_json
+    from tspcli.features.repair import examine_store
+
+    found = examine_store(store)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _show(found)
+    return 0 if found.is_whole else 1
+
+
+def _repair(store: Path, as_json: bool) -> int:
+    from tspcli.cli.console import out_console, print_json, printable
+    from tspcli.cli.main import EXIT_SOME_FAILED
+    from tspcli.features.repair import repair_store
+
+    repair = repair_store(store)
+    if as_json:
+        print_json(repair.to_dict())
+        return EXIT_SOME_FAILED if repair.lost else 0
+    _show(repair.found)
+    lines = [f"{printable(str(store))} holds {len(repair.kept)} videos now, all of them whole."]
+    if repair.found.is_whole:
+        lines = ["There is nothing to repair."]
+    if repair.original is not None:
+        lines.append(f"The damaged file is kept as {printable(repair.original)}.")
+    if repair.lost:
+        lines.append(f"{len(repair.lost)} videos are lost: `tsp extract` computes them again.")
+    out_console().print("\n".join(lines), markup=False, soft_wrap=True)
+    return EXIT_SOME_FAILED if repair.lost else 0
+
+
+def _show(found: Examination) -> None:
+    from tspcli.cli.console import out_console, printable
+
+    console = out_console()
+    for problem in found.problems:
+        console.print(printable(problem), style="red", markup=False, soft_wrap=True)
+    for key, why in sorted(found.damaged.items()):
+        text = f"damaged: {printable(key)}: {printable(why)}"
+        console.print(text, style="red", markup=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(printable(note), style="yellow", markup=False, soft_wrap=True)
+    counts = f"{len(found.intact)} whole, {len(found.damaged)} damaged"
+    if found.unchecked:
+        counts += f", {len(found.unchecked)} without a checksum (readable)"
+    verdict = "The store is whole." if found.is_whole else "The store is damaged."
+    console.print(f"{printable(found.path)}: {counts}. {verdict}", markup=False, soft_wrap=True)

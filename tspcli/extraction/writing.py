@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.features.parts import PartsFolder, PartWriter
-from tspcli.features.store import is_key
+from tspcli.features.storing import is_key
 
 _QUEUED_WRITES = 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tspcli.features.metadata import StoreMetadata
-from tspcli.features.store import FeatureStore, VideoFeatures, open_store, write_store
+from tspcli.features.store import FeatureStore, VideoFeatures, open_store
+from tspcli.features.storing import write_store
 
 __all__ = ["FeatureStore", "StoreMetadata", "VideoFeatures", "open_store", "write_store"]

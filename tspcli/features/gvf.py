@@ -20,6 +20,7 @@ from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.store import open_store, plain_attributes
+from tspcli.features.trailer import append_trailer, explain_read_errors, require_intact_frame
 
 Pool = Literal["max", "mean"]
 GVF_FORMAT = "tspcli-gvf"
@@ -105,14 +106,10 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"There is no file {path}.", remedy="Check the path, or run `tsp gvf`.")
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = plain_attributes(file.attrs)
-            vectors = {key: _vector(file[key], key, path) for key in file}
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be opened as HDF5 ({error}).", remedy="Run `tsp gvf` again."
-        ) from error
+    require_intact_frame(path)
+    with explain_read_errors(path), h5py.File(path, "r") as file:
+        attributes = plain_attributes(file.attrs)
+        vectors = {key: _vector(file[key], key, path) for key in file}
     if not vectors:
         raise StoreError(f"{path} holds no video.", remedy="Run `tsp gvf` again.")
     widths = {len(vector): key for key, vector in vectors.items()}
@@ -167,19 +164,16 @@ def write_gvf(
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
     """
-    with write_aside(path) as aside, h5py.File(aside, "w") as file:
-        attributes = pooled_metadata(metadata, pool).to_attributes()
-        file.attrs.update(
-            {
-                **attributes,
-                "format": GVF_FORMAT,
-                "source_format": attributes["format"],
-                "pool": pool,
-            }
-        )
-        for key in sorted(vectors):
-            vector = np.asarray(vectors[key], dtype="<f4")
-            file.create_dataset(key, data=vector, chunks=True, compression="gzip")
+    attributes = pooled_metadata(metadata, pool).to_attributes()
+    attributes |= {"format": GVF_FORMAT, "source_format": attributes["format"], "pool": pool}
+    with write_aside(path) as aside:
+        with h5py.File(aside, "w") as file:
+            file.attrs.update(attributes)
+            for key in sorted(vectors):
+                vector = np.asarray(vectors[key], dtype="<f4")
+                file.create_dataset(key, data=vector, chunks=True, compression="gzip")
+        # It names no rows, so that its checksum is of the whole file.
+        append_trailer(aside, {}, {})
 
 
 def gvf_from_store(features: str | Path, out: str | Path, *, pool: Pool = "max") -> GlobalFeatures:

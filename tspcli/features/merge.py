@@ -15,7 +15,8 @@ from tspcli.errors import StoreError, StoreMismatchError
 from tspcli.features.atomic import write_aside
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
-from tspcli.features.store import open_store, write_store
+from tspcli.features.store import open_store
+from tspcli.features.storing import write_store
 
 _SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
 """The names that `tsp extract --shard` gives."""

@@ -35,14 +35,8 @@ from tspcli.features.atomic import (
     write_aside,
 )
 from tspcli.features.metadata import StoreMetadata, canonical_json
-from tspcli.features.store import (
-    add_video,
-    is_key,
-    open_store,
-    parts_folder,
-    plain_attributes,
-    seal_checksum,
-)
+from tspcli.features.store import open_store, parts_folder, plain_attributes
+from tspcli.features.storing import DamagedRowsError, is_key, new_store, seal_checksum
 
 _MAGIC = b"TSPPART1"
 _TAIL = struct.Struct("<Q8s")
@@ -258,18 +252,24 @@ class PartsFolder:
         """
         # HDF5 keeps links sorted by name, so the order of writing is free; sorted, it is the same
         # for every history of the run.
-        with write_aside(self.store) as aside, h5py.File(aside, "w") as file:
-            file.attrs.update(self.metadata.to_attributes())
+        with new_store(self.store, self.metadata) as store:
             if keep_existing and self.store.exists():
                 with open_store(self.store) as existing:
                     for key in existing:
                         if key not in self.parts:
                             video = existing[key]
-                            add_video(file, key, video._dataset, video.attrs)
+                            store.add(key, video._dataset, video.attrs)
             for key in sorted(self.parts):
                 part = self.parts[key]
-                add_video(file, key, part.rows(), part.attributes)
-            count = len(file)
+                try:
+                    store.add(key, part.rows(), part.attributes)
+                except DamagedRowsError as error:
+                    part.path.unlink()
+                    raise StoreError(
+                        f"{part.path} is damaged: its checksum differs.",
+                        remedy=f"Give the same command again: it computes {key!r} anew.",
+                    ) from error
+        count = len(store.videos)
         self.remove()
         return count
 

@@ -7,9 +7,9 @@ attributes.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +19,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.errors import StoreError, UsageError
-from tspcli.features.atomic import write_aside
-from tspcli.features.metadata import StoreMetadata, canonical_json
+from tspcli.errors import StoreError
+from tspcli.features.metadata import StoreMetadata
+from tspcli.features.storing import content_checksum, plain
+from tspcli.features.trailer import explain_read_errors, require_intact_frame
 from tspcli.timeline import Sampling, as_rate
-
-_COPY_ROWS = 16_384
-"""Rows copied at a time, so that memory does not depend on a video's length."""
 
 
 class VideoFeatures:
@@ -39,16 +37,19 @@ class VideoFeatures:
     ) -> None:
         self.key = key
         self._dataset = dataset
+        self._path = dataset.file.filename
         self._sampling = sampling
 
     @cached_property
     def rows(self) -> npt.NDArray[np.float32]:
         """The features, shape (N, D), float32, row i of clip i."""
-        return np.asarray(self._dataset[()], dtype=np.float32)
+        with self._reading("the rows"):
+            return np.asarray(self._dataset[()], dtype=np.float32)
 
     def read_rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start`` to ``stop`` alone, shape (stop - start, D), without reading the others."""
-        return np.asarray(self._dataset[start:stop], dtype=np.float32)
+        with self._reading("the rows"):
+            return np.asarray(self._dataset[start:stop], dtype=np.float32)
 
     @property
     def n_rows(self) -> int:
@@ -63,7 +64,8 @@ class VideoFeatures:
     @cached_property
     def attrs(self) -> dict[str, Any]:
         """The dataset's attributes as plain Python values."""
-        return plain_attributes(self._dataset.attrs)
+        with self._reading("the attributes"):
+            return plain_attributes(self._dataset.attrs)
 
     @property
     def sampling(self) -> Sampling | None:
@@ -73,13 +75,14 @@ class VideoFeatures:
         names = ("frame_rate", "clip_length", "stride")
         if not all(name in self.attrs for name in names):
             return None
-        rate = as_rate(self.attrs["frame_rate"], "frame rate")
-        return Sampling(
-            frame_rate=rate,
-            clip_length=int(self.attrs["clip_length"]),
-            stride=int(self.attrs["stride"]),
-            grid_rate=as_rate(self.attrs.get("grid_rate", max(rate, 30)), "grid rate"),
-        )
+        with self._reading("the sampling"):
+            rate = as_rate(self.attrs["frame_rate"], "frame rate")
+            return Sampling(
+                frame_rate=rate,
+                clip_length=int(self.attrs["clip_length"]),
+                stride=int(self.attrs["stride"]),
+                grid_rate=as_rate(self.attrs.get("grid_rate", max(rate, 30)), "grid rate"),
+            )
 
     @property
     def start_s(self) -> npt.NDArray[np.float64]:
@@ -100,33 +103,42 @@ class VideoFeatures:
     @property
     def duration_s(self) -> float | None:
         """Seconds from the first frame to the end of the last, or None if nothing tells."""
-        value = self.attrs.get("duration_s")
-        return None if value is None else float(value)
+        return self._number("duration_s")
 
     @property
     def source_fps(self) -> float | None:
         """Mean frames a second of the source video, or None if the file does not tell."""
-        value = self.attrs.get("source_fps")
-        return None if value is None else float(value)
+        return self._number("source_fps")
 
     @property
     def warnings(self) -> list[str]:
         """What was out of the ordinary with this video."""
-        return list(json.loads(self.attrs.get("warnings", "[]")))
+        with self._reading("the list of warnings"):
+            return [str(text) for text in json.loads(self.attrs.get("warnings", "[]"))]
 
     def verify(self) -> bool | None:
         """Whether rows and attributes are as they were written; None if no checksum is stored."""
-        stored = self.attrs.get("checksum")
-        if stored is None:
-            return None
-        return bool(stored == content_checksum(self.rows, self.attrs))
+        try:
+            stored = self.attrs.get("checksum")
+            if stored is None:
+                return None
+            return bool(stored == content_checksum(self.rows, self.attrs))
+        except (StoreError, TypeError, ValueError):
+            return False
+
+    def _number(self, name: str) -> float | None:
+        value = self.attrs.get(name)
+        with self._reading(name):
+            return None if value is None else float(value)
+
+    def _reading(self, what: str) -> AbstractContextManager[None]:
+        return explain_read_errors(self._path, f"{what} of {self.key!r}")
 
     def _require_sampling(self) -> Sampling:
         sampling = self.sampling
         if sampling is None:
             raise StoreError(
-                f"{self._dataset.file.filename} does not say at which seconds the rows of "
-                f"{self.key!r} lie.",
+                f"{self._path} does not say at which seconds the rows of {self.key!r} lie.",
                 remedy="Give frame rate, stride and clip length; the features released with TSP "
                 "have 15, 16 (THUMOS14: 1) and 16.",
             )
@@ -140,7 +152,8 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         self.path = Path(path)
         self._file = _open_hdf5(self.path)
         try:
-            attributes = plain_attributes(self._file.attrs)
+            with explain_read_errors(self.path, "the attributes"):
+                attributes = plain_attributes(self._file.attrs)
             self.metadata = StoreMetadata.from_attributes(attributes, str(path))
         except BaseException:
             self._file.close()
@@ -148,19 +161,13 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         self.sampling = self.metadata.sampling or sampling
 
     def __getitem__(self, key: str) -> VideoFeatures:
-        try:
-            item = self._file[key] if key and "/" not in key else None
-        except (KeyError, ValueError):
-            item = None
-        except (OSError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: the entry {key!r} cannot be read ({error}).",
-                remedy="Take a copy of the file that is whole, or compute it again.",
-            ) from error
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            item = self._file[key] if key in self else None
+            rows = isinstance(item, h5py.Dataset) and item.ndim == 2
+            shape = getattr(item, "shape", "a group")
         if item is None:
             raise KeyError(key)
-        if not isinstance(item, h5py.Dataset) or item.ndim != 2:
-            shape = getattr(item, "shape", "a group")
+        if not rows:
             raise StoreError(
                 f"{self.path}: the entry {key!r} is {shape}, not rows of features.",
                 remedy="A feature store has one dataset of shape (rows, width) a video.",
@@ -168,19 +175,26 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return VideoFeatures(key, item, self.sampling)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file)
+        with explain_read_errors(self.path, "the list of videos"):
+            keys = list(self._file)
+        return iter(keys)
 
     def __len__(self) -> int:
-        return len(self._file)
+        with explain_read_errors(self.path, "the list of videos"):
+            return len(self._file)
 
     def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str) or not key or "/" in key:
+        if not isinstance(key, str) or key in ("", ".") or "/" in key or "\0" in key:
             return False
-        try:
-            return key in self._file
-        except UnicodeEncodeError:
-            # A name with bytes that are no UTF-8 names no dataset.
-            return False
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            # Of the link alone: what it leads to may be damaged, and then is not missing.
+            return bool(self._file.id.links.exists(key.encode("utf-8", "surrogateescape")))
+
+    def is_vector(self, key: str) -> bool:
+        """Whether an entry is one readable vector, as in files of global features."""
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            item = self._file[key]
+            return isinstance(item, h5py.Dataset) and item.ndim == 1 and item[()] is not None
 
     def close(self) -> None:
         """Close the file; rows not read yet can no longer be."""
@@ -219,84 +233,9 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
     return FeatureStore(path, sampling=sampling)
 
 
-def write_store(
-    path: str | Path,
-    videos: Iterable[tuple[str, npt.NDArray[Any] | h5py.Dataset, Mapping[str, Any]]],
-    metadata: StoreMetadata,
-) -> int:
-    """Write a whole store aside and rename it into place.
-
-    Args:
-        path: The file; one that exists is replaced only once the new one is whole.
-        videos: (key, rows of shape (N, D), attributes) of each video. Taken one at a time.
-        metadata: What the file says of itself.
-
-    Returns:
-        The number of videos written.
-
-    Raises:
-        StoreError: If the disk is full or the folder cannot be written.
-        UsageError: If a key comes twice or is not a name.
-    """
-    count = 0
-    with write_aside(path) as aside, h5py.File(aside, "w") as file:
-        file.attrs.update(metadata.to_attributes())
-        for key, rows, attributes in videos:
-            add_video(file, key, rows, attributes)
-            count += 1
-    return count
-
-
-def add_video(
-    file: h5py.File,
-    key: str,
-    rows: npt.NDArray[Any] | h5py.Dataset,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Add one video's rows to an open file, a block at a time."""
-    if not is_key(key):
-        raise UsageError(
-            f"{key!r} cannot name a video in a store.",
-            remedy="Use a name without slashes or NUL, other than '.' and '..'.",
-        )
-    if key in file:
-        raise UsageError(f"Two videos have the key {key!r}.", remedy="Rename one, or change --key.")
-    dataset = file.create_dataset(key, shape=rows.shape, dtype="<f4")
-    for start in range(0, rows.shape[0], _COPY_ROWS):
-        dataset[start : start + _COPY_ROWS] = rows[start : start + _COPY_ROWS]
-    for name, value in attributes.items():
-        dataset.attrs[name] = value
-
-
-def is_key(key: str) -> bool:
-    """Whether ``key`` can name a dataset at the root of an HDF5 file."""
-    return bool(key) and "/" not in key and "\0" not in key and key not in (".", "..")
-
-
-def content_checksum(rows: npt.NDArray[np.float32], attributes: Mapping[str, Any]) -> str:
-    """sha256 over a video's rows and its attributes, the checksum's own left out."""
-    digest = hashlib.sha256(np.ascontiguousarray(rows, dtype="<f4").data)
-    return seal_checksum(digest.copy(), attributes)
-
-
-def seal_checksum(rows_digest: Any, attributes: Mapping[str, Any]) -> str:
-    """Finish a checksum whose rows were already fed to ``rows_digest`` (a running sha256)."""
-    known = {key: value for key, value in attributes.items() if key != "checksum"}
-    rows_digest.update(canonical_json(known).encode())
-    return str(rows_digest.hexdigest())
-
-
 def plain_attributes(attributes: h5py.AttributeManager) -> dict[str, Any]:
     """HDF5 attributes as plain Python values."""
-    return {key: _plain(value) for key, value in attributes.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value
+    return {key: plain(value) for key, value in attributes.items()}
 
 
 def _open_hdf5(path: Path) -> h5py.File:
@@ -311,6 +250,7 @@ def _open_hdf5(path: Path) -> h5py.File:
         raise StoreError(f"{path} does not exist.", remedy="Check the path.")
     if path.is_dir():
         raise StoreError(f"{path} is a folder, not an HDF5 file.", remedy="Check the path.")
+    require_intact_frame(path)
     try:
         return h5py.File(path, "r")
     except OSError as error:
