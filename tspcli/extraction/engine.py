@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ import torch
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError, VideoError
 from tspcli.extraction.clips import Batch, Batcher, ClipAssembler
+from tspcli.extraction.memory import kept_memory
 from tspcli.extraction.plan import file_size
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
@@ -137,7 +138,8 @@ class Engine:
         )
         try:
             items = _feed(pool, self.encoder, self._note_wait)
-            with pool, closing(items), torch.inference_mode():
+            keeping = kept_memory() if on_cpu else nullcontext()
+            with keeping, pool, closing(items), torch.inference_mode():
                 for item in items:
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
