@@ -18,15 +18,15 @@ torch.set_num_threads(1)
 
 
 class Stop(Observer):
-    """Ends the run after some seconds, as Ctrl-C would."""
+    """Ends the run after some clips, as Ctrl-C would."""
 
-    def __init__(self, after_s: float) -> None:
-        self.deadline = time.monotonic() + after_s
+    def __init__(self, after_clips: int) -> None:
+        self.after_clips = after_clips
         self.clips = 0
 
     def progressed(self, progress: Progress) -> None:
         self.clips = progress.n_clips
-        if time.monotonic() > self.deadline:
+        if self.clips >= self.after_clips:
             raise KeyboardInterrupt
 
 
@@ -45,7 +45,7 @@ def resident_mb(pid: int, descendants: bool = True) -> float:
     return total
 
 
-def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> None:
+def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> None:
     encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
     real = encoder.encode
 
@@ -65,7 +65,7 @@ def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> No
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    observer = Stop(run_s)
+    observer = Stop(n_clips)
     try:
         extract(
             video, out, encoder=encoder, observer=observer, decoder=decoder, workers=1, stride=1
@@ -79,4 +79,4 @@ def main(video: str, out: str, decoder: str, sleep_s: float, run_s: float) -> No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), float(sys.argv[5]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]))
