@@ -4,6 +4,7 @@
 #   make test PYTHON=python3.12          another interpreter
 #   make test VENV=/somewhere/venv       another place for the environment
 #   make test PYTEST_FLAGS='-k store'    other tests; JOBS=8 runs eight at a time
+#   make reproduce SCALE=small           another scale; REPRODUCE_FLAGS='--seeds 0,1,2' more seeds
 
 ifndef PYTHON
 PYTHON := $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.10,$(shell \
@@ -12,6 +13,9 @@ PYTHON := $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 pytho
 endif
 VENV ?= .venv
 DEMO ?= .demo
+SCALE ?= tiny
+REPRODUCTION ?= .reproduction
+REPRODUCE_FLAGS ?=
 PYTEST_FLAGS ?=
 JOBS ?= 2
 
@@ -27,7 +31,7 @@ ENVIRONMENT = $(word 2,$(KEYS))
 PROJECT = $(word 3,$(KEYS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo test lint types pytest format wheel lock clean
+.PHONY: help install install-test demo reproduce test lint types pytest format wheel lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +69,9 @@ comma := ,
 demo: install  ## Extract features of sample videos with pretrained I3D weights, and show them
 	@tools/demo.sh "$(VENV)/bin" "$(DEMO)"
 
+reproduce: install  ## Repeat the paper's experiment on rendered videos (half an hour on two cores)
+	$(TSP) reproduce --scale $(SCALE) --out "$(REPRODUCTION)" $(REPRODUCE_FLAGS)
+
 test: lint types pytest  ## Install the test tools too, then lint, check types and run the tests
 
 lint: install-test  ## ruff: rules and formatting
@@ -88,4 +95,4 @@ lock:  ## Pin the newest versions (needs python3.10 to python3.13)
 	$(PYTHON) tools/lock_constraints.py python3.10 python3.11 python3.12 python3.13
 
 clean:  ## Remove the environment, the demo's output and what tools leave behind
-	rm -rf "$(VENV)" "$(DEMO)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf "$(VENV)" "$(DEMO)" "$(REPRODUCTION)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

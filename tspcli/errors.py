@@ -118,3 +118,7 @@ class TrainingError(TspError):
 
 class LocalizationError(TspError):
     """A localization model, its input or its predictions that do not fit together."""
+
+
+class ReproductionError(TspError):
+    """An experiment that cannot start or go on."""

@@ -39,6 +39,9 @@ COMMANDS: dict[str, Entry] = {
     "compare": Entry("tspcli.cli.compare", "Tell how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
     "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
+    "reproduce": Entry(
+        "tspcli.cli.reproduce", "Repeat the paper's experiment, from videos to a report."
+    ),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
     "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a remedy for each lack."),
     "sample-videos": Entry("tspcli.cli.samples", "Fetch a few free videos to try things on."),

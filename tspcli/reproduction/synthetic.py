@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,22 @@ from tspcli.pretraining.annotations.model import ActionSegment
 
 MOTIONS: tuple[str, ...] = ("bounce", "sway", "circle", "spin", "pulse", "shake")
 """Names of the action classes: up and down, side to side, round, turning, swelling, trembling."""
+
+
+class Performance(NamedTuple):
+    """Something that the actor does although it is no action of its video.
+
+    Attributes:
+        start_s, end_s: Seconds after the video's first frame.
+        motion: One of :data:`MOTIONS`.
+        tempo, reach: Shares of the tempo and the reach that an action would have.
+    """
+
+    start_s: float
+    end_s: float
+    motion: str
+    tempo: float = 1.0
+    reach: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,9 @@ class SyntheticVideo:
         actions: In time order, not overlapping.
         fps: Frames a second.
         height, width: Of the frames, in pixels.
+        performances: What else the actor does, outside of the actions.
+        actor_size: Times the usual size of the actor.
+        marked: Whether the actor bears a mark off its middle, so that it is seen to turn.
     """
 
     name: str
@@ -43,6 +63,9 @@ class SyntheticVideo:
     fps: int = 30
     height: int = 96
     width: int = 128
+    performances: tuple[Performance, ...] = ()
+    actor_size: float = 1.0
+    marked: bool = False
 
     @property
     def n_frames(self) -> int:
@@ -181,6 +204,11 @@ class _Pose:
     angle: float = 0.0
     scale: float = 1.0
 
+    def times(self, reach: float) -> _Pose:
+        """The same pose nearer to the pose of rest."""
+        scale = 1.0 + reach * (self.scale - 1.0)
+        return _Pose(reach * self.x, reach * self.y, reach * self.angle, scale)
+
 
 def motion_pose(motion: str, seconds: float, rate_hz: float, sense: float) -> _Pose:
     """The pose of a motion ``seconds`` after it began.
@@ -223,7 +251,7 @@ class _Scene:
         texture = smooth + cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR)
         self.texture = np.clip(texture, 0, 255).astype(np.uint8)
         self.drift = rng.uniform(-6, 6, 2)
-        self.radius = float(rng.uniform(0.11, 0.16)) * height
+        self.radius = float(rng.uniform(0.11, 0.16)) * height * video.actor_size
         self.corners = int(rng.integers(3, 7))
         # A colour far from the background's mean, or the actor would sometimes be invisible.
         mean = self.texture.reshape(-1, 3).mean(axis=0)
@@ -232,8 +260,9 @@ class _Scene:
         self.idle = rng.uniform(0, 2 * math.pi, 2)
         self.manner = [
             (float(rng.uniform(1.2, 1.9)), 1.0 if rng.random() < 0.5 else -1.0)
-            for _ in video.actions
+            for _ in (*video.actions, *video.performances)
         ]
+        self.patch = tuple(255 - c for c in self.colour)
 
     def frame(self, time_s: float) -> npt.NDArray[np.uint8]:
         import cv2
@@ -251,12 +280,25 @@ class _Scene:
         points = centre + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         fixed = np.round(points * 16).astype(np.int32)
         cv2.fillPoly(pixels, [fixed], self.colour, lineType=cv2.LINE_AA, shift=4)
+        if video.marked:
+            mark = centre + 0.55 * reach[0] * np.array([math.cos(pose.angle), math.sin(pose.angle)])
+            place = [int(v) for v in np.round(mark * 16)]
+            size = max(16, int(0.35 * self.radius * pose.scale * 16))
+            cv2.circle(pixels, place, size, self.patch, -1, lineType=cv2.LINE_AA, shift=4)
         return pixels
 
     def _pose(self, time_s: float) -> _Pose:
-        for action, (rate_hz, sense) in zip(self.video.actions, self.manner, strict=True):
+        n_actions = len(self.video.actions)
+        for action, (rate_hz, sense) in zip(self.video.actions, self.manner, strict=False):
             if action.start_s <= time_s < action.end_s:
                 return motion_pose(action.label, time_s - action.start_s, rate_hz, sense)
+        others = zip(self.video.performances, self.manner[n_actions:], strict=True)
+        for other, (rate_hz, sense) in others:
+            if other.start_s <= time_s < other.end_s:
+                seconds = time_s - other.start_s
+                pose = motion_pose(other.motion, seconds, other.tempo * rate_hz, sense)
+                # Turning has no reach: a slower turn is what is less of it.
+                return pose if other.motion == "spin" else pose.times(other.reach)
         return _Pose()
 
 

@@ -1,0 +1,17 @@
+"""One whole experiment in miniature, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reproduction.running import MINIATURE, run_command
+from tspcli.reproduction.run import ReproductionReport, reproduce
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReproductionReport]:
+    """The experiment's folder and its outcome."""
+    root = tmp_path_factory.mktemp("experiment")
+    return root, reproduce(MINIATURE, root, seeds=(3,), execute=run_command)

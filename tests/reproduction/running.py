@@ -1,0 +1,69 @@
+"""Commands in processes that have torch imported already, so that a whole experiment is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tspcli.reproduction.dataset import DatasetSpec
+from tspcli.reproduction.scales import TINY, VARIANTS, Scale
+from tspcli.reproduction.stages import Command, Tell
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tspcli.pretraining.run", "tspcli.localization.training", "av"])
+
+MINIATURE: Scale = replace(
+    TINY,
+    name="miniature",
+    jobs=2,
+    data=DatasetSpec(
+        n_train=6,
+        n_valid=3,
+        n_trimmed_train=6,
+        n_trimmed_valid=6,
+        duration_s=(13.0, 14.0),
+        action_s=(2.5, 3.0),
+        gap_s=(3.0, 3.5),
+        trimmed_s=2.2,
+        height=36,
+        width=48,
+    ),
+    resize=(20, 26),
+    crop=(16, 16),
+    trimmed={**TINY.trimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
+    untrimmed={**TINY.untrimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
+    bmn={"temporal_scale": 16, "max_duration": 8, "channels": 8, "epochs": 2},
+    variants=tuple(v for v in VARIANTS if v.name in ("tac", "tsp-mean", "tsp-max")),
+)
+
+
+def run_command(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
+    """As :func:`tspcli.reproduction.stages.run_process`, without importing torch each time."""
+    process = CONTEXT.Process(target=_main, args=(command, stdout, log))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _main(command: Command, stdout: Path, log: Path) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    from tspcli.cli.main import main
+
+    with stdout.open("w") as out, log.open("a") as err:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main(list(command))
+            except SystemExit as stop:
+                out.flush()
+                err.flush()
+                code = stop.code if isinstance(stop.code, int) else 1
+    sys.stdout.flush()
+    sys.exit(code)
