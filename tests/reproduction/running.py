@@ -57,13 +57,15 @@ def _main(command: Command, stdout: Path, log: Path) -> None:
     torch.set_num_threads(1)
     from tspcli.cli.main import main
 
-    with stdout.open("w") as out, log.open("a") as err:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main(list(command))
-            except SystemExit as stop:
-                out.flush()
-                err.flush()
-                code = stop.code if isinstance(stop.code, int) else 1
-    sys.stdout.flush()
-    sys.exit(code)
+    with (
+        stdout.open("w") as out,
+        log.open("a") as err,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code: object = 0
+        try:
+            main(list(command))
+        except SystemExit as stop:
+            code = stop.code
+    sys.exit(code if isinstance(code, int) else 1)

@@ -65,7 +65,7 @@ def test_a_second_run_does_nothing(experiment: Experiment) -> None:
 
 
 def test_what_is_lost_is_made_again_and_nothing_else(experiment: Experiment) -> None:
-    root, report = experiment
+    root, _report = experiment
     (root / "seed3" / "tac.bmn" / "results.json").unlink()
     watch = Watch()
     reproduce(MINIATURE, root, seeds=(3,), execute=run_command, observer=watch)

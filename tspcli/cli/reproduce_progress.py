@@ -63,9 +63,7 @@ class PlainStages(StageObserver):
     def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
         left = "" if left_s is None else f", about {clock(left_s)} left"
         if seconds:
-            self._print(
-                f"[{n_done}/{self._total}] {stage.name}: done in {clock(seconds)}{left}"
-            )
+            self._print(f"[{n_done}/{self._total}] {stage.name}: done in {clock(seconds)}{left}")
 
     def _print(self, text: str) -> None:
         with self._lock:

@@ -79,9 +79,7 @@ def plan_untrimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
     return plans
 
 
-def _untrimmed(
-    spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int
-) -> SyntheticVideo:
+def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int) -> SyntheticVideo:
     rank = turn % len(MOTIONS)
     duration_s = round(float(rng.uniform(*spec.duration_s)), 1)
     actions: list[ActionSegment] = []
@@ -97,9 +95,7 @@ def _untrimmed(
             others.append(other)
         if last:
             break
-        actions.append(
-            ActionSegment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank])
-        )
+        actions.append(ActionSegment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank]))
         time_s = actions[-1].end_s
     return SyntheticVideo(
         name,
@@ -122,7 +118,8 @@ def _other(
     chance, length = rng.random(), float(rng.uniform(*spec.other_s))
     lower, any_motion = int(rng.integers(max(rank, 1))), int(rng.integers(len(MOTIONS)))
     tempo, reach = (
-        float(rng.uniform(*spec.rehearsal_tempo)), float(rng.uniform(*spec.rehearsal_reach))
+        float(rng.uniform(*spec.rehearsal_tempo)),
+        float(rng.uniform(*spec.rehearsal_reach)),
     )
     place = rng.random()
     length = min(length, end_s - start_s - 2 * spec.margin_s)

@@ -12,7 +12,7 @@ from tspcli.reproduction.measures import RUN
 from tspcli.reproduction.outcome import TSP, Group
 from tspcli.reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
 from tspcli.reproduction.scales import TRIMMED, Scale, clip_lengths, options_of
-from tspcli.reproduction.stages import Stage, Tell
+from tspcli.reproduction.stages import Command, Stage, Tell
 
 DATA, TABLES, TRIMMED_TABLES, CACHE = "data", "tables", "trimmed-tables", "cache"
 LABELS = "action_label_mapping.json"
@@ -94,7 +94,7 @@ class ExperimentPlan:
     def _tables(self) -> Stage:
         out = self.root / TABLES
         chain = self._chain(0)
-        convert = ("annotations", "activitynet", str(self.annotations), "--out", str(out))
+        convert: Command = ("annotations", "activitynet", str(self.annotations), "--out", str(out))
         convert += ("--videos", str(self.videos / "train"))
         convert += ("--videos", str(self.videos / "valid"))
         convert += ("--min-gap", f"{self.scale.min_gap_s:.6f}")
@@ -110,7 +110,7 @@ class ExperimentPlan:
 
     def _trimmed_tables(self) -> Stage:
         table, out = self.root / DATA / dataset.TRIMMED_TABLE, self.root / TRIMMED_TABLES
-        convert = ("annotations", "csv", str(table), "--out", str(out))
+        convert: Command = ("annotations", "csv", str(table), "--out", str(out))
         convert += ("--videos", f"train={self.trimmed / 'train'}")
         convert += ("--videos", f"valid={self.trimmed / 'valid'}")
         return Stage(

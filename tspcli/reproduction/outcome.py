@@ -140,8 +140,9 @@ class Outcome:
                 f"({seeds})."
             )
         return (
-            f"{self.group.title}: the order of the paper does NOT come out: TSP (max GVF) does not "
-            f"localize better than TAC, mean mAP {figures} (TSP ahead in {n_agreeing} of {n_seeds})."
+            f"{self.group.title}: the order of the paper does NOT come out: TSP (max GVF) does "
+            f"not localize better than TAC, mean mAP {figures} (TSP ahead in {n_agreeing} of "
+            f"{n_seeds} seeds)."
         )
 
     def table(self, names: Sequence[str] | None = None) -> list[list[str]]:

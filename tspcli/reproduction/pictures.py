@@ -72,7 +72,9 @@ def training_curves(group: Group) -> str:
                         linewidth=1.2,
                         label=None if turn else title,
                     )
-    for axes, label in zip(panels, ("validation loss", "action head, %", "region head, %"), strict=True):
+    for axes, label in zip(
+        panels, ("validation loss", "action head, %", "region head, %"), strict=True
+    ):
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -84,7 +86,7 @@ def training_curves(group: Group) -> str:
 
 
 def localization_curves(group: Group) -> str:
-    """mAP over the tIoU, and average recall over the number of proposals; means over seeds."""
+    """MAP over the tIoU, and average recall over the number of proposals; means over seeds."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -155,7 +157,7 @@ def timeline_picture(group: Group, key: str) -> str:
     results: Mapping[str, Sequence[Mapping[str, Any]]]
     results = json.loads((folder / RESULTS).read_text("utf-8"))["results"]
     found = [
-        Prediction(*item["segment"], item["score"], item.get("label"))
+        Prediction(item["segment"][0], item["segment"][1], item["score"], item.get("label"))
         for item in results.get(key.removeprefix("v_"), results.get(key, []))
     ]
     with open_store(group.folder(group.seeds[0], f"{TSP}.features") / FEATURES) as store:

@@ -102,9 +102,7 @@ def reproduce(
         os.environ["OMP_NUM_THREADS"] = str(scale.threads)
     with lock_store(root / "reproduction"):
         stages = plan.stages()
-        runner = StageRunner(
-            root, stages, jobs=scale.jobs, observer=observer, execute=execute
-        )
+        runner = StageRunner(root, stages, jobs=scale.jobs, observer=observer, execute=execute)
         call = _report_call(title, plan.groups(), scale.to_dict(), plan.remarks(), runner)
         measures = tuple(stage.name for stage in stages if MEASURES in stage.outputs)
         runner.stages.append(

@@ -327,7 +327,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
-    """Or a run that is killed would leave commands behind, which hold the locks of their outputs."""
+    """Or a run that is killed would leave commands behind that hold locks on their outputs."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,0 +1,118 @@
+"""The rendered data set is what its design says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.reproduction.running import MINIATURE
+from tspcli.localization.annotations import read_annotations
+from tspcli.pretraining.annotations import read_activitynet
+from tspcli.reproduction.dataset import (
+    DatasetSpec,
+    activitynet_json,
+    plan_trimmed,
+    plan_untrimmed,
+    render_experiment,
+)
+from tspcli.reproduction.synthetic import MOTIONS, SyntheticVideo, render_frames
+from tspcli.video.probe import list_videos
+
+PLANS = plan_untrimmed(DatasetSpec())
+VIDEOS = [video for split in PLANS.values() for video in split]
+
+
+def rank(motion: str) -> int:
+    return MOTIONS.index(motion)
+
+
+def test_a_motion_is_an_action_where_no_higher_one_occurs() -> None:
+    for video in VIDEOS:
+        (label,) = {action.label for action in video.actions}
+        for other in video.performances:
+            assert rank(other.motion) < rank(label) or other.tempo < 0.5
+
+
+def test_every_motion_but_the_highest_is_an_action_here_and_none_there() -> None:
+    actions = {action.label for video in VIDEOS for action in video.actions}
+    others = {other.motion for video in VIDEOS for other in video.performances if other.tempo == 1}
+    assert actions == set(MOTIONS)
+    assert others == set(MOTIONS[:-1])
+
+
+def test_rehearsals_are_slower_and_smaller_than_any_action() -> None:
+    slow = [other for video in VIDEOS for other in video.performances if other.tempo != 1]
+    assert len(slow) > 50
+    assert all(other.tempo < 0.5 and other.reach < 0.5 for other in slow)
+
+
+def test_nothing_overlaps_and_all_lies_in_the_video() -> None:
+    for video in VIDEOS:
+        spans = sorted([a[:2] for a in video.actions] + [p[:2] for p in video.performances])
+        assert spans[0][0] >= 0 and spans[-1][1] <= video.duration_s
+        assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+        assert 1 <= len(video.actions) <= 4
+
+
+def test_scenes_of_training_validation_and_trimmed_clips_are_disjoint() -> None:
+    trimmed = plan_trimmed(DatasetSpec())
+    seeds = [v.seed for v in VIDEOS] + [v.seed for split in trimmed.values() for v in split]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_look_says_nothing_about_the_class() -> None:
+    """The first frames of two classes, before anything moves, differ no more than by chance."""
+    spec = replace(DatasetSpec(), n_train=72)
+    first = {name: [] for name in MOTIONS[:2]}
+    for video in plan_untrimmed(spec)["train"]:
+        label = video.actions[0].label
+        if label in first:
+            first[label].append(next(render_frames(video)).mean(axis=(0, 1)))
+    one, two = (np.array(values) for values in first.values())
+    spread = np.sqrt(one.var(axis=0) / len(one) + two.var(axis=0) / len(two))
+    assert (np.abs(one.mean(axis=0) - two.mean(axis=0)) < 4 * spread).all()
+
+
+def motion_energy(video: SyntheticVideo, start_s: float, end_s: float) -> float:
+    frames = [f.astype(float) for f in render_frames(video)]
+    part = frames[int(start_s * video.fps) : int(end_s * video.fps)]
+    return float(np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(part)]))
+
+
+def test_actors_move_when_the_annotations_say_so() -> None:
+    video = next(v for v in VIDEOS if v.actions[0].label == "sway")
+    action = video.actions[0]
+    still = replace(video, actions=(), performances=())
+    inside = motion_energy(video, action.start_s, action.end_s)
+    assert inside > 1.5 * motion_energy(still, action.start_s, action.end_s)
+
+
+def test_a_rehearsal_moves_less_than_the_action() -> None:
+    video = next(v for v in VIDEOS if any(p.tempo < 0.5 for p in v.performances))
+    other = next(p for p in video.performances if p.tempo < 0.5 and p.motion != "spin")
+    full = replace(video, performances=(other._replace(tempo=1.0, reach=1.0),))
+    assert motion_energy(video, *other[:2]) < motion_energy(full, *other[:2])
+
+
+def test_files_and_annotations(tmp_path: Path) -> None:
+    spec = replace(MINIATURE.data, n_train=2, n_valid=1, n_trimmed_train=1, n_trimmed_valid=1)
+    told: list[tuple[int, int]] = []
+    render_experiment(spec, tmp_path, on_video=lambda done, total: told.append((done, total)))
+    assert told[0] == (0, 5) and told[-1] == (5, 5)
+    assert len(list_videos([tmp_path])) == 5
+    plans = plan_untrimmed(spec)
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    assert content == json.loads(json.dumps(activitynet_json(plans)))
+    # Both readers of ActivityNet's format understand it.
+    assert len(read_annotations(tmp_path / "annotations.json", "validation")) == 1
+    assert read_activitynet(tmp_path / "annotations.json").subsets["train_0000"] == "train"
+    head = (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()[:2000]
+    assert b"avc1" in (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()
+    # What is there is not rendered again.
+    render_experiment(spec, tmp_path, on_video=lambda done, total: told.append((done, total)))
+    assert told[-1] == (5, 5) and told.count((0, 5)) == 1
+    assert (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()[:2000] == head
