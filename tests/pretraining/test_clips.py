@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +24,9 @@ from tspcli.pretraining.cache import (
     CacheSettings,
     build_cache,
     cache_file,
-    decode_frame,
-    encode_frame,
+    check_space,
 )
+from tspcli.pretraining.cache_files import decode_frame, encode_frame
 from tspcli.pretraining.clips import VideoClips
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.loading import BatchFeed, ClipLoader
@@ -127,6 +128,31 @@ def test_damaged_and_outdated_cache_files_are_built_again(video: Path, tmp_path:
     make_video(copy, fps=30, n_frames=80)
     assert build_cache([copy], folder, settings, workers=1).built == 1
     assert numbers(CachedClips([file], 8).read(0, 38)) == [76, 78] + [78] * 6
+
+
+@pytest.mark.parametrize("codec", ["raw", "webp"])
+def test_file_cut_short_behind_the_readers_back_is_noticed(
+    video: Path, tmp_path: Path, codec: str
+) -> None:
+    build_cache([video], tmp_path, CacheSettings(SAMPLING, SPEC, codec), workers=1)
+    file = cache_file(tmp_path, video)
+    clips = CachedClips([file], 8)
+    assert numbers(clips.read(0, 0))[0] == 0
+    os.truncate(file, 1000)
+    with pytest.raises(TrainingError, match="frames 30 to 37"):
+        clips.read(0, 30)
+
+
+def test_cache_that_the_disk_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = CacheSettings(Sampling(), FrameSpec(ResizeSpec(height=128, width=171)))
+    hour = 15 * 3600 * 128 * 171 * 3
+    assert check_space(tmp_path, settings, 3600.0) == hour
+    usage = shutil.disk_usage(tmp_path)._replace(free=hour - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(TrainingError, match=r"1.0 hours .* as raw take about 3.5 GB.*\(0.7 GB\)"):
+        check_space(tmp_path, settings, 3600.0)
 
 
 def test_undecodable_videos_are_reported(video: Path, tmp_path: Path) -> None:

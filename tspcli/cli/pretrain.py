@@ -33,7 +33,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "batch_norm": BATCH_NORM_MODES,
     "gvf_pool": GVF_KINDS,
     "precision": PRECISIONS,
-    "cache_codec": ("jpeg", "webp", "raw"),
+    "cache_codec": ("raw", "webp", "jpeg"),
 }
 _PATH = click.Path(path_type=Path)
 

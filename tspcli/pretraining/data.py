@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +27,11 @@ from tspcli.pretraining.cache import (
     build_cache,
     cache_file,
     check_cache_folder,
+    check_space,
 )
 from tspcli.pretraining.clips import ClipReader, VideoClips
 from tspcli.pretraining.distributed import Devices
+from tspcli.pretraining.events import TrainingObserver
 from tspcli.pretraining.loading import ClipLoader, gvf_rows
 from tspcli.pretraining.recipe import Execution, Recipe
 from tspcli.pretraining.sampling import ClipPlan
@@ -89,6 +91,15 @@ class RunData:
             if rows is not None:
                 digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.hexdigest()
+
+    def duration_s(self, videos: Iterable[Path]) -> float:
+        """Seconds of video in some files, as the tables have it."""
+        durations: dict[Path, float] = {}
+        for name, plan in self.plans.items():
+            table = plan.table
+            for video, duration_s in zip(table.video, table.duration_s, strict=True):
+                durations[self.videos[name][video]] = float(duration_s)
+        return sum(durations[path] for path in videos)
 
     def loader(self, split: str, execution: Execution) -> ClipLoader:
         """A reader of one split's clips."""
@@ -288,12 +299,13 @@ def fill_cache(
     data: RunData,
     execution: Execution,
     devices: Devices,
-    on_video: Callable[[str, int, int], None] | None = None,
+    observer: TrainingObserver,
 ) -> CacheReport | None:
     """Build what is missing of the clip cache; the processes of a run share the work.
 
     Raises:
-        TrainingError: If a video cannot be decoded, or the folder was made with other settings.
+        TrainingError: If a video cannot be decoded, the folder was made with other settings, or its
+            disk is too small.
     """
     if not execution.cache:
         return None
@@ -304,16 +316,25 @@ def fill_cache(
     videos = list(dict.fromkeys([*data.videos["train"], *data.videos["valid"]]))
     if devices.placement.local_rank == 0:
         check_cache_folder(folder, settings)
+        missing_s = data.duration_s(
+            path for path in videos if not cache_file(folder, path).exists()
+        )
+        if missing_s:
+            n_bytes = check_space(folder, settings, missing_s)
+            observer.message(
+                f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
+                f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
+            )
     devices.barrier()
     place = devices.placement
     report = _build_share(
-        videos, folder, settings, execution, (place.rank, place.world_size), on_video
+        videos, folder, settings, execution, (place.rank, place.world_size), observer.caching
     )
     devices.barrier()
     if place.local_size < place.world_size:
         # Machines may have disks of their own: each builds what the others built for themselves.
         local = (place.local_rank, place.local_size)
-        report = _build_share(videos, folder, settings, execution, local, on_video)
+        report = _build_share(videos, folder, settings, execution, local, observer.caching)
     failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
     if failed:
         name, reason = next(iter(failed.items()))

@@ -136,7 +136,7 @@ def _run(
     notes = list(data.notes)
     for note in notes:
         observer.message(note)
-    cached = fill_cache(data, execution, devices, observer.caching)
+    cached = fill_cache(data, execution, devices, observer)
     if cached is not None and cached.built:
         notes.append(
             f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
@@ -273,7 +273,7 @@ def fill_cache_only(
     inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid))
     with Devices(find_placement(os.environ), "cpu") as devices:
         data = load_data(inputs, replace(recipe, gvf_pool="none"))
-        report = fill_cache(data, execution, devices, observer.caching)
+        report = fill_cache(data, execution, devices, observer)
     assert report is not None
     observer.message(
         f"{execution.cache}: {report.built} videos written, {report.kept} kept, "

@@ -1,0 +1,222 @@
+"""One video in the clip cache: a file from which any clip is one read of neighbouring bytes.
+
+Its frames one after the other, then the table of where each begins, then a JSON footer, the
+footer's length and a magic word. Files are written aside and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.errors import TrainingError, VideoError
+from tspcli.features.atomic import aside_name, explain_write_errors, sync_folder
+from tspcli.features.metadata import canonical_json
+
+CODECS = ("raw", "webp", "jpeg")
+JPEG_QUALITY = 95
+MAX_ERROR = 32
+"""The most by which a pixel's channel may differ from the decoded frame's, of 255 (``jpeg``)."""
+_MAGIC = b"TSPCLIP1"
+_TAIL = struct.Struct("<Q8s")
+
+Bytes = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def encode_frame(pixels: Pixels, codec: str) -> tuple[Bytes, int]:
+    """One frame as bytes, and by how much its worst channel is off, of 255.
+
+    Args:
+        pixels: (height, width, 3) RGB.
+        codec: One of :data:`CODECS`.
+    """
+    if codec == "raw":
+        return np.ascontiguousarray(pixels).reshape(-1), 0
+    import cv2
+
+    bgr = pixels[..., ::-1]
+    if codec == "jpeg":
+        sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling])
+        back = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        error = MAX_ERROR + 1
+        if done and back is not None:
+            error = int(cv2.absdiff(back, np.ascontiguousarray(bgr)).max())
+        if error <= MAX_ERROR:
+            return data.reshape(-1), error
+    # Above 100 OpenCV's WebP is lossless.
+    done, data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    if not done:
+        raise VideoError("unsupported", "OpenCV cannot write WebP images")
+    return data.reshape(-1), 0
+
+
+def decode_frame(data: Bytes, codec: str, out: Pixels) -> None:
+    """Write the pixels of an encoded frame into ``out``, (height, width, 3) RGB."""
+    if codec == "raw":
+        out[...] = data.reshape(out.shape)
+        return
+    import cv2
+
+    # OpenCV has known this since 4.11; without it every pixel's channels are swapped twice.
+    direct: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+    frame = cv2.imdecode(data, cv2.IMREAD_COLOR if direct is None else direct)
+    if frame is None or frame.shape != out.shape:
+        raise ValueError("a frame is damaged")
+    out[...] = frame if direct is not None else frame[..., ::-1]
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+class CacheWriter:
+    """Writes the frames of one video, in order.
+
+    Args:
+        path: The file; it appears when all is written.
+        settings: Of the cache, as plain values, for the footer.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._path = path
+        self._settings = dict(settings)
+        self._aside = aside_name(path)
+        self._offsets = [0]
+        self._shape: tuple[int, ...] | None = None
+        self._max_error = 0
+        with explain_write_errors(path):
+            self._file: BinaryIO = open(self._aside, "xb")  # noqa: SIM115 (closed by both ends)
+
+    def append(self, data: Bytes, error: int, shape: tuple[int, ...]) -> None:
+        """Add one encoded frame."""
+        if self._shape is None:
+            self._shape = shape
+        with explain_write_errors(self._path):
+            self._file.write(data.data)
+        self._offsets.append(self._offsets[-1] + data.nbytes)
+        self._max_error = max(self._max_error, error)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames so far."""
+        return len(self._offsets) - 1
+
+    def commit(self, extra: dict[str, Any]) -> None:
+        """Finish the file."""
+        if self._shape is None:
+            self.abort()
+            raise VideoError("no-frames", path=self._path)
+        footer = {
+            **extra,
+            "settings": self._settings,
+            "shape": list(self._shape),
+            "n_frames": self.n_frames,
+            "max_error": self._max_error,
+        }
+        text = canonical_json(footer).encode()
+        with explain_write_errors(self._path):
+            self._file.write(np.asarray(self._offsets, dtype="<u8").tobytes())
+            self._file.write(text + _TAIL.pack(len(text), _MAGIC))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._aside, self._path)
+            sync_folder(self._path.parent)
+
+    def abort(self) -> None:
+        """Forget the video."""
+        self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class CachedVideo:
+    """The frames of one video in the cache.
+
+    Attributes:
+        n_samples: Sampled frames.
+        shape: (height, width, 3).
+        footer: What the file says of itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise TrainingError(
+                f"{path} cannot be read: {error.strerror}.", remedy="Build the cache again."
+            ) from error
+        try:
+            self.footer, self._offsets = _read_footer(self._handle)
+            self.codec = str(self.footer["settings"]["codec"])
+            self.shape = tuple(int(v) for v in self.footer["shape"])
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            os.close(self._handle)
+            raise TrainingError(
+                f"{path} is no whole cache file ({error}).", remedy="Delete it; it is built again."
+            ) from error
+        self.n_samples = len(self._offsets) - 1
+
+    def read(self, start: int, count: int) -> Pixels:
+        """``count`` frames from a sample on; after the last, the last is repeated.
+
+        Returns:
+            (count, height, width, 3) uint8 RGB.
+        """
+        first = min(max(start, 0), self.n_samples - 1)
+        last = min(first + count, self.n_samples)
+        begin, end = int(self._offsets[first]), int(self._offsets[last])
+        frames = np.empty((count, *self.shape), dtype=np.uint8)
+        read = frames[: last - first]
+        try:
+            if self.codec == "raw":
+                if os.preadv(self._handle, [read.reshape(-1).data], begin) < read.nbytes:
+                    raise ValueError("the file ends before them")
+            else:
+                data = np.frombuffer(os.pread(self._handle, end - begin, begin), dtype=np.uint8)
+                if len(data) < end - begin:
+                    raise ValueError("the file ends before them")
+                places = self._offsets[first : last + 1] - begin
+                for out, (place, following) in zip(read, pairwise(places), strict=True):
+                    decode_frame(data[place:following], self.codec, out)
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{self.path}, frames {first} to {last - 1}: {error}.",
+                remedy="Delete it; it is built again.",
+            ) from error
+        frames[last - first :] = frames[last - first - 1]
+        return frames
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+def _read_footer(handle: int) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
+    size = os.fstat(handle).st_size
+    length, magic = _TAIL.unpack(os.pread(handle, _TAIL.size, max(size - _TAIL.size, 0)))
+    if magic != _MAGIC or not 0 < length < size:
+        raise ValueError("its end is not that of a cache file")
+    footer_at = size - _TAIL.size - length
+    footer = json.loads(os.pread(handle, length, footer_at))
+    table_bytes = (int(footer["n_frames"]) + 1) * 8
+    table_at = footer_at - table_bytes
+    offsets = np.frombuffer(os.pread(handle, table_bytes, table_at), dtype="<u8").astype(np.int64)
+    if len(offsets) < 2 or offsets[-1] != table_at:
+        raise ValueError("its length does not fit its frames")
+    return footer, offsets
