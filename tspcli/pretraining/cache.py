@@ -105,19 +105,24 @@ class CachedClips:
         self.paths = list(paths)
         self.clip_length = clip_length
         self._open: OrderedDict[int, CachedVideo] = OrderedDict()
+        self._clip: Pixels | None = None
 
     def read(self, video: int, start_sample: int) -> Pixels:
-        """The clip of a video from a sample on, shape (clip_length, height, width, 3)."""
+        """The clip of a video from a sample on, shape (clip_length, height, width, 3).
+
+        It is valid until the next one is read.
+        """
         cached = self._open.pop(video, None)
         if cached is None:
             cached = CachedVideo(self.paths[video])
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open[video] = cached
-        return cached.read(start_sample, self.clip_length)
+        self._clip = cached.read(start_sample, self.clip_length, self._clip)
+        return self._clip
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_open": OrderedDict(), "_clip": None}
 
 
 # --- building -------------------------------------------------------------------------------------

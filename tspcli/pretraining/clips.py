@@ -22,7 +22,10 @@ class ClipReader(Protocol):
     """Random access to clips of some videos; picklable, so that loader processes can have it."""
 
     def read(self, video: int, start_sample: int) -> npt.NDArray[np.uint8]:
-        """The clip of a video from a sample on, shape (clip_length, height, width, 3) uint8 RGB."""
+        """The clip of a video from a sample on, shape (clip_length, height, width, 3) uint8 RGB.
+
+        It is valid until the next one is read.
+        """
 
 
 class VideoClips:

@@ -112,9 +112,8 @@ class ClipLoader:
         if draw.flip:
             frames = frames[:, :, ::-1]
         rows, columns = self.preprocessing.crop
-        return np.ascontiguousarray(
-            frames[:, draw.top : draw.top + rows, draw.left : draw.left + columns]
-        )
+        # A copy even where the crop is the whole frame: the reader's next clip overwrites this one.
+        return frames[:, draw.top : draw.top + rows, draw.left : draw.left + columns].copy()
 
     def collate(
         self, items: Sequence[tuple[npt.NDArray[np.uint8], ClipRequest] | str]
