@@ -163,12 +163,30 @@ class FoldedConv(nn.Module):
         )
         self._packed: Tensor | None = None
 
-    def forward(self, x: Tensor, *, relu: bool = True, shortcut: Tensor | None = None) -> Tensor:
-        """Convolve (B, T, H, W, C); add ``shortcut``, which may be overwritten; ReLU."""
+    @property
+    def keeps_times(self) -> bool:
+        """Whether its output has as many times as its input."""
+        return self.over == "images" or self.stride[0] == 1
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        relu: bool = True,
+        shortcut: Tensor | None = None,
+        pad_times: bool = True,
+    ) -> Tensor:
+        """Convolve (B, T, H, W, C); add ``shortcut``, which may be overwritten; ReLU.
+
+        Without ``pad_times`` only those times come out at which the filter lies within the input.
+        """
         batch, times, height, width, _ = x.shape
         folded = self._fold(x)
         other = None if shortcut is None else self._fold(shortcut)
-        out = self._convolve(folded, relu, other).movedim(1, -1)
+        padding = self.padding
+        if not pad_times and self.over != "images":
+            padding = (0, *padding[1:])
+        out = self._convolve(folded, relu, other, padding).movedim(1, -1)
         if self.over == "images":
             out = out.unflatten(0, (batch, times))
         elif self.over == "times":
@@ -182,7 +200,9 @@ class FoldedConv(nn.Module):
             x = x.flatten(2, 3)
         return x.movedim(-1, 1)
 
-    def _convolve(self, x: Tensor, relu: bool, shortcut: Tensor | None) -> Tensor:
+    def _convolve(
+        self, x: Tensor, relu: bool, shortcut: Tensor | None, padding: tuple[int, ...]
+    ) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32 and has_fused_convolutions():
             if self._packed is None:
                 assert self.weight is not None
@@ -192,14 +212,14 @@ class FoldedConv(nn.Module):
                 x,
                 self._packed,
                 self.bias,
-                self.padding,
+                padding,
                 self.stride,
                 relu=relu,
                 shortcut=shortcut,
             )
         assert self.weight is not None
         convolve = F.conv2d if x.ndim == 4 else F.conv3d
-        out = convolve(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[operator]
+        out = convolve(x, self.weight, self.bias, self.stride, padding)  # type: ignore[operator]
         if shortcut is not None:
             out = out.add_(shortcut)
         return out.relu_() if relu else out
