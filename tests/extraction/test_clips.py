@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tspcli.extraction.clips import Batcher, ClipAssembler
+from tspcli.extraction.clips import Batcher, ClipAssembler, Clips, ClipSeries
 from tspcli.timeline import Sampling
 
 
@@ -21,20 +21,34 @@ def needed_ticks(sampling: Sampling, n_ticks: int) -> list[int]:
 
 
 def assemble(
-    sampling: Sampling, n_ticks: int, repeat: int, chunk: int, limit: int, pad: bool = True
+    sampling: Sampling,
+    n_ticks: int,
+    repeat: int,
+    chunk: int,
+    limit: int,
+    pad: bool = True,
+    as_series: bool = False,
 ) -> list[list[int]]:
     """Clips as lists of ticks: a frame's only pixel is the first needed tick that it shows."""
     ticks = needed_ticks(sampling, n_ticks)
     frames = [ticks[i : i + repeat] for i in range(0, len(ticks), repeat)]
-    assembler = ClipAssembler(sampling)
-    clips: list[torch.Tensor] = []
+    assembler = ClipAssembler(sampling, as_series=as_series)
+    clips: list[Clips] = []
     for start in range(0, len(frames), chunk):
         shown = frames[start : start + chunk]
         pixels = torch.tensor([float(t[0]) for t in shown]).reshape(-1, 1, 1, 1)
         clips.extend(assembler.add(pixels, shown, limit))
     clips.extend(assembler.finish(n_ticks, limit, pad=pad))
     assert all(len(some) <= limit for some in clips)
-    return [clip.flatten().int().tolist() for some in clips for clip in some]
+    return [clip.flatten().int().tolist() for some in clips for clip in one_by_one(some)]
+
+
+def one_by_one(clips: Clips) -> torch.Tensor:
+    """(B, 3, T, h, w) of either form."""
+    if not isinstance(clips, ClipSeries):
+        return clips
+    alone = [clips[i : i + 1].frames for i in range(len(clips))]
+    return torch.stack(alone).transpose(1, 2)
 
 
 samplings = st.builds(
@@ -60,6 +74,9 @@ def test_clips_show_the_frames_of_the_timeline(
         for clip in range(sampling.n_clips(n_ticks))
     ]
     assert assemble(sampling, n_ticks, repeat, chunk, limit, pad=False) == expected
+    if sampling.is_regular and sampling.stride <= sampling.clip_length:
+        found = assemble(sampling, n_ticks, repeat, chunk, limit, pad=False, as_series=True)
+        assert found == expected
 
 
 @pytest.mark.parametrize("n_ticks", [1, 2, 17, 30])
@@ -67,6 +84,7 @@ def test_a_short_video_repeats_its_last_frame(n_ticks: int) -> None:
     ticks = list(range(0, n_ticks, 2))
     padded = ticks + [ticks[-1]] * (16 - len(ticks))
     assert assemble(Sampling(), n_ticks, 1, 5, 4) == [padded]
+    assert assemble(Sampling(), n_ticks, 1, 5, 4, as_series=True) == [padded]
     assert assemble(Sampling(), n_ticks, 1, 5, 4, pad=False) == []
 
 

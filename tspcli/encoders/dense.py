@@ -6,8 +6,8 @@ the temporal convolutions, one more time with every layer, has been seen. The st
 stage are therefore run once over the whole series of frames, and for each clip over its ends alone;
 then the clips are put together and go on one by one. Nothing is approximated.
 
-Counted in positions: before the k-th temporal convolution, k - 1 times at either end have seen the
-padding. After r2plus1d_18's stem and first stage that is 5 of 16 at each end, after r2plus1d_34's 7.
+Every temporal convolution lets one more time at either end see the padding: after r2plus1d_18's
+stem and first stage 5 of 16 have at each end, after r2plus1d_34's 7.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _shared_units(fast: FastVideoResNet) -> list[_Unit]:
     units = [_unit([cast(FoldedConv, conv) for conv in fast.stem])]
     for module in fast.blocks:
         block = cast(FastBasicBlock, module)
-        convs = [*(cast(FoldedConv, conv) for conv in block.before), block.last]
+        convs = [cast(FoldedConv, conv) for conv in (*block.before, block.last)]
         if block.downsample is not None or any(not conv.keeps_times for conv in convs):
             break
         half = len(convs) // 2

@@ -14,8 +14,9 @@ from tspcli.config import FrameDtype, FrameSpec
 from tspcli.encoders import weights_registry as registry
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint
+from tspcli.encoders.dense import SharedVideoResNet
 from tspcli.encoders.download import Progress
-from tspcli.encoders.fast import inference_form
+from tspcli.encoders.fast import FastVideoResNet, inference_form
 from tspcli.encoders.model import TspModel
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import UsageError
@@ -30,6 +31,8 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+_LARGEST_SHARED_STRIDE = 4
+"""Beyond it two clips have too little in common; docs/speed.md has the figures."""
 
 
 class Encoder:
@@ -80,6 +83,9 @@ class Encoder:
             self._backbone = inference_form(self.module.features, device, self.dtype)
         else:
             self._backbone = self.module.features.to(device)
+        self._shared: SharedVideoResNet | None = None
+        if isinstance(self._backbone, FastVideoResNet):
+            self._shared = SharedVideoResNet(self._backbone)
         self.module.to("cpu" if fast else device)
         self.provenance: dict[str, Any] = {
             "backbone": self.backbone,
@@ -131,6 +137,35 @@ class Encoder:
                 remedy="Use --precision bf16 or fp32.",
             )
         return rows
+
+    def shares(self, sampling: Sampling) -> bool:
+        """Whether :meth:`encode_series` is the faster way for clips that overlap so much."""
+        return (
+            self._shared is not None
+            and self.device.type == "cpu"
+            and sampling.is_regular
+            and sampling.stride <= _LARGEST_SHARED_STRIDE
+            and sampling.clip_length > 2 * self._shared.lost
+        )
+
+    def encode_series(self, frames: Tensor, sampling: Sampling) -> Tensor:
+        """Features of overlapping clips, without computing twice what they have in common.
+
+        The same as :meth:`encode` of the clips, up to rounding.
+
+        Args:
+            frames: (S, 3, h, w) prepared frames, S = (clips - 1) * stride + clip_length.
+            sampling: How clips are cut from them; one that :meth:`shares` approves.
+
+        Returns:
+            (clips, D) float32 on the CPU.
+        """
+        assert self._shared is not None
+        self.spec.check_clip_length(sampling.clip_length)
+        with torch.inference_mode(), _arithmetic(self.device, self.precision):
+            frames = frames.to(self.device, self.dtype)
+            rows: Tensor = self._shared(frames, sampling.clip_length, sampling.stride)
+            return rows.float().cpu()
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Features of clips given as frames: :meth:`prepare`, then :meth:`encode`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tspcli.timeline import Sampling
@@ -15,11 +16,44 @@ from tspcli.timeline import Sampling
 Owner = TypeVar("Owner")
 
 
-class ClipAssembler:
-    """Cuts one video's frames into clips while they arrive; keeps only what later clips need."""
+@dataclass(frozen=True)
+class ClipSeries:
+    """Neighbouring clips of one video as the frames that they have in common.
 
-    def __init__(self, sampling: Sampling) -> None:
+    Attributes:
+        frames: Prepared frames, shape (S, 3, h, w), S = (clips - 1) * stride + clip_length.
+        sampling: How clips are cut from them.
+    """
+
+    frames: torch.Tensor
+    sampling: Sampling
+
+    def __len__(self) -> int:
+        return (len(self.frames) - self.sampling.clip_length) // self.sampling.stride + 1
+
+    def __getitem__(self, clips: slice) -> ClipSeries:
+        first, end, _ = clips.indices(len(self))
+        stride, length = self.sampling.stride, self.sampling.clip_length
+        frames = self.frames[first * stride : (end - 1) * stride + length]
+        return ClipSeries(frames, self.sampling)
+
+
+Clips = torch.Tensor | ClipSeries
+"""Clips one by one, shape (B, 3, T, h, w), or as a series."""
+
+
+class ClipAssembler:
+    """Cuts one video's frames into clips while they arrive; keeps only what later clips need.
+
+    Args:
+        sampling: Which clips.
+        as_series: Give neighbouring clips as a series, as many at once as are allowed.
+    """
+
+    def __init__(self, sampling: Sampling, *, as_series: bool = False) -> None:
+        assert sampling.is_regular or not as_series
         self.sampling = sampling
+        self.as_series = as_series
         self.n_emitted = 0
         """Clips emitted so far."""
         self.n_frames = 0
@@ -33,7 +67,7 @@ class ClipAssembler:
 
     def add(
         self, frames: torch.Tensor, ticks: Sequence[Sequence[int]], limit: int
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Clips]:
         """Take the next frames and give the clips that they complete.
 
         Args:
@@ -52,10 +86,13 @@ class ClipAssembler:
         self._frames.append(frames)
         self.n_frames += len(counts)
         n_known = int(self._ticks[-1]) + 1 if len(self._ticks) else 0
-        yield from self._emit(self.sampling.n_clips(n_known), limit)
+        n_clips = self.sampling.n_clips(n_known)
+        if self.as_series:
+            n_clips -= max(n_clips - self.n_emitted, 0) % limit
+        yield from self._emit(n_clips, limit)
         self._drop_used()
 
-    def finish(self, n_ticks: int, limit: int, *, pad: bool) -> Iterator[torch.Tensor]:
+    def finish(self, n_ticks: int, limit: int, *, pad: bool) -> Iterator[Clips]:
         """Give the clips that are left once the video's length is known.
 
         Args:
@@ -68,21 +105,31 @@ class ClipAssembler:
             n_clips = 1
         yield from self._emit(n_clips, limit)
 
-    def _emit(self, n_clips: int, limit: int) -> Iterator[torch.Tensor]:
+    def _emit(self, n_clips: int, limit: int) -> Iterator[Clips]:
         while self.n_emitted < n_clips:
             count = min(limit, n_clips - self.n_emitted)
-            first = np.array(
-                [self._first_tick(self.n_emitted + i) for i in range(count)], dtype=np.int64
-            )
-            position = np.searchsorted(self._ticks, first[:, None] + self._offsets[None, :])
+            position = np.searchsorted(self._ticks, self._ticks_of_next(count))
             # Past the end of a padded video stands its last frame.
             position = np.minimum(position, len(self._ticks) - 1)
             index = self._frame_of_tick[position] - self._n_dropped
             frames = self._joined_frames()
             picked = frames[torch.from_numpy(index.reshape(-1)).to(frames.device)]
-            clips = picked.reshape(count, self.sampling.clip_length, *frames.shape[1:])
             self.n_emitted += count
+            if self.as_series:
+                yield ClipSeries(picked, self.sampling)
+                continue
+            clips = picked.reshape(count, self.sampling.clip_length, *frames.shape[1:])
             yield clips.transpose(1, 2)
+
+    def _ticks_of_next(self, count: int) -> npt.NDArray[np.int64]:
+        """Ticks of the next clips, (count, clip_length), or of their series."""
+        if self.as_series:
+            first = self.n_emitted * self.sampling.stride
+            n_samples = (count - 1) * self.sampling.stride + self.sampling.clip_length
+            samples = range(first, first + n_samples)
+            return np.array([self.sampling.sample_tick(k) for k in samples], dtype=np.int64)
+        begins = [self._first_tick(self.n_emitted + i) for i in range(count)]
+        return np.array(begins, dtype=np.int64)[:, None] + self._offsets[None, :]
 
     def _first_tick(self, clip: int) -> int:
         return self.sampling.sample_tick(clip * self.sampling.stride)
@@ -115,11 +162,11 @@ class Batch(Generic[Owner]):
     """Clips of one or many videos.
 
     Attributes:
-        clips: Shape (B, 3, T, h, w).
+        clips: The clips; a series is of one video.
         owners: (owner, number of its clips) in the order of the clips.
     """
 
-    clips: torch.Tensor
+    clips: Clips
     owners: list[tuple[Owner, int]]
 
 
@@ -132,8 +179,11 @@ class Batcher(Generic[Owner]):
     _owners: list[tuple[Owner, int]] = field(default_factory=list)
     _count: int = 0
 
-    def add(self, owner: Owner, clips: torch.Tensor) -> Iterator[Batch[Owner]]:
-        """Take clips of one owner; give each batch that becomes full."""
+    def add(self, owner: Owner, clips: Clips) -> Iterator[Batch[Owner]]:
+        """Take clips of one owner; give each batch that becomes full. A series is one."""
+        if isinstance(clips, ClipSeries):
+            yield Batch(clips, [(owner, len(clips))])
+            return
         while len(clips):
             taken = clips[: self.size - self._count]
             clips = clips[len(taken) :]

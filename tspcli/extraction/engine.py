@@ -24,7 +24,7 @@ import torch
 
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError, VideoError
-from tspcli.extraction.clips import Batch, Batcher, ClipAssembler
+from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSeries
 from tspcli.extraction.memory import kept_memory
 from tspcli.extraction.plan import file_size
 from tspcli.extraction.progress import Observer, Progress
@@ -46,6 +46,8 @@ from tspcli.video import (
 _QUEUED_CHUNKS = 2
 _CPU_BATCH = 4
 _CUDA_BATCH = 64
+_SERIES_CLIPS = 16
+"""Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 _CPU_CHUNK_BYTES = 1 << 20
 _CUDA_CHUNK_BYTES = 4 << 20
 """Frames that travel together. On a CPU every chunk under way costs four times its size in prepared
@@ -116,6 +118,7 @@ class Engine:
             _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH
         )
         self._batcher: Batcher[_Video] = Batcher(self._batch_size)
+        self._as_series = self.encoder.shares(self.sampling)
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
         self._sizes: dict[str, int] = {}
 
@@ -174,7 +177,9 @@ class Engine:
 
     def _begin(self, file: VideoFile) -> _Video:
         self._drop(file.key)
-        video = _Video(file, self.open_sink(file), ClipAssembler(self.sampling))
+        video = _Video(
+            file, self.open_sink(file), ClipAssembler(self.sampling, as_series=self._as_series)
+        )
         self._videos[file.key] = video
         return video
 
@@ -212,13 +217,15 @@ class Engine:
         else:
             self._fail(file, error)
 
-    def _collect(self, video: _Video, clips: Iterator[torch.Tensor]) -> None:
+    def _collect(self, video: _Video, clips: Iterator[Clips]) -> None:
         for some in clips:
             for batch in self._batcher.add(video, some):
                 self._encode(batch)
 
     @property
     def _room(self) -> int:
+        if self._as_series and self.config.batch_size is None:
+            return _SERIES_CLIPS
         return self._batcher.size
 
     def _encode(self, batch: Batch[_Video]) -> None:
@@ -235,14 +242,19 @@ class Engine:
             start += count
         self.observer.progressed(self.progress)
 
-    def _encode_or_halve(self, clips: torch.Tensor) -> torch.Tensor:
+    def _rows(self, clips: Clips) -> torch.Tensor:
+        if isinstance(clips, ClipSeries):
+            return self.encoder.encode_series(clips.frames, clips.sampling)
+        return self.encoder.encode(clips)
+
+    def _encode_or_halve(self, clips: Clips) -> torch.Tensor:
         """Encode; on a lack of memory halve the batch, for good, and go on."""
         pieces: list[torch.Tensor] = []
         start = 0
         size = len(clips)
         while start < len(clips):
             try:
-                pieces.append(self.encoder.encode(clips[start : start + size]))
+                pieces.append(self._rows(clips[start : start + size]))
                 start += size
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if size == 1:
