@@ -107,3 +107,14 @@ def test_rows_do_not_depend_on_batching(video: Path, checkpoint: Path, tmp_path:
         with open_store(out) as store:
             rows.append(store["v_parity"].rows)
     assert reference.relative_error(rows[0], rows[1]) <= 1e-5
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_dense_rows_are_those_of_clips_alone(video: Path, tmp_path: Path, stride: int) -> None:
+    encoder = load_encoder("random", backbone="tiny", device="cpu", precision="fp32", seed=1)
+    extract(video, tmp_path / "dense.h5", encoder=encoder, stride=stride)
+    with open_store(tmp_path / "dense.h5") as store:
+        rows = store["v_parity"].rows
+    expected = reference.features(video, encoder.module.features, stride=stride)
+    assert rows.shape == expected.shape
+    assert reference.relative_error(rows, expected) <= SAME_PIXELS
