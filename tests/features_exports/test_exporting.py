@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -18,12 +21,21 @@ from tests.features_exports.conftest import (
     make_foreign,
     make_store,
 )
-from tspcli.errors import AnnotationError, ExportError, StoreError, StoreMismatchError, UsageError
+from tspcli.errors import (
+    AnnotationError,
+    ExportError,
+    StoreError,
+    StoreLockedError,
+    StoreMismatchError,
+    UsageError,
+)
 from tspcli.features import open_store
 from tspcli.features.exports import TARGETS, given_sampling
+from tspcli.features.lock import lock_store
 from tspcli.timeline import Sampling
 
 TSP = Sampling()
+ROOT = Path(__file__).parents[2]
 
 
 def names(folder: Path, suffix: str = ".npy") -> set[str]:
@@ -335,6 +347,38 @@ class TestOutput:
         for out in (store, folder):
             with pytest.raises(ExportError, match="store that is exported"):
                 export(store, "official", out, overwrite=True)
+
+    @pytest.mark.faults
+    @pytest.mark.parametrize("out", ["out", "all.h5"])
+    def test_what_a_killed_export_left_is_cleared(
+        self, anet_store: Path, export: Export, tmp_path: Path, out: str
+    ) -> None:
+        script = (
+            "import os, sys, signal\n"
+            "from pathlib import Path\n"
+            "from tspcli.features.exports import run, ExportRequest\n"
+            "run.read_rows = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "store, out = map(Path, sys.argv[1:])\n"
+            "run.export_features(ExportRequest((store,), 'official', out))"
+        )
+        command = [sys.executable, "-c", script, str(anet_store), str(tmp_path / out)]
+        killed = subprocess.run(command, check=False, capture_output=True, cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        (left,) = tmp_path.glob(".*.tmp")
+        other = tmp_path / ".another.1-deadbeef.tmp"
+        other.mkdir()
+        report = export(anet_store, "official", tmp_path / out)
+        assert not left.exists() and other.exists()
+        assert any("1 unfinished export" in note for note in report.notes)
+        names = {out, other.name} | ({f"{out}.export"} if out.endswith("h5") else set())
+        assert {path.name for path in tmp_path.iterdir()} == names
+
+    def test_two_exports_to_one_place(
+        self, anet_store: Path, export: Export, tmp_path: Path
+    ) -> None:
+        with lock_store(tmp_path / "out"), pytest.raises(StoreLockedError, match="another run"):
+            export(anet_store, "npy", tmp_path / "out")
+        export(anet_store, "npy", tmp_path / "out")
 
     @pytest.mark.faults
     @pytest.mark.parametrize("target", ["npy", "bmn", "gtad-anet", "gtad-thumos"])

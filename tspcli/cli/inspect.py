@@ -15,6 +15,7 @@ from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from tspcli.features.inspect import RowView, StoreSummary, VideoSummary
+    from tspcli.features.inspect_gvf import GlobalSummary
 
 
 @click.command("inspect", short_help="Show what a store holds.")
@@ -47,6 +48,8 @@ def command(
 ) -> int:
     """Show what a store holds; with VIDEO, its rows with their seconds, norms and neighbours.
 
+    A file of global features (`tsp gvf`) is shown too; with VIDEO, the videos most like it.
+
     \b
     Examples:
       tsp inspect feats.h5
@@ -56,9 +59,13 @@ def command(
     """
     from tspcli.features import open_store
     from tspcli.features.exports import given_sampling
+    from tspcli.features.gvf import is_gvf
     from tspcli.features.inspect import summarize, view_video
     from tspcli.features.lookup import find_video
 
+    if is_gvf(store):
+        _inspect_global(store, video, neighbours, limit, as_json)
+        return 0
     with open_store(store, sampling=given_sampling(frame_rate, stride, clip_length)) as opened:
         if video is None:
             summary = summarize(opened, check=check)
@@ -76,17 +83,63 @@ def command(
     return 0
 
 
-def _show_store(summary: StoreSummary, limit: int) -> None:
+def _inspect_global(
+    path: Path, video: str | None, neighbours: int, limit: int, as_json: bool
+) -> None:
+    from tspcli.features.gvf import read_gvf
+    from tspcli.features.inspect_gvf import summarize_global, view_global
+
+    features = read_gvf(path)
+    if video is not None:
+        found = view_global(features, video, n_neighbours=neighbours)
+        if as_json:
+            print_json(vars(found))
+            return
+        nearest = "  ".join(f"{other} ({cosine:.3f})" for other, cosine in found.neighbours)
+        text = f"{found.key}: norm {found.norm:.3f}, nearest videos (cosine): {nearest or 'none'}"
+        out_console().print(printable(text), markup=False, soft_wrap=True)
+        return
+    summary = summarize_global(features)
+    if as_json:
+        print_json(summary.to_dict())
+        return
+    _show_head(
+        summary,
+        ("holds", "global features: one vector a video, for pretraining"),
+        ("videos", f"{len(summary.videos)}"),
+        ("vectors", f"width {summary.dim}, pooled by {summary.pool or 'unknown'}"),
+    )
+    _show_global_videos(summary, limit)
+
+
+def _show_global_videos(summary: GlobalSummary, limit: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = out_console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("video", overflow="fold")
+    for column in ("of rows", "norm"):
+        table.add_column(column, justify="right")
+    for video in summary.videos[:limit]:
+        n_rows = "?" if video.n_rows is None else str(video.n_rows)
+        table.add_row(escape(printable(video.key)), n_rows, f"{video.norm:.3f}")
+    out.print()
+    out.print(table)
+    _more(len(summary.videos), limit)
+    sys.stdout.flush()
+
+
+def _show_head(summary: StoreSummary | GlobalSummary, *lines: tuple[str, str]) -> None:
+    """What the file is and how it was made."""
     from rich.markup import escape
     from rich.table import Table
 
     out = out_console()
     head = Table.grid(padding=(0, 2))
     for name, value in (
-        ("store", summary.path),
-        ("videos", f"{len(summary.videos)}"),
-        ("rows", f"{summary.n_rows} of width {', '.join(map(str, summary.dims)) or '?'}"),
-        ("seconds", "unknown" if summary.seconds is None else f"{summary.seconds:.1f}"),
+        ("file", summary.path),
+        *lines,
         ("encoder", summary.encoder or "unknown (a file of another program)"),
         ("weights", summary.weights or "unknown"),
         ("written by", f"tspcli {summary.tool_version}" if summary.tool_version else "unknown"),
@@ -99,6 +152,19 @@ def _show_store(summary: StoreSummary, limit: int) -> None:
         for name, value in summary.settings.items():
             grid.add_row(f"  {escape(name)}", escape(printable(str(value))))
         out.print(grid)
+
+
+def _show_store(summary: StoreSummary, limit: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = out_console()
+    _show_head(
+        summary,
+        ("videos", f"{len(summary.videos)}"),
+        ("rows", f"{summary.n_rows} of width {', '.join(map(str, summary.dims)) or '?'}"),
+        ("seconds", "unknown" if summary.seconds is None else f"{summary.seconds:.1f}"),
+    )
     checked = any(video.not_finite is not None for video in summary.videos)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("video", overflow="fold")

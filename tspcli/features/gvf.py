@@ -8,7 +8,7 @@ official files have none, and open all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,11 @@ from tspcli.features.trailer import append_trailer, explain_read_errors, require
 
 Pool = Literal["max", "mean"]
 GVF_FORMAT = "tspcli-gvf"
+KEPT_ATTRIBUTES = frozenset(
+    {"source_bytes", "source_fps", "duration_s", "decoder", "warnings", "pooled_rows"}
+)
+"""What is worth knowing of a video of which one vector is left."""
+
 _ROWS_AT_ONCE = 16_384
 
 
@@ -74,12 +79,14 @@ class GlobalFeatures(Mapping[str, npt.NDArray[np.float32]]):
         vectors: Key to shape (D,), float32.
         pool: How clips became one vector; None for files that do not tell.
         metadata: Encoder and sampling of the clips; empty for files that do not tell.
+        attributes: Key to what is known of the video, such as ``source_bytes``.
     """
 
     path: Path
     vectors: Mapping[str, npt.NDArray[np.float32]]
     pool: Pool | None
     metadata: StoreMetadata
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -96,6 +103,18 @@ class GlobalFeatures(Mapping[str, npt.NDArray[np.float32]]):
         return len(self.vectors)
 
 
+def is_gvf(path: str | Path) -> bool:
+    """Whether a file holds global features: it says so, or its first entry is one vector."""
+    try:
+        with h5py.File(path, "r") as file:
+            if "format" in file.attrs:
+                return bool(plain_attributes(file.attrs)["format"] == GVF_FORMAT)
+            first = next(iter(file), None)
+            return first is not None and getattr(file[first], "ndim", None) == 1
+    except (OSError, RuntimeError, KeyError):
+        return False
+
+
 def read_gvf(path: str | Path) -> GlobalFeatures:
     """Read global video features, ours or an official file.
 
@@ -110,6 +129,7 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
     with explain_read_errors(path), h5py.File(path, "r") as file:
         attributes = plain_attributes(file.attrs)
         vectors = {key: _vector(file[key], key, path) for key in file}
+        known = {key: plain_attributes(file[key].attrs) for key in file}
     if not vectors:
         raise StoreError(f"{path} holds no video.", remedy="Run `tsp gvf` again.")
     widths = {len(vector): key for key, vector in vectors.items()}
@@ -119,11 +139,11 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
             remedy="Make it anew with one encoder.",
         )
     if attributes.get("format") != GVF_FORMAT:
-        return GlobalFeatures(path, vectors, None, StoreMetadata({}, {}, None))
+        return GlobalFeatures(path, vectors, None, StoreMetadata({}, {}, None), known)
     metadata = StoreMetadata.from_attributes(
         {**attributes, "format": attributes.get("source_format")}, str(path)
     )
-    return GlobalFeatures(path, vectors, attributes["pool"], metadata)
+    return GlobalFeatures(path, vectors, attributes["pool"], metadata, known)
 
 
 def _vector(item: Any, key: str, path: Path) -> npt.NDArray[np.float32]:
@@ -152,6 +172,7 @@ def write_gvf(
     *,
     pool: Pool,
     metadata: StoreMetadata,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write global features in the official layout; the file appears whole or not at all.
 
@@ -160,18 +181,22 @@ def write_gvf(
         vectors: Key to shape (D,).
         pool: How clips became one vector.
         metadata: Of the rows that were pooled.
+        attributes: Key to what is known of the video; of it, :data:`KEPT_ATTRIBUTES` are written.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
     """
-    attributes = pooled_metadata(metadata, pool).to_attributes()
-    attributes |= {"format": GVF_FORMAT, "source_format": attributes["format"], "pool": pool}
+    told = pooled_metadata(metadata, pool).to_attributes()
+    told |= {"format": GVF_FORMAT, "source_format": told["format"], "pool": pool}
     with write_aside(path) as aside:
         with h5py.File(aside, "w") as file:
-            file.attrs.update(attributes)
+            file.attrs.update(told)
             for key in sorted(vectors):
                 vector = np.asarray(vectors[key], dtype="<f4")
-                file.create_dataset(key, data=vector, chunks=True, compression="gzip")
+                dataset = file.create_dataset(key, data=vector, chunks=True, compression="gzip")
+                for name, value in (attributes or {}).get(key, {}).items():
+                    if name in KEPT_ATTRIBUTES:
+                        dataset.attrs[name] = value
         # It names no rows, so that its checksum is of the whole file.
         append_trailer(aside, {}, {})
 
@@ -187,7 +212,7 @@ def gvf_from_store(features: str | Path, out: str | Path, *, pool: Pool = "max")
     Raises:
         StoreError: If the store cannot be read or holds a video without rows.
     """
-    vectors = {}
+    vectors, attributes = {}, {}
     with open_store(features) as store:
         if store.metadata.settings.get("pool"):
             raise StoreMismatchError(
@@ -201,7 +226,8 @@ def gvf_from_store(features: str | Path, out: str | Path, *, pool: Pool = "max")
             if running.n_rows == 0:
                 raise StoreError(f"{features}: {key!r} has no rows.", remedy="Compute it again.")
             vectors[key] = running.result()
+            attributes[key] = {**video.attrs, "pooled_rows": running.n_rows}
         if not vectors:
             raise StoreError(f"{features} holds no video.", remedy="Run `tsp extract` first.")
-        write_gvf(out, vectors, pool=pool, metadata=store.metadata)
+        write_gvf(out, vectors, pool=pool, metadata=store.metadata, attributes=attributes)
     return read_gvf(out)

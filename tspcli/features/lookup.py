@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -25,7 +26,16 @@ _VIDEO_SUFFIXES = frozenset(
 
 
 def find_video(store: FeatureStore, name: str) -> VideoFeatures:
-    """The video called ``name``.
+    """The video called ``name``; see :func:`find_key`.
+
+    Raises:
+        UsageError: If there is none, with the nearest names.
+    """
+    return store[find_key(store, name, store.path)]
+
+
+def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
+    """The key of the video called ``name``.
 
     It may be called with or without the ``v_`` that the store's keys may carry, by the name or path
     of its file, and with the characters that keys write as ``%0A`` and the like.
@@ -42,13 +52,13 @@ def find_video(store: FeatureStore, name: str) -> VideoFeatures:
         for key in (other, prefix + other, canonical_id(other, "v_")):
             key = spelled.get(key, key)
             if key in store:
-                return store[key]
+                return key
     # An ending that is none of a video may belong to the name, so it is only suggested.
     near = [Path(name).stem] if Path(name).stem in store else []
     near += difflib.get_close_matches(names[-1], set(store) - set(near), n=_SHOWN, cutoff=0.5)
     shown = near or list(store)[:_SHOWN]
     raise UsageError(
-        f"{store.path} has no video {name!r}.",
+        f"{path} has no video {name!r}.",
         remedy=f"It has {', '.join(map(repr, shown))}{' …' if len(store) > len(shown) else ''}.",
     )
 

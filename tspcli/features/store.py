@@ -168,9 +168,14 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         if item is None:
             raise KeyError(key)
         if not rows:
+            remedy = "A feature store has one dataset of shape (rows, width) a video."
+            if getattr(item, "ndim", None) == 1:
+                remedy = (
+                    "It looks like a file of global features, one vector a video: `tsp inspect` "
+                    "shows it, `tsp pretrain --gvf` takes it."
+                )
             raise StoreError(
-                f"{self.path}: the entry {key!r} is {shape}, not rows of features.",
-                remedy="A feature store has one dataset of shape (rows, width) a video.",
+                f"{self.path}: the entry {key!r} is {shape}, not rows of features.", remedy=remedy
             )
         return VideoFeatures(key, item, self.sampling)
 

@@ -28,6 +28,7 @@ from tspcli.features.exports.staging import MANIFEST, check_free, companions_of,
 from tspcli.features.exports.target import OWN_FILES, ExportPlan, PlannedVideo, Target, Usage
 from tspcli.features.exports.timing import TimeError, worst_errors
 from tspcli.timeline import Sampling
+from tspcli.wording import counted
 
 USAGE = "HOW_TO_USE.txt"
 _THUMOS_NAMES = ("video_validation_", "video_test_")
@@ -188,6 +189,11 @@ def _write(
     options = plan.options
     is_file = target.is_file(options, plan.out)
     with staged(plan.out, is_file=is_file, overwrite=_over(plan)) as staging:
+        if staging.n_cleared:
+            plan.notes.append(
+                f"{counted(staging.n_cleared, 'unfinished export')} to this place, left by a "
+                "process that was killed, was removed."
+            )
         writer = target.open(plan, staging.main)
         try:
             odd = _write_videos(writer.write, plan, sources, on_video)

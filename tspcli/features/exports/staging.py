@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tspcli.errors import ExportError
 from tspcli.features.atomic import sync_file, sync_folder
+from tspcli.features.lock import lock_store
 
 MANIFEST = "export.json"
 """Written into every export; a folder with it may be replaced, others never."""
@@ -28,10 +30,12 @@ class Staging:
         main: The future output: a folder that exists, or the path of a file to write.
         companions: The folder for annotations, snippets and the manifest. For a folder output it
             is that folder.
+        n_cleared: How many unfinished exports to the same place were found and removed.
     """
 
     main: Path
     companions: Path
+    n_cleared: int = 0
 
 
 def companions_of(out: Path) -> Path:
@@ -76,17 +80,27 @@ def staged(out: Path, *, is_file: bool, overwrite: bool) -> Iterator[Staging]:
 
     Raises:
         ExportError: If the output is there already, or the disk is full or not writable.
+        StoreLockedError: If another process exports to the same place.
     """
-    check_free(out, is_file=is_file, overwrite=overwrite)
+    with lock_store(out):
+        check_free(out, is_file=is_file, overwrite=overwrite)
+        with _built_aside(out, is_file=is_file) as staging:
+            yield staging
+
+
+@contextmanager
+def _built_aside(out: Path, *, is_file: bool) -> Iterator[Staging]:
+    """Do it, for a caller that holds the lock and has checked the place."""
+    n_cleared = _clear_unfinished(out)
     aside = out.with_name(f".{out.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         if is_file:
-            staging = Staging(aside / out.name, aside / companions_of(out).name)
+            staging = Staging(aside / out.name, aside / companions_of(out).name, n_cleared)
             staging.companions.mkdir()
         else:
-            staging = Staging(aside / "export", aside / "export")
+            staging = Staging(aside / "export", aside / "export", n_cleared)
             staging.main.mkdir()
         yield staging
         for path in sorted(aside.rglob("*")):
@@ -110,6 +124,18 @@ def staged(out: Path, *, is_file: bool, overwrite: bool) -> Iterator[Staging]:
     finally:
         with suppress(OSError):
             shutil.rmtree(aside)
+
+
+def _clear_unfinished(out: Path) -> int:
+    """Remove what killed exports to this place left beside it; return how many.
+
+    The lock is held, so nobody else is writing there.
+    """
+    pattern = f".{glob.escape(out.name[:100])}.*-????????.tmp"
+    leftovers = [path for path in out.parent.glob(pattern) if path.is_dir()]
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return len(leftovers)
 
 
 def _replace(new: Path, place: Path, aside: Path) -> None:
