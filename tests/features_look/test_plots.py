@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,10 +187,23 @@ class TestView:
             view_features(opened["v"], "x")
 
     def test_both_stores_share_a_scale(self, data: PlotData) -> None:
-        low, high = data.similarity_range
+        low, high = data.scale_of(data.views[0])
+        assert data.scale_of(data.views[1]) == (low, high)
         assert high == 1 and low == pytest.approx(
             np.percentile(data.views[0].similarity[~np.eye(60, dtype=bool)], 2), abs=1e-3
         )
+
+    def test_scales_of_their_own(self, data: PlotData, tmp_path: Path) -> None:
+        first, second = data.views
+        near = replace(second, title="near", similarity=1 - (1 - second.similarity) / 1000)
+        both = replace(data, views=[first, near])
+        assert both.flattened == ["near"] and data.flattened == []
+        own = replace(both, own_scales=True)
+        assert own.flattened == [] and own.scale_of(first) == data.scale_of(first)
+        assert 0.99 < own.scale_of(near)[0] < 1
+        assert f'"range": [{own.scale_of(near)[0]}, 1.0]' in page(own)
+        pytest.importorskip("matplotlib")
+        write_picture(own, tmp_path / "p.png", dpi=50)
 
 
 class TestPictures:
@@ -203,6 +218,7 @@ class TestPictures:
             pixels = np.asarray(opened.convert("RGB"))
         height, width = pixels.shape[:2]
         assert width > 1000 and height > 700
+        assert (pixels[-15:] == 255).all()
         # Nothing is cut off: the margins are white all around.
         for margin in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
             assert (margin == 255).all()
@@ -290,6 +306,25 @@ class TestPage:
         assert dom.count('alt="frame at') == 2 * len(data.thumbnails)
         assert "separated by" in dom
 
+    def test_the_matrix_has_the_time_axis_of_the_strips(
+        self, chromium: str, data: PlotData, tmp_path: Path
+    ) -> None:
+        assert data.views[0].edges_s[0] == 0
+        views = [replace(view, edges_s=view.edges_s + 9.0) for view in data.views]
+        script = (
+            "<script>const at = q => [...document.querySelectorAll(q)].map(e => {"
+            "const r = e.getBoundingClientRect(); return [r.left, r.right]});"
+            "document.title = JSON.stringify({bar: at('.segments span'), block: at('.matrix rect'),"
+            "strip: at('.colors canvas'), matrix: at('.matrix canvas')});</script></body>"
+        )
+        path = tmp_path / "page.html"
+        path.write_text(page(replace(data, views=views)).replace("</body>", script))
+        dom, _ = self.load(chromium, path, tmp_path / "profile")
+        places = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
+        assert len(places["bar"]) == 2 * len(data.segments) and len(places["matrix"]) == 2
+        for strip, matrix in (("bar", "block"), ("strip", "matrix")):
+            np.testing.assert_allclose(places[strip], places[matrix], atol=2)
+
     def test_answers_to_the_keyboard(self, chromium: str, data: PlotData, tmp_path: Path) -> None:
         script = (
             "<script>const m = document.querySelector('.matrix');"
@@ -322,12 +357,17 @@ class TestPage:
 class TestTerminal:
     def test_grids(self, data: PlotData) -> None:
         view = data.views[0]
-        grid = matrix_grid(view, 31, data.similarity_range)
+        grid = matrix_grid(view, 31, data.scale_of(view))
         assert grid.shape == (30, 31, 3)
         brightness = grid.astype(int).sum(axis=2)
         assert np.diagonal(brightness).mean() > brightness.mean() + 50
         line = change_line(view, 60)
         assert len(line) == 60 and "█" in line and "▁" in line
+        # The change lies below the seconds at which it was measured.
+        last = replace(view, change=np.arange(len(view.change)) == len(view.change) - 1.0)
+        late = change_line(last, 64)
+        column = max(i for i, tick in enumerate(late) if tick not in " ▁")
+        assert abs(column - 64 * (view.change_s[-1] - view.edges_s[0]) / view.end_s) <= 1
         marks = segment_line(data, view, 64)
         assert marks[20] == 0 and marks[50] == 1 and marks[40] is None
 

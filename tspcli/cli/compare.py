@@ -85,8 +85,10 @@ def _show(comparison: Comparison, limit: int) -> None:
     # What is not the same comes first, so that no limit hides it.
     for video in sorted(comparison.videos, key=lambda v: v.verdict == "same")[:limit]:
         lowest = "" if video.lowest is None else f"{video.lowest[1]:.4f} ({video.lowest[0]})"
-        shift = f"{video.shift_rows:+d}" if video.shift_rows else "0"
-        if video.shift_rows and video.shift_s is not None:
+        # Between rows of other weights some shift fits best as well, and means nothing.
+        told = video.verdict != "other weights" and video.shifted_cosine is not None
+        shift = f"{video.shift_rows:+d}" if told and video.shift_rows else "0" if told else ""
+        if shift not in ("", "0") and video.shift_s is not None:
             shift += f" = {video.shift_s:+.3f} s"
         verdict = f"[{_STYLES[video.verdict]}]{video.verdict}[/]"
         if video.verdict != "same" or video.n_rows[0] != video.n_rows[1]:

@@ -43,6 +43,9 @@ _LATE_S = 2.0
     show_default=True,
     help="Dots an inch of PNG.",
 )
+@click.option(
+    "--own-scales", is_flag=True, help="A colour scale for each of two stores, not one for both."
+)
 @sampling_options
 def command(
     store: Path,
@@ -54,6 +57,7 @@ def command(
     video_file: Path | None,
     thumbnails: int,
     dpi: int,
+    own_scales: bool,
     frame_rate: str | None,
     stride: int | None,
     clip_length: int | None,
@@ -82,7 +86,14 @@ def command(
     stores = [store] if against is None else [store, against]
     key, views, segments = _load(stores, video, titles, annotations, sampling)
     frames = [] if video_file is None else _thumbnails(video_file, views, thumbnails)
-    data = PlotData(key, views, segments, frames)
+    data = PlotData(key, views, segments, frames, own_scales)
+    for title in data.flattened:
+        err_console().print(
+            printable(f"Note: the common scale hides most of {title}; --own-scales shows it."),
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     for path in out:
         if path.suffix.lower() == ".html":
             write_page(data, path)
@@ -195,13 +206,18 @@ def _draw(console: Console, data: PlotData) -> None:
             strip.append("█", Style(color=_hex(color)))
         console.print(strip, no_wrap=True)
         console.print(change_line(view, width), no_wrap=True)
-        grid = matrix_grid(view, width, data.similarity_range)
+        grid = matrix_grid(view, width, data.scale_of(view))
         for upper, lower in zip(grid[::2], grid[1::2], strict=True):
             text = Text()
             for above, below in zip(upper, lower, strict=True):
                 text.append("▀", Style(color=_hex(above), bgcolor=_hex(below)))
             console.print(text, no_wrap=True)
         console.print(f"{view.edges_s[0]:.1f} s{view.end_s:>{max(1, width - 8)}.1f} s")
+    low, high = data.scale_of(data.views[-1])
+    lines = [*(["actions"] if data.segments else []), "PCA colours", "change", "similarity"]
+    console.print(
+        f"From the top: {', '.join(lines)} (dark {low:.3g}, bright {high:.3g})", style="dim"
+    )
     if data.segments:
         names = Text()
         for number, label in enumerate(data.labels):

@@ -19,6 +19,9 @@ from tspcli.features.store import VideoFeatures
 MOST_CELLS = 512
 """Cells a side of the similarity matrix; a longer video's rows are averaged into so many."""
 
+_FLAT = 0.2
+"""Share of the common scale below which a store's own spread is hardly seen."""
+
 
 @dataclass(frozen=True)
 class Thumbnail:
@@ -76,13 +79,14 @@ class PlotData:
         views: One or two stores' features of it.
         segments: Annotated segments.
         thumbnails: Frames of the video.
-        duration_s: Seconds that the time axis has.
+        own_scales: Whether each store has a colour scale of its own.
     """
 
     key: str
     views: list[FeatureView]
     segments: Sequence[Segment] = ()
     thumbnails: Sequence[Thumbnail] = ()
+    own_scales: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -94,16 +98,35 @@ class PlotData:
         """The segments' labels, each once, in order of appearance."""
         return list(dict.fromkeys(segment.label for segment in self.segments))
 
-    @property
-    def similarity_range(self) -> tuple[float, float]:
-        """The scale of all matrices: from the 2nd percentile of what lies off the diagonals to 1.
+    def scale_of(self, view: FeatureView) -> tuple[float, float]:
+        """The cosines at the ends of a matrix's colour scale.
 
-        One scale for both stores, so that their matrices can be compared.
+        From the 2nd percentile of what lies off the diagonals to 1: one scale for both stores, so
+        that their matrices can be compared, unless each has its own.
         """
-        off = [view.similarity[~np.eye(len(view.similarity), dtype=bool)] for view in self.views]
-        values = np.concatenate([x for x in off if len(x)] or [np.zeros(1, np.float32)])
-        low = float(np.percentile(values, 2))
-        return min(low, 0.999), 1.0
+        return _scale([view] if self.own_scales else self.views)
+
+    def largest_change(self, view: FeatureView) -> float:
+        """The top of a view's axis of change, by the same rule."""
+        views = [view] if self.own_scales else self.views
+        return max(float(v.change.max(initial=0.0)) for v in views)
+
+    @property
+    def flattened(self) -> list[str]:
+        """Titles of the stores of which the common scale shows almost nothing."""
+        low, high = _scale(self.views)
+        return [
+            view.title
+            for view in self.views
+            if not self.own_scales and high - _scale([view])[0] < _FLAT * (high - low)
+        ]
+
+
+def _scale(views: Sequence[FeatureView]) -> tuple[float, float]:
+    off = [view.similarity[~np.eye(len(view.similarity), dtype=bool)] for view in views]
+    values = np.concatenate([x for x in off if len(x)] or [np.zeros(1, np.float32)])
+    # Up to 1e-6 a difference is rounding, which no picture should show.
+    return min(float(np.percentile(values, 2)), 1 - 1e-6), 1.0
 
 
 def view_features(

@@ -38,13 +38,11 @@ def page(data: PlotData) -> str:
 
 
 def _payload(data: PlotData) -> dict[str, Any]:
-    low, high = data.similarity_range
     colors = segment_colors(data)
     return {
         "key": data.key,
         "duration": data.duration_s,
-        "range": [low, high],
-        "views": [_view(view, low, high) for view in data.views],
+        "views": [_view(view, data) for view in data.views],
         "segments": [
             {"start": s.start_s, "end": s.end_s, "label": s.label, "color": colors[s.label]}
             for s in data.segments
@@ -56,7 +54,7 @@ def _payload(data: PlotData) -> dict[str, Any]:
     }
 
 
-def _view(view: FeatureView, low: float, high: float) -> dict[str, Any]:
+def _view(view: FeatureView, data: PlotData) -> dict[str, Any]:
     # 16 bits a cosine: enough for three decimals of any of them.
     scaled = np.round((view.similarity.astype(np.float64) + 1) / 2 * 65535).astype("<u2")
     return {
@@ -66,6 +64,8 @@ def _view(view: FeatureView, low: float, high: float) -> dict[str, Any]:
         "cells": len(view.similarity),
         "first": float(view.edges_s[0]),
         "end": view.end_s,
+        "range": list(data.scale_of(view)),
+        "most": data.largest_change(view),
         "similarity": base64.b64encode(scaled.tobytes()).decode("ascii"),
         "colors": base64.b64encode(view.colors.tobytes()).decode("ascii"),
         "change": [

@@ -34,7 +34,8 @@ TEMPLATE = """\
   .change { height: 74px; border: 1px solid var(--line); }
   .change svg { height: 72px; }
   .matrix { aspect-ratio: 1; }
-  .matrix canvas { height: 100%; image-rendering: pixelated; }
+  .matrix { outline: 1px solid var(--line); }
+  .matrix canvas { position: absolute; image-rendering: pixelated; }
   .matrix:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
   .matrix svg { position: absolute; inset: 0; height: 100%; }
   .thumbs { display: flex; height: 62px; gap: 1px; }
@@ -129,7 +130,7 @@ for (const view of data.views) {
   strip.getContext("2d").putImageData(stripPixels, 0, 0);
   const change = lane("change"), plot = document.createElementNS(SVG, "svg");
   change.appendChild(plot);
-  const top = Math.max(...data.views.flatMap(v => v.change.map(c => c[1])), 1e-9) * 1.05;
+  const top = Math.max(view.most, 1e-9) * 1.05;
   plot.setAttribute("viewBox", "0 0 " + data.duration + " 1");
   plot.setAttribute("preserveAspectRatio", "none");
   for (const s of data.segments) {
@@ -150,16 +151,17 @@ for (const view of data.views) {
   matrix.setAttribute("role", "img");
   matrix.setAttribute("aria-label", "Self-similarity matrix, " + view.title);
   canvas.width = canvas.height = view.cells;
-  canvas.style.width = "100%";
+  // The matrix has the time axis of the strips above it, so that columns lie below their clips.
+  for (const side of ["left", "top"]) canvas.style[side] = percent(view.first);
+  for (const side of ["width", "height"]) canvas.style[side] = percent(view.end - view.first);
   const pixels = new ImageData(view.cells, view.cells);
   for (let i = 0; i < view.cells * view.cells; i++) {
-    const x = (values[i] / 65535 * 2 - 1 - data.range[0]) / (data.range[1] - data.range[0]);
+    const x = (values[i] / 65535 * 2 - 1 - view.range[0]) / (view.range[1] - view.range[0]);
     pixels.data.set([...magma(x), 255], 4 * i);
   }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   const overlay = document.createElementNS(SVG, "svg");
-  overlay.setAttribute("viewBox", [view.first, view.first, view.end - view.first,
-                                   view.end - view.first].join(" "));
+  overlay.setAttribute("viewBox", [0, 0, data.duration, data.duration].join(" "));
   overlay.setAttribute("preserveAspectRatio", "none");
   for (const s of data.segments) {
     const block = document.createElementNS(SVG, "rect");
@@ -171,19 +173,17 @@ for (const view of data.views) {
   }
   matrix.appendChild(overlay);
   const axis = make(box, "div", "axis");
-  make(axis, "span").textContent = seconds(view.first);
-  make(axis, "span").textContent = seconds(view.end);
+  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+    make(axis, "span").textContent = seconds(share * data.duration);
+  }
   const scale = make(box, "div", "scale");
-  make(scale, "span").textContent = data.range[0].toFixed(2);
+  make(scale, "span").textContent = view.range[0].toFixed(view.range[0] > 0.98 ? 4 : 2);
   make(scale, "i").style.background = "linear-gradient(to right," +
     MAGMA.map(c => "rgb(" + c + ")").join(",") + ")";
-  make(scale, "span").textContent = data.range[1].toFixed(2) + " cosine";
+  make(scale, "span").textContent = view.range[1].toFixed(2) + " cosine";
   const output = make(box, "output");
   const row = make(matrix, "div", "row");
-  marks.push({cursors: [...box.querySelectorAll(".lane")].map(l => {
-    const cursor = make(l, "div", "cursor");
-    return {cursor, whole: !l.classList.contains("matrix")};
-  }), row, view});
+  marks.push({cursors: [...box.querySelectorAll(".lane")].map(l => make(l, "div", "cursor")), row});
   let at = [0, 0];
   const cellTime = i => view.first + (i + 0.5) / view.cells * (view.end - view.first);
   const show = (i, j) => {
@@ -194,8 +194,10 @@ for (const view of data.views) {
   };
   matrix.addEventListener("pointermove", event => {
     const area = matrix.getBoundingClientRect();
-    show(Math.floor((event.clientY - area.top) / area.height * view.cells),
-         Math.floor((event.clientX - area.left) / area.width * view.cells));
+    const cell = share => Math.floor((share * data.duration - view.first) /
+                                     (view.end - view.first) * view.cells);
+    show(cell((event.clientY - area.top) / area.height),
+         cell((event.clientX - area.left) / area.width));
   });
   matrix.addEventListener("keydown", event => {
     const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
@@ -205,13 +207,12 @@ for (const view of data.views) {
   });
 }
 function point(mark, down, across) {
-  const {view} = mark, inside = t => 100 * (t - view.first) / (view.end - view.first) + "%";
-  for (const {cursor, whole} of mark.cursors) {
+  for (const cursor of mark.cursors) {
     cursor.style.display = "block";
-    cursor.style.left = whole ? percent(across) : inside(across);
+    cursor.style.left = percent(across);
   }
   mark.row.style.display = "block";
-  mark.row.style.top = inside(down);
+  mark.row.style.top = percent(down);
 }
 document.documentElement.dataset.ready = "yes";
 </script>

@@ -29,8 +29,8 @@ _STYLE: dict[Any, Any] = {
 }
 _COLUMN_IN = 3.6
 _LEFT_IN, _RIGHT_IN, _GAP_IN = 0.68, 0.16, 0.62
-_BAR_IN = 0.1
-_HEAD_IN, _FOOT_IN = 0.52, 0.44
+_BAR_IN, _BAR_GAP_IN = 0.1, 0.4
+_HEAD_IN, _FOOT_IN = 0.52, 0.54
 _HEIGHTS_IN = {"thumbnails": 0.46, "segments": 0.16, "colors": 0.26, "change": 0.6}
 _SPACE_IN = 0.07
 
@@ -86,7 +86,8 @@ def _draw(figure: Figure, data: PlotData) -> None:
     ]
     n = len(data.views)
     legend_in = 0.2 if len(data.labels) > 1 else 0.0
-    width = _LEFT_IN + n * _COLUMN_IN + (n - 1) * _GAP_IN + _GAP_IN + _RIGHT_IN
+    gap_in = _GAP_IN + (_BAR_GAP_IN if data.own_scales else 0)
+    width = _LEFT_IN + n * (_COLUMN_IN + gap_in) + _RIGHT_IN
     strips_in = sum(_HEIGHTS_IN[name] + _SPACE_IN for name in strips)
     height = _HEAD_IN + legend_in + strips_in + _COLUMN_IN + _FOOT_IN
     figure.set_size_inches(width, height)
@@ -101,7 +102,7 @@ def _draw(figure: Figure, data: PlotData) -> None:
     if legend_in:
         _draw_legend(figure, data, _LEFT_IN / width, (height - _HEAD_IN - 0.05) / height)
     for column, view in enumerate(data.views):
-        left = _LEFT_IN + column * (_COLUMN_IN + _GAP_IN)
+        left = _LEFT_IN + column * (_COLUMN_IN + gap_in)
 
         def place(bottom: float, tall: float, wide: float = _COLUMN_IN, left: float = left) -> Axes:
             return figure.add_axes((left / width, bottom / height, wide / width, tall / height))
@@ -119,9 +120,10 @@ def _draw(figure: Figure, data: PlotData) -> None:
         image = _draw_matrix(axes, data, view)
         if column:
             axes.set_ylabel("")
-        if column == n - 1:
+        if column == n - 1 or data.own_scales:
             bar = place(top - _COLUMN_IN, _COLUMN_IN, _BAR_IN, left + _COLUMN_IN + 0.08)
             figure.colorbar(image, cax=bar).set_label("cosine similarity of clips")
+            bar.ticklabel_format(useOffset=False)
             bar.tick_params(labelsize=7, length=3)
 
 
@@ -226,8 +228,7 @@ def _draw_change(axes: Axes, data: PlotData, view: FeatureView) -> None:
         axes.axvspan(segment.start_s, segment.end_s, color=colors[segment.label], alpha=0.16, lw=0)
     axes.plot(view.change_s, view.change, color="black", lw=0.8)
     axes.set_xlim(0, data.duration_s)
-    top = max((float(v.change.max(initial=0.0)) for v in data.views), default=0.0)
-    axes.set_ylim(0, top * 1.08 or 1)
+    axes.set_ylim(0, data.largest_change(view) * 1.08 or 1)
     axes.set_xticks([])
     axes.tick_params(labelsize=6, length=2)
     axes.locator_params(axis="y", nbins=3)
@@ -238,7 +239,7 @@ def _draw_change(axes: Axes, data: PlotData, view: FeatureView) -> None:
 
 
 def _draw_matrix(axes: Axes, data: PlotData, view: FeatureView) -> Any:
-    low, high = data.similarity_range
+    low, high = data.scale_of(view)
     image = axes.imshow(
         view.similarity,
         extent=(view.edges_s[0], view.end_s, view.end_s, view.edges_s[0]),

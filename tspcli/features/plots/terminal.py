@@ -40,25 +40,39 @@ def color_row(view: FeatureView, width: int) -> Grid:
 
 
 def change_line(view: FeatureView, width: int) -> str:
-    """The change over time as one line of block characters."""
+    """The change over time as one line of block characters; blank where there is none yet."""
     if not len(view.change):
         return " " * width
-    values = _resized(view.change[:, None].astype(np.float32), width)[:, 0]
-    top = float(values.max()) or 1.0
-    return "".join(_TICKS[min(7, int(8 * value / top))] for value in values)
+    seconds = column_seconds(view, width)
+    values = np.interp(seconds, view.change_s, view.change, left=np.nan, right=np.nan)
+    # What lies between two columns counts for the nearer, so that no peak is lost.
+    columns = np.clip((view.change_s - view.edges_s[0]) / (view.end_s - view.edges_s[0]), 0, 1)
+    nearest = np.minimum((columns * width).astype(int), width - 1)
+    values[nearest] = -np.inf
+    np.maximum.at(values, nearest, view.change)
+    top = float(view.change.max()) or 1.0
+    return "".join(
+        " " if np.isnan(value) else _TICKS[min(7, int(8 * value / top))] for value in values
+    )
 
 
 def segment_line(data: PlotData, view: FeatureView, width: int) -> list[int | None]:
     """For each column the number of the label that is annotated there, or None."""
     numbers = {label: number for number, label in enumerate(data.labels)}
-    span = view.end_s - view.edges_s[0]
-    times = view.edges_s[0] + (np.arange(width) + 0.5) / width * span
+    times = column_seconds(view, width)
     line: list[int | None] = [None] * width
     for segment in data.segments:
         for column, time in enumerate(times):
             if segment.start_s <= time <= segment.end_s:
                 line[column] = numbers[segment.label]
     return line
+
+
+def column_seconds(view: FeatureView, width: int) -> FloatArray:
+    """The middle of each of ``width`` columns in seconds."""
+    span = view.end_s - view.edges_s[0]
+    seconds: FloatArray = view.edges_s[0] + (np.arange(width) + 0.5) / width * span
+    return seconds
 
 
 def _resized(rows: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
