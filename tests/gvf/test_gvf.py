@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -130,6 +131,26 @@ def test_interrupted_run_goes_on_and_other_settings_are_refused(
         np.testing.assert_allclose(one[key], other[key], rtol=1e-5, atol=1e-6)
     with pytest.raises(StoreMismatchError, match="pool"):
         compute_gvf(videos, out, pool="mean", config=CONFIG)
+
+
+def test_a_changed_video_is_computed_again(videos: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "v", tmp_path / "gvf.h5"
+    shutil.copytree(videos, folder)
+    compute_gvf(folder, out, config=CONFIG)
+    before = read_gvf(out)
+    size = (folder / "train_0001.mp4").stat().st_size
+    assert before.attributes["train_0001"]["source_bytes"] == size
+    assert before.attributes["train_0001"]["pooled_rows"] >= 3
+    shutil.copy(folder / "train_0000.mp4", folder / "train_0001.mp4")
+    report = compute_gvf(folder, out, config=CONFIG)
+    assert [video.status for video in report.videos] == ["kept", "done", "kept"]
+    assert "train_0001.mp4 has" in report.notes[0]
+    after = read_gvf(out)
+    np.testing.assert_array_equal(after["train_0001"], after["train_0000"])
+    np.testing.assert_array_equal(after["train_0002"], before["train_0002"])
+    assert not np.array_equal(after["train_0001"], before["train_0001"])
+    again = compute_gvf(folder, out, config=CONFIG)
+    assert {video.status for video in again.videos} == {"kept"} and not again.notes
 
 
 def test_command(videos: Path, store: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tspcli.extraction.engine import Engine
 from tspcli.extraction.plan import check_out
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.run import change_since
 from tspcli.extraction.settings import ExtractConfig
 from tspcli.extraction.writing import VideoWriter, WriterThread
 from tspcli.features.gvf import Pool, RunningPool, pooled_metadata, read_gvf, write_gvf
@@ -100,9 +101,15 @@ def compute_gvf(
     report = ExtractReport(str(out), metadata.settings)
     with lock_store(out):
         parts = PartsFolder(out, metadata)
-        vectors = {} if config.overwrite else _kept(out, metadata)
+        vectors, known = ({}, {}) if config.overwrite else _kept(out, metadata)
         parts.open(discard=config.overwrite)
-        kept = set(vectors) | set(parts.parts)
+        known.update({key: part.attributes for key, part in parts.parts.items()})
+        kept = set(known)
+        for file in files:
+            if file.key in kept and (change := change_since(file, known[file.key])):
+                kept.remove(file.key)
+                report.notes.append(change)
+                observer.message(change)
         todo = [file for file in files if file.key not in kept]
         for file in files:
             if file.key in kept:
@@ -122,18 +129,21 @@ def compute_gvf(
                 engine.run(todo)
             engine.flush_results()
         vectors.update({key: part.rows()[0] for key, part in parts.parts.items()})
+        known.update({key: part.attributes for key, part in parts.parts.items()})
         if parts.parts:
-            write_gvf(out, vectors, pool=pool, metadata=rows_metadata)
+            write_gvf(out, vectors, pool=pool, metadata=rows_metadata, attributes=known)
         parts.remove()
         report.videos.sort(key=lambda result: result.key)
         report.write()
     return report
 
 
-def _kept(out: Path, metadata: StoreMetadata) -> dict[str, npt.NDArray[np.float32]]:
-    """The vectors of a file that exists, whose settings have to be this run's."""
+def _kept(
+    out: Path, metadata: StoreMetadata
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Mapping[str, Any]]]:
+    """Vectors and attributes of a file that exists, whose settings have to be this run's."""
     if not out.exists():
-        return {}
+        return {}, {}
     existing = read_gvf(out)
     if not existing.metadata.settings:
         raise StoreMismatchError(
@@ -141,4 +151,4 @@ def _kept(out: Path, metadata: StoreMetadata) -> dict[str, npt.NDArray[np.float3
             remedy="Give another --out, or --overwrite to replace it.",
         )
     existing.metadata.require_same(metadata, "this run", str(out))
-    return dict(existing.vectors)
+    return dict(existing.vectors), {key: existing.attributes.get(key, {}) for key in existing}

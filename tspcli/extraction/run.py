@@ -97,7 +97,7 @@ def extract(
             {part.key: _Kept(part.n_rows, part.attributes) for part in parts.parts.values()}
         )
         for file in files:
-            if file.key in kept and (change := _change(file, kept[file.key])):
+            if file.key in kept and (change := change_since(file, kept[file.key].attributes)):
                 del kept[file.key]
                 report.notes.append(change)
                 observer.message(change)
@@ -147,9 +147,9 @@ def _kept_in_store(out: Path, metadata: StoreMetadata) -> dict[str, _Kept]:
         return {key: _Kept(store[key].n_rows, store[key].attrs) for key in store}
 
 
-def _change(file: VideoFile, kept: _Kept) -> str | None:
-    """How a video's file differs from the one that its features were computed from."""
-    stored = kept.attributes.get("source_bytes")
+def change_since(file: VideoFile, attributes: Mapping[str, Any]) -> str | None:
+    """How a video's file differs from the one of which features with these attributes are."""
+    stored = attributes.get("source_bytes")
     size = file_size(file)
     if stored is None or not size or size == stored:
         return None
