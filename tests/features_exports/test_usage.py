@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.features_exports.conftest import ANET, THUMOS, Export, anet_json
+from tests.features_exports.conftest import ANET, THUMOS, Export, anet_json, make_store
 from tspcli.features.exports import TARGETS
+from tspcli.timeline import Sampling
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
@@ -70,6 +71,19 @@ def test_what_is_named_was_written(
         assert Path(name).exists() or name.endswith("saved.*"), name
     if told == "nothing" and target in ("bmn", "gtad-anet", "mmaction2", "opentad"):
         assert "PATH/TO" in report.usage and "files of your own" in report.usage
+
+
+@pytest.mark.parametrize("target", ["bmn", "actionformer", "official"])
+def test_a_forgotten_subset_is_told(
+    anet_store: Path, export: Export, tmp_path: Path, target: str
+) -> None:
+    train = make_store(tmp_path / "train.h5", ANET[::2], Sampling())
+    annotations = anet_json(tmp_path / "all.json", ANET)
+    report = export(train, target, tmp_path / "half", [annotations], missing="skip")
+    told = [note for note in report.notes if note.startswith("No validation video is exported")]
+    assert len(told) == (target != "official")
+    report = export(anet_store, target, tmp_path / "whole", [annotations], missing="skip")
+    assert not any("video is exported" in note for note in report.notes)
 
 
 def test_videos_without_annotation_are_told(

@@ -205,10 +205,7 @@ def _show(report: ExportReport) -> None:
     for path in report.annotations:
         say(f"  {path}")
     for clock, error in report.time_errors.items():
-        say(
-            f"Time ({clock}): off by at most {error.worst_s:.3f} s ({error.video}), "
-            f"{error.inside_s:.3f} s away from the ends"
-        )
+        say(f"Time ({clock}): {error.told()}")
     say()
     say(report.usage)
     sys.stdout.flush()

@@ -26,6 +26,7 @@ class Npy(Target):
     name = "npy"
     summary = "one npy file a video, and a table of their seconds"
     accepts = frozenset({"length", "resize", "row_rate", "grid_s", "suffix", "pad_channels"})
+    trains = False
 
     def wants_prefix(self, data_set: DataSet) -> bool:
         return False

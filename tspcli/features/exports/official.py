@@ -45,6 +45,7 @@ class Official(Target):
     name = "official"
     summary = "the HDF5 layout of the released TSP features"
     accepts = frozenset({"per_subset"})
+    trains = False
 
     def is_file(self, options: ExportOptions, out: Path) -> bool:
         return names_file(out) and not options.per_subset

@@ -176,6 +176,8 @@ def make_plan(
     )
     _check_missing(plan, options)
     _note_unannotated(plan)
+    if target.trains and options.missing != "error":
+        _note_absent_subsets(plan)
     target.check(plan)
     return plan
 
@@ -338,14 +340,28 @@ def _note_unannotated(plan: ExportPlan) -> None:
         )
 
 
+def _note_absent_subsets(plan: ExportPlan) -> None:
+    """Readers look for all subsets in one place; half of the stores is easily forgotten."""
+    if plan.annotations is None:
+        return
+    present = {video.annotated.subset for video in plan.videos if video.annotated}
+    for subset in ("training", "validation"):
+        told = any(video.subset == subset for video in plan.annotations.videos.values())
+        if told and subset not in present:
+            plan.notes.append(
+                f"No {subset} video is exported, though the annotations have some: readers look "
+                "for all subsets in one place, so give the stores of all of them."
+            )
+
+
 def _with_own_files(usage: Usage) -> Usage:
     """Say what stands for files that were not written, where there are any."""
-    if not any(str(OWN_FILES) in text for text in (usage.text, *usage.files.values())):
+    places = ["the lines above"] if str(OWN_FILES) in usage.text else []
+    places += [name for name, text in usage.files.items() if str(OWN_FILES) in text]
+    if not places:
         return usage
-    return replace(
-        usage,
-        text=f"{usage.text}\n{OWN_FILES}: files of your own; this export wrote none of that name.",
-    )
+    told = f"{OWN_FILES} in {' and '.join(places)}: files of your own; this export wrote none of "
+    return replace(usage, text=f"{usage.text}\n{told}that name.")
 
 
 def _list_missing(plan: ExportPlan, folder: Path) -> None:
@@ -364,9 +380,6 @@ def _usage_page(report: ExportReport) -> str:
     lines = [f"{report.n_videos} videos for {report.target}, written by tspcli {__version__}.", ""]
     lines += [report.usage, ""]
     for clock, error in report.time_errors.items():
-        lines.append(
-            f"Time ({clock}): rows are at most {error.worst_s:.3f} s from where the reader takes "
-            f"them to be ({error.video}); {error.inside_s:.3f} s away from the ends."
-        )
+        lines.append(f"Time ({clock}): {error.told()}.")
     lines += [""] * bool(report.notes) + [f"Note: {note}" for note in report.notes]
     return "\n".join(lines) + "\n"

@@ -221,12 +221,14 @@ class Target(ABC):
         summary: One line.
         accepts: The options that make sense for it, beside those that make sense for all.
         defaults: Its values of options that the user left open.
+        trains: Whether one export has to hold all subsets, because it is trained and validated on.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     accepts: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
+    trains: ClassVar[bool] = True
     FOR_ALL: ClassVar[frozenset[str]] = frozenset(
         {"name_prefix", "dtype", "missing", "data_set", "overwrite"}
     )

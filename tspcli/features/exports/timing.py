@@ -8,6 +8,9 @@ import numpy as np
 
 from tspcli.features.exports.target import Clock, ExportPlan, PlannedVideo, Target
 
+_EXACT_S = 5e-4
+"""What rounds to 0.000 s."""
+
 
 @dataclass(frozen=True)
 class TimeError:
@@ -23,6 +26,15 @@ class TimeError:
     worst_s: float
     video: str
     inside_s: float
+
+    def told(self) -> str:
+        """The errors in words."""
+        if self.worst_s < _EXACT_S:
+            return "the reader takes every row to be exactly where it is"
+        return (
+            f"rows are at most {self.worst_s:.3f} s from where the reader takes them to be "
+            f"({self.video}), {self.inside_s:.3f} s away from the ends"
+        )
 
 
 def worst_errors(target: Target, plan: ExportPlan) -> dict[str, TimeError]:
