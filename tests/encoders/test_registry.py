@@ -226,3 +226,12 @@ def test_listing_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_list_in_a_pipe_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = tsp("list").output.splitlines()
+    entries = registry.list_weights()
+    assert len(lines) == 1 + len(entries)
+    for line, entry in zip(lines[1:], entries, strict=True):
+        assert line.startswith(f"{entry.name} ") and entry.trained_on in line
