@@ -118,6 +118,11 @@ class AutoInt(click.ParamType):
     help="Seconds until a decoder counts as hung.",
 )
 @click.option("--seed", type=int, help="For --weights random.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what every part did when to this JSON file, for chrome://tracing or Perfetto.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(as_json: bool, **options: Any) -> int:
     """Compute clip features of untrimmed videos into one HDF5 store.

@@ -30,6 +30,7 @@ from tspcli.extraction.plan import file_size
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.extraction.trace import Trace
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import (
@@ -118,6 +119,7 @@ class Engine:
             _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH
         )
         self._batcher: Batcher[_Video] = Batcher(self._batch_size)
+        self._trace = Trace(self.config.profile)
         self._as_series = self.encoder.shares(self.sampling)
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
         self._sizes: dict[str, int] = {}
@@ -140,7 +142,7 @@ class Engine:
             chunk_bytes=_CPU_CHUNK_BYTES if on_cpu else _CUDA_CHUNK_BYTES,
         )
         try:
-            items = _feed(pool, self.encoder, self._note_wait)
+            items = _feed(pool, self.encoder, self._note_wait, self._trace)
             keeping = kept_memory() if on_cpu else nullcontext()
             with keeping, pool, closing(items), torch.inference_mode():
                 for item in items:
@@ -156,6 +158,7 @@ class Engine:
         finally:
             self.progress.elapsed_s = time.monotonic() - started
             self._copy_progress()
+            self._trace.write()
 
     def _handle(self, item: _Prepared | Opened | Finished | Failed | Restarted) -> None:
         event = item.event if isinstance(item, _Prepared) else item
@@ -230,7 +233,8 @@ class Engine:
 
     def _encode(self, batch: Batch[_Video]) -> None:
         started = time.monotonic()
-        rows = self._encode_or_halve(batch.clips).numpy()
+        with self._trace.span("encode", clips=len(batch.clips)):
+            rows = self._encode_or_halve(batch.clips).numpy()
         self.progress.encode_s += time.monotonic() - started
         self.progress.n_clips += len(rows)
         start = 0
@@ -360,7 +364,7 @@ class Engine:
 
 
 def _feed(
-    pool: DecodePool, encoder: Encoder, note_wait: Callable[[float], None]
+    pool: DecodePool, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
 ) -> Generator[_Prepared | Opened | Finished | Failed | Restarted, None, None]:
     """The pool's events, frames prepared on a thread of their own, a bounded number ahead."""
     items: queue.Queue[_Item] = queue.Queue(_QUEUED_CHUNKS)
@@ -379,7 +383,9 @@ def _feed(
                     if stop.is_set():
                         return
                     if isinstance(event, Frames):
-                        frames = encoder.prepare(torch.from_numpy(event.pixels))
+                        trace.decoded(event)
+                        with trace.span("prepare", frames=len(event.ticks)):
+                            frames = encoder.prepare(torch.from_numpy(event.pixels))
                         event.release()
                         put(_Prepared(event, frames))
                     else:
@@ -393,7 +399,8 @@ def _feed(
     try:
         while True:
             waiting = time.monotonic()
-            item = items.get()
+            with trace.span("wait for frames"):
+                item = items.get()
             note_wait(time.monotonic() - waiting)
             if item is None:
                 return

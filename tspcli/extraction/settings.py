@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 from tspcli.encoders.weights_registry import DEFAULT_WEIGHTS
@@ -35,6 +36,7 @@ class ExtractConfig:
         key_template: How a video's key is made from its path.
         decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
         seed: For ``random`` weights.
+        profile: File for a trace of what every part did when (:mod:`tspcli.extraction.trace`).
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -55,6 +57,7 @@ class ExtractConfig:
     key_template: str = "{stem}"
     decode_timeout_s: float = 60.0
     seed: int | None = None
+    profile: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers"):

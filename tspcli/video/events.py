@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -37,6 +37,19 @@ class SharedPlace:
     offset_bytes: int
 
 
+class Worked(NamedTuple):
+    """When a decode process worked on some frames, on the clock of ``time.monotonic``.
+
+    Attributes:
+        process: Its id.
+        began_s, ended_s: Seconds.
+    """
+
+    process: int
+    began_s: float
+    ended_s: float
+
+
 @dataclass(frozen=True, eq=False)
 class Frames:
     """Some frames of a video, in time order.
@@ -47,6 +60,7 @@ class Frames:
         pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory that is
             valid until :meth:`release` is called, which has to happen for the decoding to go on.
         place: Where the pixels lie, for another process that maps the same memory.
+        worked: When they were decoded, if that is known.
     """
 
     job: VideoFile
@@ -54,6 +68,7 @@ class Frames:
     pixels: npt.NDArray[Any]
     place: SharedPlace = field(repr=False)
     _give_back: Callable[[Frames], None] = field(repr=False)
+    worked: Worked | None = None
 
     def release(self) -> None:
         """Give the memory back. Callable from any thread; more than once is harmless."""

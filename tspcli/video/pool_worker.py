@@ -15,7 +15,7 @@ import numpy as np
 
 from tspcli.errors import VideoError
 from tspcli.video.base import absolute
-from tspcli.video.events import Frames, SharedPlace
+from tspcli.video.events import Frames, SharedPlace, Worked
 from tspcli.video.probe import VideoFile
 from tspcli.video.process import WorkerProcess
 from tspcli.video.worker import WorkerSetup
@@ -81,13 +81,16 @@ class PoolWorker:
         shape: tuple[int, ...],
         dtype: str,
         ticks: list[tuple[int, ...]],
+        worked_s: tuple[float, float],
     ) -> Frames:
         """The frames that it says it has put into a slot."""
         size = int(np.prod(shape))
         memory = self.process.memory
         flat = np.frombuffer(memory.slot(slot), np.dtype(dtype), count=size)
         place = SharedPlace(self._memory, self.process.memory_fd, slot * memory.slot_bytes)
-        frames = Frames(file, ticks, flat.reshape(shape), place, partial(self.release, slot))
+        worked = Worked(self.process.pid, *worked_s)
+        give_back = partial(self.release, slot)
+        frames = Frames(file, ticks, flat.reshape(shape), place, give_back, worked)
         with self._lock:
             self._held[slot] = frames
         return frames

@@ -151,10 +151,16 @@ class Worker:
         return self._memory.slot(index)
 
     def send_chunk(
-        self, number: int, slot: int, shape: tuple[int, ...], dtype: str, ticks: list[Any]
+        self,
+        number: int,
+        slot: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        ticks: list[Any],
+        worked_s: tuple[float, float],
     ) -> None:
         """Hand a filled slot to the parent."""
-        self._connection.send(("chunk", number, slot, shape, dtype, ticks))
+        self._connection.send(("chunk", number, slot, shape, dtype, ticks, worked_s))
         self._beat(force=True)
 
     def _wait_for_message(self) -> None:
@@ -199,11 +205,15 @@ class _Chunk:
         self._capacity = max(1, worker._setup.chunk_bytes // self._frame_bytes)
         self._ticks: list[tuple[int, ...]] = []
         self._slot = -1
+        self._began_s = time.monotonic()
         self._pixels: Any = None
 
     def add(self, frame: Frame, ticks: tuple[int, ...]) -> None:
         if self._slot < 0:
+            waiting_s = time.monotonic()
             self._slot = self._worker.take_slot(self._frame_bytes)
+            # Its first frame is decoded by now; what it waited for a slot is no work.
+            self._began_s += time.monotonic() - waiting_s
             shape = (self._capacity, *self._shape)
             flat = np.frombuffer(
                 self._worker.slot(self._slot), self._dtype, count=int(np.prod(shape))
@@ -219,7 +229,16 @@ class _Chunk:
             return
         shape = (len(self._ticks), *self._shape)
         self._pixels = None
-        self._worker.send_chunk(self._number, self._slot, shape, self._dtype.name, self._ticks)
+        now_s = time.monotonic()
+        self._worker.send_chunk(
+            self._number,
+            self._slot,
+            shape,
+            self._dtype.name,
+            self._ticks,
+            (self._began_s, now_s),
+        )
+        self._began_s = now_s
         self._slot, self._ticks = -1, []
 
 
