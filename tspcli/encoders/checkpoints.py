@@ -18,7 +18,6 @@ import os
 import pickle
 import re
 import secrets
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from tspcli.encoders.layouts import StateLayout, difference, match_layout
 from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import CheckpointError
+from tspcli.parsing import refuses_damage
 from tspcli.timeline import Sampling
 
 OWN_KEY = "tspcli"
@@ -99,6 +99,7 @@ class Checkpoint:
         model.load_state_dict(state, strict=False)
 
 
+@refuses_damage(CheckpointError, "Fetch or save it again.")
 def load_checkpoint(path: str | Path, backbone: str | None = None) -> Checkpoint:
     """Read a checkpoint of any known layout.
 
@@ -222,7 +223,8 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is refused: to load it, {needed} would have to be imported and run.",
             remedy="Save it again as a dict of tensors (torch.save(model.state_dict(), ...)).",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    # A damaged file makes torch raise whatever its reader happens to stumble over.
+    except Exception as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint: {_first_line(error)}",
             remedy=_FETCH_AGAIN,

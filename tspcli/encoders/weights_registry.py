@@ -17,6 +17,7 @@ import tspcli
 from tspcli.cache import cache_location
 from tspcli.encoders.download import Progress, download, matches_sha256
 from tspcli.errors import DownloadError, WeightsError
+from tspcli.parsing import MALFORMED, parse_json
 
 DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
 RANDOM_WEIGHTS = "random"
@@ -119,21 +120,29 @@ def weights_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def _registry() -> dict[str, WeightsEntry]:
-    path = weights_folder() / "registry.json"
+    return read_registry(weights_folder() / "registry.json")
+
+
+def read_registry(path: Path) -> dict[str, WeightsEntry]:
+    """The entries of a registry file by name.
+
+    Raises:
+        WeightsError: If it is none, or an entry names a file outside of its folder.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        entries: dict[str, WeightsEntry] = {}
+        for name, values in content["weights"].items():
+            values = dict(values)
+            if "package" in values:
+                values["package"] = PackageSource(**values["package"])
+            citation = content["citations"][values.pop("citation")]
+            entries[name] = WeightsEntry(name=name, citation=citation, **values)
+    except MALFORMED as error:
         raise WeightsError(
-            f"The registry of weights {path} cannot be read: {error}",
+            f"The registry of weights {path} cannot be read: {type(error).__name__}: {error}",
             remedy="Install tspcli again.",
         ) from error
-    entries: dict[str, WeightsEntry] = {}
-    for name, values in content["weights"].items():
-        values = dict(values)
-        if "package" in values:
-            values["package"] = PackageSource(**values["package"])
-        citation = content["citations"][values.pop("citation")]
-        entries[name] = WeightsEntry(name=name, citation=citation, **values)
     return entries
 
 

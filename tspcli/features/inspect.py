@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from tspcli.errors import StoreError
 from tspcli.features.lookup import find_video, unit_rows
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
+from tspcli.parsing import MALFORMED, parse_json
 
 _BLOCK_ROWS = 1024
 
@@ -179,13 +179,13 @@ def read_failures(path: Path) -> list[dict[str, Any]]:
     if not report.is_file():
         return []
     try:
-        videos = json.loads(report.read_text(encoding="utf-8"))["videos"]
+        videos = parse_json(report.read_text(encoding="utf-8"))["videos"]
         return [
             {"key": v["key"], "reason": v.get("reason"), "detail": v.get("detail")}
             for v in videos
             if v["status"] == "failed"
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise StoreError(
             f"{report} is damaged ({type(error).__name__}: {error}).",
             remedy="Delete it, or run the extraction again.",

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from tspcli.errors import StoreLockedError
 from tspcli.features.atomic import explain_write_errors
+from tspcli.parsing import parse_json
+
+# A link in its place, in a folder that others write to, might lead to any file of the user's.
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def lock_store(store: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with explain_write_errors(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(path, _OPEN, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,7 +67,7 @@ def _is_current(handle: int, path: Path) -> bool:
 
 def _owner(handle: int) -> str:
     try:
-        note = json.loads(os.pread(handle, 4096, 0))
+        note = parse_json(os.pread(handle, 4096, 0))
         return f"process {note['pid']} on {note['host']}, started {note['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it has not told its name yet"

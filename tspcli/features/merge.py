@@ -17,6 +17,7 @@ from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
 from tspcli.features.store import open_store
 from tspcli.features.storing import write_store
+from tspcli.parsing import MALFORMED, parse_json
 
 _SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
 """The names that `tsp extract --shard` gives."""
@@ -209,12 +210,12 @@ def _read_report(store: Path) -> dict[str, Any] | None:
     """The report of the run that made a store, or None if it left none."""
     path = _report_path(store)
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parse_json(path.read_text(encoding="utf-8"))
         for video in report["videos"]:
             video["status"]
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise StoreError(
             f"{path} is damaged ({type(error).__name__}: {error}).",
             remedy="Delete it and merge again.",

@@ -37,6 +37,7 @@ from tspcli.features.atomic import (
 from tspcli.features.metadata import StoreMetadata, canonical_json
 from tspcli.features.store import open_store, parts_folder, plain_attributes
 from tspcli.features.storing import DamagedRowsError, is_key, new_store, seal_checksum
+from tspcli.parsing import MALFORMED, parse_json
 
 _MAGIC = b"TSPPART1"
 _TAIL = struct.Struct("<Q8s")
@@ -171,7 +172,7 @@ def read_part(path: Path) -> Part:
             if magic != _MAGIC or not 0 < length <= min(size, _MAX_FOOTER_BYTES):
                 raise ValueError("its end is not that of a part")
             file.seek(size - _TAIL.size - length)
-            footer = json.loads(file.read(length))
+            footer = parse_json(file.read(length))
         part = Part(
             path,
             str(footer["key"]),
@@ -185,7 +186,7 @@ def read_part(path: Path) -> Part:
         if not is_key(part.key) or path.name != part_name(part.key):
             raise ValueError("its name does not fit its key")
         return part
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except MALFORMED as error:
         raise StoreError(
             f"{path} is not a finished part of a feature store ({error}).",
             remedy="Delete it; the next run computes that video again.",

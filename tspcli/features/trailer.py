@@ -11,7 +11,6 @@ found again without HDF5. A program that changes the file through HDF5 cuts the 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import IO, Any
 
 from tspcli.errors import StoreError
 from tspcli.features.metadata import canonical_json
+from tspcli.parsing import MALFORMED, parse_json
 
 _MAGIC = b"TSPINDEX"
 _TAIL = struct.Struct("<Q32s8s")
@@ -53,6 +53,14 @@ class Placed:
     def n_bytes(self) -> int:
         """Size of the rows."""
         return self.n_rows * self.dim * 4
+
+    def check(self, hdf5_bytes: int) -> None:
+        """Raise ValueError unless the rows lie inside of an HDF5 file of that length."""
+        numbers = (self.offset, self.n_rows, self.dim)
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"rows at {numbers}")
+        if self.offset + self.n_bytes > hdf5_bytes or not isinstance(self.attributes, Mapping):
+            raise ValueError(f"rows at {numbers} of {hdf5_bytes} bytes")
 
 
 @dataclass(frozen=True)
@@ -128,12 +136,14 @@ def read_trailer(path: Path) -> Trailer | None:
     if hashlib.sha256(text).digest() != digest:
         raise _damaged(path, "its checksum differs")
     try:
-        index = json.loads(text)
+        index = parse_json(text)
         if index["version"] > _VERSION:
             return None
-        videos = {key: Placed(**values) for key, values in index["videos"].items()}
-        return Trailer(start, index["frame_sha256"], index["attributes"], videos)
-    except (ValueError, KeyError, TypeError) as error:
+        videos = {str(key): Placed(**values) for key, values in index["videos"].items()}
+        for placed in videos.values():
+            placed.check(start)
+        return Trailer(start, str(index["frame_sha256"]), dict(index["attributes"]), videos)
+    except MALFORMED as error:
         raise _damaged(path, repr(error)) from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tspcli.errors import AnnotationError
+from tspcli.parsing import parse_json, refuses_damage
 
 _TABLE_COLUMNS = ("video-name", "t-start", "t-end", "action-label", "video-duration")
 
@@ -92,6 +93,7 @@ def read_annotations(path: str | Path, subset: str | None = None) -> Annotations
     return read_activitynet_json(path).subset(subset)
 
 
+@refuses_damage(AnnotationError, "Give ActivityNet's JSON.")
 def read_activitynet_json(path: str | Path) -> Annotations:
     """Read ``{"database": {ID: {"subset", "duration", "annotations": [{"segment", "label"}]}}}``.
 
@@ -120,6 +122,7 @@ def read_activitynet_json(path: str | Path) -> Annotations:
     return videos
 
 
+@refuses_damage(AnnotationError, "Give a CSV file in UTF-8 with a header line.")
 def read_table(path: str | Path) -> Annotations:
     """Read a ground-truth table; rows without an action label are background and hold no action.
 
@@ -197,8 +200,8 @@ def load_json(path: str | Path, what: str) -> Any:
     """
     try:
         with open(path, encoding="utf-8") as stream, collector_paused():
-            return json.load(stream)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return parse_json(stream.read())
+    except (OSError, ValueError) as error:
         raise AnnotationError(
             f"The {what} {path} cannot be read as JSON: {error}.", remedy="Check the path."
         ) from error

@@ -13,6 +13,7 @@ from tspcli.features.atomic import write_aside
 from tspcli.localization.bmn import Bmn
 from tspcli.localization.classes import ClassHead
 from tspcli.localization.settings import TrainConfig, config_from_dict, config_to_dict
+from tspcli.parsing import MALFORMED
 
 FORMAT = "tspcli-localizer"
 BEST = "best.pth"
@@ -108,14 +109,15 @@ def localizer_from_state(values: dict[str, Any], device: torch.device | str = "c
             head = ClassHead(int(values["feature_dim"]), values["labels"], config.classes)
             head.load_state_dict(values["class_head"])
             head.to(device).eval()
-    except (KeyError, TypeError, RuntimeError) as error:
+        settings = dict(values["feature_settings"])
+        weights = values["weights"]
+    # Wrong shapes are a RuntimeError of torch.
+    except (*MALFORMED, RuntimeError) as error:
         raise CheckpointError(
             f"The localization checkpoint is damaged ({type(error).__name__}: {error}).",
             remedy="Train again, or take another checkpoint of the run.",
         ) from error
-    return Localizer(
-        model.to(device).eval(), config, head, values["feature_settings"], values["weights"]
-    )
+    return Localizer(model.to(device).eval(), config, head, settings, weights)
 
 
 def load_localizer(run: str | Path, device: torch.device | str = "cpu") -> Localizer:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tspcli.errors import AnnotationError
 from tspcli.localization.annotations import Annotations, collector_paused, load_json
+from tspcli.parsing import refuses_damage
 
 VERSION = "VERSION 1.3"
 _SHAPE = '{"version": …, "results": {ID: [{"segment", "label", "score"}]}, "external_data": {}}'
@@ -92,6 +93,7 @@ def results_table(results: Results, blocked: Iterable[str] = ()) -> SegmentTable
     )
 
 
+@refuses_damage(AnnotationError, f"Expected {_SHAPE}.")
 def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
     """Read a results JSON into columns, in the order of the file.
 

@@ -6,7 +6,6 @@ footer's length and a magic word. Files are written aside and renamed.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from tspcli.errors import TrainingError, VideoError
 from tspcli.features.atomic import aside_name, explain_write_errors, sync_folder
 from tspcli.features.metadata import canonical_json
+from tspcli.parsing import MALFORMED, parse_json
 
 CODECS = ("raw", "webp", "jpeg")
 JPEG_QUALITY = 95
@@ -27,6 +27,7 @@ MAX_ERROR = 32
 """The most by which a pixel's channel may differ from the decoded frame's, of 255 (``jpeg``)."""
 _MAGIC = b"TSPCLIP1"
 _TAIL = struct.Struct("<Q8s")
+_MAX_SIDE = 1 << 15
 
 Bytes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
@@ -72,7 +73,10 @@ def decode_frame(data: Bytes, codec: str, out: Pixels) -> None:
 
     # OpenCV has known this since 4.11; without it every pixel's channels are swapped twice.
     direct: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
-    frame = cv2.imdecode(data, cv2.IMREAD_COLOR if direct is None else direct)
+    try:
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR if direct is None else direct)
+    except cv2.error:
+        frame = None
     if frame is None or frame.shape != out.shape:
         raise ValueError("a frame is damaged")
     out[...] = frame if direct is not None else frame[..., ::-1]
@@ -165,7 +169,9 @@ class CachedVideo:
             self.footer, self._offsets = _read_footer(self._handle)
             self.codec = str(self.footer["settings"]["codec"])
             self.shape = tuple(int(v) for v in self.footer["shape"])
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+            if len(self.shape) != 3 or not all(0 < size <= _MAX_SIDE for size in self.shape):
+                raise ValueError(f"frames of {self.shape}")
+        except MALFORMED as error:
             os.close(self._handle)
             raise TrainingError(
                 f"{path} is no whole cache file ({error}).", remedy="Delete it; it is built again."
@@ -222,10 +228,10 @@ def _read_footer(handle: int) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
     if magic != _MAGIC or not 0 < length < size:
         raise ValueError("its end is not that of a cache file")
     footer_at = size - _TAIL.size - length
-    footer = json.loads(os.pread(handle, length, footer_at))
+    footer = parse_json(os.pread(handle, length, footer_at))
     table_bytes = (int(footer["n_frames"]) + 1) * 8
     table_at = footer_at - table_bytes
     offsets = np.frombuffer(os.pread(handle, table_bytes, table_at), dtype="<u8").astype(np.int64)
-    if len(offsets) < 2 or offsets[-1] != table_at:
+    if len(offsets) < 2 or offsets[-1] != table_at or (np.diff(offsets) < 0).any():
         raise ValueError("its length does not fit its frames")
     return footer, offsets

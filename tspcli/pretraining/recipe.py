@@ -247,8 +247,20 @@ def _read(recipe: str | Path) -> dict[str, Any]:
                 f"There is no recipe {str(recipe)!r}.",
                 remedy=f"Use {', '.join(known)}, or a TOML file.",
             )
-        text = path.read_text("utf-8")
+        text = read_toml_text(path)
     return parse_toml(text, str(recipe))
+
+
+def read_toml_text(path: Path) -> str:
+    """The text of a TOML file.
+
+    Raises:
+        UsageError: If it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", remedy="Give a TOML file.") from error
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -259,7 +271,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is no TOML: {error}.", remedy="Correct that line.") from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tspcli.errors import TrainingError
 from tspcli.features.atomic import write_aside
+from tspcli.parsing import MALFORMED, parse_json
 from tspcli.pretraining.events import EpochResult, StepStatus
 from tspcli.pretraining.stepping import StepFigures
 
@@ -55,8 +56,8 @@ def read_results(path: str | Path) -> list[EpochResult]:
     path = Path(path)
     file = path / RESULTS_FILE if path.is_dir() else path
     try:
-        return [EpochResult(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
+        return [EpochResult(**parse_json(line)) for line in file.read_text().splitlines()]
+    except MALFORMED as error:
         raise TrainingError(
             f"{file} holds no results ({error}).", remedy="Give the folder of a training run."
         ) from error

@@ -30,6 +30,7 @@ from tspcli.pretraining.recipe import (
     Recipe,
     load_recipe,
     parse_toml,
+    read_toml_text,
     require_same_recipe,
     to_toml,
 )
@@ -346,7 +347,7 @@ def _open_folder(
                 f"{path} holds a run already.",
                 remedy="Go on with it (--resume), or give another --out.",
             )
-        content = parse_toml(stored.read_text("utf-8"), str(stored))
+        content = parse_toml(read_toml_text(stored), str(stored))
         content.pop("execution", None)
         content.pop("tool_version", None)
         require_same_recipe(content, recipe.to_dict(), str(path))
@@ -382,7 +383,7 @@ def read_run_recipe(folder: str | Path) -> Recipe:
     path = Path(folder) / RECIPE_FILE
     if not path.is_file():
         raise UsageError(f"{folder} is no run's folder.", remedy="It lacks recipe.toml.")
-    content = parse_toml(path.read_text("utf-8"), str(path))
+    content = parse_toml(read_toml_text(path), str(path))
     return Recipe.from_dict(
         {k: v for k, v in content.items() if k not in ("execution", "tool_version")}
     )

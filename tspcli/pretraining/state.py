@@ -15,6 +15,7 @@ from tspcli.encoders.model import TspModel
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError
 from tspcli.features.atomic import aside_name, sync_folder
+from tspcli.parsing import MALFORMED
 from tspcli.pretraining.events import EpochResult
 from tspcli.pretraining.optimizing import ScheduledOptimizer
 from tspcli.pretraining.recipe import Recipe, require_same_recipe
@@ -194,20 +195,27 @@ class Checkpointer:
                 f"{self.folder.last} cannot be gone on from by this version.",
                 remedy="Start a new run from it: --init.",
             )
-        require_same_recipe(run["recipe"], self.recipe.to_dict(), where)
-        if run["world_size"] != self.world_size:
+        try:
+            require_same_recipe(run["recipe"], self.recipe.to_dict(), where)
+            if run["world_size"] != self.world_size:
+                raise TrainingError(
+                    f"{where} was started on {run['world_size']} devices, not {self.world_size}.",
+                    remedy="Resume on as many, or give another --out.",
+                )
+            if run["data_digest"] != self.data_digest:
+                raise TrainingError(
+                    f"{where} was started with other segments or videos.",
+                    remedy="Resume with the same tables, labels and global features.",
+                )
+            checkpoint.load_into(self.model)
+            self.optimizer.load_state_dicts(checkpoint.extra)
+            return RunState.from_dict(run["state"])
+        # Contents that do not fit each other; torch has a RuntimeError for wrong shapes.
+        except (*MALFORMED, RuntimeError) as error:
             raise TrainingError(
-                f"{where} was started on {run['world_size']} devices, not {self.world_size}.",
-                remedy="Resume on as many, or give another --out.",
-            )
-        if run["data_digest"] != self.data_digest:
-            raise TrainingError(
-                f"{where} was started with other segments or videos.",
-                remedy="Resume with the same tables, labels and global features.",
-            )
-        checkpoint.load_into(self.model)
-        self.optimizer.load_state_dicts(checkpoint.extra)
-        return RunState.from_dict(run["state"])
+                f"{self.folder.last} is damaged ({type(error).__name__}: {error}).",
+                remedy="Start a new run from its best checkpoint: --init.",
+            ) from error
 
 
 def _duplicate(source: Path, target: Path) -> None:

@@ -147,12 +147,20 @@ class _KeyMaker:
 
 def _expand(inputs: Iterable[Path]) -> Iterator[Path]:
     for path in inputs:
-        if path.is_dir():
+        if _is_folder(path):
             yield from _in_folder(path)
         elif path.suffix.lower() == ".txt":
             yield from _in_list(path)
         else:
             yield path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        # A name that is too long for the system; who opens it will say so.
+        return False
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
@@ -187,4 +195,4 @@ def _in_list(path: Path) -> Iterator[Path]:
                 f"The list {path_text(path)} is no text.", remedy="Write a path on each line."
             )
         entry = path.parent / name
-        yield from _in_folder(entry) if entry.is_dir() else (entry,)
+        yield from _in_folder(entry) if _is_folder(entry) else (entry,)

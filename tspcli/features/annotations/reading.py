@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tspcli.features.annotations.model import (
     Segment,
     Subset,
 )
+from tspcli.parsing import MALFORMED, parse_json
 
 _SUBSETS: dict[str, Subset] = {
     "train": "training",
@@ -70,7 +71,7 @@ def read_annotation_file(path: Path, default: Subset | None = None) -> Annotatio
             file = _read_json(path, text)
         else:
             file = _read_table(path, text)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except MALFORMED as error:
         raise AnnotationError(
             f"{path} is damaged ({type(error).__name__}: {error}).",
             remedy="Give the annotation file as its authors publish it.",
@@ -86,7 +87,7 @@ def read_annotation_file(path: Path, default: Subset | None = None) -> Annotatio
 
 
 def _read_json(path: Path, text: str) -> AnnotationFile:
-    data = json.loads(text)
+    data = parse_json(text)
     if isinstance(data, dict) and isinstance(data.get("database"), dict):
         return _file(path, "activitynet", "actions", map(_activitynet, data["database"].items()))
     first = next(iter(data.values()), None) if isinstance(data, dict) else None
@@ -136,14 +137,14 @@ def _captions(item: tuple[str, Any]) -> AnnotatedVideo:
     pairs = zip(entry["timestamps"], entry["sentences"], strict=True)
     return AnnotatedVideo(
         name,
-        tuple(Segment(float(s), float(e), str(text)) for (s, e), text in pairs),
+        tuple(Segment(_finite(s), _finite(e), str(text)) for (s, e), text in pairs),
         duration_s=_number(entry["duration"]),
     )
 
 
 def _json_segment(entry: dict[str, Any]) -> Segment:
     start, end = entry["segment"]
-    return Segment(float(start), float(end), str(entry["label"]))
+    return Segment(_finite(start), _finite(end), str(entry["label"]))
 
 
 def _read_table(path: Path, text: str) -> AnnotationFile:
@@ -163,7 +164,8 @@ def _tsp_ground_truth(rows: Rows) -> Iterable[AnnotatedVideo]:
         yield AnnotatedVideo(
             name,
             tuple(
-                Segment(float(r["t-start"]), float(r["t-end"]), r["action-label"]) for r in actions
+                Segment(_finite(r["t-start"]), _finite(r["t-end"]), r["action-label"])
+                for r in actions
             ),
             duration_s=_number(group[0].get("video-duration")),
         )
@@ -184,8 +186,8 @@ def _gtad_thumos(rows: Rows) -> Iterable[AnnotatedVideo]:
             name,
             tuple(
                 Segment(
-                    float(r["start"]),
-                    float(r["end"]),
+                    _finite(r["start"]),
+                    _finite(r["end"]),
                     r["type"],
                     (round(float(r["startFrame"])), round(float(r["endFrame"]))),
                 )
@@ -210,7 +212,7 @@ def _bmt(rows: Rows) -> Iterable[AnnotatedVideo]:
     for name, group in _grouped(rows, "video_id"):
         yield AnnotatedVideo(
             name,
-            tuple(Segment(float(r["start"]), float(r["end"]), r["caption"]) for r in group),
+            tuple(Segment(_finite(r["start"]), _finite(r["end"]), r["caption"]) for r in group),
             duration_s=_number(group[0]["duration"]),
         )
 
@@ -237,12 +239,22 @@ def _file(path: Path, dialect: str, kind: Kind, videos: Iterable[AnnotatedVideo]
 def _grouped(rows: Rows, column: str) -> Iterable[tuple[str, Rows]]:
     groups: dict[str, Rows] = {}
     for row in rows:
+        # A line that is too short leaves columns without a value.
+        if not row[column]:
+            raise ValueError(f"a line without {column}")
         groups.setdefault(row[column], []).append(row)
     return groups.items()
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or value == "" else float(value)
+    return None if value is None or value == "" else _finite(value)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
 
 
 def _subset(value: str, where: str) -> Subset:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tspcli.errors import AnnotationError
 from tspcli.features.annotations.model import Segment, Subset
+from tspcli.parsing import parse_json
 
 THUMOS14_TYPE_IDX: dict[str, int] = {
     "Ambiguous": 0,
@@ -189,7 +190,7 @@ def read_label_ids(path: Path) -> dict[str, int]:
         AnnotationError: If the file is neither.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AnnotationError(f"{path} cannot be read ({error}).", remedy="Check it.") from error
     names = data.get("class") if isinstance(data, dict) else data

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tspcli.errors import AnnotationError
+from tspcli.parsing import parse_json, refuses_damage
 from tspcli.pretraining.annotations.model import ActionSegment, Annotations
 
 SUBSET_NAMES = {"training": "train", "validation": "valid", "testing": "test"}
 
 
+@refuses_damage(AnnotationError, "Give ActivityNet's JSON as released.")
 def read_activitynet(path: str | Path) -> Annotations:
     """Read ActivityNet annotations.
 
@@ -24,12 +25,12 @@ def read_activitynet(path: str | Path) -> Annotations:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AnnotationError(
             f"There is no annotation file {path}.", remedy="Check the path."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise AnnotationError(
             f"{path} cannot be read as JSON: {error}.",
             remedy="Give ActivityNet's JSON, as released or as BSN and its successors write it.",

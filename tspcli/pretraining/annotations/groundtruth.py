@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tspcli.errors import AnnotationError
+from tspcli.parsing import parse_json, refuses_damage
 
 GROUNDTRUTH_COLUMNS = (
     "video-name",
@@ -76,6 +77,7 @@ def write_groundtruth(path: Path, rows: Iterable[GroundTruthRow]) -> None:
             )
 
 
+@refuses_damage(AnnotationError, "Give a CSV file in UTF-8 with a header line.")
 def read_groundtruth(path: str | Path) -> list[GroundTruthRow]:
     """Read a ground-truth table.
 
@@ -143,6 +145,7 @@ def _number(text: str) -> float:
     return value
 
 
+@refuses_damage(AnnotationError, "Give a JSON list of names.")
 def read_label_mapping(path: str | Path) -> list[str]:
     """Read a JSON list of class names, index = class id.
 
@@ -151,8 +154,8 @@ def read_label_mapping(path: str | Path) -> list[str]:
     """
     path = Path(path)
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        names = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise AnnotationError(
             f"The label mapping {path} cannot be read: {error}.",
             remedy="Give a JSON list of names.",

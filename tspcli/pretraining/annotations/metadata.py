@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tspcli.errors import AnnotationError, VideoError
+from tspcli.parsing import refuses_damage
 from tspcli.pretraining.annotations.table import without_suffix
 
 METADATA_COLUMNS = ("filename", "video-duration", "fps", "video-frames")
@@ -48,6 +49,7 @@ class ProbeResult:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+@refuses_damage(AnnotationError, "Give a CSV file in UTF-8 with a header line.")
 def read_metadata(path: str | Path) -> list[VideoEntry]:
     """Read a table with the columns of :data:`METADATA_COLUMNS`.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tspcli.errors import AnnotationError
+from tspcli.parsing import refuses_damage
 from tspcli.pretraining.annotations.model import ActionSegment, Annotations
 
 KNOWN_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -20,6 +21,7 @@ KNOWN_COLUMNS: dict[str, tuple[str, ...]] = {
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts")
 
 
+@refuses_damage(AnnotationError, "Give a CSV file in UTF-8 with a header line.")
 def read_table(path: str | Path, *, columns: Mapping[str, str] | None = None) -> Annotations:
     """Read a CSV, TSV or semicolon-separated table with a header line.
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tspcli.errors import AnnotationError
+from tspcli.parsing import refuses_damage
 from tspcli.pretraining.annotations.model import ActionSegment, Annotations
 from tspcli.pretraining.annotations.table import parse_time, read_table
 
@@ -16,6 +17,7 @@ AMBIGUOUS = "Ambiguous"
 _CLASS_FILE = re.compile(r"(?P<label>.+)_(?:val|test)\.txt")
 
 
+@refuses_damage(AnnotationError, "Give THUMOS14's temporal annotations as released.")
 def read_thumos14(path: str | Path) -> Annotations:
     """Read THUMOS14 annotations.
 
