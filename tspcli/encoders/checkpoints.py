@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tspcli.encoders.backbones.registry import backbone_spec
 from tspcli.encoders.layouts import StateLayout, difference, match_layout
 from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
@@ -147,6 +148,8 @@ def _interpret(content: Any, path: Path, backbone: str | None) -> Checkpoint:
         ) from error
     if heads is None:
         heads = found.guess_heads(region_alone=_trained_region_alone(rest.get("args")))
+    else:
+        _require_fit(heads, found, path)
     names = own.get("class_names")
     return Checkpoint(
         path=path,
@@ -159,6 +162,18 @@ def _interpret(content: Any, path: Path, backbone: str | None) -> Checkpoint:
         preprocessing=preprocessing,
         extra=rest,
     )
+
+
+def _require_fit(heads: Heads, found: StateLayout, path: Path) -> None:
+    """Refuse heads of other sizes than the tensors: memory would be taken for what is not there."""
+    for name, (inputs, outputs) in heads.layers(backbone_spec(found.backbone).feature_dim).items():
+        tensor = found.state.get(f"{name}.weight")
+        if tensor is None or tuple(tensor.shape) != (outputs, inputs):
+            raise CheckpointError(
+                f"{path} says that {name} has {inputs} inputs and {outputs} outputs, but holds "
+                f"{'none' if tensor is None else tuple(tensor.shape)}.",
+                remedy="Fetch or save it again.",
+            )
 
 
 def _trained_region_alone(args: Any) -> bool:
