@@ -4,6 +4,7 @@
 #   make test PYTHON=python3.12          another interpreter
 #   make test VENV=/somewhere/venv       another place for the environment
 #   make test PYTEST_FLAGS='-k store'    other tests; JOBS=8 runs eight at a time
+#   make bench BENCH_FLAGS='--official TSP'   beside the original script, in a clone of its repository
 #   make reproduce SCALE=small           another scale; REPRODUCE_FLAGS='--seeds 0,1,2' more seeds
 
 ifndef PYTHON
@@ -17,6 +18,8 @@ SCALE ?= tiny
 REPRODUCTION ?= .reproduction
 REPRODUCE_FLAGS ?=
 PYTEST_FLAGS ?=
+BENCH ?= .bench
+BENCH_FLAGS ?=
 JOBS ?= 2
 
 PY := $(VENV)/bin/python
@@ -31,7 +34,8 @@ ENVIRONMENT = $(word 2,$(KEYS))
 PROJECT = $(word 3,$(KEYS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo reproduce test lint types pytest format wheel lock clean
+.PHONY: help install install-test demo reproduce test lint types pytest format wheel lock clean \
+	bench bench-gpu
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,8 +95,17 @@ format: install-test  ## Let ruff format and repair what it can
 wheel: install-test  ## Build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
 
+bench: install-test  ## Measure speed beside its roofs and targets, on the CPU (.bench/)
+	@mkdir -p "$(BENCH)"
+	$(PY) -m benchmarks --json "$(BENCH)/cpu.jsonl" --markdown "$(BENCH)/cpu.md" $(BENCH_FLAGS)
+
+bench-gpu: install-test  ## The same on a CUDA device
+	@mkdir -p "$(BENCH)"
+	$(PY) -m benchmarks --device cuda --json "$(BENCH)/gpu.jsonl" \
+		--markdown "$(BENCH)/gpu.md" $(BENCH_FLAGS)
+
 lock:  ## Pin the newest versions (needs python3.10 to python3.13)
 	$(PYTHON) tools/lock_constraints.py python3.10 python3.11 python3.12 python3.13
 
 clean:  ## Remove the environment, the demo's output and what tools leave behind
-	rm -rf "$(VENV)" "$(DEMO)" "$(REPRODUCTION)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf "$(VENV)" "$(DEMO)" "$(BENCH)" "$(REPRODUCTION)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

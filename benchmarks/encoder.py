@@ -7,7 +7,7 @@
 The variants take turns, round by round, so that a machine whose speed drifts slows all of them;
 each figure is the median of the rounds, and a ratio that of two such medians. Beside them stands
 the roof: the rate of a large matrix product in the same dtype, measured in the same rounds, by
-torch's matmul or as a 1x1 convolution, whichever is faster (on AMD processors matmul is not). On a
+torch's matmul or as a 1x1 convolution, whichever is fastest (on AMD processors matmul is not). On a
 machine that others use too, --cpu-time counts the processor time of one thread instead.
 """
 
@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.roofs import products
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fast import inference_form
+from tspcli.extraction.memory import kept_memory
 
 Clock = Callable[[], float]
-MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 
 
 def seconds(run: Callable[[], Any], device: torch.device, clock: Clock) -> float:
@@ -58,7 +58,13 @@ def count_flop(module: nn.Module, clip: Tensor) -> float:
 
 
 def measure(
-    name: str, batch: int, device: torch.device, precision: Any, rounds: int, clock: Clock
+    name: str,
+    batch: int,
+    device: torch.device,
+    precision: Any,
+    rounds: int,
+    clock: Clock,
+    with_channels_last: bool = True,
 ) -> Any:
     """Medians of one backbone at one batch size."""
     torch.manual_seed(0)
@@ -70,21 +76,17 @@ def measure(
     clips = frames.to(device, dtype).permute(0, 4, 1, 2, 3)
     flop = count_flop(plain, clips)
     eager = copy.deepcopy(plain).to(device, dtype)
-    last = copy.deepcopy(eager).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if with_channels_last:
+        last = copy.deepcopy(eager).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     fast = inference_form(plain, device, dtype)
     ordered = clips.contiguous()
-    side = MATMUL_SIZE[device.type]
-    left = torch.randn(side, side, device=device, dtype=dtype)
-    image = left.view(1, side, 32, -1).contiguous(memory_format=torch.channels_last)
-    filters = left.view(side, side, 1, 1).contiguous(memory_format=torch.channels_last)
-    runs: dict[str, Callable[[], Any]] = {
-        "matmul": lambda: left @ left,
-        "convolution": lambda: F.conv2d(image, filters),
-        "eager": lambda: eager(ordered),
-        "channels_last": lambda: last(clips),
-        "fast": lambda: fast(clips),
-    }
-    with torch.inference_mode(), _arithmetic(device, precision):
+    product_flop, runs = products(device, dtype)
+    ways = list(runs)
+    runs["eager"] = lambda: eager(ordered)
+    if with_channels_last:
+        runs["channels_last"] = lambda: last(clips)
+    runs["fast"] = lambda: fast(clips)
+    with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
         expected = eager(ordered).float()
         error = ((fast(clips).float() - expected).norm() / expected.norm()).item()
         for run in runs.values():
@@ -94,7 +96,7 @@ def measure(
             for key, run in runs.items():
                 times[key].append(seconds(run, device, clock))
     median = {key: statistics.median(values) for key, values in times.items()}
-    roof = 2 * side**3 / min(median.pop("matmul"), median.pop("convolution"))
+    roof = product_flop / min(median.pop(way) for way in ways)
     return {
         "backbone": name,
         "batch": batch,
@@ -103,7 +105,7 @@ def measure(
         "threads": torch.get_num_threads(),
         "clips_per_s": {k: batch / v for k, v in median.items()},
         "best_clips_per_s": {k: batch / min(times[k]) for k in median},
-        "speedup": {k: median["eager"] / median[k] for k in ("channels_last", "fast")},
+        "speedup": {k: median["eager"] / v for k, v in median.items()},
         "roof_gflop_per_s": roof / 1e9,
         "share_of_roof": {k: flop / v / roof for k, v in median.items()},
         "relative_error": error,

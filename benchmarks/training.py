@@ -1,6 +1,6 @@
 """Training: clips a second of the product beside the literal reference.
 
-    python benchmarks/training.py [--backbone r2plus1d_18] [--batch 8] [--steps 6] [--device auto]
+    python -m benchmarks.training [--backbone r2plus1d_18] [--batch 8] [--steps 6] [--device auto]
 
 Three parts, each side by side in one process, in turns: reading clips (literal reader: seek,
 decode, scale with torch, one clip at a time; the product: straight from the videos and from the
@@ -23,9 +23,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from clip_cache import SAMPLING, SPEC, encode_again, literal_clip
 from torch import nn
 
+from benchmarks.clip_cache import SAMPLING, SPEC, encode_again, literal_clip
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import resolve_device

@@ -1,0 +1,158 @@
+"""Every part of the product beside its roof and its target, in one run.
+
+    python -m benchmarks [--device auto] [--parts frames,encoder,extract,training,store,start]
+                         [--official CHECKOUT] [--videos FILE ...] [--quick]
+                         [--json FILE] [--markdown FILE]
+
+``make bench`` and ``make bench-gpu`` run it. CHECKOUT is a clone of the repository of the TSP paper
+(github.com/HumamAlwassel/TSP), whose script is then run on the same videos and weights. Without
+videos one is generated: 480 x 360, 30 frames a second, H.264 with B-frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+
+from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show
+from tspcli.encoders.encoder import resolve_device
+
+PARTS = ("frames", "encoder", "extract", "training", "store", "start")
+GPU_TARGETS = (
+    ("encoder", "r2plus1d_34 on an H200, bf16, share of the matmul rate", "at least 0.55"),
+    ("extract", "end to end on a GPU, share of the slower of decoder and encoder", "at least 0.9"),
+    ("extract", "device idle when decoding is not the limit", "under 5 %"),
+    ("extract", "ActivityNet (650 h of video) on one H200 with 16 cores", "under 1 h"),
+    ("training", "from the clip cache on a GPU, share of the step alone", "device-bound"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbones", default="r2plus1d_34,r2plus1d_18")
+    parser.add_argument("--official", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--videos", type=Path, nargs="*", default=[])
+    parser.add_argument("--seconds", type=int, default=30, help="length of the generated video")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round, the smallest backbone")
+    parser.add_argument("--json", type=Path, help="append a line a figure")
+    parser.add_argument("--markdown", type=Path, help="write the table")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.backbones, options.seconds = 1, "r2plus1d_18", 10
+    cv2.setNumThreads(1)
+    print(machine(), flush=True)
+    found: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        parts = plan(options, Path(folder))
+        for name in options.parts.split(","):
+            began = time.perf_counter()
+            print(f"\n== {name}", flush=True)
+            figures = parts[name]()
+            show(figures)
+            print(f"  ({time.perf_counter() - began:.0f} s)", flush=True)
+            found += figures
+            if options.json is not None:
+                keep(figures, options.json)
+    if options.device == "cpu":
+        found += [Figure.missing(p, what, t, "make bench-gpu") for p, what, t in GPU_TARGETS]
+    table = markdown(found)
+    print(f"\n{table}")
+    if options.markdown is not None:
+        options.markdown.write_text(f"{machine()}\n\n{table}", encoding="utf-8")
+    missed = [figure.what for figure in found if figure.met is False]
+    print(f"{sum(f.met is True for f in found)} targets met, {len(missed)} not, "
+          f"{sum(f.value is None for f in found)} {NOT_MEASURED}.")  # fmt: skip
+
+
+def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], list[Figure]]]:
+    """What each part runs; imports belong to the parts that need them."""
+    from benchmarks.decode import generate
+
+    device = resolve_device(options.device)
+    backbones = options.backbones.split(",")
+    videos = [path.resolve() for path in options.videos]
+    if not videos:
+        videos = [generate(folder / "generated.mp4", options.seconds)]
+
+    def frames() -> list[Figure]:
+        from benchmarks import frames as part
+
+        return [figure for video in videos for figure in part.measure(video, options.rounds)]
+
+    def encoder() -> list[Figure]:
+        from benchmarks import encoders as part
+
+        return part.measure(backbones, device, options.rounds)
+
+    def extract() -> list[Figure]:
+        from benchmarks import whole
+
+        figures = [
+            figure
+            for name in backbones
+            for figure in whole.measure(videos, name, device, options.official)
+        ]
+        if device.type == "cuda":
+            figures += whole.on_gpu(videos, backbones[0], device)
+        return figures if options.quick else figures + whole.growth(device)
+
+    def training() -> list[Figure]:
+        from benchmarks import training as part
+
+        settings = argparse.Namespace(
+            backbone=backbones[-1], batch=4 if device.type == "cpu" else 32, steps=options.rounds
+        )
+        with tempfile.TemporaryDirectory() as inner:
+            rows = part.run(settings, device, videos[0], Path(inner))
+        return training_figures(rows)
+
+    def store() -> list[Figure]:
+        from benchmarks import whole
+
+        return whole.store(options.rounds)
+
+    def start() -> list[Figure]:
+        from benchmarks import whole
+
+        return whole.start_up()
+
+    return {
+        "frames": frames,
+        "encoder": encoder,
+        "extract": extract,
+        "training": training,
+        "store": store,
+        "start": start,
+    }
+
+
+def training_figures(rows: list[dict[str, float | str]]) -> list[Figure]:
+    """The training benchmark's rows; only reading from videos has a bar on a CPU."""
+    figures = []
+    for row in rows:
+        name, ratio = str(row["part"]), float(row["ratio"])
+        if name.endswith("literal"):
+            continue
+        note = f"{float(row['clips_per_s']):.2f} clips/s"
+        what = f"{name}, beside the literal loop"
+        if name == "reading: from videos":
+            figures.append(Figure.at_least("training", what, ratio, 2, "times", note=note))
+        else:
+            figures.append(Figure("training", what, ratio, "times", note=note))
+    return figures
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

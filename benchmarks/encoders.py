@@ -1,0 +1,81 @@
+"""Encoders: the form that extraction runs beside plain eager, and overlapping clips that share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks import encoder
+from benchmarks.figures import Figure, in_turns
+from tspcli.encoders import load_encoder
+from tspcli.encoders.encoder import resolve_precision
+from tspcli.extraction.memory import kept_memory
+from tspcli.timeline import Sampling
+
+CPU_BARS = {1: 1.45, 4: 1.65}
+_SHARE_OF_GPU = 0.55
+_SERIES = 16
+
+
+def measure(backbones: Sequence[str], device: torch.device, rounds: int) -> list[Figure]:
+    """The figures of some backbones on a device."""
+    if device.type == "cuda":
+        return [_on_gpu(name, device, rounds) for name in backbones]
+    figures = [
+        _on_cpu(name, batch, bar, device, rounds)
+        for name in backbones
+        for batch, bar in CPU_BARS.items()
+    ]
+    return figures + [_dense(name, stride) for name in backbones for stride in (1, 4)]
+
+
+def _on_cpu(name: str, batch: int, bar: float, device: torch.device, rounds: int) -> Figure:
+    row = encoder.measure(
+        name, batch, device, "fp32", rounds, time.perf_counter, with_channels_last=False
+    )
+    assert row["relative_error"] < 1e-5
+    share = row["share_of_roof"]
+    return Figure.at_least(
+        "encoder", f"{name}, batch {batch}, beside eager", row["speedup"]["fast"], bar, "times",
+        note=f"{row['clips_per_s']['fast']:.2f} clips/s, {share['fast']:.2f} of the matmul rate "
+        f"({row['roof_gflop_per_s']:.0f} GFLOP/s); eager {share['eager']:.2f} of it",
+    )  # fmt: skip
+
+
+def _on_gpu(name: str, device: torch.device, rounds: int) -> Figure:
+    precision = resolve_precision("bf16", device)
+    row = encoder.measure(name, 64, device, precision, rounds, time.perf_counter)
+    share = row["share_of_roof"]["fast"]
+    return Figure.at_least(
+        "encoder", f"{name}, bf16, batch 64, share of the matmul rate", share, _SHARE_OF_GPU, "",
+        note=f"{row['clips_per_s']['fast']:.0f} clips/s; eager {row['clips_per_s']['eager']:.0f}, "
+        f"channels last {row['clips_per_s']['channels_last']:.0f}",
+    )  # fmt: skip
+
+
+def _dense(name: str, stride: int) -> Figure:
+    """A series of overlapping clips, beside the same clips in batches."""
+    loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
+    sampling = Sampling(stride=stride)
+    frames = torch.randn((_SERIES - 1) * stride + 16, 3, 112, 112)
+    starts = range(0, _SERIES * stride, stride)
+    clips = torch.stack([frames[i : i + 16] for i in starts]).transpose(1, 2)
+    rows: dict[str, torch.Tensor] = {}
+
+    def alone() -> None:
+        rows["alone"] = torch.cat([loaded.encode(clips[i : i + 4]) for i in range(0, _SERIES, 4)])
+
+    def together() -> None:
+        rows["together"] = loaded.encode_series(frames, sampling)
+
+    with kept_memory():
+        times = in_turns({"alone": alone, "together": together}, 1)
+    error = (rows["together"] - rows["alone"]).norm(dim=1) / rows["alone"].norm(dim=1)
+    assert error.max() < 1e-5
+    return Figure(
+        "encoder", f"{name}, stride {stride}, clips that share beside clips alone",
+        times["alone"] / times["together"], "times",
+        note=f"{_SERIES / times['together']:.2f} clips/s; rows agree to {error.max():.0e}",
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Whole runs: extraction beside the plain way and the original script; how cost grows; start-up."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import official
+from benchmarks.extract import clip_by_clip
+from benchmarks.figures import Figure, in_turns, len_cores
+from benchmarks.frames import pool_rate
+from tests.extraction.reference import relative_error
+from tests.videos import make_video
+from tspcli.encoders import load_encoder
+from tspcli.extraction import extract
+from tspcli.features import open_store, write_store
+from tspcli.features.metadata import StoreMetadata
+from tspcli.timeline import Sampling
+from tspcli.video import VideoFile
+
+_ROWS, _WIDTH = 1000, 512
+
+
+def measure(
+    videos: list[Path], backbone: str, device: torch.device, checkout: Path | None, stride: int = 16
+) -> list[Figure]:
+    """Extraction of videos beside the plain way and, if it is there, the original script."""
+    encoder = load_encoder("random", backbone=backbone, seed=0, device=device)
+    name = f"{backbone}, stride {stride}, whole run"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "f.h5"
+        began = time.perf_counter()
+        report = extract(videos, out, encoder=encoder, stride=stride)
+        ours_s = time.perf_counter() - began
+        with open_store(out) as store:
+            rows = {key: store[key].rows[:] for key in store}
+        figures = [
+            Figure(
+                "extract", name, report.n_clips / ours_s, "clips/s",
+                note=f"{report.video_s / ours_s:.1f} times real time, limited by "
+                f"{report.bottleneck}; the encoder waited {report.decode_wait_s:.1f} s of "
+                f"{ours_s:.1f}",
+            )
+        ]  # fmt: skip
+        if device.type == "cpu" and checkout is None:
+            plain = load_encoder("random", backbone=backbone, seed=0, device="cpu", fast=False)
+            began = time.perf_counter()
+            for video in videos:
+                clip_by_clip(video, plain, stride)
+            plain_s = time.perf_counter() - began
+            figures.append(
+                Figure("extract", f"{name}, beside one clip at a time", plain_s / ours_s, "times")
+            )
+        target = "at least 2 times"
+        what = f"{name}, beside the original script"
+        if checkout is None:
+            command = "make bench BENCH_FLAGS='--official PATH_OF_ITS_CHECKOUT'"
+            return [*figures, Figure.missing("extract", what, target, command)]
+        best_s, said = math.inf, []
+        for workers in (0, 6):
+            theirs_s, theirs = official.extract(
+                checkout, videos, encoder.module.features, backbone,
+                Path(folder) / f"official{workers}", stride=stride, device=str(device),
+                workers=workers,
+            )  # fmt: skip
+            best_s = min(best_s, theirs_s)
+            error = max(_error(rows[key], theirs[key]) for key in rows)
+            said.append(f"{theirs_s:.1f} s with {workers} workers")
+        figures.append(
+            Figure.at_least(
+                "extract", what, best_s / ours_s, 2, "times",
+                note=f"{ours_s:.1f} s; the script {', '.join(said)}; rows differ by {error:.0e}",
+            )
+        )  # fmt: skip
+    return figures
+
+
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    shared = min(len(ours), len(theirs))
+    return relative_error(ours[:shared], theirs[:shared])
+
+
+def on_gpu(videos: list[Path], backbone: str, device: torch.device) -> list[Figure]:
+    """A run long enough that starting does not count, beside decoder and encoder alone."""
+    encoder = load_encoder("random", backbone=backbone, seed=0, device=device)
+    batch = 64 if device.type == "cuda" else 4
+    clips = encoder.prepare(torch.zeros(16, 112, 112, 3)).transpose(0, 1)
+    clips = clips[None].repeat(batch, 1, 1, 1, 1)
+    encode_s = in_turns({"encode": lambda: encoder.encode(clips)}, 10)["encode"]
+    cores = len_cores()
+    files = [VideoFile(video, f"v{i}") for i, video in enumerate(videos * 4 * cores)]
+    # 30 frames a second make 15 samples, 16 samples a clip.
+    roofs = {"decoding": pool_rate(files, cores) / 32, "encoding": batch / encode_s}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "videos"
+        place.mkdir()
+        for file in files:
+            (place / f"{file.key}{file.path.suffix}").symlink_to(file.path)
+        report = extract(place, Path(name) / "f.h5", encoder=encoder)
+    rate = report.n_clips / report.elapsed_s
+    limit = min(roofs, key=lambda part: roofs[part])
+    idle = 100 * report.decode_wait_s / report.elapsed_s
+    hours = 650 * report.elapsed_s / report.video_s
+    said = f"{rate:.0f} clips/s; decoding alone {roofs['decoding']:.0f}, encoding alone "
+    figures = [
+        Figure.at_least(
+            "extract", f"{backbone}, end to end on a GPU", rate, 0.9 * roofs[limit], "clips/s",
+            roof=roofs[limit], roof_name=f"{limit} alone", note=f"{said}{roofs['encoding']:.0f}",
+        ),
+        Figure.below("extract", f"ActivityNet (650 h) with {cores} cores", hours, 1, "h"),
+    ]  # fmt: skip
+    if limit == "encoding":
+        figures.append(Figure.below("extract", "device waits for frames", idle, 5, "%"))
+    return figures
+
+
+def growth(device: torch.device) -> list[Figure]:
+    """Exponents of the cost over two decades of duration and number, and what a video costs.
+
+    The encoder is the smallest there is, so that everything else shows.
+    """
+    encoder = load_encoder("tiny", device=device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def run(count: int, seconds: float) -> float:
+            place = folder / f"{count}-{seconds}"
+            place.mkdir()
+            first = place / "v0.mp4"
+            make_video(first, fps=30, n_frames=round(30 * seconds))
+            for index in range(1, count):
+                (place / f"v{index}.mp4").symlink_to(first)
+            began = time.perf_counter()
+            report = extract(place, folder / f"{place.name}.h5", encoder=encoder, workers=1)
+            assert not report.failed
+            return time.perf_counter() - began
+
+        run(1, 2)
+        idle_s = run(1, 2)
+        long = {seconds: run(1, seconds) for seconds in (10, 1000)}
+        many = {count: run(count, 2) for count in (3, 300)}
+    exponents = {
+        "duration": math.log((long[1000] - idle_s) / (long[10] - idle_s), 100),
+        "number of videos": math.log((many[300] - idle_s) / (many[3] - idle_s), 100),
+    }
+    figures = [
+        Figure("extract", f"cost grows with the {what} to the power", power,
+               target="1 ± 0.03", met=abs(power - 1) <= 0.03)
+        for what, power in exponents.items()
+    ]  # fmt: skip
+    per_video_s = (many[300] - many[3]) / 297
+    frames_s = (long[1000] - long[10]) / 990 * 2
+    figures.append(
+        Figure.below(
+            "extract", "a video besides its frames", 1000 * (per_video_s - frames_s), 50, "ms"
+        )
+    )
+    return figures
+
+
+def store(rounds: int) -> list[Figure]:
+    """Writing features, beside writing the same bytes to the same disk."""
+    rows = {f"v{i}": (np.random.rand(_ROWS, _WIDTH).astype(np.float32), {}) for i in range(50)}
+    n_bytes = sum(array.nbytes for array, _ in rows.values())
+    metadata = StoreMetadata.build(sampling=Sampling(), encoder={"backbone": "none"})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def plain() -> None:
+            with open(folder / "plain", "wb") as file:
+                for array, _ in rows.values():
+                    file.write(array.tobytes())
+                file.flush()
+                import os
+
+                os.fsync(file.fileno())
+
+        times = in_turns(
+            {"store": lambda: write_store(folder / "s.h5", rows, metadata), "plain": plain}, rounds
+        )
+    return [
+        Figure(
+            "store", "writing a store", n_bytes / times["store"] / 1e6, "MB/s",
+            roof=n_bytes / times["plain"] / 1e6, roof_name="the disk",
+        )
+    ]  # fmt: skip
+
+
+def start_up() -> list[Figure]:
+    """From the command to its help, and to the first clip."""
+
+    def seconds(*command: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        return time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as name:
+        video = Path(name) / "v.mp4"
+        make_video(video, fps=30, n_frames=33)
+        run = ("-m", "tspcli", "extract", "--weights", "tiny", "--device", "cpu", "--overwrite",
+               "--videos", str(video), "--out", str(Path(name) / "f.h5"))  # fmt: skip
+        help_s = min(seconds("-m", "tspcli", "--help") for _ in range(3))
+        first_s = min(seconds(*run) for _ in range(2))
+    return [
+        Figure.below("start", "tsp --help", help_s, 0.3, "s"),
+        Figure.below("start", "tsp extract of one clip on the CPU, all of it", first_s, 5, "s"),
+    ]
