@@ -88,7 +88,11 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
     def frames() -> list[Figure]:
         from benchmarks import frames as part
 
-        return [figure for video in videos for figure in part.measure(video, options.rounds)]
+        long = videos
+        if not options.videos and not options.quick:
+            # Longer than for the encoders: opening a file is not what is measured.
+            long = [generate(folder / "long.mp4", 60)]
+        return [figure for video in long for figure in part.measure(video, options.rounds)]
 
     def encoder() -> list[Figure]:
         from benchmarks import encoders as part

@@ -45,8 +45,9 @@ class Figure:
         cls, part: str, what: str, value: float, bar: float, unit: str, **more: Any
     ) -> Figure:
         """A figure that should not be below a bar."""
-        target = f"at least {number(bar)} {unit}".strip()
-        return cls(part, what, value, unit, target, value >= bar, **more)
+        roof = more.get("roof")
+        words = f"{bar / roof:.2g} of {more['roof_name']}" if roof else f"{number(bar)} {unit}"
+        return cls(part, what, value, unit, f"at least {words}".strip(), value >= bar, **more)
 
     @classmethod
     def below(

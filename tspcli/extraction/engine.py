@@ -27,6 +27,7 @@ from tspcli.errors import TspError, VideoError
 from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSeries
 from tspcli.extraction.memory import kept_memory
 from tspcli.extraction.plan import file_size
+from tspcli.extraction.preparing import FramePreparer, PreparedFrames
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
@@ -83,10 +84,10 @@ class _Video:
 
 @dataclass
 class _Prepared:
-    """A chunk of frames that is on the encoder's device."""
+    """A chunk of frames that is on its way to the encoder's device."""
 
     event: Frames
-    frames: torch.Tensor
+    frames: PreparedFrames
 
 
 _Item = _Prepared | Opened | Finished | Failed | Restarted | BaseException | None
@@ -166,8 +167,8 @@ class Engine:
         if isinstance(item, Opened):
             self._begin(file).info = item.info
         elif isinstance(item, _Prepared):
-            video = self._videos[file.key]
-            self._collect(video, video.assembler.add(item.frames, item.event.ticks, self._room))
+            video, frames = self._videos[file.key], item.frames.receive()
+            self._collect(video, video.assembler.add(frames, item.event.ticks, self._room))
         elif isinstance(item, Restarted):
             self._drop(file.key)
             self.observer.message(f"{file.path}: {item.why}; trying {item.decoder}.")
@@ -378,6 +379,7 @@ def _feed(
 
     def work() -> None:
         try:
+            preparer = FramePreparer(encoder)
             with torch.inference_mode():
                 for event in pool:
                     if stop.is_set():
@@ -385,7 +387,7 @@ def _feed(
                     if isinstance(event, Frames):
                         trace.decoded(event)
                         with trace.span("prepare", frames=len(event.ticks)):
-                            frames = encoder.prepare(torch.from_numpy(event.pixels))
+                            frames = preparer.prepare(torch.from_numpy(event.pixels))
                         event.release()
                         put(_Prepared(event, frames))
                     else:
