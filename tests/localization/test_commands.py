@@ -157,5 +157,5 @@ def test_from_video_files_to_actions(tmp_path: Path, capsys: pytest.CaptureFixtu
     results = json.loads(out.read_text())["results"]
     assert set(results) == {"fresh"}
     assert {item["label"] for item in results["fresh"]} <= {
-        "left", "right", "up", "down", "grow", "shrink", "circle", "shake",
+        "bounce", "circle", "pulse", "shake", "spin", "sway",
     }  # fmt: skip

@@ -1,0 +1,75 @@
+"""Make the embedded ``tiny`` weights from a finished ``tsp reproduce``: TSP without GVF.
+
+Without global features, because then both heads work on any video without a second file. The
+weights are rounded to 16 bits, and what that does to the features is printed.
+
+    tsp reproduce --scale tiny --out repro/
+    python tools/embed_tiny.py repro/ --out weights/tiny.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
+from tspcli.pretraining.results import read_results
+from tspcli.video import list_videos
+
+VARIANT = "tsp-none"
+
+
+def rounding_error(exact: Path, rounded: Path, videos: Path) -> float:
+    """The largest relative difference of the features of one validation video."""
+    from tempfile import TemporaryDirectory
+
+    from tspcli.extraction import ExtractConfig, extract
+    from tspcli.features import open_store
+
+    path = next(iter(list_videos([videos]))).path
+    rows = []
+    with TemporaryDirectory() as folder:
+        for number, weights in enumerate((exact, rounded)):
+            store = Path(folder) / f"{number}.h5"
+            config = ExtractConfig(weights=str(weights), device="cpu", workers=1, precision="fp32")
+            extract(path, store, config=config)
+            with open_store(store) as opened:
+                rows.append(torch.from_numpy(opened[next(iter(opened))].rows))
+    return float(((rows[0] - rows[1]).norm(dim=1) / rows[0].norm(dim=1)).max())
+
+
+def main() -> None:
+    """Round, save, and print what the registry has to say of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    run = options.root / f"seed{options.seed}" / VARIANT / "run"
+    checkpoint = load_checkpoint(run)
+    save_checkpoint(
+        options.out,
+        checkpoint.build_model().half(),
+        backbone="tiny",
+        class_names=checkpoint.class_names,
+        sampling=checkpoint.sampling,
+        preprocessing=checkpoint.preprocessing,
+    )
+    best = [epoch for epoch in read_results(run) if epoch.best][-1]
+    error = rounding_error(run, options.out, options.root / "data" / "videos" / "valid")
+    content = options.out.read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    print(json.dumps(entry, indent=2))
+    print(
+        f"validation clips: action {100 * best.valid['action_accuracy']:.1f} %, region "
+        f"{100 * best.valid['region_accuracy']:.1f} %; rounding moves features by at most "
+        f"{100 * error:.2f} % of their length"
+    )
+
+
+if __name__ == "__main__":
+    main()
