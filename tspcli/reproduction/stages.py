@@ -148,6 +148,7 @@ class StageRunner:
         self.records: dict[str, StageRecord] = {}
         self._began = time.monotonic()
         self._cost_run = 0.0
+        self._ran: set[str] = set()
 
     def run(self) -> dict[str, StageRecord]:
         """Run what is not complete.
@@ -197,7 +198,7 @@ class StageRunner:
         left = [s.cost for s in self.stages if s.name not in self.records]
         speed = self._cost_run / max(time.monotonic() - self._began, 1e-9)
         left_s = sum(left) / speed if speed > 0 else None
-        seconds = self.records[stage.name].seconds if self._cost_run else 0.0
+        seconds = self.records[stage.name].seconds if stage.name in self._ran else 0.0
         self.observer.ended(stage, seconds, len(self.records), left_s)
 
     def digest(self, stage: Stage) -> str:
@@ -247,6 +248,7 @@ class StageRunner:
         record.done = True
         record.write(folder)
         self._cost_run += stage.cost
+        self._ran.add(stage.name)
         return record
 
     def _run_command(

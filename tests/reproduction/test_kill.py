@@ -1,0 +1,75 @@
+"""An experiment that is killed goes on, and comes to the figures of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.reproduction.running import MINIATURE
+from tspcli.reproduction.run import reproduce
+from tspcli.reproduction.stages import Stage, StageObserver, StageRecord
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.faults]
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import sys
+from dataclasses import replace
+from tests.reproduction.running import MINIATURE
+from tspcli.reproduction.run import reproduce
+if __name__ == "__main__":
+    variants = tuple(v for v in MINIATURE.variants if v.name != "tsp-mean")
+    reproduce(replace(MINIATURE, variants=variants), sys.argv[1], seeds=(3,))
+"""
+
+
+class Watch(StageObserver):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def started(self, stage: Stage, goes_on: bool) -> None:
+        self.begun.append(stage.name)
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    variants = tuple(v for v in MINIATURE.variants if v.name != "tsp-mean")
+    scale = replace(MINIATURE, variants=variants)
+    out = tmp_path / "killed"
+    for stage in ("seed3/gvf", "seed3/tac.bmn"):
+        kill_when(out, stage)
+    done = {p.parent for p in out.rglob("stage.json") if is_done(p.parent)}
+    watch = Watch()
+    reproduce(scale, out, seeds=(3,), observer=watch)
+    assert not {str(folder.relative_to(out)) for folder in done} & set(watch.begun)
+    plain = tmp_path / "plain"
+    reproduce(scale, plain, seeds=(3,))
+    one, two = (json.loads((f / "report" / "summary.json").read_text()) for f in (out, plain))
+    assert one["figures"] == two["figures"]
+
+
+def kill_when(out: Path, stage: str) -> None:
+    """Start the experiment; kill it when a stage has begun."""
+    script = out.with_suffix(".py")
+    script.write_text(CODE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, str(script), str(out)], env=environment)
+    deadline = time.monotonic() + 600
+    while not (out / stage / "stage.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def is_done(folder: Path) -> bool:
+    record = StageRecord.read(folder)
+    return record is not None and record.done
