@@ -138,7 +138,8 @@ class ExperimentPlan:
 
     def _chain(self, seed: int) -> Chain:
         scale = self.scale
-        options: list[str] = ["--cache", str(self.root / CACHE / "clips")]
+        # The codec is named, so that results do not change when the default does.
+        options = ["--cache", str(self.root / CACHE / "clips"), "--cache-codec", "jpeg"]
         if scale.jobs > 1:
             options += ["--workers", "0"]
         for name in ("resize", "crop"):

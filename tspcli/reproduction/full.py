@@ -276,7 +276,8 @@ class FullPlan:
     def _chain(self, item: RealDataset, seed: int) -> Chain:
         scale = self.scale
         learned, measured = self._annotations(item)
-        options = ["--cache", str(self.root / item.name / "clips"), *scale.pretrain_options]
+        options = ["--cache", str(self.root / item.name / "clips"), "--cache-codec", "jpeg"]
+        options += scale.pretrain_options
         if scale.gpus > 1:
             options += ["--gpus", str(scale.gpus)]
         return Chain(
