@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,21 +58,49 @@ class Expectation:
         text: What.
         better, worse: Encoders.
         key: The figure that is compared.
-        got: Means over the seeds of both.
-        agreeing: Seeds in which the order comes out, and seeds in all.
+        pairs: The figure of both encoders, for each seed.
     """
 
     text: str
     better: str
     worse: str
     key: str
-    got: tuple[float, float]
-    agreeing: tuple[int, int]
+    pairs: tuple[tuple[float, float], ...]
+
+    @property
+    def got(self) -> tuple[float, float]:
+        """Means of both over the seeds."""
+        first, second = np.mean(self.pairs, axis=0).tolist()
+        return first, second
+
+    @property
+    def n_agreeing(self) -> int:
+        """Seeds in which the order comes out."""
+        return sum(a > b for a, b in self.pairs)
+
+    @property
+    def lead(self) -> float:
+        """Mean difference over the seeds."""
+        return self.got[0] - self.got[1]
+
+    @property
+    def error(self) -> float:
+        """Standard error of the lead; 0 for one seed, of which nothing can be told."""
+        n = len(self.pairs)
+        differences = [a - b for a, b in self.pairs]
+        return float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
 
     @property
     def holds(self) -> bool:
-        """Whether the means are in that order."""
-        return self.got[0] > self.got[1]
+        """Whether the lead exceeds twice its standard error."""
+        return self.lead > 0 and self.lead > 2 * self.error
+
+    @property
+    def answer(self) -> str:
+        """``yes``, ``NO``, or ``within the spread``."""
+        if self.holds:
+            return "yes"
+        return "NO" if self.lead <= 0 and -self.lead >= 2 * self.error else "within the spread"
 
 
 class Outcome:
@@ -111,39 +140,37 @@ class Outcome:
         for text, better, worse, key in orders:
             if better not in self.figures or worse not in self.figures:
                 continue
-            pairs = [
+            pairs = tuple(
                 (a, b)
                 for a, b in zip(self.values(better, key), self.values(worse, key), strict=True)
                 if a is not None and b is not None
-            ]
-            if not pairs:
-                continue
-            first, second = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
-            agreeing = (sum(a > b for a, b in pairs), len(pairs))
-            found.append(Expectation(text, better, worse, key, (first, second), agreeing))
+            )
+            if pairs:
+                found.append(Expectation(text, better, worse, key, pairs))
         return found
 
     @property
     def confirmed(self) -> bool:
-        """Whether TSP leads TAC in mean mAP, over the mean of the seeds."""
+        """Whether TSP leads TAC in mean mAP by more than the seeds differ."""
         return self.expectations()[0].holds
 
     def verdict(self) -> str:
         """One sentence on the paper's claim."""
         claim = self.expectations()[0]
-        n_agreeing, n_seeds = claim.agreeing
-        figures = f"{100 * claim.got[0]:.2f} against {100 * claim.got[1]:.2f}"
-        seeds = f"{n_agreeing} of {n_seeds} seeds" if n_seeds > 1 else "one seed"
-        if claim.holds:
-            return (
-                f"{self.group.title}: TSP (max GVF) localizes better than TAC, mean mAP {figures} "
-                f"({seeds})."
+        figures = f"mean mAP {100 * claim.got[0]:.2f} against {100 * claim.got[1]:.2f}"
+        if len(claim.pairs) > 1:
+            figures += (
+                f", lead {100 * claim.lead:+.2f} with a standard error of {100 * claim.error:.2f}; "
+                f"TSP ahead in {claim.n_agreeing} of {len(claim.pairs)} seeds"
             )
-        return (
-            f"{self.group.title}: the order of the paper does NOT come out: TSP (max GVF) does "
-            f"not localize better than TAC, mean mAP {figures} (TSP ahead in {n_agreeing} of "
-            f"{n_seeds} seeds)."
-        )
+        else:
+            figures += ", one seed"
+        if claim.holds:
+            return f"{self.group.title}: TSP (max GVF) localizes better than TAC: {figures}."
+        how = "TSP (max GVF) and TAC localize alike within the spread of the seeds"
+        if claim.answer == "NO":
+            how = "TSP (max GVF) does not localize better than TAC"
+        return f"{self.group.title}: the order of the paper does NOT come out; {how}: {figures}."
 
     def table(self, names: Sequence[str] | None = None) -> list[list[str]]:
         """Header and rows: means over the seeds, with standard deviations."""
@@ -173,12 +200,16 @@ class Outcome:
     def expectation_table(self) -> list[list[str]]:
         """Header and rows: what the paper lets expect, and what came."""
         titles = {column.key: column for column in COLUMNS}
-        rows = [["expected", "figure", "got", "seeds that agree", "holds"]]
+        rows = [["expected", "figure", "got", "lead", "seeds that agree", "holds"]]
         for item in self.expectations():
             column = titles[item.key]
             got = " against ".join(column.show([value]) for value in item.got)
-            seeds = f"{item.agreeing[0]} of {item.agreeing[1]}"
-            rows.append([item.text, column.title, got, seeds, "yes" if item.holds else "NO"])
+            scale, digits = (100, 2) if column.percent else (1, 3)
+            lead = f"{scale * item.lead:+.{digits}f}"
+            if len(item.pairs) > 1:
+                lead += f" (± {scale * item.error:.{digits}f})"
+            seeds = f"{item.n_agreeing} of {len(item.pairs)}"
+            rows.append([item.text, column.title, got, lead, seeds, item.answer])
         return rows
 
 
