@@ -33,8 +33,8 @@ from tspcli.reproduction.scales import TINY, TRIMMED, VARIANTS, options_of
 from tspcli.reproduction.stages import STDOUT_FILE, Command, Stage, StageObserver, StageRunner, Tell
 
 UNTRAINED = "untrained"
-FEW = (6, 12, 25, 50)
-PAIR = tuple(variant for variant in VARIANTS if variant.name in ("tac", "tsp-none", "tsp-max"))
+FEW = (6, 25)
+PAIR = tuple(variant for variant in VARIANTS if variant.name in ("tac", "tsp-max"))
 KEYS = ("map_0.50", "map_0.75", "map", "ar_10", "auc")
 
 
@@ -103,7 +103,7 @@ def few(root: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, float | No
         path = out / f"annotations-{count}.json"
         with write_aside(path) as aside:
             aside.write_text(json.dumps({**content, "database": database}))
-        for encoder in (TRIMMED, "tac", "tsp-none", "tsp-max"):
+        for encoder in (TRIMMED, "tac", "tsp-max"):
             for seed in seeds:
                 store = root / f"seed{seed}" / f"{encoder}.features" / FEATURES
                 name = f"{encoder}-{count}-seed{seed}"

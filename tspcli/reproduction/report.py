@@ -21,15 +21,15 @@ PAGE, TABLE, SUMMARY = "report.html", "report.md", "summary.json"
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .verdict { font-size: 1.1rem; font-weight: 600; border-left: .4rem solid #0072b2;
   padding: .3rem .8rem; }
 .verdict.no { border-color: #d55e00; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: right;
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12px; }
+th, td { padding: .25rem .45rem; border-bottom: 1px solid #8886; text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr.published { font-style: italic; opacity: .8; }
