@@ -13,12 +13,13 @@ import click
 
 from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.inputs import VIDEO_PATH
-from tspcli.cli.main import EXIT_INTERRUPTED
+from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from tspcli.pretraining.recipe import (
     BATCH_NORM_MODES,
     DEFAULT_RECIPE,
     GVF_KINDS,
     HEADS,
+    ON_UNREADABLE,
     PRECISIONS,
     Execution,
     Recipe,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "batch_norm": BATCH_NORM_MODES,
     "gvf_pool": GVF_KINDS,
+    "on_unreadable": ON_UNREADABLE,
     "precision": PRECISIONS,
     "cache_codec": ("raw", "webp", "jpeg"),
 }
@@ -187,15 +189,16 @@ def command(
     if gpus is not None and gpus > 1 and "RANK" not in os.environ:
         _relaunch(gpus)
     from tspcli.cli.pretrain_progress import watch
+    from tspcli.pretraining.preparing import fill_cache_only
     from tspcli.pretraining.recipe import with_values
-    from tspcli.pretraining.run import fill_cache_only, pretrain
+    from tspcli.pretraining.run import pretrain
 
     execution = with_values(Execution(), how, "the options")
     console = err_console()
     if cache_only:
         with watch(console) as observer:
-            fill_cache_only(videos, train, valid, chosen, execution, observer=observer)
-        return 0
+            filled = fill_cache_only(videos, train, valid, chosen, execution, observer=observer)
+        return EXIT_SOME_FAILED if filled.failed else 0
     stopping = _StopOnSignal()
     with watch(console) as observer:
         report = pretrain(

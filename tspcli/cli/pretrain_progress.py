@@ -53,8 +53,17 @@ def epoch_figures(result: EpochResult, epochs: int) -> str:
         f"epoch {result.epoch} of 0–{epochs - 1}: training {_figures(result.train)}; "
         f"validation {_figures(result.valid)}; mean accuracy {100 * result.score:.2f}%"
         f"{' (best so far)' if result.best else ''}; {result.clips_per_s:.1f} clips/s, "
-        f"{result.wait_percent:.0f}% waiting for data"
+        f"{result.wait_percent:.0f}% waiting for data{_unreadable(result)}"
     )
+
+
+def _unreadable(result: EpochResult) -> str:
+    parts = [
+        f"{sum(counts.values())} clips of {len(counts)} videos {what}"
+        for split, what in (("train", "replaced in training"), ("valid", "left out of validation"))
+        if (counts := result.unreadable.get(split))
+    ]
+    return f"; could not be read: {', '.join(parts)}" if parts else ""
 
 
 def _figures(figures: Mapping[str, float]) -> str:
@@ -89,6 +98,10 @@ class PlainObserver(TrainingObserver):
     def caching(self, video: str, done: int, total: int) -> None:
         if self._due() or done == total:
             self._print(f"clip cache: {done}/{total} videos")
+
+    def checking(self, video: str, done: int, total: int) -> None:
+        if self._due():
+            self._print(f"trying to read each video: {done}/{total}")
 
     def stepped(self, status: StepStatus) -> None:
         if self._due():
@@ -127,6 +140,9 @@ class LiveObserver(TrainingObserver):
 
     def caching(self, video: str, done: int, total: int) -> None:
         self._show("clip cache", done, total, printable(video))
+
+    def checking(self, video: str, done: int, total: int) -> None:
+        self._show("trying to read", done, total, printable(video))
 
     def stepped(self, status: StepStatus) -> None:
         self._show("epochs", status.epoch, status.epochs, "")

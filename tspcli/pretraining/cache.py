@@ -18,11 +18,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from tspcli.config import FrameSpec
-from tspcli.errors import TrainingError
+from tspcli.errors import TrainingError, VideoError
 from tspcli.features.atomic import write_aside
 from tspcli.pretraining.cache_files import (
     CODECS,
@@ -111,6 +112,10 @@ class CachedClips:
         """The clip of a video from a sample on, shape (clip_length, height, width, 3).
 
         It is valid until the next one is read.
+
+        Raises:
+            VideoError: If the video ended more than a clip before.
+            TrainingError: If the cache is damaged.
         """
         cached = self._open.pop(video, None)
         if cached is None:
@@ -118,8 +123,19 @@ class CachedClips:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open[video] = cached
+        if start_sample >= cached.n_samples + self.clip_length:
+            rate = Fraction(cached.footer["settings"]["frame_rate"])
+            end_s, start_s = float(cached.n_samples / rate), float(start_sample / rate)
+            raise VideoError(
+                "damaged", f"its pictures end at {end_s:.2f} s, {start_s:.2f} s is asked for"
+            )
         self._clip = cached.read(start_sample, self.clip_length, self._clip)
         return self._clip
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": OrderedDict(), "_clip": None}

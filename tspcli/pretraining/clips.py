@@ -51,10 +51,16 @@ class VideoClips:
         """See :class:`ClipReader`.
 
         Raises:
-            VideoError: If the video cannot be decoded there.
+            VideoError: If the video cannot be decoded there, or ended more than a clip before.
         """
         start_s = Fraction(self.sampling.sample_tick(start_sample)) / self.sampling.grid_rate
-        return read_clip(self._source(video), start_s, self.sampling, self.spec)
+        clip_s = self.sampling.clip_length / self.sampling.frame_rate
+        return read_clip(self._source(video), start_s, self.sampling, self.spec, late_s=clip_s)
+
+    def close(self) -> None:
+        """Close the videos."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def _source(self, video: int) -> VideoSource:
         source = self._open.pop(video, None)

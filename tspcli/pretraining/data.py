@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,8 @@ from tspcli.pretraining.annotations.groundtruth import (
     read_groundtruth,
     read_label_mapping,
 )
-from tspcli.pretraining.cache import (
-    CachedClips,
-    CacheReport,
-    CacheSettings,
-    build_cache,
-    cache_file,
-    check_cache_folder,
-    check_space,
-)
-from tspcli.pretraining.clips import ClipReader, VideoClips
-from tspcli.pretraining.distributed import Devices
-from tspcli.pretraining.events import TrainingObserver
+from tspcli.pretraining.cache import CachedClips, CacheSettings, cache_file
+from tspcli.pretraining.clips import VideoClips
 from tspcli.pretraining.loading import ClipLoader, gvf_rows
 from tspcli.pretraining.recipe import Execution, Recipe
 from tspcli.pretraining.sampling import ClipPlan
@@ -101,21 +91,67 @@ class RunData:
                 durations[self.videos[name][video]] = float(duration_s)
         return sum(durations[path] for path in videos)
 
-    def loader(self, split: str, execution: Execution) -> ClipLoader:
-        """A reader of one split's clips."""
-        reader: ClipReader
+    def without(self, names: Collection[str]) -> RunData:
+        """The same without some videos.
+
+        Raises:
+            TrainingError: If a split has no segment then.
+        """
+        if not names:
+            return self
+        plans, videos, gvf = {}, {}, {}
+        for split, plan in self.plans.items():
+            rows = self.gvf[split]
+            kept = [i for i, name in enumerate(plan.table.filenames) if name not in names]
+            plans[split] = replace(plan, table=plan.table.without(names))
+            videos[split] = [self.videos[split][i] for i in kept]
+            gvf[split] = None if rows is None else rows[kept]
+            if not kept:
+                raise TrainingError(
+                    f"Without the videos that cannot be read there is none left of {split}.",
+                    remedy="Check the videos, and that their decoder is installed: `tsp doctor`.",
+                )
+        return replace(self, plans=plans, videos=videos, gvf=gvf)
+
+    def require_gvf(self) -> None:
+        """See that the global features of all videos are there, if there are any.
+
+        Raises:
+            TrainingError: If one is missing or not finite, with how many.
+        """
+        for split, rows in self.gvf.items():
+            if rows is None:
+                continue
+            names = self.plans[split].table.filenames
+            missing = [names[i] for i in np.flatnonzero(~np.isfinite(rows).all(axis=1))]
+            if missing:
+                raise TrainingError(
+                    f"The global features lack {len(missing)} of {len(names)} videos, such as "
+                    f"{missing[0]}, or are not finite there.",
+                    remedy="Make them from all videos of the tables with `tsp gvf`.",
+                )
+
+    def cache_settings(self, execution: Execution) -> CacheSettings:
+        """Of the clip cache that serves these clips."""
         spec = self.preprocessing.training_spec()
+        return CacheSettings(self.sampling, spec, execution.cache_codec)
+
+    def reader(self, videos: Sequence[Path], execution: Execution) -> CachedClips | VideoClips:
+        """A reader of clips of some videos, from the cache if there is one."""
         if execution.cache:
-            files = [cache_file(Path(execution.cache), path) for path in self.videos[split]]
-            reader = CachedClips(files, self.sampling.clip_length)
-        else:
-            reader = VideoClips(self.videos[split], self.sampling, spec, execution.decoder)
+            files = [cache_file(Path(execution.cache), path) for path in videos]
+            return CachedClips(files, self.sampling.clip_length)
+        spec = self.preprocessing.training_spec()
+        return VideoClips(videos, self.sampling, spec, execution.decoder)
+
+    def loader(self, split: str, execution: Execution) -> ClipLoader:
+        """A loader of one split's clips."""
         return ClipLoader(
-            self.plans[split].table,
-            reader,
+            self.plans[split],
+            self.reader(self.videos[split], execution),
             self.preprocessing,
-            float(self.sampling.frame_rate),
             self.gvf[split],
+            skip=execution.on_unreadable == "skip",
         )
 
 
@@ -293,77 +329,3 @@ def _segment_notes(name: str, table: SegmentTable) -> list[str]:
         f"{name}: {table.n_short} of {table.n_rows} segments ({share:.2f} %) are shorter than one "
         "clip and are left out."
     ]
-
-
-def fill_cache(
-    data: RunData,
-    execution: Execution,
-    devices: Devices,
-    observer: TrainingObserver,
-) -> CacheReport | None:
-    """Build what is missing of the clip cache; the processes of a run share the work.
-
-    Raises:
-        TrainingError: If a video cannot be decoded, the folder was made with other settings, or its
-            disk is too small.
-    """
-    if not execution.cache:
-        return None
-    folder = Path(execution.cache)
-    settings = CacheSettings(
-        data.sampling, data.preprocessing.training_spec(), execution.cache_codec
-    )
-    videos = list(dict.fromkeys([*data.videos["train"], *data.videos["valid"]]))
-    if devices.placement.local_rank == 0:
-        check_cache_folder(folder, settings)
-        missing_s = data.duration_s(
-            path for path in videos if not cache_file(folder, path).exists()
-        )
-        if missing_s:
-            n_bytes = check_space(folder, settings, missing_s)
-            observer.message(
-                f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
-                f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
-            )
-    devices.barrier()
-    place = devices.placement
-    report = _build_share(
-        videos, folder, settings, execution, (place.rank, place.world_size), observer.caching
-    )
-    devices.barrier()
-    if place.local_size < place.world_size:
-        # Machines may have disks of their own: each builds what the others built for themselves.
-        local = (place.local_rank, place.local_size)
-        report = _build_share(videos, folder, settings, execution, local, observer.caching)
-    failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
-    if failed:
-        name, reason = next(iter(failed.items()))
-        raise TrainingError(
-            f"{len(failed)} videos cannot be decoded, such as {name}: {reason}.",
-            remedy="Repair them, or take their rows out of the tables.",
-        )
-    return report
-
-
-def _build_share(
-    videos: Sequence[Path],
-    folder: Path,
-    settings: CacheSettings,
-    execution: Execution,
-    share: tuple[int, int],
-    on_video: Callable[[str, int, int], None] | None,
-) -> CacheReport:
-    rank, size = share
-    workers = None
-    if size > 1:
-        import os
-
-        workers = max(1, (os.cpu_count() or 1) // size)
-    return build_cache(
-        videos[rank::size],
-        folder,
-        settings,
-        workers=workers,
-        decoder=execution.decoder,
-        on_video=on_video,
-    )

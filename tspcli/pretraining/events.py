@@ -75,6 +75,8 @@ class EpochResult:
         clips_per_s: Of training.
         wait_percent: Share of the training time spent waiting for clips.
         train_s, valid_s: Seconds.
+        unreadable: ``train``: for each video of which clips could not be read, in the place of how
+            many others were taken; ``valid``: how many were left out.
     """
 
     epoch: int
@@ -87,6 +89,7 @@ class EpochResult:
     wait_percent: float
     train_s: float
     valid_s: float
+    unreadable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,6 +103,7 @@ class PretrainReport:
         best_score: Its mean accuracy of the heads.
         stopped: Whether the run was asked to stop before its end.
         notes: What was out of the ordinary.
+        left_out: Videos that could not be read before training, with the reason.
     """
 
     out: str
@@ -108,6 +112,7 @@ class PretrainReport:
     best_score: float = 0.0
     stopped: bool = False
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 class TrainingObserver:
@@ -118,6 +123,9 @@ class TrainingObserver:
 
     def caching(self, video: str, done: int, total: int) -> None:
         """A video went into the clip cache."""
+
+    def checking(self, video: str, done: int, total: int) -> None:
+        """A video was tried before training."""
 
     def stepped(self, status: StepStatus) -> None:
         """A step was done."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,46 @@ import torch
 from torch import Tensor
 
 from tspcli.encoders.preprocessing import ClipDraw, Preprocessing
-from tspcli.errors import TrainingError, TspError
+from tspcli.errors import TrainingError, TspError, VideoError
 from tspcli.pretraining.clips import ClipReader
-from tspcli.pretraining.sampling import ClipRequest
+from tspcli.pretraining.sampling import ClipPlan, ClipRequest
 from tspcli.pretraining.segments import SegmentTable
 
 _MAX_WORKERS = 8
 _PREFETCHED_BATCHES = 4
+
+
+class UnreadableClip(NamedTuple):
+    """A clip that could not be read.
+
+    Attributes:
+        video: Its file name.
+        clip: Its name for people.
+        reason: Why.
+    """
+
+    video: str
+    clip: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.clip}: {self.reason}"
+
+
+class LoadedClip(NamedTuple):
+    """What a loader made of a request.
+
+    Attributes:
+        pixels: (T, h, w, 3) uint8, mirrored and cropped; None if nothing could be read.
+        request: What was read in the end.
+        unreadable: What could not be read before that.
+        fatal: Whether the run shall stop.
+    """
+
+    pixels: npt.NDArray[np.uint8] | None
+    request: ClipRequest
+    unreadable: tuple[UnreadableClip, ...] = ()
+    fatal: bool = False
 
 
 @dataclass
@@ -35,6 +69,8 @@ class ClipBatch:
         gvf: (B, D) float32, or None.
         weight: (B,) float32, 1 for clips that count.
         names: Of the clips, for messages.
+        unreadable: Clips that others stand in for, or that do not count.
+        failed: Clips for which the run shall stop.
     """
 
     pixels: Tensor
@@ -43,6 +79,8 @@ class ClipBatch:
     gvf: Tensor | None
     weight: Tensor
     names: list[str]
+    unreadable: list[UnreadableClip] = field(default_factory=list)
+    failed: list[UnreadableClip] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,31 +112,57 @@ class ClipLoader:
     """Turns requests into clips; a map-style data set for torch's loader.
 
     Attributes:
-        table: The segments.
+        plan: Of the clips.
         reader: Where clips are read.
         preprocessing: Whose crop is taken.
-        frame_rate: Of the clips, for messages.
         gvf: One row a video of the table, or None.
+        skip: What to do about a clip whose video cannot be read: if true, another stands in for it
+            in training and it does not count in validation; otherwise the run shall stop.
     """
 
-    table: SegmentTable
+    plan: ClipPlan
     reader: ClipReader
     preprocessing: Preprocessing
-    frame_rate: float
     gvf: npt.NDArray[np.float32] | None = None
+    skip: bool = False
 
-    def __getitem__(self, request: ClipRequest) -> tuple[npt.NDArray[np.uint8], ClipRequest] | str:
-        """A clip; what went wrong as text where it cannot be read (exceptions would lose it)."""
-        try:
-            frames = self.reader.read(int(self.table.video[request.segment]), request.start_sample)
-            return self._view(frames, request), request
-        except TspError as error:
-            return f"{self.name(request)}: {error}"
+    @property
+    def table(self) -> SegmentTable:
+        """The segments."""
+        return self.plan.table
+
+    def __getitem__(self, request: ClipRequest) -> LoadedClip:
+        """A clip. What cannot be read is told in the result: all devices have to learn of it."""
+        unreadable: list[UnreadableClip] = []
+        for candidate in self._candidates(request):
+            try:
+                frames = self.reader.read(
+                    int(self.table.video[candidate.segment]), candidate.start_sample
+                )
+                return LoadedClip(self._view(frames, candidate), candidate, tuple(unreadable))
+            except VideoError as error:
+                unreadable.append(self._unreadable(candidate, error))
+            except TspError as error:  # not the video's fault, such as a damaged cache
+                return LoadedClip(None, request, (self._unreadable(candidate, error),), True)
+        fatal = not self.skip or self.plan.training
+        return LoadedClip(None, request._replace(weight=0.0), tuple(unreadable), fatal)
+
+    def _candidates(self, request: ClipRequest) -> Iterator[ClipRequest]:
+        yield request
+        if self.skip and self.plan.training:
+            yield from self.plan.stand_ins(request)
+
+    def _unreadable(self, request: ClipRequest, error: TspError) -> UnreadableClip:
+        reason = error.detail if isinstance(error, VideoError) else str(error)
+        return UnreadableClip(self._video(request), self.name(request), reason)
+
+    def _video(self, request: ClipRequest) -> str:
+        return self.table.filenames[self.table.video[request.segment]]
 
     def name(self, request: ClipRequest) -> str:
         """A clip's name for people: its video and second."""
-        video = self.table.filenames[self.table.video[request.segment]]
-        return f"{video} at {request.start_sample / self.frame_rate:.2f} s"
+        start_s = request.start_sample / float(self.plan.sampling.frame_rate)
+        return f"{self._video(request)} at {start_s:.2f} s"
 
     def _view(self, frames: npt.NDArray[np.uint8], request: ClipRequest) -> npt.NDArray[np.uint8]:
         height, width = frames.shape[1:3]
@@ -115,22 +179,16 @@ class ClipLoader:
         # A copy even where the crop is the whole frame: the reader's next clip overwrites this one.
         return frames[:, draw.top : draw.top + rows, draw.left : draw.left + columns].copy()
 
-    def collate(
-        self, items: Sequence[tuple[npt.NDArray[np.uint8], ClipRequest] | str]
-    ) -> ClipBatch | str:
-        """A batch of what :meth:`__getitem__` returned, or the first failure."""
-        clips: list[npt.NDArray[np.uint8]] = []
-        requests: list[ClipRequest] = []
-        for item in items:
-            if isinstance(item, str):
-                return item
-            clips.append(item[0])
-            requests.append(item[1])
+    def collate(self, items: Sequence[LoadedClip]) -> ClipBatch:
+        """A batch of what :meth:`__getitem__` returned; what could not be read is black."""
+        requests = [item.request for item in items]
         segments = np.array([request.segment for request in requests])
         videos = self.table.video[segments]
-        pixels = torch.empty((len(clips), *clips[0].shape), dtype=torch.uint8)
-        for place, clip in enumerate(clips):
-            pixels[place] = torch.from_numpy(clip)
+        shape = (self.plan.sampling.clip_length, *self.preprocessing.crop, 3)
+        pixels = torch.zeros((len(items), *shape), dtype=torch.uint8)
+        for place, item in enumerate(items):
+            if item.pixels is not None:
+                pixels[place] = torch.from_numpy(item.pixels)
         return ClipBatch(
             pixels=pixels,
             action=torch.from_numpy(self.table.action[segments]),
@@ -138,34 +196,24 @@ class ClipLoader:
             gvf=None if self.gvf is None else torch.from_numpy(self.gvf[videos]),
             weight=torch.tensor([request.weight for request in requests]),
             names=[self.name(request) for request in requests],
+            unreadable=[c for item in items if not item.fatal for c in item.unreadable[:1]],
+            failed=[item.unreadable[-1] for item in items if item.fatal],
         )
 
 
 def gvf_rows(
     table: SegmentTable, vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """The global features of a table's videos, one row a video.
-
-    Raises:
-        TrainingError: If one is missing, with how many.
-    """
-    # The official files are keyed by the name up to its first dot.
-    keys = []
-    missing = []
-    for filename in table.filenames:
-        stem = Path(filename).stem
-        key = next((k for k in (stem, filename.split(".")[0]) if k in vectors), None)
-        if key is None:
-            missing.append(filename)
-        else:
-            keys.append(key)
-    if missing:
-        raise TrainingError(
-            f"The global features lack {len(missing)} of {len(table.filenames)} videos, such as "
-            f"{missing[0]}.",
-            remedy="Make them from all videos of the tables with `tsp gvf`.",
-        )
-    return np.stack([vectors[key] for key in keys]).astype(np.float32)
+    """The global features of a table's videos, one row a video; NaN where there are none."""
+    dim = len(next(iter(vectors.values())))
+    rows = np.full((len(table.filenames), dim), np.nan, dtype=np.float32)
+    for place, filename in enumerate(table.filenames):
+        # The official files are keyed by the name up to its first dot.
+        for key in (Path(filename).stem, filename.split(".")[0]):
+            if key in vectors:
+                rows[place] = vectors[key]
+                break
+    return rows
 
 
 def choose_workers(wanted: int, processes_here: int) -> int:
@@ -198,8 +246,7 @@ class BatchFeed:
         """The batches of some requests.
 
         Raises:
-            TrainingError: If a clip cannot be read, naming its video and second, or if a loader
-                process dies.
+            TrainingError: If a loader process dies.
         """
         batches = self._iterate(requests)
         while True:
@@ -214,14 +261,9 @@ class BatchFeed:
             self.waited_s += time.perf_counter() - started
             if batch is None:
                 return
-            if isinstance(batch, str):
-                raise TrainingError(
-                    f"A clip cannot be read: {batch}",
-                    remedy="Repair the video, or take it out of the tables.",
-                )
             yield batch.pin() if self.pin else batch
 
-    def _iterate(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch | str]:
+    def _iterate(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch]:
         if self.workers == 0:
             for batch in requests:
                 yield self.loader.collate([self.loader[request] for request in batch])

@@ -100,6 +100,7 @@ class Loop:
             figures = self.trainer.step(batch, counts, self.optimizer, stop=self.stop_requested())
             state.step += 1
             _add_figures(state.sums, figures, counts)
+            self._count_unreadable(state.unreadable)
             state.train_s = train_s + time.perf_counter() - began
             state.waited_s = waited_s + feed.waited_s - waited_before
             self._recent.append((time.perf_counter(), feed.waited_s, counts.clips))
@@ -112,6 +113,13 @@ class Loop:
             # Validation may take long; a kill during it shall not cost the epoch.
             self._save_if_due(force=True)
         return False
+
+    def _count_unreadable(self, counts: dict[str, int]) -> None:
+        """Count the clips that the last step or validation could not read, and show the first."""
+        for clip in self.trainer.unreadable:
+            if self._is_first and clip.video not in counts:
+                self.observer.message(f"{clip}; skipped, and counted from here on.")
+            counts[clip.video] = counts.get(clip.video, 0) + 1
 
     def _step_seed(self, epoch: int, step: int) -> int:
         place = (epoch * self.batches.n_steps + step) * self.batches.world_size + self.batches.rank
@@ -186,6 +194,8 @@ class Loop:
                 self.observer.validating(done, total)
 
         valid = self.trainer.validate(self.feeds["valid"](plan), on_batch)
+        unreadable = {"train": state.unreadable, "valid": dict[str, int]()}
+        self._count_unreadable(unreadable["valid"])
         heads = self.recipe.heads
         named = named_figures(valid, heads, self._alphas)
         score = mean_accuracy(named, heads)
@@ -201,6 +211,7 @@ class Loop:
             wait_percent=100 * state.waited_s / state.train_s if state.train_s else 0.0,
             train_s=state.train_s,
             valid_s=time.perf_counter() - began,
+            unreadable={split: counts for split, counts in unreadable.items() if counts},
         )
         state.history.append(result)
         if result.best:
@@ -208,6 +219,7 @@ class Loop:
         state.epoch += 1
         state.step = 0
         state.sums = [0.0] * 6
+        state.unreadable = {}
         state.train_s = state.waited_s = 0.0
         if self._is_first:
             self.checkpointer.save_epoch(state, result)
@@ -229,4 +241,4 @@ def _add_figures(sums: list[float], figures: StepFigures, counts: Counts) -> Non
 def _mean_figures(sums: list[float]) -> StepFigures:
     """The means over an epoch so far."""
     losses = sums[0] / max(sums[3], 1.0), sums[1] / max(sums[5], 1.0)
-    return StepFigures._make([*losses, *sums[2:6], False])
+    return StepFigures._make([*losses, *sums[2:6], False, 0, 0])

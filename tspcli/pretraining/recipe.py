@@ -27,6 +27,7 @@ HEADS = ("action", "region")
 GVF_KINDS = ("max", "mean", "none")
 BATCH_NORM_MODES = ("train", "frozen", "sync")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+ON_UNREADABLE = ("stop", "skip")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a machine computes a run; the result depends on it by rounding alone.
+    """How a machine computes a run; the result depends on it by rounding alone, unless it skips.
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
@@ -151,6 +152,10 @@ class Execution:
         checkpoint_activations: Whether activations are computed twice to save memory.
         workers: Loader processes of each device; -1 chooses, 0 reads in the training process.
         decoder: ``auto`` or a decoder's name, for reading straight from videos.
+        on_unreadable: What to do about video that cannot be read: ``stop``, naming it, or ``skip``:
+            leave out the videos that fail before training, and put another clip of the same class
+            in the place of one that fails in training; in validation it is left out. All is
+            counted.
         cache: Folder of the clip cache; empty to read straight from videos.
         cache_codec: How frames lie in the cache: ``raw`` (exact, fastest), ``webp`` (exact, a third
             of the size, slow), ``jpeg`` (a fifth of the size, not exact).
@@ -169,6 +174,7 @@ class Execution:
     checkpoint_activations: bool = False
     workers: int = -1
     decoder: str = "auto"
+    on_unreadable: str = "stop"
     cache: str = ""
     cache_codec: str = "raw"
     checkpoint_every_s: float = 600.0
@@ -179,6 +185,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("on_unreadable", self.on_unreadable, ON_UNREADABLE)
         if self.accumulate < 1 or self.log_every_steps < 1:
             raise UsageError("accumulate and log_every_steps are at least 1.", remedy="Give more.")
         if self.compile and self.checkpoint_activations:

@@ -100,6 +100,8 @@ class TensorBoard:
             for name, value in figures.items():
                 self._writer.add_scalar(f"{split}/{name}", value, step)
         self._writer.add_scalar("valid/mean_accuracy", result.score, step)
+        for split, counts in result.unreadable.items():
+            self._writer.add_scalar(f"unreadable_clips/{split}", sum(counts.values()), step)
         self._writer.flush()
 
     def close(self) -> None:

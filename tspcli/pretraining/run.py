@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,13 @@ from tspcli.errors import TrainingError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.features.lock import lock_store
 from tspcli.pretraining.annotations.groundtruth import write_label_mapping
-from tspcli.pretraining.cache import CacheReport
-from tspcli.pretraining.data import RunData, RunInputs, fill_cache, load_data
+from tspcli.pretraining.data import RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.events import PretrainReport, RunInfo, TrainingObserver
 from tspcli.pretraining.loading import BatchFeed, choose_workers
 from tspcli.pretraining.loop import Loop
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.preparing import prepare_videos, read_left_out, write_left_out
 from tspcli.pretraining.recipe import (
     Execution,
     Recipe,
@@ -133,11 +133,19 @@ def _run(
     data = load_data(inputs, recipe)
     precision = resolve_precision(execution.precision, devices.device)
     if devices.is_first:
-        stack.enter_context(_open_folder(folder, recipe, execution, data, resume))
+        _check_folder(folder, recipe, resume)
     notes = list(data.notes)
     for note in notes:
         observer.message(note)
-    cached = fill_cache(data, execution, devices, observer)
+    if execution.on_unreadable == "stop":
+        data.require_gvf()  # before hours of caching
+    known = read_left_out(folder.path, devices)
+    data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
+    data.require_gvf()
+    if devices.is_first:
+        stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
+    if left_out:
+        notes.append(f"{len(left_out)} videos cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:
         notes.append(
             f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
@@ -225,6 +233,7 @@ def _run(
         best_score=max(state.best_score, 0.0),
         stopped=stopped,
         notes=notes,
+        left_out=left_out,
     )
 
 
@@ -243,45 +252,6 @@ def _lost_processes_explained(devices: Devices) -> Iterator[None]:
             f"{text.splitlines()[0]}",
             remedy="Its own message tells why. Go on with --resume.",
         ) from error
-
-
-def fill_cache_only(
-    videos: Iterable[str | Path],
-    train: str | Path,
-    valid: str | Path,
-    recipe: Recipe,
-    execution: Execution,
-    *,
-    observer: TrainingObserver | None = None,
-) -> CacheReport:
-    """Fill the clip cache of a run without training, for instance on a machine without a GPU.
-
-    Args:
-        videos: Folders of the videos.
-        train: Ground-truth table of training.
-        valid: Likewise of validation.
-        recipe: Of the run; global features are not needed.
-        execution: Names the cache.
-        observer: Is told how far it is.
-
-    Raises:
-        UsageError: If no cache is named.
-        TrainingError: If a video cannot be decoded.
-    """
-    if not execution.cache:
-        raise UsageError("There is no cache to fill.", remedy="Name its folder: --cache DIR.")
-    observer = observer or TrainingObserver()
-    inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid))
-    with Devices(find_placement(os.environ), "cpu") as devices:
-        data = load_data(inputs, replace(recipe, gvf_pool="none"))
-        report = fill_cache(data, execution, devices, observer)
-    assert report is not None
-    observer.message(
-        f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
-        f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
-        f"pixels off by at most {report.max_error} of 255."
-    )
-    return report
 
 
 def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
@@ -331,10 +301,8 @@ def _resolve_init(recipe: Recipe) -> Recipe:
     return replace(recipe, init=plain[0])
 
 
-def _open_folder(
-    folder: RunFolder, recipe: Recipe, execution: Execution, data: RunData, resume: bool
-) -> ExitStack:
-    """Lock the run's folder and write down what it is.
+def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
+    """See that a run can be begun or gone on with in a folder, and write nothing yet.
 
     Raises:
         TrainingError: If it holds a run, and that is not to be resumed or was another.
@@ -353,12 +321,24 @@ def _open_folder(
         require_same_recipe(content, recipe.to_dict(), str(path))
     elif path.exists() and not path.is_dir():
         raise TrainingError(f"{path} is a file.", remedy="Give a folder as --out.")
+
+
+def _open_folder(
+    folder: RunFolder,
+    recipe: Recipe,
+    execution: Execution,
+    data: RunData,
+    left_out: Mapping[str, str],
+) -> ExitStack:
+    """Lock the run's folder and write down what it is."""
+    path, stored = folder.path, folder.path / RECIPE_FILE
     path.mkdir(parents=True, exist_ok=True)
     stack = ExitStack()
     stack.enter_context(lock_store(folder.last))
     for leftover in path.glob(".*.tmp"):  # of a run that was killed while it wrote
         leftover.unlink()
     write_label_mapping(path / LABELS_FILE, data.labels)
+    write_left_out(path, left_out)
     with write_aside(stored) as aside:
         aside.write_text(
             "# The resolved recipe of this run.\n"
@@ -389,4 +369,4 @@ def read_run_recipe(folder: str | Path) -> Recipe:
     )
 
 
-__all__ = ["PretrainReport", "fill_cache_only", "pretrain", "read_run_recipe"]
+__all__ = ["PretrainReport", "pretrain", "read_run_recipe"]

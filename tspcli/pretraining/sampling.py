@@ -19,7 +19,9 @@ import numpy.typing as npt
 from tspcli.pretraining.segments import SegmentTable
 from tspcli.timeline import Sampling, grid_tick
 
-_ORDER_STREAM, _CLIP_STREAM = 1, 2
+_ORDER_STREAM, _CLIP_STREAM, _STAND_IN_STREAM = 1, 2, 16
+_OWN_STAND_INS, _STAND_INS = 2, 24
+"""Stand-ins drawn from the segment itself, and altogether."""
 _TO_UNIT = 2.0**-53
 
 
@@ -33,6 +35,7 @@ class ClipRequest(NamedTuple):
         flip, row, column: Three numbers from [0, 1) that decide on mirroring and on the crop; -1
             for the centre, unmirrored.
         weight: 1, or 0 for a clip that only keeps an otherwise empty batch company.
+        epoch: Of the clip.
     """
 
     sample: int
@@ -42,6 +45,7 @@ class ClipRequest(NamedTuple):
     row: float
     column: float
     weight: float = 1.0
+    epoch: int = 0
 
 
 def _units(seed: int, stream: int, epoch: int, index: int, count: int) -> npt.NDArray[np.float64]:
@@ -88,7 +92,31 @@ class ClipPlan:
             last = self.clips_per_segment - 1
             ratio, flip, row, column = (turn / last if last else 0.0), -1.0, -1.0, -1.0
         start = self._start_sample(segment, ratio)
-        return ClipRequest(sample, segment, start, flip, row, column, weight)
+        return ClipRequest(sample, segment, start, flip, row, column, weight, epoch)
+
+    def stand_ins(self, request: ClipRequest) -> Iterator[ClipRequest]:
+        """Clips to take in a clip's place if it cannot be read, in this order.
+
+        The first come from its own segment, the others from any of the same class, so that what the
+        devices know of each other's batches stays true. Each is a function of (seed, epoch, sample)
+        and its number alone.
+        """
+        same = np.flatnonzero(self.table.action == self.table.action[request.segment])
+        for number in range(_STAND_INS):
+            stream = _STAND_IN_STREAM + number
+            draws = _units(self.seed, stream, request.epoch, request.sample, 2)
+            ratio, place = draws.tolist()
+            segment = request.segment
+            if number >= _OWN_STAND_INS:
+                segment = int(same[int(place * len(same))])
+            yield request._replace(segment=segment, start_sample=self._start_sample(segment, ratio))
+
+    def last_starts(self) -> npt.NDArray[np.int64]:
+        """The latest start that a clip of each video can have, in samples, shape (n_videos,)."""
+        last = np.zeros(len(self.table.filenames), dtype=np.int64)
+        for segment, video in enumerate(self.table.video):
+            last[video] = max(last[video], self._start_sample(segment, 1.0))
+        return last
 
     def start_s(self, segment: int, ratio: float) -> float:
         """Start of a clip in seconds: ``ratio`` of the way through those that the segment holds."""

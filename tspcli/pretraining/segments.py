@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,21 @@ class SegmentTable:
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def without(self, names: Collection[str]) -> SegmentTable:
+        """The segments of the videos that are not among ``names``."""
+        kept = [place for place, name in enumerate(self.filenames) if name not in names]
+        chosen = np.isin(self.video, kept)
+        return replace(
+            self,
+            filenames=tuple(self.filenames[place] for place in kept),
+            video=np.searchsorted(kept, self.video[chosen]),
+            start_s=self.start_s[chosen],
+            end_s=self.end_s[chosen],
+            duration_s=self.duration_s[chosen],
+            action=self.action[chosen],
+            region=self.region[chosen],
+        )
 
     def digest(self) -> str:
         """sha256 over everything that decides on the clips."""

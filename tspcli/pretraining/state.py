@@ -39,6 +39,7 @@ class RunState:
         best_score: Its mean accuracy.
         train_s: Seconds of training in this epoch so far.
         waited_s: Seconds of these spent waiting for clips.
+        unreadable: Clips of this epoch's training so far that could not be read, by video.
     """
 
     epoch: int = 0
@@ -49,6 +50,7 @@ class RunState:
     best_score: float = -1.0
     train_s: float = 0.0
     waited_s: float = 0.0
+    unreadable: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values."""

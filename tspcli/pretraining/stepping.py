@@ -17,14 +17,15 @@ from tspcli.encoders.model import Logits, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.distributed import Devices
-from tspcli.pretraining.loading import ClipBatch
+from tspcli.pretraining.loading import ClipBatch, UnreadableClip
 from tspcli.pretraining.losses import Counts, head_hits, tsp_losses
 from tspcli.pretraining.optimizing import ScheduledOptimizer, batch_norms, freeze_batch_norms
 from tspcli.pretraining.recipe import Execution, Recipe
 
-ACTION_LOSS, REGION_LOSS, HITS, STOP = 0, 1, 2, 6
-"""Places in the figures of a step: two losses, four counts of hits, a request to stop."""
-N_FIGURES = 7
+ACTION_LOSS, REGION_LOSS, HITS, STOP, UNREADABLE, FAILED = 0, 1, 2, 6, 7, 8
+"""Places in the figures of a step: two losses, four counts of hits, a request to stop, and clips
+that could not be read."""
+N_FIGURES = 9
 
 
 class StepFigures(NamedTuple):
@@ -34,6 +35,8 @@ class StepFigures(NamedTuple):
         action_loss, region_loss: Means over the clips that they are about.
         action_right, action_clips, region_right, region_clips: Hits of the heads and clips.
         stop: Whether some process was asked to stop.
+        unreadable: Clips that could not be read, and for which the run need not stop.
+        failed: Clips for which it has to.
     """
 
     action_loss: float
@@ -42,7 +45,9 @@ class StepFigures(NamedTuple):
     action_clips: float
     region_right: float
     region_clips: float
-    stop: bool
+    stop: bool = False
+    unreadable: int = 0
+    failed: int = 0
 
 
 class Trainer:
@@ -55,6 +60,9 @@ class Trainer:
         devices: Where.
         preprocessing: Mean and deviation of the frames.
         precision: Resolved: ``fp32``, ``tf32`` or ``bf16``.
+
+    Attributes:
+        unreadable: Clips of the last step or validation that could not be read, on any device.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class Trainer:
         self.devices = devices
         self.preprocessing = preprocessing
         self.precision = precision
+        self.unreadable: list[UnreadableClip] = []
         self.memory_format = (
             torch.channels_last_3d if execution.channels_last else torch.contiguous_format
         )
@@ -120,11 +129,12 @@ class Trainer:
             stop: Whether this process was asked to stop; all learn of it.
 
         Raises:
-            TrainingError: If the loss is not finite, with the clips of the batch; the parameters
-                are as before the step.
+            TrainingError: On all devices, if a clip of one cannot be read, or if the loss is not
+                finite, with the clips of the batch; the parameters are as before the step.
         """
         figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
         figures[STOP] = float(stop)
+        figures[UNREADABLE], figures[FAILED] = len(batch.unreadable), len(batch.failed)
         for parameter in self.model.parameters():
             parameter.grad = None
         pieces = batch.pieces(self.execution.accumulate)
@@ -133,6 +143,9 @@ class Trainer:
                 self._accumulate(piece, counts, figures)
         self.devices.sum(figures)
         result = _figures(figures)
+        if result.failed:
+            self._stop_at_clips(batch.failed)
+        self.unreadable = self._all(batch.unreadable) if result.unreadable else []
         if not _finite(result):
             self._stop_at_batch(batch, result)
         optimizer.step()
@@ -171,6 +184,18 @@ class Trainer:
             with self.forward.no_sync():
                 yield
 
+    def _all(self, clips: list[UnreadableClip]) -> list[UnreadableClip]:
+        return [clip for part in self.devices.gather(clips) for clip in part]
+
+    def _stop_at_clips(self, failed: list[UnreadableClip]) -> None:
+        clips = self._all(failed)
+        others = f", and {len(clips) - 1} more of the same batch" if len(clips) > 1 else ""
+        raise TrainingError(
+            f"A clip cannot be read: {clips[0]}{others}.",
+            remedy="Repair the video, take it out of the tables, or go on without what cannot be "
+            "read: --resume --on-unreadable skip.",
+        )
+
     def _stop_at_batch(self, batch: ClipBatch, figures: StepFigures) -> None:
         names = [name for part in self.devices.gather(batch.names) for name in part]
         raise TrainingError(
@@ -190,12 +215,17 @@ class Trainer:
         Args:
             batches: This device's.
             on_batch: Called with the number of clips done on this device.
+
+        Raises:
+            TrainingError: On all devices, if a clip of one cannot be read.
         """
         self.model.eval()
         # Running statistics of batch norms differ between devices; the first one's are kept.
         self.devices.copy_from_first(self.model.buffers())
         figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
         done = 0
+        unreadable: list[UnreadableClip] = []
+        failed: list[UnreadableClip] = []
         with torch.inference_mode(), self.arithmetic():
             for batch in batches:
                 clips, gvf = self.inputs(batch)
@@ -204,14 +234,22 @@ class Trainer:
                 weight = batch.weight.to(self.devices.device)
                 # Not through DDP: devices may have different numbers of batches.
                 logits = self.model(clips, gvf)
-                sums = tsp_losses(logits, action, region, counts=Counts(1, 1))
+                sums = tsp_losses(logits, action, region, counts=Counts(1, 1), weight=weight)
                 figures[ACTION_LOSS] += sums.action.double()
                 figures[REGION_LOSS] += sums.region.double()
                 figures[HITS:STOP] += head_hits(logits, action, region, weight)
+                unreadable += batch.unreadable
+                failed += batch.failed
+                if failed:
+                    break
                 done += len(batch)
                 if on_batch is not None:
                     on_batch(done)
+        figures[UNREADABLE], figures[FAILED] = len(unreadable), len(failed)
         self.devices.sum(figures)
+        if figures[FAILED] > 0:
+            self._stop_at_clips(failed)
+        self.unreadable = self._all(unreadable) if figures[UNREADABLE] > 0 else []
         figures[ACTION_LOSS] /= figures[HITS + 1].clamp(min=1)
         figures[REGION_LOSS] /= figures[HITS + 3].clamp(min=1)
         return _figures(figures)
@@ -325,7 +363,8 @@ def _batch_count(norm: _BatchNorm) -> Tensor:
 
 def _figures(values: Tensor) -> StepFigures:
     numbers = values.tolist()
-    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0])
+    unreadable, failed = int(numbers[UNREADABLE]), int(numbers[FAILED])
+    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0, unreadable, failed])
 
 
 def _finite(figures: StepFigures) -> bool:

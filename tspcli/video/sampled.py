@@ -179,7 +179,12 @@ class NeededTicks:
 
 
 def read_clip(
-    source: VideoSource, start_s: Fraction | float, sampling: Sampling, spec: FrameSpec
+    source: VideoSource,
+    start_s: Fraction | float,
+    sampling: Sampling,
+    spec: FrameSpec,
+    *,
+    late_s: Fraction | None = None,
 ) -> npt.NDArray[Any]:
     """Read one clip from anywhere in a video.
 
@@ -191,12 +196,13 @@ def read_clip(
         start_s: Start of the clip, seconds after the video's first frame, not negative.
         sampling: Rate and length of the clip.
         spec: Size, crop and dtype of the frames.
+        late_s: How long after the end of the video's pictures a clip may begin; None for any time.
 
     Returns:
         Shape (clip_length, h, w, 3), uint8 or float32 in 0..255.
 
     Raises:
-        VideoError: If nothing can be decoded there.
+        VideoError: If nothing can be decoded there, or the clip begins too late.
     """
     rate, shift_s = sampling.grid_rate, source.info.origin_s
     origin = grid_tick(first_pts_s(source) - shift_s, rate)
@@ -228,6 +234,14 @@ def read_clip(
         shown = frame
     if shown is None:
         raise VideoError("no-frames", f"at {float(start_s):.3f} s", path=source.info.path)
+    if n_filled == 0 and late_s is not None:
+        end_s = display_end_s([shown.pts_s], shown.duration_s) - shift_s
+        if Fraction(first) / rate > end_s + late_s:
+            raise VideoError(
+                "damaged",
+                f"its pictures end at {float(end_s):.2f} s, {float(start_s):.2f} s is asked for",
+                path=source.info.path,
+            )
     if n_filled < len(ticks):
         picture = shown.scaled(spec)
         if clip is None:
