@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from tspcli.cli.annotations import command
@@ -41,6 +42,26 @@ def test_csv_with_metadata_then_check(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert [f["kind"] for f in report["findings"]] == ["class-in-validation-alone"]
     assert report["chance"]["valid"][1]["majority"] == 3 / 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "gaps"),
+    [([], [(0, 10), (25, 60)]), (["--background", "union"], [(0, 10), (50, 60)])],
+    ids=["as-released", "union"],
+)
+def test_activitynet_rows_are_those_released(
+    tmp_path: Path, rule: list[str], gaps: list[tuple[float, float]]
+) -> None:
+    said = [{"segment": [10, 50], "label": "long"}, {"segment": [20, 25], "label": "short"}]
+    video = {"subset": "training", "duration": 60, "annotations": said}
+    source = write(tmp_path / "anet.json", json.dumps({"database": {"a": video}}))
+    table = write(tmp_path / "train.csv", METADATA + "v_a.mp4,60,30,1800\n")
+    arguments = ["activitynet", source, "--metadata", table, "--out", str(tmp_path), *rule]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert f"(used: {rule[-1] if rule else 'official'}): 1 (v_a.mp4)" in result.output
+    rows = read_groundtruth(tmp_path / "train_groundtruth.csv")
+    assert [(r.start_s, r.end_s) for r in rows if r.label is None] == gaps
 
 
 def test_check_prints_chance_levels(tmp_path: Path) -> None:

@@ -47,14 +47,6 @@ def _conversion_options(function: Any) -> Any:
                 "--labels", type=_PATH, help="Existing label mapping (JSON list) to keep ids."
             ),
             click.option(
-                "--background",
-                type=click.Choice(["union", "official"]),
-                default="union",
-                show_default=True,
-                help="Gaps of the union of all actions, or the released tables' own rule, which "
-                "takes the rest of a long action behind a short one inside it for background.",
-            ),
-            click.option(
                 "--include-unannotated",
                 is_flag=True,
                 help="Take videos without any action as background from end to end.",
@@ -76,9 +68,21 @@ def _min_gap_option(clips: int) -> Any:
     )
 
 
+def _background_option(default: str) -> Any:
+    return click.option(
+        "--background",
+        type=click.Choice(["union", "official"]),
+        default=default,
+        show_default=True,
+        help="Gaps of the union of all actions, or the rule of the released ActivityNet tables, which "
+        "takes the rest of a long action behind a short one inside it for background.",
+    )
+
+
 @command.command()
 @click.argument("annotations", type=_PATH)
 @_min_gap_option(clips=5)
+@_background_option("official")
 @_conversion_options
 def activitynet(annotations: Path, **options: Any) -> None:
     """Convert ActivityNet's JSON, as released or as BSN and its successors write it.
@@ -95,6 +99,7 @@ def activitynet(annotations: Path, **options: Any) -> None:
 @command.command()
 @click.argument("annotations", type=_PATH)
 @_min_gap_option(clips=1)
+@_background_option("union")
 @_conversion_options
 def thumos14(annotations: Path, **options: Any) -> None:
     """Convert THUMOS14's folder of per-class text files, or a CSV made from them.
@@ -117,6 +122,7 @@ def thumos14(annotations: Path, **options: Any) -> None:
     help="ROLE=NAME for a column that is not recognised; roles are video, start, end, label.",
 )
 @_min_gap_option(clips=1)
+@_background_option("union")
 @_conversion_options
 def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
     """Convert any table of video, start, end and label.
@@ -192,7 +198,7 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json({**_plain(asdict(report)), "unreadable": failed})
     else:
-        _show_conversion(report, failed)
+        _show_conversion(report, failed, options["background"])
 
 
 def _plain(value: Any) -> Any:
@@ -208,7 +214,7 @@ def _some(names: list[str], limit: int = 3) -> str:
     return f"{len(names)} ({shown}{', …' if len(names) > limit else ''})"
 
 
-def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
+def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str) -> None:
     from tspcli.cli.console import out_console
 
     console = out_console()
@@ -226,7 +232,10 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
         if part.unannotated:
             say(f"  without any action, so without a row: {_some(part.unannotated)}")
         if part.nested:
-            say(f"  nested actions, where the rules for background differ: {_some(part.nested)}")
+            say(
+                f"  nested actions, where --background union and official differ (used: {rule}): "
+                f"{_some(part.nested)}"
+            )
     if report.missing:
         say(f"annotated, but no duration known: {_some(report.missing)}")
     for reason, count in report.skipped.items():
