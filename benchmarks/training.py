@@ -53,7 +53,7 @@ def literal_batch(video: Path, starts: list[int]) -> torch.Tensor:
 
 
 def product_batch(reader: ClipReader, starts: list[int]) -> torch.Tensor:
-    clips = [reader.read(0, start)[:, 8:120, 30:142] for start in starts]
+    clips = [reader.read(0, start)[:, 8:120, 30:142].copy() for start in starts]
     return torch.from_numpy(np.stack(clips))
 
 
@@ -158,7 +158,7 @@ def run(
     options: argparse.Namespace, device: torch.device, video: Path, folder: Path
 ) -> list[dict[str, float | str]]:
     size = options.batch
-    build_cache([video], folder / "cache", CacheSettings(SAMPLING, SPEC, "jpeg"), workers=1)
+    build_cache([video], folder / "cache", CacheSettings(SAMPLING, SPEC), workers=1)
     straight = VideoClips([video], SAMPLING, SPEC)
     cached = CachedClips([cache_file(folder / "cache", video)], SAMPLING.clip_length)
     rng = np.random.default_rng(0)

@@ -74,8 +74,8 @@ def _background_option(default: str) -> Any:
         type=click.Choice(["union", "official"]),
         default=default,
         show_default=True,
-        help="Gaps of the union of all actions, or the rule of the released ActivityNet tables, which "
-        "takes the rest of a long action behind a short one inside it for background.",
+        help="Gaps of the union of all actions, or the rule of the ActivityNet tables as released, "
+        "which takes the rest of a long action behind a short one inside it for background.",
     )
 
 
