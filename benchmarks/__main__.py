@@ -20,7 +20,7 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show
+from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show, spent_s
 from tspcli.encoders.encoder import resolve_device
 
 PARTS = ("frames", "encoder", "extract", "training", "store", "start")
@@ -47,7 +47,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, the smallest backbone")
     parser.add_argument("--json", type=Path, help="append a line a figure")
     parser.add_argument("--markdown", type=Path, help="write the table")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="processor time of one thread, where others use the machine too",
+    )
     options = parser.parse_args()
+    options.clock = time.perf_counter
+    if options.cpu_time:
+        import torch
+
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        options.clock = spent_s
     if options.quick:
         options.rounds, options.backbones, options.seconds = 1, "r2plus1d_18", 10
     cv2.setNumThreads(1)
@@ -97,7 +109,7 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
     def encoder() -> list[Figure]:
         from benchmarks import encoders as part
 
-        return part.measure(backbones, device, options.rounds)
+        return part.measure(backbones, device, options.rounds, options.clock)
 
     def extract() -> list[Figure]:
         from benchmarks import whole
@@ -105,11 +117,11 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
         figures = [
             figure
             for name in backbones
-            for figure in whole.measure(videos, name, device, options.official)
+            for figure in whole.measure(videos, name, device, options.official, options.clock)
         ]
         if device.type == "cuda":
             figures += whole.on_gpu(videos, backbones[0], device)
-        return figures if options.quick else figures + whole.growth(device)
+        return figures if options.quick else figures + whole.growth(device, options.clock)
 
     def training() -> list[Figure]:
         from benchmarks import training as part

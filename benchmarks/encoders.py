@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,22 +19,29 @@ _SHARE_OF_GPU = 0.55
 _SERIES = 16
 
 
-def measure(backbones: Sequence[str], device: torch.device, rounds: int) -> list[Figure]:
+def measure(
+    backbones: Sequence[str], device: torch.device, rounds: int, clock: Callable[[], float]
+) -> list[Figure]:
     """The figures of some backbones on a device."""
     if device.type == "cuda":
         return [_on_gpu(name, device, rounds) for name in backbones]
     figures = [
-        _on_cpu(name, batch, bar, device, rounds)
+        _on_cpu(name, batch, bar, device, rounds, clock)
         for name in backbones
         for batch, bar in CPU_BARS.items()
     ]
-    return figures + [_dense(name, stride) for name in backbones for stride in (1, 4)]
+    return figures + [_dense(name, stride, clock) for name in backbones for stride in (1, 4)]
 
 
-def _on_cpu(name: str, batch: int, bar: float, device: torch.device, rounds: int) -> Figure:
-    row = encoder.measure(
-        name, batch, device, "fp32", rounds, time.perf_counter, with_channels_last=False
-    )
+def _on_cpu(
+    name: str,
+    batch: int,
+    bar: float,
+    device: torch.device,
+    rounds: int,
+    clock: Callable[[], float],
+) -> Figure:
+    row = encoder.measure(name, batch, device, "fp32", rounds, clock, with_channels_last=False)
     assert row["relative_error"] < 1e-5
     share = row["share_of_roof"]
     return Figure.at_least(
@@ -55,7 +62,7 @@ def _on_gpu(name: str, device: torch.device, rounds: int) -> Figure:
     )  # fmt: skip
 
 
-def _dense(name: str, stride: int) -> Figure:
+def _dense(name: str, stride: int, clock: Callable[[], float]) -> Figure:
     """A series of overlapping clips, beside the same clips in batches."""
     loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
     sampling = Sampling(stride=stride)
@@ -71,7 +78,7 @@ def _dense(name: str, stride: int) -> Figure:
         rows["together"] = loaded.encode_series(frames, sampling)
 
     with kept_memory():
-        times = in_turns({"alone": alone, "together": together}, 1)
+        times = in_turns({"alone": alone, "together": together}, 1, clock)
     error = (rows["together"] - rows["alone"]).norm(dim=1) / rows["alone"].norm(dim=1)
     assert error.max() < 1e-5
     return Figure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,12 @@ def in_turns(
             if turn or not warm_up:
                 times[name].append(clock() - began)
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def spent_s() -> float:
+    """Processor seconds of this process and of those that it has started and that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
 
 
 HEADS = ("what", "figure", "of its roof", "target", "met")

@@ -15,7 +15,6 @@ import pickle
 import runpy
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,11 +86,11 @@ def extract(
     device: str = "cpu",
     workers: int = 6,
     batch_size: int = 32,
-) -> tuple[float, dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
     """Run the script over videos with the weights of a backbone.
 
     Returns:
-        Seconds, and the rows of each video by its name without the ending.
+        The rows of each video by its name without the ending.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prepare_home(folder / "home", backbone)
@@ -105,23 +104,30 @@ def extract(
             lines.append(f"{video},{float(stream.average_rate or 30)},{n_frames}")
     (folder / "videos.csv").write_text("\n".join(lines) + "\n")
     out = folder / "out"
-    command = [
-        sys.executable, "-m", "benchmarks.official", str(checkout.resolve()),
+    run_python(
+        "-m", "benchmarks.official", str(checkout.resolve()),
         "--data-path", "/", "--metadata-csv-filename", str(folder / "videos.csv"),
         "--local-checkpoint", str(folder / "weights.pth"), "--backbone", backbone,
         "--stride", str(stride), "--device", device, "--output-dir", str(out),
         "--workers", str(workers), "--batch-size", str(batch_size),
-    ]  # fmt: skip
+        TORCH_HOME=str(folder / "home"),
+    )  # fmt: skip
+    return {path.stem: pickle.loads(path.read_bytes()) for path in out.glob("*.pkl")}
+
+
+def run_python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of this repository in a process of its own."""
     here = str(Path(__file__).resolve().parent.parent)
     places = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"TORCH_HOME": str(folder / "home"), "PYTHONPATH": places}
-    began = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    taken_s = time.perf_counter() - began
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {"PYTHONPATH": places} | environment,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise RuntimeError(f"the original script failed:\n{done.stderr[-2000:]}")
-    rows = {path.stem: pickle.loads(path.read_bytes()) for path in out.glob("*.pkl")}
-    return taken_s, rows
+        raise RuntimeError(f"{' '.join(words[:4])} failed:\n{done.stderr[-2000:]}")
+    return done
 
 
 def main() -> None:

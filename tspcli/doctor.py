@@ -370,7 +370,7 @@ def _check_devices(found: dict[str, Probe]) -> list[Check]:
     ]
     if devices:
         has = bool(driver.get("nvdec"))
-        remedy = None if has else "Only --decoder torchcodec on the GPU would use it."
+        remedy = None if has else "Only --decoder torchcodec-cuda would use it."
         text = "library found" if has else "library libnvcuvid not found"
         return [*devices, Check("devices", "NVDEC", "ok" if has else "note", text, remedy)]
     if driver.get("driver") and facts:

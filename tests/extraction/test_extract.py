@@ -15,7 +15,13 @@ import torch
 
 from tests.videos import make_sound, make_video
 from tspcli.encoders import Encoder, load_encoder
-from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
+from tspcli.errors import (
+    DependencyError,
+    StoreError,
+    StoreLockedError,
+    StoreMismatchError,
+    UsageError,
+)
 from tspcli.extraction import ExtractConfig, Observer, extract
 from tspcli.features import open_store
 from tspcli.features.lock import lock_store
@@ -320,3 +326,10 @@ def test_config_fields_are_all_options_of_the_command() -> None:
 
     names = {parameter.name for parameter in command.params}
     assert {field.name for field in fields(ExtractConfig)} <= names
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_decoding_on_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    make_video(tmp_path / "v.mp4", n_frames=33)
+    with pytest.raises(DependencyError, match="needs a GPU"):
+        extract(tmp_path / "v.mp4", tmp_path / "f.h5", weights="tiny", decoder="torchcodec-cuda")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.videos import make_video, read_number
 from tspcli.config import FrameSpec, ResizeSpec
@@ -90,6 +91,8 @@ def video(
 def decoder(request: pytest.FixtureRequest) -> str:
     if not is_installed(request.param):
         pytest.skip(f"{request.param} is not installed")
+    if DECODERS[request.param].on_gpu and not torch.cuda.is_available():
+        pytest.skip(f"{request.param} needs a CUDA device")
     return request.param
 
 

@@ -86,7 +86,7 @@ class AutoInt(click.ParamType):
 )
 @click.option(
     "--decoder",
-    type=click.Choice(["auto", "pyav", "decord", "torchcodec"]),
+    type=click.Choice(["auto", "pyav", "decord", "torchcodec", "torchcodec-cuda"]),
     default="auto",
     show_default=True,
     help="auto takes the fastest that is right, and the next one where it fails.",

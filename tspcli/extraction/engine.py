@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from tspcli.encoders import Encoder
-from tspcli.errors import TspError, VideoError
+from tspcli.errors import DependencyError, TspError, VideoError
 from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSeries
 from tspcli.extraction.memory import kept_memory
 from tspcli.extraction.plan import file_size
@@ -35,6 +35,7 @@ from tspcli.extraction.trace import Trace
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import (
+    DECODERS,
     DecodePool,
     Failed,
     Finished,
@@ -115,6 +116,12 @@ class Engine:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
+        decoder = DECODERS.get(self.config.decoder)
+        if decoder is not None and decoder.on_gpu and not torch.cuda.is_available():
+            raise DependencyError(
+                f"The decoder {decoder.name} needs a GPU, and torch sees none.",
+                remedy="Use --decoder auto, or see `tsp doctor`.",
+            )
         self._videos: dict[str, _Video] = {}
         self._batch_size = self.config.batch_size or (
             _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH

@@ -111,7 +111,11 @@ class IndexedSource(VideoSource):
             is_last = index == len(pts) - 1
             duration = self._index.last_duration if is_last else pts[index + 1] - pts[index]
             duration_s = duration * base if duration > 0 else None
-            yield IndexedFrame(pts[index] * base, duration_s, index, self)
+            yield self.frame(index, pts[index] * base, duration_s)
+
+    def frame(self, index: int, pts_s: Fraction, duration_s: Fraction | None) -> IndexedFrame:
+        """What stands for the frame of a number; nothing is decoded yet."""
+        return IndexedFrame(pts_s, duration_s, index, self)
 
     def picture(self, index: int) -> npt.NDArray[np.uint8]:
         """The picture of a frame by its number; the last one is remembered."""

@@ -25,6 +25,7 @@ class DecoderEntry:
         module, source: Where its :class:`VideoSource` is.
         remedy: How to get the package.
         in_auto: Whether ``auto`` may use it.
+        on_gpu: Whether it decodes on a GPU; those of ``auto`` follow it where it cannot.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DecoderEntry:
     source: str
     remedy: str
     in_auto: bool = True
+    on_gpu: bool = False
 
 
 DECODERS: dict[str, DecoderEntry] = {}
@@ -71,6 +73,17 @@ register_decoder(
         remedy="Install it with: pip install 'tspcli[torchcodec]', or use --decoder auto.",
         # It brings torch into every decode process, seconds and hundreds of megabytes each.
         in_auto=False,
+    )
+)
+register_decoder(
+    DecoderEntry(
+        name="torchcodec-cuda",
+        package="torchcodec",
+        module="tspcli.video.torchcodec_source",
+        source="TorchcodecCudaSource",
+        remedy="It needs a GPU with NVDEC and a torchcodec made for CUDA; or use --decoder auto.",
+        in_auto=False,
+        on_gpu=True,
     )
 )
 
@@ -114,6 +127,9 @@ def resolve_decoders(decoder: str | Sequence[str] = "auto") -> tuple[str, ...]:
             raise DependencyError(
                 f"The decoder {name} is not installed.", remedy=DECODERS[name].remedy
             )
+    last = DECODERS[asked[-1]]
+    if last.on_gpu and any(entry.in_auto and is_installed(n) for n, entry in DECODERS.items()):
+        return (*asked, *(name for name in resolve_decoders() if name not in asked))
     return asked
 
 
