@@ -142,6 +142,17 @@ def test_two_processes_killed_and_resumed(small_set: SmallSet, tmp_path: Path) -
     assert_same(final(out), final(whole))
 
 
+def test_what_the_first_process_refuses_all_do(small_set: SmallSet, alone: Path) -> None:
+    arguments = small_set.arguments(out=alone, recipe=HALVES)
+    assert processes.run_together(2, expect_refusal, arguments) == [0, 0]
+
+
+def expect_refusal(arguments: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError, match="holds a run already") as raised:
+        pretrain(**arguments)
+    assert "--resume" in str(raised.value)
+
+
 def test_sync_batch_norm_needs_cuda(small_set: SmallSet, tmp_path: Path) -> None:
     recipe = replace(FAST, batch_norm="sync", epochs=1)
     arguments = small_set.arguments(out=tmp_path / "run", recipe=recipe)

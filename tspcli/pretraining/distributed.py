@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tspcli.errors import TrainingError
+from tspcli.errors import TrainingError, TspError
 
 _TIMEOUT = timedelta(hours=24)
 """Long, because one process may build a clip cache while the others wait; a process that dies is
@@ -178,6 +179,20 @@ class Devices:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Raise on every process what is wrong on one of them, so that no other waits for it."""
+        problem: TspError | None = None
+        try:
+            yield
+        except TspError as error:
+            problem = error
+        problems = [other for other in self.gather(problem) if other is not None]
+        if problem is not None:
+            raise problem
+        if problems:
+            raise problems[0]
 
     def barrier(self) -> None:
         """Wait for all."""

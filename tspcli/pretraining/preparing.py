@@ -167,28 +167,36 @@ def fill_cache(
     folder = Path(execution.cache)
     settings = data.cache_settings(execution)
     videos = list(dict.fromkeys([*data.videos["train"], *data.videos["valid"]]))
-    if devices.placement.local_rank == 0:
-        check_cache_folder(folder, settings)
-        missing_s = data.duration_s(
-            path for path in videos if not cache_file(folder, path).exists()
-        )
-        if missing_s:
-            n_bytes = check_space(folder, settings, missing_s)
-            observer.message(
-                f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
-                f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
-            )
-    devices.barrier()
     place = devices.placement
-    share = (place.rank, place.world_size)
-    report = _build_share(videos, folder, settings, execution, share, observer.caching)
-    devices.barrier()
+    with devices.failing_together():
+        if place.local_rank == 0:
+            _check_cache(data, videos, folder, settings, observer)
+    with devices.failing_together():
+        share = (place.rank, place.world_size)
+        report = _build_share(videos, folder, settings, execution, share, observer.caching)
     if place.local_size < place.world_size:
         # Machines may have disks of their own: each builds what the others built for themselves.
         share = (place.local_rank, place.local_size)
         report = _build_share(videos, folder, settings, execution, share, observer.caching)
     failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
     return replace(report, failed=failed)
+
+
+def _check_cache(
+    data: RunData,
+    videos: Sequence[Path],
+    folder: Path,
+    settings: CacheSettings,
+    observer: TrainingObserver,
+) -> None:
+    check_cache_folder(folder, settings)
+    missing_s = data.duration_s(path for path in videos if not cache_file(folder, path).exists())
+    if missing_s:
+        n_bytes = check_space(folder, settings, missing_s)
+        observer.message(
+            f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
+            f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
+        )
 
 
 def _build_share(

@@ -130,10 +130,11 @@ def _run(
     stop_requested: Callable[[], bool],
     stack: ExitStack,
 ) -> PretrainReport:
-    data = load_data(inputs, recipe)
-    precision = resolve_precision(execution.precision, devices.device)
-    if devices.is_first:
-        _check_folder(folder, recipe, resume)
+    with devices.failing_together():
+        data = load_data(inputs, recipe)
+        precision = resolve_precision(execution.precision, devices.device)
+        if devices.is_first:
+            _check_folder(folder, recipe, resume)
     notes = list(data.notes)
     for note in notes:
         observer.message(note)
@@ -142,8 +143,9 @@ def _run(
     known = read_left_out(folder.path, devices)
     data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
     data.require_gvf()
-    if devices.is_first:
-        stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
+    with devices.failing_together():
+        if devices.is_first:
+            stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
     if left_out:
         notes.append(f"{len(left_out)} videos cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:
