@@ -182,7 +182,11 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_process_runs_tsp_of_this_very_installation(tmp_path: Path) -> None:
+def test_a_process_runs_tsp_of_this_very_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tspcli.py").write_text("raise SystemExit('another program')")
+    monkeypatch.chdir(tmp_path)
     out, log = tmp_path / "out", tmp_path / "log"
     assert run_process(("--version",), out, log, print) == 0
     from tspcli import __version__

@@ -297,15 +297,14 @@ def stop_processes() -> None:
 def run_process(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
     """Run ``tsp`` in a process that ends when this one does; pass on the log's latest line."""
     root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
     with stdout.open("wb") as out, log.open("ab") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "tspcli", *command],
             stdout=out,
             stderr=err,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            cwd=root,  # Python looks there first, so that it is this very program that runs
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
