@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from tspcli.localization.annotations import (
     Segment,
     write_activitynet_json,
 )
+from tspcli.localization.checkpoints import Localizer
 
 SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]
 
@@ -159,3 +161,17 @@ def test_from_video_files_to_actions(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {item["label"] for item in results["fresh"]} <= {
         "bounce", "circle", "pulse", "shake", "spin", "sway",
     }  # fmt: skip
+
+
+def test_an_encoder_whose_place_is_not_known_has_to_be_named() -> None:
+    from types import SimpleNamespace
+
+    from tspcli.cli.localize_videos import _weights_of
+    from tspcli.errors import UsageError
+
+    localizer = cast(Localizer, SimpleNamespace(weights="best.pth"))
+    with pytest.raises(UsageError, match=r"came from the checkpoint best.pth") as found:
+        _weights_of(localizer, None)
+    assert "--weights" in str(found.value.remedy)
+    assert _weights_of(localizer, "my/run") == "my/run"
+    assert _weights_of(cast(Localizer, SimpleNamespace(weights="tiny")), None) == "tiny"

@@ -25,7 +25,18 @@ def _weights_of(localizer: Localizer, weights: str | None) -> str:
             "The run does not know which encoder its features came from.",
             remedy="Name it with --weights.",
         )
+    if weights is None and not Path(name).exists() and not _is_registered(name):
+        raise UsageError(
+            f"The run's features came from the checkpoint {name}, and it does not know its place.",
+            remedy="Name the checkpoint or its run's folder with --weights.",
+        )
     return name
+
+
+def _is_registered(name: str) -> bool:
+    from tspcli.encoders.weights_registry import list_weights
+
+    return any(entry.name == name for entry in list_weights())
 
 
 def action_head(
