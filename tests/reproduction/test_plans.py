@@ -1,0 +1,80 @@
+"""The plans of all scales: their commands are ones that the program takes, and their stages fit."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+import pytest
+
+from tspcli.cli.main import COMMANDS
+from tspcli.pretraining.recipe import load_recipe
+from tspcli.reproduction.experiment import ExperimentPlan
+from tspcli.reproduction.full import FULL, FullPlan
+from tspcli.reproduction.scales import SCALES, VARIANTS
+from tspcli.reproduction.stages import Command, Stage
+
+
+def plans(root: Path) -> dict[str, list[Stage]]:
+    found = {name: ExperimentPlan(scale, root, (0, 1)).stages() for name, scale in SCALES.items()}
+    for item in FULL.datasets:
+        (root / item.name / "videos").mkdir(parents=True)
+        (root / item.name / item.annotations).touch()
+    found["full"] = FullPlan(FULL, root, (0, 1), root).stages()
+    return found
+
+
+def parse(command: Command) -> None:
+    target: click.Command = importlib.import_module(COMMANDS[command[0]].module).command
+    words = list(command[1:])
+    context = click.Context(target, info_name=command[0])
+    while isinstance(target, click.Group):
+        inner = target.get_command(context, words.pop(0))
+        assert inner is not None
+        target = inner
+    target.make_context(command[0], words)
+
+
+def make_what_is_named(command: Command, root: Path) -> None:
+    """Some options want files that exist."""
+    for word in command:
+        path = Path(word.split("=")[-1])
+        if root in path.parents and not path.exists():
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            else:
+                path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize("scale", [*SCALES, "full"])
+def test_every_command_line_is_one_that_the_program_takes(scale: str, tmp_path: Path) -> None:
+    commands = [c for stage in plans(tmp_path)[scale] for c in stage.commands]
+    assert len(commands) > 50
+    for command in commands:
+        make_what_is_named(command, tmp_path)
+        parse(command)
+
+
+@pytest.mark.parametrize("scale", [*SCALES, "full"])
+def test_stages_come_after_what_they_read(scale: str, tmp_path: Path) -> None:
+    met: set[str] = set()
+    for stage in plans(tmp_path)[scale]:
+        assert stage.name not in met
+        assert set(stage.after) <= met
+        met.add(stage.name)
+    per_seed = len(VARIANTS) + 1
+    n_datasets = len(FULL.datasets) if scale == "full" else 1
+    assert sum(name.endswith(".measures") for name in met) == 2 * per_seed * n_datasets
+
+
+def test_variants_are_what_the_recipes_allow() -> None:
+    for variant in VARIANTS:
+        values = {"heads": list(variant.heads), "clip_length": variant.clip_length}
+        if variant.recipe == "tsp":
+            values["gvf_pool"] = variant.gvf
+        for suffix in ("activitynet", "thumos14"):
+            recipe = load_recipe(f"{variant.recipe}-{suffix}", values)
+            assert recipe.heads == variant.heads
+            assert recipe.foreground_only == (variant.name == "tac")
