@@ -13,37 +13,38 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tspcli.encoders import Encoder
-from tspcli.errors import DependencyError, TspError, VideoError
+from tspcli.errors import TspError, VideoError
 from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSeries
+from tspcli.extraction.decoding import EventSource, open_pool
+from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.memory import kept_memory
-from tspcli.extraction.plan import file_size
+from tspcli.extraction.plan import file_size, longest_first
 from tspcli.extraction.preparing import FramePreparer, PreparedFrames
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
 from tspcli.extraction.trace import Trace
+from tspcli.extraction.writing import RowSink
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import (
-    DECODERS,
-    DecodePool,
     Failed,
     Finished,
     Frames,
+    Idle,
     Opened,
     Restarted,
     VideoFile,
     VideoInfo,
+    Woken,
 )
 
 _QUEUED_CHUNKS = 2
@@ -51,23 +52,6 @@ _CPU_BATCH = 4
 _CUDA_BATCH = 64
 _SERIES_CLIPS = 16
 """Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
-_CPU_CHUNK_BYTES = 1 << 20
-_CUDA_CHUNK_BYTES = 4 << 20
-"""Frames that travel together. On a CPU every chunk under way costs four times its size in prepared
-float32 frames of the same memory; on CUDA larger copies are worth more."""
-
-
-class RowSink(Protocol):
-    """Where the rows of one video go."""
-
-    def append(self, rows: npt.NDArray[np.float32]) -> None:
-        """Take the next rows, shape (n, D)."""
-
-    def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
-        """All rows were given; call ``done`` once they are safe."""
-
-    def abort(self) -> None:
-        """Forget the rows given so far."""
 
 
 @dataclass(eq=False)
@@ -77,6 +61,7 @@ class _Video:
     file: VideoFile
     sink: RowSink
     assembler: ClipAssembler
+    source_bytes: int
     info: VideoInfo | None = None
     n_rows: int = 0
     end: Finished | None = None
@@ -91,7 +76,8 @@ class _Prepared:
     frames: PreparedFrames
 
 
-_Item = _Prepared | Opened | Finished | Failed | Restarted | BaseException | None
+_Word = _Prepared | Opened | Finished | Failed | Restarted | Idle | Woken
+_Item = _Word | BaseException | None
 
 
 @dataclass
@@ -116,12 +102,6 @@ class Engine:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        decoder = DECODERS.get(self.config.decoder)
-        if decoder is not None and decoder.on_gpu and not torch.cuda.is_available():
-            raise DependencyError(
-                f"The decoder {decoder.name} needs a GPU, and torch sees none.",
-                remedy="Use --decoder auto, or see `tsp doctor`.",
-            )
         self._videos: dict[str, _Video] = {}
         self._batch_size = self.config.batch_size or (
             _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH
@@ -129,35 +109,26 @@ class Engine:
         self._batcher: Batcher[_Video] = Batcher(self._batch_size)
         self._trace = Trace(self.config.profile)
         self._as_series = self.encoder.shares(self.sampling)
+        self._wake: Callable[[], None] = lambda: None
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
-        self._sizes: dict[str, int] = {}
 
     def run(self, videos: Sequence[VideoFile]) -> None:
-        """Encode the videos, the largest first; returns once every row was handed to its sink."""
-        self._sizes = {video.key: file_size(video) for video in videos}
-        self.progress.total_bytes = sum(self._sizes.values())
-        # Size stands for duration here: it is free to read, and the order only has to be good.
-        ordered = sorted(videos, key=lambda video: (-self._sizes[video.key], video.key))
-        on_cpu = self.encoder.device.type == "cpu"
+        """Encode the videos, the longest first; returns once every row was handed to its sink."""
+        facts = EncoderFacts.of(self.encoder)
+        self.consume(open_pool(longest_first(videos), facts, self.sampling, self.config))
+
+    def consume(self, source: EventSource) -> None:
+        """Encode what comes from a source until it ends; it is closed then."""
         started = time.monotonic()
-        pool = DecodePool(
-            ordered,
-            sampling=self.sampling,
-            spec=self.encoder.frame_spec,
-            workers=self.config.workers,
-            decoder=self.config.decoder,
-            timeout_s=self.config.decode_timeout_s,
-            chunk_bytes=_CPU_CHUNK_BYTES if on_cpu else _CUDA_CHUNK_BYTES,
-        )
+        self._wake = source.wake
         try:
-            items = _feed(pool, self.encoder, self._note_wait, self._trace)
-            keeping = kept_memory() if on_cpu else nullcontext()
-            with keeping, pool, closing(items), torch.inference_mode():
+            items = _feed(source, self.encoder, self._note_wait, self._trace)
+            keeping = kept_memory() if self.encoder.device.type == "cpu" else nullcontext()
+            with keeping, closing(source), closing(items), torch.inference_mode():
                 for item in items:
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
-                for batch in self._batcher.flush():
-                    self._encode(batch)
+                self._flush()
         except BaseException:
             for video in self._videos.values():
                 with suppress(TspError):
@@ -168,7 +139,17 @@ class Engine:
             self._copy_progress()
             self._trace.write()
 
-    def _handle(self, item: _Prepared | Opened | Finished | Failed | Restarted) -> None:
+    def _flush(self) -> None:
+        for batch in self._batcher.flush():
+            self._encode(batch)
+
+    def _handle(self, item: _Word) -> None:
+        if isinstance(item, (Idle, Woken)):
+            if isinstance(item, Idle):
+                # Nothing comes that could fill the batch.
+                self._flush()
+            self.flush_results()
+            return
         event = item.event if isinstance(item, _Prepared) else item
         file = event.job
         if isinstance(item, Opened):
@@ -188,9 +169,8 @@ class Engine:
 
     def _begin(self, file: VideoFile) -> _Video:
         self._drop(file.key)
-        video = _Video(
-            file, self.open_sink(file), ClipAssembler(self.sampling, as_series=self._as_series)
-        )
+        assembler = ClipAssembler(self.sampling, as_series=self._as_series)
+        video = _Video(file, self.open_sink(file), assembler, file_size(file.path))
         self._videos[file.key] = video
         return video
 
@@ -305,7 +285,7 @@ class Engine:
             decoder=end.decoder,
             warnings=tuple(json.loads(attributes["warnings"])),
         )
-        video.sink.commit(attributes, lambda: self._results.put(result))
+        video.sink.commit(attributes, lambda: self._safe(result))
 
     def _attributes(self, video: _Video, end: Finished) -> dict[str, Any]:
         assert video.info is not None
@@ -321,7 +301,7 @@ class Engine:
         fps = video.info.fps or (end.n_frames / duration_s if duration_s else 0.0)
         return {
             "video": _storable(video.file.path.name),
-            "source_bytes": self._sizes[video.file.key],
+            "source_bytes": video.source_bytes,
             "source_fps": float(fps),
             "source_frames": end.n_frames,
             "source_start_s": float(end.start_s),
@@ -342,11 +322,14 @@ class Engine:
 
     def _end(self, result: VideoResult) -> None:
         self.report.videos.append(result)
-        self.progress.n_ended += 1
-        self.progress.n_failed += result.status == "failed"
-        self.progress.ended_bytes += self._sizes[result.key]
+        self.progress.count_end(result, file_size(result.path))
         self.observer.video_ended(result)
         self.observer.progressed(self.progress)
+
+    def _safe(self, result: VideoResult) -> None:
+        """A video is on the disk; called on the writer's thread."""
+        self._results.put(result)
+        self._wake()
 
     def flush_results(self) -> None:
         """Report the videos that became safe since the last call."""
@@ -372,9 +355,9 @@ class Engine:
 
 
 def _feed(
-    pool: DecodePool, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
-) -> Generator[_Prepared | Opened | Finished | Failed | Restarted, None, None]:
-    """The pool's events, frames prepared on a thread of their own, a bounded number ahead."""
+    source: EventSource, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
+) -> Generator[_Word, None, None]:
+    """The source's events, frames prepared on a thread of their own, a bounded number ahead."""
     items: queue.Queue[_Item] = queue.Queue(_QUEUED_CHUNKS)
     stop = threading.Event()
 
@@ -388,7 +371,7 @@ def _feed(
         try:
             preparer = FramePreparer(encoder)
             with torch.inference_mode():
-                for event in pool:
+                for event in source.live():
                     if stop.is_set():
                         return
                     if isinstance(event, Frames):
@@ -418,7 +401,7 @@ def _feed(
             yield item
     finally:
         stop.set()
-        pool.close()
+        source.close()
         feeder.join(timeout=5)
 
 

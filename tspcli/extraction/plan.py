@@ -29,7 +29,8 @@ def select_shard(videos: Sequence[VideoFile], shard: tuple[int, int]) -> list[Vi
     loads = [(0, number) for number in range(count)]
     chosen: list[VideoFile] = []
     for size, video in sorted(
-        ((file_size(video), video) for video in videos), key=lambda pair: (-pair[0], pair[1].key)
+        ((file_size(video.path), video) for video in videos),
+        key=lambda pair: (-pair[0], pair[1].key),
     ):
         load, number = min(loads)
         loads[number] = (load + size, number)
@@ -58,9 +59,17 @@ def check_out(out: Path) -> None:
         )
 
 
-def file_size(video: VideoFile) -> int:
-    """Bytes of a video's file; 0 if it cannot be told, which the decoder will then explain."""
+def longest_first(videos: Sequence[VideoFile]) -> list[VideoFile]:
+    """The order in which a run starts its videos, so that no long one is left for the end.
+
+    Size stands for duration: it is free to read, and the order only has to be good.
+    """
+    return sorted(videos, key=lambda video: (-file_size(video.path), video.key))
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file; 0 if it cannot be told, which the decoder will then explain."""
     try:
-        return os.stat(video.path).st_size
+        return os.stat(path).st_size
     except OSError:
         return 0

@@ -35,6 +35,12 @@ class Progress:
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
 
+    def count_end(self, result: VideoResult, source_bytes: int) -> None:
+        """Count a video that has ended, whose file has ``source_bytes`` bytes."""
+        self.n_ended += 1
+        self.n_failed += result.status == "failed"
+        self.ended_bytes += source_bytes
+
     @property
     def bottleneck(self) -> str:
         """``decoding`` or ``encoding``, whichever the run waits for more."""

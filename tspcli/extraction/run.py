@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tspcli.encoders import Encoder, load_encoder
-from tspcli.errors import StoreMismatchError, UsageError
-from tspcli.extraction.engine import Engine
-from tspcli.extraction.plan import check_out, file_size, select_shard, shard_path
+from tspcli.encoders import Encoder
 from tspcli.extraction.progress import Observer
-from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.report import ExtractReport
+from tspcli.extraction.session import Kept, require_known, run_session
 from tspcli.extraction.settings import ExtractConfig
-from tspcli.extraction.writing import WriterThread
-from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import PartsFolder
 from tspcli.features.store import open_store
-from tspcli.video import VideoFile, list_videos
 
 
 def extract(
@@ -62,111 +55,29 @@ def extract(
         [('v_broken', 'not-a-video')]
     """
     config = replace(config or ExtractConfig(), **options)
-    observer = observer or Observer()
-    inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
-    out = Path(out)
-    check_out(out)
-    files = list_videos(inputs, key_template=config.key_template)
-    if not files:
-        raise UsageError(
-            f"There is no video in {', '.join(str(name) for name in inputs) or 'an empty list'}.",
-            remedy="Name video files, folders of them, or .txt lists.",
-        )
-    if config.shard is not None:
-        files = select_shard(files, config.shard)
-        out = shard_path(out, config.shard)
-    if encoder is None:
-        encoder = load_encoder(
-            config.weights,
-            backbone=config.backbone,
-            device=config.device,
-            precision=config.precision,
-            seed=config.seed,
-        )
-    sampling = config.resolve_sampling(encoder.sampling)
-    metadata = StoreMetadata.build(sampling=sampling, encoder=encoder.provenance)
-    report = ExtractReport(str(out), metadata.settings)
-    with lock_store(out):
-        parts = PartsFolder(out, metadata)
-        kept = {} if config.overwrite else _kept_in_store(out, metadata)
-        parts.open(discard=config.overwrite)
-        for problem in parts.discarded:
-            report.notes.append(problem)
-            observer.message(problem)
-        kept.update(
-            {part.key: _Kept(part.n_rows, part.attributes) for part in parts.parts.values()}
-        )
-        for file in files:
-            if file.key in kept and (change := change_since(file, kept[file.key].attributes)):
-                del kept[file.key]
-                report.notes.append(change)
-                observer.message(change)
-        todo = [file for file in files if file.key not in kept]
-        for file in files:
-            if file.key in kept:
-                report.videos.append(_kept_result(file, kept[file.key]))
-        engine = Engine(
-            encoder=encoder,
-            sampling=sampling,
-            config=config,
-            open_sink=lambda file: writer.video(file.key, encoder.feature_dim),
-            report=report,
-            observer=observer,
-        )
-        engine.progress.n_videos = len(todo)
-        observer.started(engine.progress, len(files) - len(todo))
-        if todo:
-            with WriterThread(parts) as writer:
-                engine.run(todo)
-            engine.flush_results()
-        if parts.parts:
-            parts.assemble(keep_existing=not config.overwrite)
-        else:
-            parts.remove()
-        report.videos.sort(key=lambda result: result.key)
-        report.write()
-    return report
-
-
-class _Kept(NamedTuple):
-    n_rows: int
-    attributes: Mapping[str, Any]
-
-
-def _kept_in_store(out: Path, metadata: StoreMetadata) -> dict[str, _Kept]:
-    """The videos of a store that exists, whose settings have to be this run's."""
-    if not out.exists():
-        return {}
-    with open_store(out) as store:
-        if not store.metadata.settings:
-            raise StoreMismatchError(
-                f"{out} exists and does not tell how its features were made.",
-                remedy="Give another --out, or --overwrite to replace it.",
-            )
-        store.metadata.require_same(metadata, "this run", str(out))
-        return {key: _Kept(store[key].n_rows, store[key].attrs) for key in store}
-
-
-def change_since(file: VideoFile, attributes: Mapping[str, Any]) -> str | None:
-    """How a video's file differs from the one of which features with these attributes are."""
-    stored = attributes.get("source_bytes")
-    size = file_size(file)
-    if stored is None or not size or size == stored:
-        return None
-    return (
-        f"{file.path} has {size} bytes now, {stored} when its features were computed: "
-        "they are computed again."
+    return run_session(
+        videos, Path(out), _FeatureStore(), config=config, encoder=encoder, observer=observer
     )
 
 
-def _kept_result(file: VideoFile, kept: _Kept) -> VideoResult:
-    warnings = json.loads(kept.attributes.get("warnings", "[]"))
-    return VideoResult(
-        file.key,
-        str(file.path),
-        "kept",
-        n_rows=kept.n_rows,
-        duration_s=kept.attributes.get("duration_s"),
-        decoder=kept.attributes.get("decoder"),
-        warnings=tuple(warnings),
-    )
+class _FeatureStore:
+    """All rows of every video."""
+
+    pool = None
+
+    def metadata(self, rows: StoreMetadata) -> StoreMetadata:
+        """What the store says of itself."""
+        return rows
+
+    def kept(self, out: Path, metadata: StoreMetadata) -> dict[str, Kept]:
+        """The videos of a store that exists."""
+        if not out.exists():
+            return {}
+        with open_store(out) as store:
+            require_known(store.metadata, out)
+            store.metadata.require_same(metadata, "this run", str(out))
+            return {key: Kept(store[key].n_rows, store[key].attrs) for key in store}
+
+    def assemble(self, parts: PartsFolder, rows: StoreMetadata, *, keep_existing: bool) -> None:
+        """Write the store."""
+        parts.assemble(keep_existing=keep_existing)

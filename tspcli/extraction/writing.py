@@ -6,15 +6,29 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.features.gvf import Pool, RunningPool
 from tspcli.features.parts import PartsFolder, PartWriter
 from tspcli.features.storing import is_key
 
 _QUEUED_WRITES = 64
+
+
+class RowSink(Protocol):
+    """Where the rows of one video go."""
+
+    def append(self, rows: npt.NDArray[np.float32]) -> None:
+        """Take the next rows, shape (n, D)."""
+
+    def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
+        """All rows were given; call ``done`` once they are safe."""
+
+    def abort(self) -> None:
+        """Forget the rows given so far."""
 
 
 class VideoWriter:
@@ -57,6 +71,27 @@ class VideoWriter:
         if self._part is None:
             self._part = self._thread.parts.writer(self._key, self._dim)
         return self._part
+
+
+class PoolingSink:
+    """Takes the rows of a video and hands on the one that they pool to."""
+
+    def __init__(self, writer: VideoWriter, pool: Pool) -> None:
+        self._writer = writer
+        self._running = RunningPool(pool)
+
+    def append(self, rows: npt.NDArray[np.float32]) -> None:
+        """Take the next rows, shape (n, D)."""
+        self._running.add(rows)
+
+    def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
+        """All rows were given: store the pooled one."""
+        self._writer.append(self._running.result()[None])
+        self._writer.commit({**attributes, "pooled_rows": self._running.n_rows}, done)
+
+    def abort(self) -> None:
+        """Forget the rows given so far."""
+        self._writer.abort()
 
 
 class WriterThread:

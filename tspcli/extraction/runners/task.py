@@ -1,0 +1,96 @@
+"""What the processes of one run have to agree on, and where they tell how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tspcli.extraction.facts import EncoderFacts
+from tspcli.extraction.progress import Observer, Progress
+from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.settings import ExtractConfig
+from tspcli.extraction.writing import PoolingSink, VideoWriter, WriterThread
+from tspcli.features.gvf import Pool
+from tspcli.features.metadata import StoreMetadata
+from tspcli.features.parts import PartsFolder
+from tspcli.timeline import Sampling
+from tspcli.video import VideoFile
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run as every process of it has to know it.
+
+    Attributes:
+        out: The store. Its parts lie in the folder beside it, which all processes see.
+        metadata: What the store says of itself.
+        sampling: How videos are cut into clips.
+        config: The user's choices.
+        encoder: What is known of the encoder.
+        pool: How the rows of a video become one, or None to keep them.
+    """
+
+    out: Path
+    metadata: StoreMetadata
+    sampling: Sampling
+    config: ExtractConfig
+    encoder: EncoderFacts
+    pool: Pool | None = None
+
+    def parts(self) -> PartsFolder:
+        """The folder of finished videos."""
+        return PartsFolder(self.out, self.metadata)
+
+    def open_sink(self, writer: WriterThread, file: VideoFile) -> VideoWriter | PoolingSink:
+        """Where a video's rows go."""
+        rows = writer.video(file.key, self.encoder.feature_dim)
+        return rows if self.pool is None else PoolingSink(rows, self.pool)
+
+
+@dataclass
+class Board:
+    """Where a run's outcome is collected and shown. Used from the run's main thread alone."""
+
+    report: ExtractReport
+    observer: Observer
+    progress: Progress = field(default_factory=Progress)
+
+    def end(self, result: VideoResult, source_bytes: int) -> None:
+        """A video has ended for good."""
+        self.report.videos.append(result)
+        self.progress.count_end(result, source_bytes)
+        self.observer.video_ended(result)
+        self.observer.progressed(self.progress)
+
+    def note(self, text: str) -> None:
+        """Something that happened to the run as a whole, to be shown and kept."""
+        self.report.notes.append(text)
+        self.observer.message(text)
+
+
+class Runner(Protocol):
+    """How the videos of a run are done: in this process, in several, on a cluster.
+
+    A runner commits every finished video to the parts folder and tells the board; it writes no
+    store. What it has committed when it raises is kept, and the next run goes on from there.
+    """
+
+    def start(self) -> EncoderFacts:
+        """Load the encoder, or as many as there will be, which have to be alike."""
+
+    def run(
+        self, task: Task, videos: Sequence[VideoFile], parts: PartsFolder, board: Board
+    ) -> None:
+        """Do the videos, the longest first.
+
+        Args:
+            task: The run.
+            videos: At least one.
+            parts: Opened by the caller; every finished video is added to it.
+            board: Is told of every video that ends, and of the run's progress.
+        """
+
+    def close(self) -> None:
+        """Let go of everything; harmless if called again."""

@@ -1,0 +1,161 @@
+"""One run from the list of videos to the finished file, whatever is written and wherever it runs.
+
+Plan, lock, see what is there already, let a runner do the rest, assemble, report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from tspcli.encoders import Encoder
+from tspcli.errors import StoreMismatchError, UsageError
+from tspcli.extraction.plan import check_out, file_size, select_shard, shard_path
+from tspcli.extraction.progress import Observer
+from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.runners import Board, Task, choose_runner
+from tspcli.extraction.settings import ExtractConfig
+from tspcli.features.gvf import Pool
+from tspcli.features.lock import lock_store
+from tspcli.features.metadata import StoreMetadata
+from tspcli.features.parts import PartsFolder
+from tspcli.video import VideoFile, list_videos
+
+
+class Kept(NamedTuple):
+    """A video that an earlier run has done: its rows and the attributes of its dataset."""
+
+    n_rows: int
+    attributes: Mapping[str, Any]
+
+
+class Output(Protocol):
+    """The kind of file that a run writes."""
+
+    @property
+    def pool(self) -> Pool | None:
+        """How the rows of a video become one, or None to keep them."""
+
+    def metadata(self, rows: StoreMetadata) -> StoreMetadata:
+        """What the file says of itself, given what its rows are made of."""
+
+    def kept(self, out: Path, metadata: StoreMetadata) -> dict[str, Kept]:
+        """The videos of a file that exists, whose settings have to be those given."""
+
+    def assemble(self, parts: PartsFolder, rows: StoreMetadata, *, keep_existing: bool) -> None:
+        """Write the file from the parts, and from what it holds already; remove the parts."""
+
+
+def run_session(
+    videos: str | Path | Iterable[str | Path],
+    out: Path,
+    output: Output,
+    *,
+    config: ExtractConfig,
+    encoder: Encoder | None = None,
+    observer: Observer | None = None,
+) -> ExtractReport:
+    """Do all videos that ``out`` lacks, and write it.
+
+    Args:
+        videos: Files, folders (searched recursively) or ``.txt`` lists of files.
+        out: The file.
+        output: What kind of file it is.
+        config: The settings.
+        encoder: An encoder that is loaded already; otherwise the config's weights are loaded.
+        observer: Is told how the run goes.
+
+    Returns:
+        What became of every video; also written to ``<out>.report.json``.
+    """
+    observer = observer or Observer()
+    inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+    check_out(out)
+    files = list_videos(inputs, key_template=config.key_template)
+    if not files:
+        raise UsageError(
+            f"There is no video in {', '.join(str(name) for name in inputs) or 'an empty list'}.",
+            remedy="Name video files, folders of them, or .txt lists.",
+        )
+    if config.shard is not None:
+        files = select_shard(files, config.shard)
+        out = shard_path(out, config.shard)
+    with closing(choose_runner(config, encoder)) as runner:
+        facts = runner.start()
+        sampling = config.resolve_sampling(facts.sampling)
+        rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
+        task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
+        board = Board(ExtractReport(str(out), task.metadata.settings), observer)
+        with lock_store(out):
+            parts = task.parts()
+            todo = _look(files, parts, output, board, overwrite=config.overwrite)
+            board.progress.n_videos = len(todo)
+            board.progress.total_bytes = sum(file_size(file.path) for file in todo)
+            observer.started(board.progress, len(files) - len(todo))
+            if todo:
+                runner.run(task, todo, parts, board)
+            if parts.parts:
+                output.assemble(parts, rows, keep_existing=not config.overwrite)
+            else:
+                parts.remove()
+            board.report.videos.sort(key=lambda result: result.key)
+            board.report.write()
+    return board.report
+
+
+def require_known(metadata: StoreMetadata, out: Path) -> None:
+    """Refuse to add to a file that does not say how it was made.
+
+    Raises:
+        StoreMismatchError: If it does not.
+    """
+    if not metadata.settings:
+        raise StoreMismatchError(
+            f"{out} exists and does not tell how its features were made.",
+            remedy="Give another --out, or --overwrite to replace it.",
+        )
+
+
+def _look(
+    files: list[VideoFile], parts: PartsFolder, output: Output, board: Board, *, overwrite: bool
+) -> list[VideoFile]:
+    """Open the parts, see what is done already, report that, and return the videos that are not."""
+    kept = {} if overwrite else output.kept(parts.store, parts.metadata)
+    parts.open(discard=overwrite)
+    for problem in parts.discarded:
+        board.note(problem)
+    kept.update({part.key: Kept(part.n_rows, part.attributes) for part in parts.parts.values()})
+    for file in files:
+        if file.key in kept and (change := _change(file, kept[file.key])):
+            del kept[file.key]
+            board.note(change)
+    board.report.videos += [_result(file, kept[file.key]) for file in files if file.key in kept]
+    return [file for file in files if file.key not in kept]
+
+
+def _change(file: VideoFile, kept: Kept) -> str | None:
+    """How a video's file differs from the one that its features were computed from."""
+    stored = kept.attributes.get("source_bytes")
+    size = file_size(file.path)
+    if stored is None or not size or size == stored:
+        return None
+    return (
+        f"{file.path} has {size} bytes now, {stored} when its features were computed: "
+        "they are computed again."
+    )
+
+
+def _result(file: VideoFile, kept: Kept) -> VideoResult:
+    return VideoResult(
+        file.key,
+        str(file.path),
+        "kept",
+        n_rows=kept.n_rows,
+        duration_s=kept.attributes.get("duration_s"),
+        decoder=kept.attributes.get("decoder"),
+        warnings=tuple(json.loads(kept.attributes.get("warnings", "[]"))),
+    )
