@@ -43,6 +43,16 @@ class TspError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between processes, and not every subclass is made from its args alone.
+        return _remake, (type(self), self.args, self.__dict__.copy())
+
+
+def _remake(kind: type[TspError], args: tuple[object, ...], state: dict[str, object]) -> TspError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(TspError):
     """A value that makes no sense, or values that contradict each other."""

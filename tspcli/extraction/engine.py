@@ -136,7 +136,7 @@ class Engine:
             raise
         finally:
             self.progress.elapsed_s = time.monotonic() - started
-            self._copy_progress()
+            self.progress.copy_to(self.report)
             self._trace.write()
 
     def _flush(self) -> None:
@@ -345,13 +345,6 @@ class Engine:
 
     def _note_wait(self, seconds: float) -> None:
         self.progress.decode_wait_s += seconds
-
-    def _copy_progress(self) -> None:
-        self.report.n_clips = self.progress.n_clips
-        self.report.video_s = self.progress.video_s
-        self.report.elapsed_s = self.progress.elapsed_s
-        self.report.decode_wait_s = self.progress.decode_wait_s
-        self.report.encode_s = self.progress.encode_s
 
 
 def _feed(

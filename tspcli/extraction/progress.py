@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tspcli.extraction.report import VideoResult
+from tspcli.extraction.report import ExtractReport, VideoResult
 
 
 @dataclass
@@ -40,6 +40,14 @@ class Progress:
         self.n_ended += 1
         self.n_failed += result.status == "failed"
         self.ended_bytes += source_bytes
+
+    def copy_to(self, report: ExtractReport) -> None:
+        """Keep the run's figures in its report."""
+        report.n_clips = self.n_clips
+        report.video_s = self.video_s
+        report.elapsed_s = self.elapsed_s
+        report.decode_wait_s = self.decode_wait_s
+        report.encode_s = self.encode_s
 
     @property
     def bottleneck(self) -> str:

@@ -24,7 +24,9 @@ class ExtractConfig:
         frame_rate, clip_length, stride, grid_rate: See :class:`tspcli.timeline.Sampling`; None
             means what the weights were made for.
         batch_size: Clips a batch; None chooses by device.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …; several, with commas, compute in a
+            process each.
+        gpus: How many GPUs compute, or ``all``, instead of ``device``.
         precision: ``auto``, ``fp32`` (nothing is rounded), ``tf32``, ``bf16`` or ``fp16``.
         workers: Decode processes; None chooses by the number of cores.
         decoder: ``auto`` or a decoder's name.
@@ -47,6 +49,7 @@ class ExtractConfig:
     grid_rate: Fraction | float | str | None = None
     batch_size: int | None = None
     device: str = "auto"
+    gpus: int | Literal["all"] | None = None
     precision: str = "auto"
     workers: int | None = None
     decoder: str = "auto"
@@ -60,9 +63,9 @@ class ExtractConfig:
     profile: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "workers"):
+        for name in ("batch_size", "workers", "gpus"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value not in (None, "all") and value < 1:
                 raise UsageError(
                     f"{name.replace('_', ' ')} {value} is below 1.", remedy="Give 1 or more."
                 )

@@ -239,6 +239,14 @@ class PartsFolder:
         """Count a committed part among those to assemble."""
         self.parts[part.key] = part
 
+    def take(self, key: str) -> None:
+        """Count a part that another process has committed.
+
+        Raises:
+            StoreError: If it is not there.
+        """
+        self.add(read_part(self.folder / part_name(key)))
+
     def assemble(self, *, keep_existing: bool = True) -> int:
         """Write the store from what it holds already and all parts, then remove the parts.
 

@@ -188,6 +188,11 @@ class DecodePool:
                 with suppress(BlockingIOError):
                     os.write(self._wake_write, b"x")
 
+    @property
+    def memories(self) -> frozenset[int]:
+        """The numbers of the memories that frames can still come in."""
+        return frozenset(worker.memory for worker in self._workers if not worker.gone)
+
     def close(self) -> None:
         """Kill the workers and end the iteration; views that were handed out stay readable."""
         self._closed.set()

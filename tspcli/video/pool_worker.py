@@ -44,7 +44,7 @@ class PoolWorker:
         self.first_decoder = 0
         self.last_sign = time.monotonic()
         self._slots = setup.slots
-        self._memory = next(_memories)
+        self.memory = next(_memories)
         self._held: dict[int, Frames] = {}
         self._lock = threading.Lock()
 
@@ -85,9 +85,9 @@ class PoolWorker:
     ) -> Frames:
         """The frames that it says it has put into a slot."""
         size = int(np.prod(shape))
-        memory = self.process.memory
-        flat = np.frombuffer(memory.slot(slot), np.dtype(dtype), count=size)
-        place = SharedPlace(self._memory, self.process.memory_fd, slot * memory.slot_bytes)
+        slots = self.process.memory
+        flat = np.frombuffer(slots.slot(slot), np.dtype(dtype), count=size)
+        place = SharedPlace(self.memory, self.process.memory_fd, slot * slots.slot_bytes)
         worked = Worked(self.process.pid, *worked_s)
         give_back = partial(self.release, slot)
         frames = Frames(file, ticks, flat.reshape(shape), place, give_back, worked)

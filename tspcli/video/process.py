@@ -1,4 +1,4 @@
-"""Starting, sharing memory with, and ending one decode process."""
+"""Starting processes of ours, sharing memory with those that decode, and ending them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
@@ -17,48 +18,51 @@ from tspcli.video.worker import SlotMemory, WorkerSetup
 # Not multiprocessing's spawn: that imports the user's main script again, torch included, and
 # demands a main guard in it. SIGINT is the parent's business alone, from the first moment on.
 _START = """\
-import signal, sys
+import importlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.path[:] = sys.argv[4].split("\\n")
-from tspcli.video.worker import main
-main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+sys.path[:] = sys.argv[2].split("\\n")
+importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 """
 _TAIL_BYTES = 8192
 _GIB = 1 << 30
 
 
-class WorkerProcess:
-    """One decode process with its connection, its shared memory and what it wrote to stderr.
+class ChildProcess:
+    """A process that runs a module of ours, with a connection to it and what it wrote to stderr.
 
     Nothing of it has a name in the file system, so nothing is left over however it ends.
 
     Args:
-        setup: What the worker is told.
+        module: Whose function ``main`` is run, with the numbers of the connection's socket, of a
+            pipe that ends when the parent does, and of ``descriptors``.
+        descriptors: Files that it inherits.
+        environment: Variables that it gets beside the parent's.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.memory_fd = _anonymous_file("tspcli-frames")
+    def __init__(
+        self,
+        module: str,
+        descriptors: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log_fd = _anonymous_file("tspcli-log", append=True)
-        self.memory = SlotMemory(self.memory_fd, setup.slots, setup.chunk_bytes)
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline_fd = os.pipe()
-        descriptors = (theirs.fileno(), self.memory_fd, lifeline)
-        places = [absolute(place) for place in sys.path]
+        inherited = (theirs.fileno(), lifeline, *descriptors)
+        places = "\n".join(absolute(place) for place in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, *map(str, descriptors), "\n".join(places)],
-                pass_fds=descriptors,
+                [sys.executable, "-c", _START, module, places, *map(str, inherited)],
+                pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log_fd,
                 stderr=self._log_fd,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=os.environ | (environment or {}),
             )
         finally:
             theirs.close()
             os.close(lifeline)
         self.connection = Connection(ours.detach())
-        with suppress(OSError):
-            self.connection.send(setup)
 
     @property
     def pid(self) -> int:
@@ -70,10 +74,55 @@ class WorkerProcess:
         with suppress(OSError):
             self._process.kill()
 
-    def reap(self) -> None:
-        """Wait for a process that was killed."""
+    def reap(self, timeout_s: float = 5.0) -> None:
+        """Wait for a process that was killed or is about to end."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=timeout_s)
+
+    def last_words(self) -> str:
+        """How a process that died ended: its signal, or its status and the last line it wrote."""
+        self.reap()
+        status = self._process.poll()
+        if status is not None and status < 0:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+            return f"was ended by {name}" + (
+                ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
+            )
+        words = _last_line(self.log_tail())
+        return f"ended with status {status}" + (f": {words}" if words else "")
+
+    def log_tail(self) -> str:
+        """The end of what it wrote to stdout and stderr."""
+        size = os.fstat(self._log_fd).st_size
+        data = os.pread(self._log_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        return data.decode("utf-8", "backslashreplace")
+
+    def dispose(self) -> None:
+        """End it and close everything."""
+        self.kill()
+        self.reap()
+        self.connection.close()
+        for descriptor in (self._lifeline_fd, self._log_fd):
+            os.close(descriptor)
+
+
+class WorkerProcess(ChildProcess):
+    """One decode process with its shared memory.
+
+    Args:
+        setup: What the worker is told.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.memory_fd = _anonymous_file("tspcli-frames")
+        self.memory = SlotMemory(self.memory_fd, setup.slots, setup.chunk_bytes)
+        super().__init__(
+            "tspcli.video.worker",
+            (self.memory_fd,),
+            {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        with suppress(OSError):
+            self.connection.send(setup)
 
     def cause_of_death(self, timed_out: bool, timeout_s: float) -> tuple[str, str]:
         """Why the process died: a reason and the details.
@@ -82,38 +131,18 @@ class WorkerProcess:
             timed_out: Whether the pool killed it.
             timeout_s: The time limit, for the message.
         """
-        if not timed_out:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=5)
-        status = self._process.poll()
-        log = self._log_tail()
+        words = "" if timed_out else self.last_words()
+        log = self.log_tail()
         if timed_out or "Timeout (" in log:
             return "timeout", f"no frame within {timeout_s:g} s"
         if "bad_alloc" in log or "MemoryError" in log:
             return "out-of-memory", "the decode process ran out of memory"
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-            detail = f"the decode process was ended by {name}"
-            if name == "SIGKILL":
-                detail += ", perhaps by the system for want of memory"
-            return "crashed", detail
-        words = _last_line(log)
-        return "crashed", f"the decode process ended with status {status}" + (
-            f": {words}" if words else ""
-        )
+        return "crashed", f"the decode process {words}"
 
     def dispose(self) -> None:
         """End it and close everything; views of its memory stay valid."""
-        self.kill()
-        self.reap()
-        self.connection.close()
-        for descriptor in (self._lifeline_fd, self.memory_fd, self._log_fd):
-            os.close(descriptor)
-
-    def _log_tail(self) -> str:
-        size = os.fstat(self._log_fd).st_size
-        data = os.pread(self._log_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-        return data.decode("utf-8", "backslashreplace")
+        super().dispose()
+        os.close(self.memory_fd)
 
 
 def available_cores() -> int:

@@ -48,10 +48,10 @@ class WorkerSetup:
     extra_decoders: tuple[str, ...]
 
 
-def main(socket_fd: int, memory_fd: int, lifeline_fd: int) -> None:
+def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
     """Run a worker until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent(lifeline_fd)
+    die_with_parent(lifeline_fd)
     faulthandler.enable()
     connection = Connection(socket_fd)
     try:
@@ -274,7 +274,7 @@ class SlotMemory:
         self._mapped = mmap.mmap(self._fd, size)
 
 
-def _die_with_parent(lifeline_fd: int) -> None:
+def die_with_parent(lifeline_fd: int) -> None:
     """Let the kernel end this process when the other end of the pipe closes.
 
     The signal's default action is to terminate, and a signal needs no interpreter lock.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tspcli.encoders import Encoder
+from tspcli.errors import UsageError
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.runners.task import Board, Runner, Task
 from tspcli.extraction.settings import ExtractConfig
@@ -16,7 +19,45 @@ def choose_runner(config: ExtractConfig, encoder: Encoder | None = None) -> Runn
     Args:
         config: The user's choices.
         encoder: An encoder that is loaded already.
+
+    Raises:
+        UsageError: If the choices contradict each other or the machine.
     """
+    devices = device_names(config)
+    if encoder is not None and len(devices) > 1:
+        raise UsageError(
+            "An encoder that is loaded already cannot compute in several processes.",
+            remedy="Name its weights in the settings instead.",
+        )
+    if len(devices) > 1:
+        from tspcli.extraction.runners.devices import DevicesRunner
+
+        return DevicesRunner(config, devices)
     from tspcli.extraction.runners.local import LocalRunner
 
-    return LocalRunner(config, encoder)
+    return LocalRunner(replace(config, device=devices[0]), encoder)
+
+
+def device_names(config: ExtractConfig) -> list[str]:
+    """The devices that the user chose; one for each process that is to encode.
+
+    Raises:
+        UsageError: If there are fewer GPUs than asked for, or both options name devices.
+    """
+    if config.gpus is None:
+        return [name.strip() for name in config.device.split(",")]
+    if config.device not in ("auto", "cuda"):
+        raise UsageError(
+            f"Both --gpus {config.gpus} and --device {config.device} are given.",
+            remedy="Give one of the two.",
+        )
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = found if config.gpus == "all" else int(config.gpus)
+    if wanted > found or not wanted:
+        raise UsageError(
+            f"--gpus {config.gpus}: torch sees {found} GPUs.",
+            remedy="Use --device cpu, or see `tsp doctor`.",
+        )
+    return [f"cuda:{index}" for index in range(wanted)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from tspcli.errors import UsageError
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
@@ -94,3 +95,24 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Let go of everything; harmless if called again."""
+
+
+def require_alike(encoders: Mapping[str, EncoderFacts]) -> None:
+    """Refuse encoders that would not give the same rows.
+
+    Args:
+        encoders: The facts of each, by a name for the message.
+
+    Raises:
+        UsageError: Naming two that differ and in what.
+    """
+    first: tuple[str, StoreMetadata] | None = None
+    for name, facts in encoders.items():
+        metadata = StoreMetadata.build(sampling=facts.sampling, encoder=facts.provenance)
+        if first is None:
+            first = name, metadata
+        elif differences := metadata.differences(first[1]):
+            raise UsageError(
+                f"The encoders on {first[0]} and {name} differ: " + "; ".join(differences) + ".",
+                remedy="Give --precision, or devices and weights that are alike.",
+            )

@@ -1,0 +1,242 @@
+"""Several devices in one run: the rows of one device's run, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.extraction.same import assert_same_store, leftovers
+from tests.videos import make_video
+from tspcli.encoders import load_encoder
+from tspcli.errors import StoreError, TspError, UsageError
+from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, extract
+from tspcli.extraction.gvf import compute_gvf
+from tspcli.extraction.runners.devices import Device, DevicesRunner
+from tspcli.features.gvf import read_gvf
+
+ONE = ExtractConfig(
+    weights="random", backbone="tiny", seed=1, device="cpu", workers=2, batch_size=3, stride=4
+)
+TWO = ExtractConfig(
+    weights="random", backbone="tiny", seed=1, device="cpu,cpu", workers=2, batch_size=3, stride=4
+)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number, n_frames in enumerate([90, 40, 300, 12, 70, 250, 55, 150]):
+        make_video(folder / f"v{number}.mp4", fps=30, n_frames=n_frames, width=96, height=64)
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("expected") / "feats.h5"
+    extract(videos, out, config=ONE)
+    return out
+
+
+class Pids(Observer):
+    """Does something once, when some videos have ended."""
+
+    def __init__(self, after: int, runner_pids: list[int]) -> None:
+        self.after = after
+        self.pids = runner_pids
+        self.seen: list[VideoResult] = []
+        self.messages: list[str] = []
+
+    def video_ended(self, result: VideoResult) -> None:
+        self.seen.append(result)
+        if len(self.seen) == self.after:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.fixture
+def device_pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes of the devices that were started, in their order."""
+    pids: list[int] = []
+    real = Device.ready
+
+    def ready(self: Device) -> object:
+        facts = real(self)
+        pids.append(self.process.pid)
+        return facts
+
+    monkeypatch.setattr(Device, "ready", ready)
+    return pids
+
+
+def test_two_devices_leave_the_store_of_one(
+    videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
+) -> None:
+    progress: list[Progress] = []
+
+    class Watch(Observer):
+        def progressed(self, seen: Progress) -> None:
+            progress[:] = [seen]
+
+    report = extract(videos, tmp_path / "feats.h5", config=TWO, observer=Watch())
+    assert len(device_pids) == 2
+    assert_same_store(tmp_path / "feats.h5", expected)
+    assert [video.key for video in report.failed] == ["broken"]
+    assert leftovers(tmp_path) == []
+    written = json.loads((tmp_path / "feats.h5.report.json").read_text())
+    one = json.loads(expected.with_name("feats.h5.report.json").read_text())
+    for name in ("counts", "clips", "videos", "settings"):
+        same = [{**v, "path": ""} for v in written[name]] if name == "videos" else written[name]
+        other = [{**v, "path": ""} for v in one[name]] if name == "videos" else one[name]
+        assert same == other, name
+    assert (progress[0].n_ended, progress[0].n_failed) == (9, 1)
+    for pid in device_pids:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_videos_of_a_killed_device_are_done_by_the_other(
+    videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
+) -> None:
+    class KillFirst(Pids):
+        def video_ended(self, result: VideoResult) -> None:
+            self.pids = device_pids[:1]
+            super().video_ended(result)
+
+    observer = KillFirst(2, [])
+    report = extract(videos, tmp_path / "feats.h5", config=TWO, observer=observer)
+    assert "was ended by SIGKILL" in report.notes[0]
+    assert "are done by the other devices" in report.notes[0]
+    assert report.notes[0] in observer.messages
+    assert_same_store(tmp_path / "feats.h5", expected)
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+
+
+def test_when_all_devices_are_killed_the_run_ends_and_goes_on_later(
+    videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
+) -> None:
+    class KillAll(Pids):
+        def video_ended(self, result: VideoResult) -> None:
+            self.pids = device_pids[:2]
+            super().video_ended(result)
+
+    observer = KillAll(3, [])
+    with pytest.raises(TspError, match="no device is left"):
+        extract(videos, tmp_path / "feats.h5", config=TWO, observer=observer)
+    done = {result.key for result in observer.seen if result.status == "done"}
+    report = extract(videos, tmp_path / "feats.h5", config=TWO)
+    assert done <= {video.key for video in report.with_status("kept")}
+    assert_same_store(tmp_path / "feats.h5", expected)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupted_run_leaves_no_process_and_goes_on(
+    videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
+) -> None:
+    class Interrupt(Observer):
+        def video_ended(self, result: VideoResult) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(videos, tmp_path / "feats.h5", config=TWO, observer=Interrupt())
+    assert not any(Path(f"/proc/{pid}").exists() for pid in device_pids)
+    report = extract(videos, tmp_path / "feats.h5", config=ONE)
+    assert report.with_status("kept")
+    assert_same_store(tmp_path / "feats.h5", expected)
+
+
+def test_a_killed_main_process_takes_its_devices_with_it(
+    videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "feats.h5"
+    command = [sys.executable, "-m", "tspcli", "extract", "-v", str(videos), "-o", str(out)]
+    command += ["--weights", "random", "--backbone", "tiny", "--seed", "1", "--batch-size", "3"]
+    command += ["--stride", "4", "--workers", "2", "--device", "cpu,cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "feats.h5.parts"
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("*.part")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    children = _descendants(process.pid)
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+    assert_same_store(out, expected)
+    assert leftovers(tmp_path) == []
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def test_global_features_too(videos: Path, tmp_path: Path) -> None:
+    compute_gvf(videos, tmp_path / "one.h5", config=ONE)
+    compute_gvf(videos, tmp_path / "two.h5", config=TWO)
+    one, two = read_gvf(tmp_path / "one.h5"), read_gvf(tmp_path / "two.h5")
+    assert list(one) == list(two) and len(one) == 8
+    for key in one:
+        assert (one[key] == two[key]).all()
+    assert one.metadata == two.metadata
+
+
+def test_the_runs_own_error_ends_it(videos: Path, tmp_path: Path) -> None:
+    class Vanish(Observer):
+        def started(self, progress: Progress, n_kept: int) -> None:
+            # Where parts are written aside there is a file now.
+            folder = tmp_path / "feats.h5.parts"
+            (folder / "settings.json").unlink()
+            folder.rmdir()
+            folder.write_text("in the way")
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        extract(videos, tmp_path / "feats.h5", config=TWO, observer=Vanish())
+
+
+def test_devices_that_make_no_sense_are_refused(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'nonsense' is no device"):
+        extract(videos, tmp_path / "f.h5", config=TWO, device="cpu,nonsense")
+    with pytest.raises(UsageError, match="Both --gpus 2 and --device cpu"):
+        extract(videos, tmp_path / "f.h5", config=ONE, gpus=2)
+    with pytest.raises(UsageError, match="torch sees"):
+        extract(videos, tmp_path / "f.h5", config=ONE, device="auto", gpus=1000)
+    encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
+    with pytest.raises(UsageError, match="loaded already"):
+        extract(videos, tmp_path / "f.h5", config=TWO, encoder=encoder)
+
+
+def test_encoders_that_differ_are_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Device.__init__
+    seeds = iter((1, 2))
+
+    def other_seed(self: Device, name: str, config: ExtractConfig, n_threads: int | None) -> None:
+        from dataclasses import replace
+
+        real(self, name, replace(config, seed=next(seeds)), n_threads)
+
+    monkeypatch.setattr(Device, "__init__", other_seed)
+    runner = DevicesRunner(TWO, ["cpu", "cpu"])
+    try:
+        with pytest.raises(UsageError, match=r"encoders on cpu \(process 1\) and cpu \(process 2"):
+            runner.start()
+    finally:
+        runner.close()

@@ -1,0 +1,311 @@
+"""A run over several devices of one machine: a process each, and one pool of decode workers.
+
+The pool is this process's. A video belongs to the device that had least to do when its decoding
+began; its frames stay in the shared memory that the decode worker wrote them to, which that
+device's process maps too: only words travel. Rows are committed by the device's process. If it
+dies, its videos are decoded afresh for the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from itertools import count
+from multiprocessing.reduction import send_handle
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tspcli.errors import TspError
+from tspcli.extraction.decoding import open_pool
+from tspcli.extraction.facts import EncoderFacts
+from tspcli.extraction.plan import file_size, longest_first
+from tspcli.extraction.progress import Progress
+from tspcli.extraction.runners.task import Board, Task, require_alike
+from tspcli.extraction.settings import ExtractConfig
+from tspcli.features.parts import PartsFolder
+from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Idle, VideoFile, Woken
+from tspcli.video.process import ChildProcess, available_cores
+
+_STOP_S = 5.0
+"""What a device gets to commit what it has when the run is interrupted."""
+
+
+class Device:
+    """The process of one device, as this one sees it.
+
+    It is sent ``(config, device, threads)``, then the task, then ``frames``, ``memory`` (followed
+    by a file descriptor), ``event``, and ``end`` or ``stop``. It tells ``ready``, ``release``,
+    ``result``, ``progress``, ``message``, ``ended``, or ``error`` (the run's) and ``fault`` (its
+    own).
+    """
+
+    def __init__(self, name: str, config: ExtractConfig, n_threads: int | None) -> None:
+        self.name = name
+        self.videos: dict[str, VideoFile] = {}
+        """Its videos that have not ended, by key."""
+        self.decoding: set[str] = set()
+        self.given_bytes = 0
+        self.progress = Progress()
+        self.alive = True
+        self.ended = False
+        self.fault: str | None = None
+        self._held: dict[int, Frames] = {}
+        self._tokens = count()
+        self._memories: set[int] = set()
+        self._listener: threading.Thread | None = None
+        self.process = ChildProcess("tspcli.extraction.runners.device_process")
+        self.send((config, name, n_threads))
+
+    def ready(self) -> EncoderFacts:
+        """Wait until its encoder is loaded.
+
+        Raises:
+            TspError: If it cannot be loaded.
+        """
+        try:
+            kind, value = self.process.connection.recv()
+        except (EOFError, OSError):
+            kind, value = "fault", self.process.last_words()
+        if kind == "error":
+            raise value
+        if kind == "fault":
+            raise TspError(
+                f"The encoder could not be started on {self.name}: its process {value}.",
+                remedy="Try that device alone, with --device; `tsp doctor` tells what there is.",
+            )
+        facts: EncoderFacts = value
+        return facts
+
+    def listen(self, inbox: SimpleQueue[tuple[Device, Any]], pool: DecodePool) -> None:
+        """Put what it tells into the inbox from now on, and wake the pool."""
+
+        def work() -> None:
+            try:
+                while True:
+                    message = self.process.connection.recv()
+                    if message[0] == "release":
+                        if frames := self._held.pop(message[1], None):
+                            frames.release()
+                    else:
+                        inbox.put((self, message))
+                        pool.wake()
+            except (EOFError, OSError):
+                inbox.put((self, ("gone",)))
+                pool.wake()
+
+        self._listener = threading.Thread(target=work, name=f"tspcli-{self.name}", daemon=True)
+        self._listener.start()
+
+    def forward(self, event: Event, memories: frozenset[int]) -> None:
+        """Pass on what the pool tells of one of its videos."""
+        if not isinstance(event, Frames):
+            self.send(("event", event))
+            return
+        place = event.place
+        if place.memory not in self._memories:
+            self._memories = {*(self._memories & memories), place.memory}
+            self.send(("memory", place.memory, frozenset(self._memories)))
+            with suppress(OSError):
+                send_handle(self.process.connection, place.file_descriptor, self.process.pid)
+        token = next(self._tokens)
+        self._held[token] = event
+        pixels = event.pixels
+        self.send(("frames", token, event.job, event.ticks, place, pixels.shape, pixels.dtype.name))
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send; that it has died is noticed where its messages are read."""
+        with suppress(OSError):
+            self.process.connection.send(message)
+
+    def let_go(self) -> None:
+        """Give back all frames that it holds."""
+        for frames in list(self._held.values()):
+            frames.release()
+        self._held.clear()
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """End it."""
+        if patience_s:
+            self.process.reap(patience_s)
+        self.process.kill()
+        if self._listener is not None:
+            self._listener.join(timeout=5)
+        self.process.dispose()
+
+
+class DevicesRunner:
+    """Runs one engine a device.
+
+    Args:
+        config: The user's choices.
+        devices: Names of torch devices; one may be named twice.
+    """
+
+    def __init__(self, config: ExtractConfig, devices: Sequence[str]) -> None:
+        self._config = config
+        self._names = list(devices)
+        self._devices: list[Device] = []
+        self._facts: EncoderFacts | None = None
+        self._inbox: SimpleQueue[tuple[Device, Any]] = SimpleQueue()
+
+    def start(self) -> EncoderFacts:
+        """Start the processes; each loads the encoder."""
+        n_cpu = sum(name.startswith("cpu") for name in self._names)
+        for name in self._names:
+            n_threads = max(1, available_cores() // n_cpu) if name.startswith("cpu") else None
+            self._devices.append(Device(name, self._config, n_threads))
+        facts = [device.ready() for device in self._devices]
+        require_alike(dict(zip(self._unique_names(), facts, strict=True)))
+        self._facts = facts[0]
+        return self._facts
+
+    def run(
+        self, task: Task, videos: Sequence[VideoFile], parts: PartsFolder, board: Board
+    ) -> None:
+        """Do the videos.
+
+        Raises:
+            TspError: If no device is left.
+        """
+        assert self._facts is not None
+        left = {video.key: video for video in videos}
+        started = time.monotonic()
+        pool = open_pool(
+            longest_first(videos), self._facts, task.sampling, task.config, hold_open=True
+        )
+        owners: dict[str, Device] = {}
+        try:
+            with closing(pool):
+                for device in self._devices:
+                    device.send(("task", task))
+                    device.listen(self._inbox, pool)
+                for event in pool.live():
+                    board.progress.elapsed_s = time.monotonic() - started
+                    if isinstance(event, Idle):
+                        for device in self._devices:
+                            device.send(("event", event))
+                    elif not isinstance(event, Woken):
+                        self._route(event, owners, pool)
+                    self._read_inbox(left, owners, pool, parts, board)
+                    if not left:
+                        break
+            self._end(board)
+        finally:
+            self._interrupt()
+            board.progress.elapsed_s = time.monotonic() - started
+            board.progress.copy_to(board.report)
+
+    def close(self) -> None:
+        """End the processes."""
+        while self._devices:
+            self._devices.pop().close()
+
+    def _route(self, event: Event, owners: dict[str, Device], pool: DecodePool) -> None:
+        file = event.job
+        device = owners.get(file.key)
+        if device is None:
+            device = min(
+                (device for device in self._devices if device.alive),
+                key=lambda device: (len(device.decoding), device.given_bytes),
+            )
+            owners[file.key] = device
+            device.videos[file.key] = file
+            device.decoding.add(file.key)
+            device.given_bytes += file_size(file.path)
+        if isinstance(event, (Finished, Failed)):
+            device.decoding.discard(file.key)
+        device.forward(event, pool.memories)
+
+    def _read_inbox(
+        self,
+        left: dict[str, VideoFile],
+        owners: dict[str, Device],
+        pool: DecodePool,
+        parts: PartsFolder,
+        board: Board,
+    ) -> None:
+        with suppress(Empty):
+            while True:
+                device, (kind, *values) = self._inbox.get_nowait()
+                if kind == "result":
+                    file = left.pop(values[0].key)
+                    del device.videos[file.key]
+                    if values[0].status == "done":
+                        parts.take(file.key)
+                    board.end(values[0], file_size(file.path))
+                elif kind == "progress":
+                    device.progress = values[0]
+                    self._sum_up(board)
+                    board.observer.progressed(board.progress)
+                elif kind == "message":
+                    board.observer.message(values[0])
+                elif kind == "error":
+                    raise values[0]
+                elif kind == "fault":
+                    device.fault = f"failed: {values[0]}"
+                elif kind == "ended":
+                    device.ended = True
+                    board.report.notes += values[0]
+                elif not device.ended:
+                    self._replace(device, owners, pool, board)
+
+    def _replace(
+        self, device: Device, owners: dict[str, Device], pool: DecodePool, board: Board
+    ) -> None:
+        """A device is gone: let the others do its videos."""
+        device.alive = False
+        device.let_go()
+        words = device.fault or device.process.last_words()
+        lost = list(device.videos.values())
+        if not any(other.alive for other in self._devices):
+            raise TspError(
+                f"The process of {device.name} {words}; no device is left.",
+                remedy="Finished videos are kept; the same command goes on from there.",
+            )
+        board.note(
+            f"The process of {device.name} {words}. "
+            f"{len(lost)} videos under way there are done by the other devices."
+        )
+        device.videos.clear()
+        for file in reversed(longest_first(lost)):
+            del owners[file.key]
+            pool.redo(file)
+
+    def _end(self, board: Board) -> None:
+        """Wait for the devices to say their last; their videos are all safe."""
+        for device in self._devices:
+            device.send(("end",))
+        deadline = time.monotonic() + _STOP_S
+        waiting = {device for device in self._devices if device.alive}
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            with suppress(Empty):
+                device, (kind, *values) = self._inbox.get(timeout=left_s)
+                if kind == "progress":
+                    device.progress = values[0]
+                elif kind == "ended":
+                    board.report.notes += values[0]
+                elif kind == "gone":
+                    waiting.discard(device)
+        self._sum_up(board)
+
+    def _interrupt(self) -> None:
+        """Nobody writes any more when this returns."""
+        for device in self._devices:
+            device.send(("stop",))
+        deadline = time.monotonic() + _STOP_S
+        while self._devices:
+            self._devices.pop().close(max(0.0, deadline - time.monotonic()))
+
+    def _sum_up(self, board: Board) -> None:
+        """The devices' figures together; waiting and encoding as the mean over the devices."""
+        each = [device.progress for device in self._devices]
+        if each:
+            board.progress.n_clips = sum(progress.n_clips for progress in each)
+            board.progress.video_s = sum(progress.video_s for progress in each)
+            board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
+            board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
+
+    def _unique_names(self) -> list[str]:
+        return [f"{name} (process {i})" for i, name in enumerate(self._names, start=1)]
