@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.extraction.same import assert_same_store
 from tests.videos import make_sound, make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import (
@@ -25,6 +26,7 @@ from tspcli.errors import (
 from tspcli.extraction import ExtractConfig, Observer, extract
 from tspcli.features import open_store
 from tspcli.features.lock import lock_store
+from tspcli.features.merge import merge_stores
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,26 @@ def test_shards_are_disjoint_and_complete(sources: Path, encoder: Encoder, tmp_p
         seen += [video.key for video in report.videos]
         assert report.out.endswith(f"f.shard-{index}-of-2.h5")
     assert sorted(seen) == ["a", "b", "short"]
+
+
+def test_shards_merge_to_the_store_of_one_run(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Whatever order the videos are named in; one shard has nothing but a damaged video."""
+    videos = tmp_path / "videos"
+    shutil.copytree(sources, videos)
+    (videos / "broken.mp4").write_bytes(b"no video" * 100_000)
+    extract(videos, tmp_path / "whole.h5", encoder=encoder)
+    named = sorted(videos.iterdir())
+    for index in (1, 2, 3, 4, 5):
+        named = named[1:] + named[:1]
+        extract(named, tmp_path / "f.h5", encoder=encoder, shard=(index, 5))
+    shards = sorted(tmp_path.glob("f.shard-*-of-5.h5"))
+    report = merge_stores(shards, tmp_path / "f.h5")
+    assert sorted(report.n_videos) == [0, 0, 1, 1, 1]
+    assert_same_store(tmp_path / "f.h5", tmp_path / "whole.h5")
+    written = json.loads((tmp_path / "f.h5.report.json").read_text())
+    assert written["counts"] == {"done": 3, "failed": 1}
 
 
 def test_a_locked_store_is_refused(sources: Path, encoder: Encoder, tmp_path: Path) -> None:

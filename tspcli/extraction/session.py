@@ -85,7 +85,7 @@ def run_session(
         files = select_shard(files, config.shard)
         out = shard_path(out, config.shard)
     with closing(choose_runner(config, encoder)) as runner:
-        facts = runner.start()
+        facts = runner.start(observer)
         sampling = config.resolve_sampling(facts.sampling)
         rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
         task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
@@ -98,7 +98,8 @@ def run_session(
             observer.started(board.progress, len(files) - len(todo))
             if todo:
                 runner.run(task, todo, parts, board)
-            if parts.parts:
+            # A shard is written even if it holds nothing, so that no shard is ever missed.
+            if parts.parts or (config.shard is not None and not out.exists()):
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
             else:
                 parts.remove()
