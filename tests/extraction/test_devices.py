@@ -237,6 +237,6 @@ def test_encoders_that_differ_are_refused(
     runner = DevicesRunner(TWO, ["cpu", "cpu"])
     try:
         with pytest.raises(UsageError, match=r"encoders on cpu \(process 1\) and cpu \(process 2"):
-            runner.start()
+            runner.start(Observer())
     finally:
         runner.close()

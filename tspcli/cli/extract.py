@@ -49,6 +49,19 @@ class AutoInt(click.ParamType):
         return int(value)
 
 
+class GpuCount(click.ParamType):
+    """A positive number, or ``all``."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "all":
+            return value
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is neither a positive whole number nor 'all'.", param, ctx)
+        return int(value)
+
+
 @click.command("extract", short_help="Compute clip features of videos into a store.")
 @click.option(
     "--videos",
@@ -73,7 +86,13 @@ class AutoInt(click.ParamType):
 @click.option(
     "--batch-size", type=AutoInt(), default="auto", show_default=True, help="Clips at once."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1 …; several, with commas, at once.",
+)
+@click.option("--gpus", type=GpuCount(), help="So many GPUs at once, or all.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
@@ -110,6 +129,14 @@ class AutoInt(click.ParamType):
 @click.option("--strict", is_flag=True, help="A partly damaged video fails.")
 @click.option("--shard", type=ShardType(), help="Do only the I-th of N shares of the videos.")
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or a Ray cluster whose nodes see the same paths.",
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="The cluster. [default: this machine's]")
+@click.option(
     "--decode-timeout",
     "decode_timeout_s",
     type=click.FloatRange(min=0, min_open=True),
@@ -135,7 +162,9 @@ def command(as_json: bool, **options: Any) -> int:
       tsp extract --videos my_videos/ --out feats.h5
       tsp extract --videos list.txt --out dense.h5 --stride 1
       tsp extract --videos my_videos/ --out feats.h5 --weights i3d-kinetics400
+      tsp extract --videos my_videos/ --out feats.h5 --gpus all
       tsp extract --videos my_videos/ --out feats.h5 --shard 1/4
+      tsp extract --videos /shared/videos/ --out /shared/feats.h5 --engine ray
     """
     from tspcli.cli.extract_progress import watch
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract

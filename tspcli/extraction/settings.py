@@ -34,6 +34,9 @@ class ExtractConfig:
             last frame, ``skip`` it, or let it ``fail``.
         overwrite: Replace a store that exists instead of adding to it.
         strict: Let a video of which parts cannot be decoded fail, instead of keeping the rest.
+        engine: ``local``: this machine; ``ray``: a Ray cluster, each of whose nodes sees the videos
+            and the output under the same paths.
+        ray_address: The cluster; None takes the one that this machine belongs to.
         shard: (i, n): only the i-th of n parts of the videos, counted from 1.
         key_template: How a video's key is made from its path.
         decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
@@ -56,6 +59,8 @@ class ExtractConfig:
     short_videos: ShortVideos = "pad"
     overwrite: bool = False
     strict: bool = False
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
     shard: tuple[int, int] | None = None
     key_template: str = "{stem}"
     decode_timeout_s: float = 60.0

@@ -23,12 +23,16 @@ def choose_runner(config: ExtractConfig, encoder: Encoder | None = None) -> Runn
     Raises:
         UsageError: If the choices contradict each other or the machine.
     """
-    devices = device_names(config)
-    if encoder is not None and len(devices) > 1:
+    devices = [] if config.engine == "ray" else device_names(config)
+    if encoder is not None and len(devices) != 1:
         raise UsageError(
             "An encoder that is loaded already cannot compute in several processes.",
             remedy="Name its weights in the settings instead.",
         )
+    if config.engine == "ray":
+        from tspcli.extraction.runners.ray_cluster import RayRunner
+
+        return RayRunner(config)
     if len(devices) > 1:
         from tspcli.extraction.runners.devices import DevicesRunner
 

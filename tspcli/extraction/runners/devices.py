@@ -21,7 +21,7 @@ from tspcli.errors import TspError
 from tspcli.extraction.decoding import open_pool
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.plan import file_size, longest_first
-from tspcli.extraction.progress import Progress
+from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.runners.task import Board, Task, require_alike
 from tspcli.extraction.settings import ExtractConfig
 from tspcli.features.parts import PartsFolder
@@ -150,7 +150,7 @@ class DevicesRunner:
         self._facts: EncoderFacts | None = None
         self._inbox: SimpleQueue[tuple[Device, Any]] = SimpleQueue()
 
-    def start(self) -> EncoderFacts:
+    def start(self, observer: Observer) -> EncoderFacts:
         """Start the processes; each loads the encoder."""
         n_cpu = sum(name.startswith("cpu") for name in self._names)
         for name in self._names:

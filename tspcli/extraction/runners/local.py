@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tspcli.encoders import Encoder
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.facts import EncoderFacts, load_configured_encoder
+from tspcli.extraction.progress import Observer
 from tspcli.extraction.runners.task import Board, Task
 from tspcli.extraction.settings import ExtractConfig
 from tspcli.extraction.writing import WriterThread
@@ -26,7 +27,7 @@ class LocalRunner:
         self._config = config
         self._encoder = encoder
 
-    def start(self) -> EncoderFacts:
+    def start(self, observer: Observer) -> EncoderFacts:
         """Load the encoder, if it is not loaded."""
         if self._encoder is None:
             self._encoder = load_configured_encoder(self._config)

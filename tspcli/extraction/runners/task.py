@@ -78,8 +78,12 @@ class Runner(Protocol):
     store. What it has committed when it raises is kept, and the next run goes on from there.
     """
 
-    def start(self) -> EncoderFacts:
-        """Load the encoder, or as many as there will be, which have to be alike."""
+    def start(self, observer: Observer) -> EncoderFacts:
+        """Load the encoder, or as many as there will be, which have to be alike.
+
+        Args:
+            observer: Is told when that takes long.
+        """
 
     def run(
         self, task: Task, videos: Sequence[VideoFile], parts: PartsFolder, board: Board

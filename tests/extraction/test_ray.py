@@ -1,0 +1,206 @@
+"""A Ray cluster: the rows of this machine's run, whatever is lost on the way.
+
+The cluster is two nodes on this machine. Nothing here measures time; the waits end when what they
+wait for has happened.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.extraction.ray_driver import OPTIONS
+from tests.extraction.same import assert_same_store, leftovers
+from tests.videos import make_video
+from tspcli.errors import TspError, UsageError
+from tspcli.extraction import Observer, VideoResult, extract
+from tspcli.extraction.gvf import compute_gvf
+from tspcli.extraction.runners.ray_places import find_places
+from tspcli.extraction.settings import ExtractConfig
+from tspcli.features.gvf import read_gvf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number, n_frames in enumerate([90, 40, 300, 12, 70, 250, 55, 150]):
+        make_video(folder / f"v{number}.mp4", fps=30, n_frames=n_frames, width=96, height=64)
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("expected") / "feats.h5"
+    extract(videos, out, config=OPTIONS)
+    return out
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes with one core each beside a head that has none; this process is connected."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (the extra [ray])")
+    from ray.cluster_utils import Cluster
+
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    objects = {"object_store_memory": 100 << 20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **objects})
+    made.workers = [made.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+class Break(Observer):
+    """Calls something once when some videos have ended."""
+
+    def __init__(self, after: int, action: Any) -> None:
+        self.after = after
+        self.action = action
+        self.seen: list[VideoResult] = []
+        self.messages: list[str] = []
+
+    def video_ended(self, result: VideoResult) -> None:
+        self.seen.append(result)
+        if len(self.seen) == self.after:
+            self.action()
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def encoder_pids() -> list[int]:
+    """The processes of the encoders that live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::EncoderActor"):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def test_two_nodes_leave_the_store_of_one_machine_also_when_an_encoder_is_killed(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    observer = Break(2, lambda: os.kill(encoder_pids()[0], signal.SIGKILL))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    assert [video.key for video in report.failed] == ["broken"]
+    assert "is gone" in report.notes[0] and "are done again" in report.notes[0]
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert_same_store(tmp_path / "feats.h5", expected)
+    assert leftovers(tmp_path) == []
+    again = extract(videos, tmp_path / "feats.h5", config=OPTIONS)
+    assert {video.status for video in again.videos} == {"kept", "failed"}
+
+
+@pytest.mark.slow
+def test_a_node_that_is_removed_loses_nothing(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    observer = Break(2, lambda: cluster.remove_node(cluster.workers[0], allow_graceful=False))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    assert any("is gone" in note for note in report.notes)
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert_same_store(tmp_path / "feats.h5", expected)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_where_it_stopped(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "feats.h5"
+    command = [sys.executable, "-m", "tests.extraction.ray_driver"]
+    command += [str(videos), str(out), cluster.address]
+    driver = subprocess.Popen(command, cwd=ROOT)
+    deadline = time.monotonic() + 300
+    while len(list((tmp_path / "feats.h5.parts").glob("*.part"))) < 2:
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    parts = {path.name for path in (tmp_path / "feats.h5.parts").glob("*.part")}
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert len(parts) >= 2
+    assert_same_store(out, expected)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_global_features_and_a_node_that_joins(cluster: Any, videos: Path, tmp_path: Path) -> None:
+    compute_gvf(videos, tmp_path / "one.h5", config=OPTIONS)
+    from dataclasses import replace
+
+    compute_gvf(videos, tmp_path / "ray.h5", config=replace(OPTIONS, engine="ray"))
+    one, other = read_gvf(tmp_path / "one.h5"), read_gvf(tmp_path / "ray.h5")
+    assert list(one) == list(other) and len(one) == 8
+    for key in one:
+        assert (one[key] == other[key]).all()
+    assert one.metadata == other.metadata
+
+
+@pytest.mark.slow
+def test_when_every_encoder_dies_the_run_ends_with_its_reason(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tspcli.extraction.runners import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "_MAX_LOSSES", 1)
+
+    def kill_all() -> None:
+        for pid in encoder_pids():
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(TspError, match="No encoder is left"):
+        extract(
+            videos,
+            tmp_path / "feats.h5",
+            config=OPTIONS,
+            engine="ray",
+            observer=Break(2, kill_all),
+        )
+    monkeypatch.undo()
+    extract(videos, tmp_path / "feats.h5", config=OPTIONS)
+    assert_same_store(tmp_path / "feats.h5", expected)
+
+
+def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "NodeManagerAddress": name, "Resources": resources}
+
+
+def test_where_encoders_go() -> None:
+    gpus = [node("b", CPU=16, GPU=2), node("a", CPU=3, GPU=1), node("c", CPU=64), node("d", False)]
+
+    def where(nodes: list[dict[str, Any]], **options: Any) -> list[tuple[str, str, int]]:
+        config = ExtractConfig(engine="ray", **options)
+        return [(place.node, place.device, place.n_cpus) for place in find_places(nodes, config)]
+
+    assert where(gpus) == [("a", "cuda", 3), ("b", "cuda", 8), ("b", "cuda", 8)]
+    assert where(gpus, gpus=2) == where(gpus)[:2]
+    assert where(gpus[2:]) == [("c", "cpu", 8)] * 8
+    assert where([node("x", CPU=3)]) == [("x", "cpu", 3)]
+    assert where([node("x", CPU=12), node("head")]) == [("x", "cpu", 12)]
+    assert where(gpus[2:], device="cuda") == where(gpus[3:]) == []
+    assert len(where(gpus, device="cpu")) == 11
+    with pytest.raises(UsageError, match="cuda:1"):
+        where(gpus, device="cuda:1")

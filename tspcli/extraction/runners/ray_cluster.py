@@ -1,0 +1,392 @@
+"""A run on a Ray cluster: videos as calls to encoders, one encoder a GPU.
+
+Encoders commit parts to the folder beside the store, which all nodes have to see; this process,
+the driver, hands out videos, the longest first, and assembles. Whatever is lost, a node, an
+encoder or the driver itself, is at most what was under way there: an encoder that is gone is
+started again where its node lives, its videos are done by whichever has room, and a driver that
+is started again finds the parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tspcli import __version__
+from tspcli.errors import StoreError, TspError, UsageError
+from tspcli.extraction.facts import EncoderFacts
+from tspcli.extraction.plan import file_size, longest_first
+from tspcli.extraction.progress import Observer
+from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.runners.ray_connection import connect
+from tspcli.extraction.runners.ray_places import Place, find_places
+from tspcli.extraction.runners.service import Words
+from tspcli.extraction.runners.task import Board, Task, require_alike
+from tspcli.extraction.settings import ExtractConfig
+from tspcli.features.parts import PartsFolder
+from tspcli.video import VideoFile
+from tspcli.video.base import absolute
+
+_LOOK_EVERY_S = 2.0
+"""How often nodes are counted and encoders asked how far they are."""
+_QUEUED_VIDEOS = 2
+"""Videos that wait at an encoder, so that no decode process waits for the driver."""
+_MAX_LOSSES = 3
+"""Encoders lost in a row at one place, or over one video, after which it is given up."""
+_WAIT_FOR_NODES_S = 60.0
+_STOP_S = 5.0
+_PATIENCE_S = 20.0
+_VISIBLE_S = 20.0
+
+
+@dataclass(eq=False)
+class _Encoder:
+    """An encoder as the driver sees it."""
+
+    place: Place
+    actor: Any
+    videos: dict[Any, VideoFile] = field(default_factory=dict)
+    """Its videos under way, by the call's reference."""
+    loaded: bool = False
+    ready: bool = False
+    """Whether it has taken the run."""
+    words: Words = field(default_factory=Words)
+
+
+class RayRunner:
+    """Runs encoders on a Ray cluster.
+
+    Args:
+        config: The user's choices; ``ray_address`` names the cluster. Without one it is the
+            cluster that ``RAY_ADDRESS`` names or this machine belongs to, else one of this machine
+            alone, started for the run.
+    """
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+        self._encoders: list[_Encoder] = []
+        self._calls: dict[Any, tuple[_Encoder, str]] = {}
+        """Every call that was not answered: whose it is and which."""
+        self._losses: Counter[Place] = Counter()
+        self._video_losses: Counter[str] = Counter()
+        self._gone: list[Words] = []
+        self._first: EncoderFacts | None = None
+        self._connected = False
+        self._early_notes: list[str] = []
+        self._task: Task | None = None
+
+    def start(self, observer: Observer) -> EncoderFacts:
+        """Connect and wait for the first encoder; the others join when they are ready.
+
+        Raises:
+            DependencyError: If Ray is not installed.
+            TspError: If the cluster cannot be reached, or no encoder can be started there.
+        """
+        self._connected = connect(self._config.ray_address)
+        if not find_places(self._nodes(), self._config):
+            raise UsageError(
+                "The Ray cluster has no node for an encoder: "
+                f"{len(self._nodes())} nodes, device {self._config.device}, "
+                f"GPUs {self._config.gpus or 'as many as there are'}.",
+                remedy="See `ray status`; --device cpu computes without GPUs.",
+            )
+        self._start_encoders()
+        board = Board(ExtractReport("", {}), observer)
+        told = time.monotonic() + _PATIENCE_S
+        while self._first is None:
+            self._hear(None, None, board)
+            self._require_encoders()
+            self._start_encoders()
+            if time.monotonic() > told:
+                told = time.monotonic() + _PATIENCE_S
+                observer.message(
+                    "Waiting for room on the Ray cluster: "
+                    f"none of {len(self._encoders)} encoders has started."
+                )
+        self._early_notes = board.report.notes
+        return self._first
+
+    def run(
+        self, task: Task, videos: Sequence[VideoFile], parts: PartsFolder, board: Board
+    ) -> None:
+        """Do the videos.
+
+        Raises:
+            TspError: If no encoder is left, or one cannot write.
+        """
+        self._task = replace(task, out=Path(absolute(task.out)))
+        queue = _Queue(videos)
+        started = looked = time.monotonic()
+        try:
+            board.report.notes += self._early_notes
+            for encoder in self._encoders:
+                if encoder.loaded:
+                    self._call(encoder, "take", self._task)
+            while queue.left:
+                self._hand_out(queue)
+                self._hear(queue, parts, board)
+                board.progress.elapsed_s = time.monotonic() - started
+                if time.monotonic() - looked > _LOOK_EVERY_S:
+                    looked = time.monotonic()
+                    self._look(board)
+            self._look(board, last=True)
+        finally:
+            self._stop()
+            board.progress.elapsed_s = time.monotonic() - started
+            board.progress.copy_to(board.report)
+
+    def close(self) -> None:
+        """End the encoders, and the connection if it was made here."""
+        self._stop()
+        if self._connected:
+            import ray
+
+            ray.shutdown()
+            self._connected = False
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        import ray
+
+        nodes: list[dict[str, Any]] = ray.nodes()
+        return nodes
+
+    def _start_encoders(self) -> None:
+        """Start an encoder at every place that has none and has not been given up."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from tspcli.extraction.runners.ray_actor import EncoderActor
+
+        taken = {encoder.place for encoder in self._encoders}
+        for place in find_places(self._nodes(), self._config):
+            if place in taken or self._losses[place] >= _MAX_LOSSES:
+                continue
+            actor = (
+                ray.remote(EncoderActor)
+                .options(
+                    num_cpus=place.n_cpus,
+                    num_gpus=int(place.device == "cuda"),
+                    max_concurrency=self._depth(place) + 3,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+                )
+                .remote(self._config, place.device, place.n_cpus)
+            )
+            encoder = _Encoder(place, actor)
+            self._encoders.append(encoder)
+            self._call(encoder, "load")
+
+    def _depth(self, place: Place) -> int:
+        return (self._config.workers or place.n_cpus) + _QUEUED_VIDEOS
+
+    def _call(self, encoder: _Encoder, method: str, *arguments: Any) -> Any:
+        reference = getattr(encoder.actor, method).remote(*arguments)
+        self._calls[reference] = encoder, method
+        return reference
+
+    def _hand_out(self, queue: _Queue) -> None:
+        """Give the longest videos to the encoders that have the most room."""
+        ready = [encoder for encoder in self._encoders if encoder.ready]
+        while queue.waiting and ready:
+            encoder = max(ready, key=lambda e: self._depth(e.place) - len(e.videos))
+            if len(encoder.videos) >= self._depth(encoder.place):
+                return
+            file = queue.waiting.popleft()
+            sent = VideoFile(Path(absolute(file.path)), file.key)
+            reference = self._call(encoder, "encode", sent, queue.sizes[file.key])
+            encoder.videos[reference] = file
+
+    def _hear(self, queue: _Queue | None, parts: PartsFolder | None, board: Board) -> None:
+        """Wait a while for answers, and take all that there are."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        if not self._calls:
+            time.sleep(0.2)
+            return
+        answered, rest = ray.wait(list(self._calls), num_returns=1, timeout=1.0)
+        if rest and answered:
+            answered += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        for reference in answered:
+            encoder, method = self._calls.pop(reference, (None, ""))
+            if encoder is None:
+                continue
+            try:
+                answer = ray.get(reference)
+            except RayTaskError as error:
+                cause = error.cause
+                if isinstance(cause, TspError):
+                    raise cause from None
+                self._lose(encoder, f"failed: {cause!r}", queue, board)
+            except RayError as error:
+                self._lose(encoder, f"is gone ({_first_line(error)})", queue, board)
+            else:
+                self._take_answer(encoder, method, reference, answer, queue, parts, board)
+
+    def _take_answer(
+        self,
+        encoder: _Encoder,
+        method: str,
+        reference: Any,
+        answer: Any,
+        queue: _Queue | None,
+        parts: PartsFolder | None,
+        board: Board,
+    ) -> None:
+        if method == "load":
+            version, facts = answer
+            encoder.loaded = True
+            if version != __version__:
+                raise UsageError(
+                    f"{encoder.place.name} has tspcli {version}, this machine {__version__}.",
+                    remedy="Install the same version on all nodes.",
+                )
+            self._first = self._first or facts
+            require_alike({"the first node": self._first, encoder.place.name: facts})
+            if self._task is not None:
+                self._call(encoder, "take", self._task)
+        elif method == "take":
+            encoder.ready = True
+        elif method == "words":
+            encoder.words = answer
+            for text in answer.messages:
+                board.observer.message(text)
+            board.report.notes += answer.notes
+        elif method == "encode" and queue is not None and parts is not None:
+            file = encoder.videos.pop(reference)
+            self._losses[encoder.place] = 0
+            if answer.status == "done":
+                _take_part(parts, file.key)
+            queue.left.discard(file.key)
+            board.end(replace(answer, path=str(file.path)), queue.sizes[file.key])
+
+    def _lose(self, encoder: _Encoder, words: str, queue: _Queue | None, board: Board) -> None:
+        """An encoder is gone: its videos wait again."""
+        import ray
+
+        if encoder not in self._encoders:
+            return
+        self._encoders.remove(encoder)
+        self._gone.append(encoder.words)
+        self._calls = {r: call for r, call in self._calls.items() if call[0] is not encoder}
+        with suppress(Exception):
+            ray.kill(encoder.actor)
+        self._losses[encoder.place] += 1
+        lost = list(encoder.videos.values())
+        board.note(
+            f"The {encoder.place.name} {words}. {len(lost)} videos under way there are done "
+            "again elsewhere."
+        )
+        for file in reversed(lost):
+            self._video_losses[file.key] += 1
+            assert queue is not None
+            if self._video_losses[file.key] >= _MAX_LOSSES:
+                queue.left.discard(file.key)
+                detail = f"{_MAX_LOSSES} encoders were lost while it was under way"
+                board.end(
+                    VideoResult(
+                        file.key, str(file.path), "failed", reason="crashed", detail=detail
+                    ),
+                    queue.sizes[file.key],
+                )
+            else:
+                queue.waiting.appendleft(file)
+
+    def _look(self, board: Board, last: bool = False) -> None:
+        """Ask the encoders how far they are; start encoders where there is room for them now."""
+        if last:
+            self._calls = {r: call for r, call in self._calls.items() if call[1] == "words"}
+            for encoder in self._encoders:
+                if encoder.ready:
+                    self._call(encoder, "words")
+            deadline = time.monotonic() + _STOP_S
+            while self._calls and time.monotonic() < deadline:
+                self._hear(None, None, board)
+        else:
+            asked = {encoder for encoder, method in self._calls.values() if method == "words"}
+            for encoder in self._encoders:
+                if encoder.ready and encoder not in asked:
+                    self._call(encoder, "words")
+            self._start_encoders()
+            self._require_encoders()
+        each = [encoder.words.progress for encoder in self._encoders]
+        figures = each + [words.progress for words in self._gone]
+        board.progress.n_clips = sum(progress.n_clips for progress in figures)
+        board.progress.video_s = sum(progress.video_s for progress in figures)
+        if each:
+            board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
+            board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
+        board.observer.progressed(board.progress)
+
+    def _require_encoders(self) -> None:
+        """Wait for nodes while there is none.
+
+        Raises:
+            TspError: If none comes, or all places were given up.
+        """
+        deadline = time.monotonic() + _WAIT_FOR_NODES_S
+        while not self._encoders:
+            places = find_places(self._nodes(), self._config)
+            given_up = places and all(self._losses[place] >= _MAX_LOSSES for place in places)
+            if given_up or time.monotonic() > deadline:
+                raise TspError(
+                    "No encoder is left on the Ray cluster"
+                    + (f": each of {len(places)} was lost {_MAX_LOSSES} times." if places else "."),
+                    remedy="Finished videos are kept; the same command goes on from there.",
+                )
+            time.sleep(1.0)
+            self._start_encoders()
+
+    def _stop(self) -> None:
+        """Let the encoders commit what is whole, then end them."""
+        if not self._encoders:
+            return
+        import ray
+
+        with suppress(Exception):
+            closing = [encoder.actor.close.remote() for encoder in self._encoders]
+            ray.wait(closing, num_returns=len(closing), timeout=_STOP_S)
+        for encoder in self._encoders:
+            with suppress(Exception):
+                ray.kill(encoder.actor)
+        self._encoders.clear()
+        self._calls.clear()
+
+
+class _Queue:
+    """The videos of a run.
+
+    Attributes:
+        waiting: Those to be handed out, the longest first.
+        left: Keys of those that have not ended.
+        sizes: Bytes of each one's file.
+    """
+
+    def __init__(self, videos: Sequence[VideoFile]) -> None:
+        self.waiting = deque(longest_first(videos))
+        self.left = {video.key for video in videos}
+        self.sizes = {video.key: file_size(video.path) for video in videos}
+
+
+def _take_part(parts: PartsFolder, key: str) -> None:
+    """Count a part that a node has committed; a network file system may show it late."""
+    deadline = time.monotonic() + _VISIBLE_S
+    while True:
+        try:
+            parts.take(key)
+            return
+        except StoreError:
+            if time.monotonic() > deadline:
+                raise
+        # Reading the folder makes such a file system look again.
+        for _ in parts.folder.iterdir():
+            break
+        time.sleep(0.2)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

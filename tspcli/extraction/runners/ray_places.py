@@ -1,0 +1,88 @@
+"""Where on a Ray cluster encoders go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tspcli.errors import UsageError
+from tspcli.extraction.settings import ExtractConfig
+
+_CPUS_PER_ENCODER = 8
+"""Where no node has a GPU. More threads for one encoder gain little, and each encoder holds its
+weights and its frames in memory."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Room for one encoder on a node.
+
+    Attributes:
+        node: Ray's id of the node.
+        address: The node's address, for messages.
+        number: Counts the places of a node.
+        device: ``cuda`` (one whole GPU) or ``cpu``.
+        n_cpus: Cores for decoding, and for encoding on a CPU.
+    """
+
+    node: str
+    address: str
+    number: int
+    device: str
+    n_cpus: int
+
+    @property
+    def name(self) -> str:
+        """The place in words."""
+        return f"encoder {self.number} on node {self.address} ({self.node[:8]})"
+
+
+def find_places(nodes: Sequence[Mapping[str, Any]], config: ExtractConfig) -> list[Place]:
+    """A place for each GPU of the living nodes, with its share of the node's cores.
+
+    Without GPUs, or with ``device`` ``cpu``, a node has a place for every 8 cores, one at least.
+
+    Args:
+        nodes: As ``ray.nodes()`` gives them.
+        config: The user's choices.
+
+    Raises:
+        UsageError: If the choice of devices makes no sense on a cluster.
+    """
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {config.device} does not say what a cluster's encoders run on.",
+            remedy="Give auto, cpu or cuda; --gpus N takes N GPUs of the cluster.",
+        )
+    alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: node["NodeID"])
+    with_gpus = [node for node in alive if _count(node, "GPU")]
+    if config.device == "cpu" or not with_gpus:
+        if config.device == "cuda" or config.gpus is not None:
+            return []
+        return [place for node in alive for place in _cpu_places(node)]
+    places = [place for node in with_gpus for place in _gpu_places(node)]
+    return places if config.gpus in (None, "all") else places[: int(config.gpus)]
+
+
+def _gpu_places(node: Mapping[str, Any]) -> list[Place]:
+    n_gpus = _count(node, "GPU")
+    return _places(node, n_gpus, "cuda", max(1, _count(node, "CPU") // n_gpus))
+
+
+def _cpu_places(node: Mapping[str, Any]) -> list[Place]:
+    n_cpus = _count(node, "CPU")
+    count = max(1, n_cpus // _CPUS_PER_ENCODER)
+    return _places(node, count, "cpu", n_cpus // count) if n_cpus else []
+
+
+def _places(node: Mapping[str, Any], count: int, device: str, n_cpus: int) -> list[Place]:
+    address = str(node.get("NodeManagerAddress", "unknown"))
+    return [
+        Place(str(node["NodeID"]), address, number, device, n_cpus)
+        for number in range(1, count + 1)
+    ]
+
+
+def _count(node: Mapping[str, Any], resource: str) -> int:
+    return int(node.get("Resources", {}).get(resource, 0))
