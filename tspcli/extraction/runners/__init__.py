@@ -29,6 +29,11 @@ def choose_runner(config: ExtractConfig, encoder: Encoder | None = None) -> Runn
             "An encoder that is loaded already cannot compute in several processes.",
             remedy="Name its weights in the settings instead.",
         )
+    if config.profile is not None and len(devices) != 1:
+        raise UsageError(
+            "A profile shows one process, and this run has several that encode.",
+            remedy="Leave out --profile, or run on one device.",
+        )
     if config.engine == "ray":
         from tspcli.extraction.runners.ray_cluster import RayRunner
 
