@@ -28,6 +28,15 @@ from tspcli.extraction.settings import ExtractConfig
 from tspcli.features.gvf import read_gvf
 
 ROOT = Path(__file__).parents[2]
+PATIENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A loaded machine is no failure.
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +63,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in PATIENT.items():
+        monkeypatch.setenv(name, value)
     objects = {"object_store_memory": 100 << 20, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **objects})
     made.workers = [made.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
