@@ -24,7 +24,7 @@ STEPS = 5000
 class Constants:
     """What the simulation knows. ``measured``: in this project; ``assumed``: a guess to replace.
 
-    ``python -m benchmarks.decode``, ``benchmarks.encoder`` and ``benchmarks.ray_engine`` measure
+    ``python -m benchmarks.decode``, ``benchmarks.encoder`` and ``benchmarks.engines`` measure
     them on another machine.
     """
 
@@ -50,7 +50,7 @@ class Constants:
     assemble_ms_per_video: float = 1.5
     assemble_mb_per_s: float = 400.0
     store_overhead_bytes: int = 1526  # measured: a dataset's header and attributes
-    # One Ray driver. assumed until benchmarks.ray_engine has been run on the cluster's head.
+    # One Ray driver. assumed until benchmarks.engines has been run on the cluster's head.
     driver_ms_per_video: float = 3.0
     # Failures. assumed: hardware and preemption together, per node.
     node_hours_between_failures: float = 1000.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,15 +66,36 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", path)
     for name, value in PATIENT.items():
         monkeypatch.setenv(name, value)
-    objects = {"object_store_memory": 100 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **objects})
-    made.workers = [made.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    made = Cluster()
     try:
+        add_node(made, num_cpus=0, include_dashboard=False)
+        made.workers = [add_node(made, num_cpus=1) for _ in range(2)]
+        ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
         yield made
     finally:
         ray.shutdown()
         made.shutdown()
+
+
+def add_node(cluster: Any, **options: Any) -> Any:
+    """Start a node, again if Ray finds that it takes too long, as it does on a loaded machine."""
+    # Known ports spare the node the wait for processes that would choose them.
+    names = ("dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_agent_port")
+    for attempt in range(10):
+        ports = {name: free_port() for name in (*names, "metrics_export_port")}
+        try:
+            return cluster.add_node(object_store_memory=100 << 20, **ports, **options)
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == 9:
+                raise
+    raise AssertionError
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 class Break(Observer):

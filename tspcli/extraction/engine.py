@@ -129,12 +129,10 @@ class Engine:
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
                 self._flush()
-        except BaseException:
+        finally:
             for video in self._videos.values():
                 with suppress(TspError):
                     video.sink.abort()
-            raise
-        finally:
             self.progress.elapsed_s = time.monotonic() - started
             self.progress.copy_to(self.report)
             self._trace.write()

@@ -7,8 +7,6 @@ import socket
 import time
 from dataclasses import replace
 
-import torch
-
 from tspcli import __version__
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
@@ -47,8 +45,6 @@ class EncoderActor:
         Raises:
             TspError: If it cannot be loaded.
         """
-        if self._device == "cpu":
-            torch.set_num_threads(self._n_cpus)
         self._encoder = load_configured_encoder(self._config, self._device)
         return __version__, EncoderFacts.of(self._encoder)
 
@@ -61,7 +57,8 @@ class EncoderActor:
         self._check_storage(task)
         assert self._encoder is not None
         config = replace(task.config, workers=task.config.workers or self._n_cpus)
-        self._service = EngineService(replace(task, config=config), self._encoder)
+        n_threads = self._n_cpus if self._device == "cpu" else None
+        self._service = EngineService(replace(task, config=config), self._encoder, n_threads)
 
     def encode(self, file: VideoFile, source_bytes: int) -> VideoResult:
         """Do one video; its part is committed when this returns ``done``.

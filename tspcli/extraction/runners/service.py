@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.decoding import open_pool
@@ -39,9 +41,10 @@ class EngineService(Observer):
     Args:
         task: The run.
         encoder: Its encoder.
+        n_threads: Threads for computing on a CPU; None leaves torch's choice.
     """
 
-    def __init__(self, task: Task, encoder: Encoder) -> None:
+    def __init__(self, task: Task, encoder: Encoder, n_threads: int | None = None) -> None:
         self._task = task
         self._report = ExtractReport(str(task.out), task.metadata.settings)
         self._lock = threading.Lock()
@@ -50,6 +53,7 @@ class EngineService(Observer):
         self._progress = Progress()
         self._n_notes = 0
         self._fault: BaseException | None = None
+        self._n_threads = n_threads
         facts = EncoderFacts.of(encoder)
         self._pool = open_pool([], facts, task.sampling, task.config, hold_open=True)
         self._thread = threading.Thread(
@@ -102,6 +106,9 @@ class EngineService(Observer):
 
     def _run(self, encoder: Encoder) -> None:
         fault: BaseException = TspError("The engine was closed.")
+        if self._n_threads:
+            # It holds for the thread that asks.
+            torch.set_num_threads(self._n_threads)
         try:
             with WriterThread(self._task.parts()) as writer:
                 engine = Engine(
