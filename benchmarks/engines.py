@@ -89,7 +89,9 @@ def main() -> None:
                 run_once(folder, outs[name], config, figures[name])
                 figures[name].same &= is_same(outs[name], outs["one device"])
     print(f"{options.videos} videos of {options.frames} frames, median of {options.runs} runs\n")
-    print("| | encoder loaded, s | run, s | run, beside one device | main process, ms a video | rows |")
+    print(
+        "| | encoder loaded, s | run, s | run, beside one device | main process, ms a video | rows |"
+    )
     print("|---|---|---|---|---|---|")
     usual = statistics.median(figures["one device"].run_s)
     for name, seen in figures.items():

@@ -144,9 +144,7 @@ def simulate(
         stride=stride,
         days=wall_h / 24,
         gpu_busy=busy / steps,
-        limits={
-            name: count / steps for name, count in sorted(limits.items(), key=lambda x: -x[1])
-        },
+        limits={name: count / steps for name, count in sorted(limits.items(), key=lambda x: -x[1])},
         videos_per_s=n_videos / (wall_h * 3600),
         failures=failures,
         again=again / hours,
