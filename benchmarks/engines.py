@@ -1,6 +1,6 @@
-"""The ways to run beside each other: one device, two device processes, a Ray cluster of this machine.
+"""One device, two device processes and a Ray cluster of this machine beside each other.
 
-    python -m benchmarks.engines [--videos 40] [--frames 150] [--backbone tiny] [--runs 2] [--no-ray]
+    python -m benchmarks.engines [--videos 40] [--frames 150] [--backbone tiny] [--runs 2]
 
 The same videos, generated, with the same random weights; the ways take turns. For each: seconds
 until the encoder is loaded, seconds from there until the last video is safe, processor seconds of
@@ -89,9 +89,7 @@ def main() -> None:
                 run_once(folder, outs[name], config, figures[name])
                 figures[name].same &= is_same(outs[name], outs["one device"])
     print(f"{options.videos} videos of {options.frames} frames, median of {options.runs} runs\n")
-    print(
-        "| | encoder loaded, s | run, s | run, beside one device | main process, ms a video | rows |"
-    )
+    print("| | encoder loaded, s | run, s | beside one device | main process, ms a video | rows |")
     print("|---|---|---|---|---|---|")
     usual = statistics.median(figures["one device"].run_s)
     for name, seen in figures.items():

@@ -1,9 +1,9 @@
 """What a million hours of video take on 1, 10, 100 and 1,000 GPUs, and what gives way first.
 
-    python -m benchmarks.scaling [--hours 1e6] [--cores-per-gpu 16] [--markdown]
+    python -m benchmarks.scaling [--hours 1e6] [--cores-per-gpu 16] [--decode-speed 20]
 
-A simulation in steps of at least a minute. In each, every node that is up does what the scarcest of its
-means allows: its GPUs, its cores, its share of the storage's bandwidth, of the commits that the
+A simulation in steps of a minute at least. In each, every node that is up does what the scarcest of
+its means allows: its GPUs, its cores, its share of the storage's bandwidth, of the commits that the
 file system takes, and of the videos that one driver can hand out (with Ray; shards have no
 driver). Nodes fail at random, lose what is under way, and come back. At the end the parts become
 one file, or one file a shard. The constants are below, each with where it comes from.
