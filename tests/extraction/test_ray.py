@@ -126,6 +126,7 @@ def encoder_pids() -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_two_nodes_leave_the_store_of_one_machine_also_when_an_encoder_is_killed(
     cluster: Any, videos: Path, expected: Path, tmp_path: Path
 ) -> None:
