@@ -251,7 +251,7 @@ def test_a_locked_store_is_refused(sources: Path, encoder: Encoder, tmp_path: Pa
 def test_out_of_memory_halves_the_batch(
     sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=2)
+    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=8)
     real = encoder.encode
     sizes: list[int] = []
 
@@ -263,7 +263,7 @@ def test_out_of_memory_halves_the_batch(
 
     monkeypatch.setattr(encoder, "encode", small_device)
     report = extract(
-        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=2, batch_size=8
+        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=8, batch_size=8
     )
     assert max(sizes) == 2 and any("batches of 2" in note for note in report.notes)
     with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "small.h5") as b:
