@@ -155,7 +155,8 @@ def scratch(root: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, float 
     longer = {"stem_lr": 0.015, "backbone_lr": 0.015, "epochs": 10, "milestones": "8"}
     scale = replace(TINY, variants=PAIR, untrimmed={**TINY.untrimmed, **longer})
     shared = [DATA, TABLES, TRIMMED_TABLES, CACHE]
-    shared += [f"seed{seed}/{name}" for seed in seeds for name in (TRIMMED, "gvf")]
+    same = ("gvf", *(TRIMMED + end for end in ("", ".features", ".bmn", ".measures")))
+    shared += [f"seed{seed}/{name}" for seed in seeds for name in same]
     for name in shared:
         if not (out / name).exists():
             shutil.copytree(root / name, out / name)
