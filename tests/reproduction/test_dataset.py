@@ -107,6 +107,12 @@ def test_files_and_annotations(tmp_path: Path) -> None:
     plans = plan_untrimmed(spec)
     content = json.loads((tmp_path / "annotations.json").read_text())
     assert content == json.loads(json.dumps(activitynet_json(plans)))
+    for name, videos in plans.items():
+        for video in videos:
+            entry = content["database"][video.name.removeprefix("v_")]
+            assert entry["subset"] == {"train": "training", "valid": "validation"}[name]
+            told_segments = [tuple(item["segment"]) for item in entry["annotations"]]
+            assert told_segments == [(a.start_s, a.end_s) for a in video.actions]
     # Both readers of ActivityNet's format understand it.
     assert len(read_annotations(tmp_path / "annotations.json", "validation")) == 1
     assert read_activitynet(tmp_path / "annotations.json").subsets["train_0000"] == "train"

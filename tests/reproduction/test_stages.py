@@ -88,13 +88,13 @@ def test_a_stage_that_was_stopped_goes_on_in_its_folder(tmp_path: Path) -> None:
     def call(folder: Path, tell: Tell) -> None:
         if not (folder / "half.txt").exists():
             (folder / "half.txt").write_text("half")
-            raise KeyboardInterrupt
+            raise InterruptedError
         (folder / "whole.txt").write_text((folder / "half.txt").read_text())
 
     def stage(setting: int) -> Stage:
         return Stage("one", call=call, outputs=("whole.txt",), settings={"n": setting})
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         StageRunner(tmp_path, [stage(1)]).run()
     watch = Watch()
     StageRunner(tmp_path, [stage(1)], observer=watch).run()
@@ -102,7 +102,7 @@ def test_a_stage_that_was_stopped_goes_on_in_its_folder(tmp_path: Path) -> None:
     record = StageRecord.read(tmp_path / "one")
     assert record is not None and record.sittings == 2 and record.done
     # With other settings nothing of the old folder is left, and so it stops half way again.
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         StageRunner(tmp_path, [stage(2)]).run()
     assert not (tmp_path / "one" / "whole.txt").exists()
 
