@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,13 +48,13 @@ def resident_mb(pid: int, descendants: bool = True) -> float:
 
 def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> None:
     encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
-    real = encoder.encode
+    real = encoder.start
 
-    def slow(clips: torch.Tensor) -> torch.Tensor:
+    def slow(clips: torch.Tensor) -> Callable[[], torch.Tensor]:
         time.sleep(sleep_s)
         return real(clips)
 
-    encoder.encode = slow  # type: ignore[method-assign]
+    encoder.start = slow  # type: ignore[method-assign]
     peak = own = 0.0
     ended = threading.Event()
 

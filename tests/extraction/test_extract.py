@@ -23,10 +23,11 @@ from tspcli.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tspcli.extraction import ExtractConfig, Observer, extract
+from tspcli.extraction import ExtractConfig, Observer, engine, extract
 from tspcli.features import open_store
 from tspcli.features.lock import lock_store
 from tspcli.features.merge import merge_stores
+from tspcli.timeline import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -248,26 +249,47 @@ def test_a_locked_store_is_refused(sources: Path, encoder: Encoder, tmp_path: Pa
         extract(sources, tmp_path / "f.h5", encoder=encoder)
 
 
+@pytest.mark.parametrize(("stride", "method"), [(5, "start"), (2, "encode_series")])
 def test_out_of_memory_halves_the_batch(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stride: int,
+    method: str,
 ) -> None:
-    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=8)
-    real = encoder.encode
+    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=stride)
+    real = getattr(encoder, method)
     sizes: list[int] = []
 
-    def small_device(clips: torch.Tensor) -> torch.Tensor:
-        if len(clips) > 2:
+    def small_device(clips: torch.Tensor, *sampling: Sampling) -> object:
+        # A series of n clips has (n - 1) * stride + 16 frames.
+        count = (len(clips) - 16) // stride + 1 if sampling else len(clips)
+        if count > 2:
             raise torch.OutOfMemoryError("out of memory")
-        sizes.append(len(clips))
-        return real(clips)
+        sizes.append(count)
+        return real(clips, *sampling)
 
-    monkeypatch.setattr(encoder, "encode", small_device)
+    monkeypatch.setattr(encoder, method, small_device)
     report = extract(
-        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=8, batch_size=8
+        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=stride, batch_size=8
     )
     assert max(sizes) == 2 and any("batches of 2" in note for note in report.notes)
     with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "small.h5") as b:
         np.testing.assert_allclose(a["a"].rows, b["a"].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_in_flight_change_nothing(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources, tmp_path / "at_once.h5", encoder=encoder, stride=8, batch_size=3)
+    monkeypatch.setitem(engine._IN_FLIGHT, "cpu", 2)
+    report = extract(sources, tmp_path / "later.h5", encoder=encoder, stride=8, batch_size=3)
+    assert len(report.with_status("done")) == 3
+    with open_store(tmp_path / "at_once.h5") as a, open_store(tmp_path / "later.h5") as b:
+        assert list(a) == list(b)
+        for key in a:
+            np.testing.assert_array_equal(a[key].rows, b[key].rows)
 
 
 def test_an_interrupted_run_keeps_what_is_finished(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -126,17 +126,41 @@ class Encoder:
             torch.cuda.OutOfMemoryError: If the batch is too large for the device; a smaller one
                 may be tried afterwards.
         """
+        return self.start(clips)()
+
+    def start(self, clips: Tensor) -> Callable[[], Tensor]:
+        """Begin to encode clips, and do not wait for a GPU to be done.
+
+        Args:
+            clips: As for :meth:`encode`, which see for the errors.
+
+        Returns:
+            A function that waits and gives the rows, (B, D) float32 on the CPU.
+        """
         self.spec.check_clip_length(clips.shape[2])
+        done: torch.cuda.Event | None = None
         with torch.inference_mode(), _arithmetic(self.device, self.precision):
             clips = clips.to(self.device, self.dtype, non_blocking=True)
             features: Tensor = self._backbone(clips)
-            rows = features.float().cpu()
-        if self.precision == "fp16" and not torch.isfinite(rows).all():
-            raise UsageError(
-                "The features do not fit into the range of fp16 numbers.",
-                remedy="Use --precision bf16 or fp32.",
-            )
-        return rows
+            rows = features.float()
+            if self.device.type == "cuda":
+                there, rows = rows, torch.empty(rows.shape, pin_memory=True)
+                rows.copy_(there, non_blocking=True)
+                done = torch.cuda.current_stream(self.device).record_event()
+            else:
+                rows = rows.cpu()
+
+        def wait() -> Tensor:
+            if done is not None:
+                done.synchronize()
+            if self.precision == "fp16" and not torch.isfinite(rows).all():
+                raise UsageError(
+                    "The features do not fit into the range of fp16 numbers.",
+                    remedy="Use --precision bf16 or fp32.",
+                )
+            return rows
+
+        return wait
 
     def shares(self, sampling: Sampling) -> bool:
         """Whether :meth:`encode_series` is the faster way for clips that overlap so much."""

@@ -13,11 +13,14 @@ import json
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tspcli.encoders import Encoder
@@ -50,6 +53,8 @@ from tspcli.video import (
 _QUEUED_CHUNKS = 2
 _CPU_BATCH = 4
 _CUDA_BATCH = 64
+_IN_FLIGHT = {"cuda": 1}
+"""Batches that a device works on while the next one is put together."""
 _SERIES_CLIPS = 16
 """Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 
@@ -107,6 +112,8 @@ class Engine:
             _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH
         )
         self._batcher: Batcher[_Video] = Batcher(self._batch_size)
+        self._in_flight: deque[tuple[Batch[_Video], Callable[[], torch.Tensor]]] = deque()
+        self._n_in_flight = _IN_FLIGHT.get(self.encoder.device.type, 0)
         self._trace = Trace(self.config.profile)
         self._as_series = self.encoder.shares(self.sampling)
         self._wake: Callable[[], None] = lambda: None
@@ -140,6 +147,7 @@ class Engine:
     def _flush(self) -> None:
         for batch in self._batcher.flush():
             self._encode(batch)
+        self._settle()
 
     def _handle(self, item: _Word) -> None:
         if isinstance(item, (Idle, Woken)):
@@ -220,8 +228,21 @@ class Engine:
     def _encode(self, batch: Batch[_Video]) -> None:
         started = time.monotonic()
         with self._trace.span("encode", clips=len(batch.clips)):
-            rows = self._encode_or_halve(batch.clips).numpy()
+            self._in_flight.append((batch, self._encode_or_halve(batch.clips)))
         self.progress.encode_s += time.monotonic() - started
+        self._settle(self._n_in_flight)
+
+    def _settle(self, left: int = 0) -> None:
+        """Hand out the rows of all batches but the last ``left``."""
+        while len(self._in_flight) > left:
+            batch, wait = self._in_flight.popleft()
+            started = time.monotonic()
+            with self._trace.span("wait for rows"):
+                rows = wait().numpy()
+            self.progress.encode_s += time.monotonic() - started
+            self._hand_out(batch, rows)
+
+    def _hand_out(self, batch: Batch[_Video], rows: npt.NDArray[np.float32]) -> None:
         self.progress.n_clips += len(rows)
         start = 0
         for video, count in batch.owners:
@@ -232,19 +253,20 @@ class Engine:
             start += count
         self.observer.progressed(self.progress)
 
-    def _rows(self, clips: Clips) -> torch.Tensor:
+    def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
         if isinstance(clips, ClipSeries):
-            return self.encoder.encode_series(clips.frames, clips.sampling)
-        return self.encoder.encode(clips)
+            rows = self.encoder.encode_series(clips.frames, clips.sampling)
+            return lambda: rows
+        return self.encoder.start(clips)
 
-    def _encode_or_halve(self, clips: Clips) -> torch.Tensor:
-        """Encode; on a lack of memory halve the batch, for good, and go on."""
-        pieces: list[torch.Tensor] = []
+    def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
+        """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
+        pieces: list[Callable[[], torch.Tensor]] = []
         start = 0
         size = len(clips)
         while start < len(clips):
             try:
-                pieces.append(self._rows(clips[start : start + size]))
+                pieces.append(self._start(clips[start : start + size]))
                 start += size
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if size == 1:
@@ -262,7 +284,7 @@ class Engine:
             note = f"Out of memory: going on with batches of {size}."
             self.report.notes.append(note)
             self.observer.message(note)
-        return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
+        return lambda: torch.cat([wait() for wait in pieces])
 
     def _commit_if_whole(self, video: _Video) -> None:
         end = video.end
