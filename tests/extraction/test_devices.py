@@ -154,6 +154,7 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on(
     assert_same_store(tmp_path / "feats.h5", expected)
 
 
+@pytest.mark.slow
 def test_a_killed_main_process_takes_its_devices_with_it(
     videos: Path, expected: Path, tmp_path: Path
 ) -> None:
@@ -187,6 +188,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_global_features_too(videos: Path, tmp_path: Path) -> None:
     compute_gvf(videos, tmp_path / "one.h5", config=ONE)
     compute_gvf(videos, tmp_path / "two.h5", config=TWO)
@@ -197,6 +199,7 @@ def test_global_features_too(videos: Path, tmp_path: Path) -> None:
     assert one.metadata == two.metadata
 
 
+@pytest.mark.slow
 def test_the_runs_own_error_ends_it(videos: Path, tmp_path: Path) -> None:
     class Vanish(Observer):
         def started(self, progress: Progress, n_kept: int) -> None:
@@ -222,6 +225,7 @@ def test_devices_that_make_no_sense_are_refused(videos: Path, tmp_path: Path) ->
         extract(videos, tmp_path / "f.h5", config=TWO, encoder=encoder)
 
 
+@pytest.mark.slow
 def test_encoders_that_differ_are_refused(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
