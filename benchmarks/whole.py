@@ -181,15 +181,16 @@ def growth(device: torch.device, clock: Clock) -> list[Figure]:
 
 def store(rounds: int) -> list[Figure]:
     """Writing features, beside writing the same bytes to the same disk."""
-    rows = {f"v{i}": (np.random.rand(_ROWS, _WIDTH).astype(np.float32), {}) for i in range(50)}
-    n_bytes = sum(array.nbytes for array, _ in rows.values())
+    rng = np.random.default_rng(0)
+    rows = [(f"v{i}", rng.random((_ROWS, _WIDTH), np.float32), {}) for i in range(50)]
+    n_bytes = sum(array.nbytes for _, array, _ in rows)
     metadata = StoreMetadata.build(sampling=Sampling(), encoder={"backbone": "none"})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
         def plain() -> None:
             with open(folder / "plain", "wb") as file:
-                for array, _ in rows.values():
+                for _, array, _ in rows:
                     file.write(array.tobytes())
                 file.flush()
                 import os
