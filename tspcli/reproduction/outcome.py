@@ -164,7 +164,7 @@ class Outcome:
                 f"TSP ahead in {claim.n_agreeing} of {len(claim.pairs)} seeds"
             )
         else:
-            figures += ", one seed"
+            figures += ", one seed, whose spread is not known"
         if claim.holds:
             return f"{self.group.title}: TSP (max GVF) localizes better than TAC: {figures}."
         how = "TSP (max GVF) and TAC localize alike within the spread of the seeds"
