@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.inputs import VIDEO_PATH
-from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -167,33 +166,23 @@ def command(as_json: bool, **options: Any) -> int:
       tsp extract --videos /shared/videos/ --out /shared/feats.h5 --engine ray
     """
     from tspcli.cli.extract_progress import watch
+    from tspcli.cli.stopping import stoppable
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
 
     options["weights"] = options["weights"] or DEFAULT_WEIGHTS
     videos, out = options.pop("videos"), options.pop("out")
     config = ExtractConfig(**options)
     console = err_console()
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with watch(console) as observer:
-            report = extract(videos, out, config=config, observer=observer)
-    except KeyboardInterrupt:
-        console.print(
-            f"Interrupted. Finished videos are kept beside {printable(str(out))}; "
-            "the same command goes on from here.",
-            markup=False,
-            soft_wrap=True,
-        )
-        return EXIT_INTERRUPTED
+    with stoppable(console, out) as stop:
+        try:
+            with watch(console, stop) as observer:
+                report = extract(videos, out, config=config, observer=observer)
+        except KeyboardInterrupt:
+            return stop.farewell()
     if as_json:
         print_json(report.to_dict())
     _summarize(console, report)
     return EXIT_SOME_FAILED if report.failed else 0
-
-
-def _terminate(signum: int, frame: object) -> None:
-    """Treat SIGTERM as Ctrl-C: commit what is finished, then stop."""
-    raise KeyboardInterrupt
 
 
 def _summarize(console: Console, report: ExtractReport) -> None:

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
     from rich.progress import TaskID
 
+    from tspcli.cli.stopping import Stopper
+
 _PLAIN_EVERY_S = 30.0
 
 
 @contextmanager
-def watch(console: Console) -> Iterator[Observer]:
-    """An observer that shows the run on ``console`` while the context is open."""
+def watch(console: Console, stopper: Stopper | None = None) -> Iterator[Observer]:
+    """An observer that shows the run on ``console``, and stops it when a signal came."""
     if not console.is_terminal:
-        yield PlainObserver(console)
+        yield PlainObserver(console, stopper)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
@@ -38,7 +40,7 @@ def watch(console: Console) -> Iterator[Observer]:
         transient=True,
     ) as display:
         task = display.add_task("loading", total=None, figures="")
-        yield LiveObserver(console, display, task)
+        yield LiveObserver(console, stopper, display, task)
 
 
 def figures(progress: Progress) -> str:
@@ -53,11 +55,25 @@ def figures(progress: Progress) -> str:
     )
 
 
-class PlainObserver(Observer):
+class StoppingObserver(Observer):
+    """Ends the run early after SIGTERM or Ctrl-C."""
+
+    def __init__(self, console: Console, stopper: Stopper | None) -> None:
+        self.console = console
+        self._stopper = stopper
+
+    def wants_stop(self) -> bool:
+        if self._stopper is None:
+            return False
+        self._stopper.attended = True
+        return self._stopper.requested
+
+
+class PlainObserver(StoppingObserver):
     """A line now and then, for logs."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, stopper: Stopper | None) -> None:
+        super().__init__(console, stopper)
         self._next = 0.0
 
     def started(self, progress: Progress, n_kept: int) -> None:
@@ -77,11 +93,13 @@ class PlainObserver(Observer):
         self.console.print(printable(text), markup=False, soft_wrap=True)
 
 
-class LiveObserver(Observer):
+class LiveObserver(StoppingObserver):
     """A progress bar that is always true."""
 
-    def __init__(self, console: Console, display: Display, task: TaskID) -> None:
-        self.console = console
+    def __init__(
+        self, console: Console, stopper: Stopper | None, display: Display, task: TaskID
+    ) -> None:
+        super().__init__(console, stopper)
         self.display = display
         self.task = task
 

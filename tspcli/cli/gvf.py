@@ -115,13 +115,18 @@ def command(
         return 0
 
     from tspcli.cli.extract_progress import watch
+    from tspcli.cli.stopping import stoppable
     from tspcli.extraction.gvf import GVF_WEIGHTS, compute_gvf
     from tspcli.extraction.settings import ExtractConfig
 
     config = ExtractConfig(**{**options, "weights": options["weights"] or GVF_WEIGHTS})
     console = err_console()
-    with watch(console) as observer:
-        report = compute_gvf(videos, out, pool=pool, config=config, observer=observer)
+    with stoppable(console, out) as stop:
+        try:
+            with watch(console, stop) as observer:
+                report = compute_gvf(videos, out, pool=pool, config=config, observer=observer)
+        except KeyboardInterrupt:
+            return stop.farewell()
     if as_json:
         print_json(report.to_dict())
     for result in report.failed:

@@ -17,6 +17,7 @@ EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
 """Finished, but some videos failed; each is named on the screen and in the report."""
 EXIT_INTERRUPTED = 130
+"""Ctrl-C; 143 after SIGTERM: 128 and the signal's number, as shells and schedulers expect."""
 
 
 class Entry(NamedTuple):
@@ -104,7 +105,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "--debug" in arguments:
         debug = True
         arguments.remove("--debug")
-    sys.exit(_run(arguments, debug))
+    code = _run(arguments, debug)
+    if code >= EXIT_INTERRUPTED:
+        # All that matters is closed by now; taking torch down properly may take seconds.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

@@ -28,6 +28,9 @@ class EventSource(Protocol):
     def wake(self) -> None:
         """Make :meth:`live` give a :class:`Woken`, soon; callable from any thread."""
 
+    def drain(self) -> None:
+        """Begin no further video; :meth:`live` ends with those under way."""
+
     def close(self) -> None:
         """End :meth:`live`; callable from any thread."""
 

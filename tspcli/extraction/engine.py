@@ -29,7 +29,7 @@ from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSe
 from tspcli.extraction.decoding import EventSource, open_pool
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.memory import kept_memory
-from tspcli.extraction.plan import file_size, longest_first
+from tspcli.extraction.plan import file_size, file_stamp, longest_first
 from tspcli.extraction.preparing import FramePreparer, PreparedFrames
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
@@ -50,6 +50,9 @@ from tspcli.video import (
     Woken,
 )
 
+STOP_GRACE_S = 5.0
+"""How long videos under way may take to end once a run is asked to stop."""
+_LOOK_UP_S = 0.25
 _QUEUED_CHUNKS = 2
 _CPU_BATCH = 4
 _CUDA_BATCH = 64
@@ -67,6 +70,7 @@ class _Video:
     sink: RowSink
     assembler: ClipAssembler
     source_bytes: int
+    stamp: tuple[int, int] | None = None
     info: VideoInfo | None = None
     n_rows: int = 0
     end: Finished | None = None
@@ -118,6 +122,7 @@ class Engine:
         self._as_series = self.encoder.shares(self.sampling)
         self._wake: Callable[[], None] = lambda: None
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
+        self._stop_by: float | None = None
 
     def run(self, videos: Sequence[VideoFile]) -> None:
         """Encode the videos, the longest first; returns once every row was handed to its sink."""
@@ -133,9 +138,14 @@ class Engine:
             keeping = kept_memory() if self.encoder.device.type == "cpu" else nullcontext()
             with keeping, closing(source), closing(items), torch.inference_mode():
                 for item in items:
+                    self._heed_stop(source)
+                    if item is None:
+                        continue
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
                 self._flush()
+            if self._stop_by is not None:
+                raise KeyboardInterrupt
         finally:
             for video in self._videos.values():
                 with suppress(TspError):
@@ -148,6 +158,15 @@ class Engine:
         for batch in self._batcher.flush():
             self._encode(batch)
         self._settle()
+
+    def _heed_stop(self, source: EventSource) -> None:
+        """End early if that is wanted, but finish first what can be finished soon."""
+        if self._stop_by is None:
+            if self.observer.wants_stop():
+                self._stop_by = time.monotonic() + STOP_GRACE_S
+                source.drain()
+        elif time.monotonic() > self._stop_by:
+            raise KeyboardInterrupt
 
     def _handle(self, item: _Word) -> None:
         if isinstance(item, (Idle, Woken)):
@@ -177,10 +196,23 @@ class Engine:
         self._drop(file.key)
         assembler = ClipAssembler(self.sampling, as_series=self._as_series)
         video = _Video(file, self.open_sink(file), assembler, file_size(file.path))
+        video.stamp = file_stamp(file.path)
         self._videos[file.key] = video
         return video
 
     def _finish(self, video: _Video, end: Finished) -> None:
+        now = file_stamp(video.file.path)
+        if now is not None and now != video.stamp:
+            self._drop(video.file.key)
+            self._fail(
+                video.file,
+                VideoError(
+                    "damaged",
+                    "the file was changed while it was read",
+                    remedy="Run the same command again once it is whole.",
+                ),
+            )
+            return
         damage = [text for text in end.warnings if text.startswith(("damaged", "truncated"))]
         if self.config.strict and damage:
             said = [text.removeprefix("damaged: ") for text in damage]
@@ -369,8 +401,11 @@ class Engine:
 
 def _feed(
     source: EventSource, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
-) -> Generator[_Word, None, None]:
-    """The source's events, frames prepared on a thread of their own, a bounded number ahead."""
+) -> Generator[_Word | None, None, None]:
+    """The source's events, frames prepared on a thread of their own, a bounded number ahead.
+
+    None comes now and then while there is no event.
+    """
     items: queue.Queue[_Item] = queue.Queue(_QUEUED_CHUNKS)
     stop = threading.Event()
 
@@ -405,7 +440,12 @@ def _feed(
         while True:
             waiting = time.monotonic()
             with trace.span("wait for frames"):
-                item = items.get()
+                try:
+                    item = items.get(timeout=_LOOK_UP_S)
+                except queue.Empty:
+                    note_wait(time.monotonic() - waiting)
+                    yield None
+                    continue
             note_wait(time.monotonic() - waiting)
             if item is None:
                 return

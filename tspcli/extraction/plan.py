@@ -67,6 +67,15 @@ def longest_first(videos: Sequence[VideoFile]) -> list[VideoFile]:
     return sorted(videos, key=lambda video: (-file_size(video.path), video.key))
 
 
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def file_size(path: str | Path) -> int:
     """Bytes of a file; 0 if it cannot be told, which the decoder will then explain."""
     try:

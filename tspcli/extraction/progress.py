@@ -74,5 +74,12 @@ class Observer:
     def video_ended(self, result: VideoResult) -> None:
         """A video is done, skipped or failed."""
 
+    def wants_stop(self) -> bool:
+        """Whether to end early: videos under way are finished within some seconds, none is begun.
+
+        Asked several times a second, also while nothing else happens.
+        """
+        return False
+
     def message(self, text: str) -> None:
         """Something worth a line, such as a batch halved for lack of memory."""

@@ -35,6 +35,7 @@ from tspcli.video.registry import (
 from tspcli.video.worker import WorkerSetup
 
 _GRACE_S = 5.0
+_START_LIMIT_S = 120.0
 _MAX_THREADS = 8
 _MAX_FAILED_STARTS = 3
 
@@ -180,6 +181,11 @@ class DecodePool:
         self._held_open = False
         self.wake()
 
+    def drain(self) -> None:
+        """Start no further video, and end once those under way have ended."""
+        self._pending.clear()
+        self.finish()
+
     def wake(self) -> None:
         """Let the iteration give a :class:`Woken`, soon."""
         with self._lock:
@@ -223,7 +229,7 @@ class DecodePool:
             for worker in busy:
                 if worker.connection in ready and not worker.gone:
                     yield from self._hear(worker)
-                elif not worker.gone and worker.is_overdue(self._setup.timeout_s + _GRACE_S):
+                elif not worker.gone and worker.is_overdue(self._limit_s(worker)):
                     worker.process.kill()
                     yield from self._bury(worker, timed_out=True)
                 if self._closed.is_set():
@@ -246,9 +252,13 @@ class DecodePool:
             n_starting += 1
 
     def _patience(self, busy: Sequence[PoolWorker]) -> float | None:
-        limit_s = self._setup.timeout_s + _GRACE_S
-        signs = [worker.last_sign for worker in busy if not worker.is_idle]
-        return max(0.0, min(signs) + limit_s - time.monotonic()) + 0.05 if signs else None
+        ends = [w.last_sign + self._limit_s(w) for w in busy if not w.is_idle]
+        return max(0.0, min(ends) - time.monotonic()) + 0.05 if ends else None
+
+    def _limit_s(self, worker: PoolWorker) -> float:
+        """How long a worker may be silent; on a busy machine its imports alone take a while."""
+        limit_s = self._setup.timeout_s
+        return (limit_s if worker.ready else max(limit_s, _START_LIMIT_S)) + _GRACE_S
 
     def _hear(self, worker: PoolWorker) -> Iterator[Event]:
         try:
@@ -305,6 +315,12 @@ class DecodePool:
                     )
             return
         name = self._decoders[job.next_decoder]
+        if worker.process.was_killed_from_outside(timed_out) and not job.was_killed:
+            # Perhaps not the decoder's fault, so it has another go before the next one has.
+            job.was_killed = True
+            self._pending.appendleft(job)
+            yield Restarted(job.file, name, f"{name}: {detail}")
+            return
         error = VideoError(reason, detail, path=path_text(job.file.path))
         job.failed.append((name, error))
         job.next_decoder += 1

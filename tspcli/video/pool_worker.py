@@ -30,6 +30,7 @@ class Job:
     number: int
     file: VideoFile
     next_decoder: int = 0
+    was_killed: bool = False
     failed: list[tuple[str, VideoError]] = field(default_factory=list)
 
 

@@ -16,10 +16,12 @@ from tspcli.video.base import absolute
 from tspcli.video.worker import SlotMemory, WorkerSetup
 
 # Not multiprocessing's spawn: that imports the user's main script again, torch included, and
-# demands a main guard in it. SIGINT is the parent's business alone, from the first moment on.
+# demands a main guard in it. SIGINT and SIGTERM, which terminals and schedulers send to all
+# processes of a run at once, are the parent's business alone, from the first moment on.
 _START = """\
 import importlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.path[:] = sys.argv[2].split("\\n")
 importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 """
@@ -138,6 +140,10 @@ class WorkerProcess(ChildProcess):
         if "bad_alloc" in log or "MemoryError" in log:
             return "out-of-memory", "the decode process ran out of memory"
         return "crashed", f"the decode process {words}"
+
+    def was_killed_from_outside(self, timed_out: bool) -> bool:
+        """Whether it died of a SIGKILL that was not the pool's."""
+        return not timed_out and self._process.poll() == -signal.SIGKILL
 
     def dispose(self) -> None:
         """End it and close everything; views of its memory stay valid."""

@@ -304,7 +304,8 @@ class PyavSource(VideoSource):
             yield Frame(*self._times(*heapq.heappop(skipped)))
 
     def _is_unwanted(self, packet: Any, lookahead: Lookahead) -> bool:
-        if packet.pts is None or packet.is_discard:
+        # None drains the decoder where a stretch of the file cannot be read.
+        if packet is None or packet.pts is None or packet.is_discard:
             return False
         next_pts = lookahead.next_pts(packet)
         if next_pts is None:
@@ -323,8 +324,9 @@ class PyavSource(VideoSource):
                 packet = next(packets)
             except StopIteration:
                 return
-            except (av.error.FFmpegError, OSError) as error:
-                # What follows cannot be read; what the decoder still holds can come out.
+            except (av.error.FFmpegError, OSError, IndexError) as error:
+                # What follows cannot be read (a packet may name a stream that is not there, which
+                # is PyAV's IndexError); what the decoder still holds can come out.
                 self._n_bad_packets += 1
                 self._last_error = error
                 yield None

@@ -15,6 +15,9 @@ from tspcli.errors import VideoError
 from tspcli.timeline import Sampling, TickTrack, display_end_s, grid_tick
 from tspcli.video.base import Frame, VideoSource
 
+MAX_STILL_S = 6 * 3600
+"""No frame of a sound file is shown for longer; one bit of its time can make it centuries."""
+
 
 @dataclass(frozen=True)
 class SampledFrame:
@@ -82,7 +85,7 @@ class SampledFrames:
                 # damaged, they show the last picture that there is.
                 continue
             time_s = frame.pts_s - shift_s if shift_s else frame.pts_s
-            ticks = track.push(time_s)
+            ticks = self._believable(track.push(time_s))
             if shown is None:
                 self._origin = grid_tick(time_s, self.sampling.grid_rate)
                 self.start_s = frame.pts_s
@@ -92,9 +95,20 @@ class SampledFrames:
         if shown is None or last is None:
             raise VideoError("no-frames", path=self.source.info.path)
         self.end_s = self._display_end_s(last)
-        if needed := self._needed.among(track.finish(self.end_s - shift_s)):
+        if needed := self._needed.among(self._believable(track.finish(self.end_s - shift_s))):
             yield SampledFrame(needed, shown.pts_s, shown)
         self.n_ticks = track.n_ticks
+
+    def _believable(self, ticks: range) -> range:
+        """The ticks that one frame shows, unless a damaged time stretches them beyond belief."""
+        shown_s = len(ticks) / self.sampling.grid_rate
+        if shown_s > MAX_STILL_S:
+            raise VideoError(
+                "damaged",
+                f"one frame would be shown for {float(shown_s):.0f} s; its time is not believed",
+                path=self.source.info.path,
+            )
+        return ticks
 
     def _display_end_s(self, last: Frame) -> Fraction:
         if self.n_frames == 1:
@@ -109,7 +123,9 @@ class SampledFrames:
         if self._origin is None:
             return True
         first, end = self._tick(pts_s) - self._origin, self._tick(next_s) - self._origin
-        return bool(self._needed.among(range(max(first, 0), end)))
+        first = max(first, 0)
+        # Any stretch longer than that has a needed tick; a damaged time may make it endless.
+        return bool(self._needed.among(range(first, min(end, first + self._needed.longest_gap))))
 
     def _tick(self, time_s: Fraction) -> int:
         """``grid_tick`` in whole numbers, without making Fractions: this is asked for every frame.
@@ -150,6 +166,7 @@ class NeededTicks:
         self._offsets = frozenset(sampling.sample_tick(j) for j in range(sampling.clip_length))
         self._span = max(self._offsets)
         self._ticks_a_clip = sampling.stride * sampling.step
+        self.longest_gap = self._span + 2 * (int(self._ticks_a_clip) + 1)
 
     def among(self, ticks: range) -> tuple[int, ...]:
         """The needed ticks of a range, ascending."""

@@ -51,6 +51,7 @@ class WorkerSetup:
 def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
     """Run a worker until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(lifeline_fd)
     faulthandler.enable()
     connection = Connection(socket_fd)

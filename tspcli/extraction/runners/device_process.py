@@ -129,6 +129,9 @@ class _Forwarded:
                 raise event
             yield event
 
+    def drain(self) -> None:
+        """Begin no further video: that is for the pool's own process to say."""
+
     def wake(self) -> None:
         """Give a :class:`Woken`."""
         self._events.put(Woken())

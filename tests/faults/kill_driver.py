@@ -1,8 +1,9 @@
 """Runs an extraction in forked children that die at chosen instants. Started as a program.
 
 Forking from one process that has imported everything makes a restart cheap, so that a test can
-afford dozens. The child is killed by SIGKILL at a random time, or ends itself, without any
-clean-up, at the n-th call of a system call that makes things durable.
+afford dozens. At a random time SIGKILL takes the child, one of its decode workers, or the whole group
+of processes; or the child ends itself, without any clean-up, at the n-th call of a system call
+that makes things durable.
 """
 
 from __future__ import annotations
@@ -70,8 +71,39 @@ def finish(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_at_random(videos: str, folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Kill and restart until ``kills`` were delivered; keep each finished store."""
+def workers_of(child: int) -> list[int]:
+    """The process ids of a child's decode workers."""
+    try:
+        tasks = list(Path(f"/proc/{child}/task").iterdir())
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def strike(child: int, target: str, rng: random.Random) -> bool:
+    """Send SIGKILL to ``main``, a ``worker`` or the ``group``; whether there was anyone."""
+    if target == "main":
+        os.kill(child, signal.SIGKILL)
+    elif target == "group":
+        os.killpg(child, signal.SIGKILL)
+    else:
+        workers = workers_of(child)
+        if not workers:
+            return False
+        try:
+            os.kill(rng.choice(workers), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def kill_at_random(
+    videos: str, folder: Path, kills: int, seed: int, target: str = "main"
+) -> dict[str, Any]:
+    """Kill and restart until ``kills`` were delivered; keep each finished store.
+
+    A run that loses workers goes on; what it reports as failed the next run does.
+    """
     rng = random.Random(seed)
     started = time.monotonic()
     assert finish(start(videos, str(folder / "undisturbed.h5"))) == 0
@@ -84,8 +116,13 @@ def kill_at_random(videos: str, folder: Path, kills: int, seed: int) -> dict[str
         while time.monotonic() < deadline and delivered < kills:
             time.sleep(0.002)
         alive = os.waitpid(child, os.WNOHANG)[0] == 0
-        if alive and delivered < kills:
-            os.kill(child, signal.SIGKILL)
+        if alive and delivered < kills and target == "worker":
+            delivered += strike(child, target, rng)
+            code = finish(child)
+            assert code in (0, 3), code
+            runs += code == 0
+        elif alive and delivered < kills:
+            strike(child, target, rng)
             code = finish(child)
             # It may have ended between the look and the kill.
             assert code in (0, -signal.SIGKILL), code
@@ -112,7 +149,7 @@ def die_at_every(call: str, videos: str, out: Path, most: int) -> dict[str, Any]
 if __name__ == "__main__":
     mode, videos, folder, *rest = sys.argv[1:]
     if mode == "random":
-        result = kill_at_random(videos, Path(folder), int(rest[0]), int(rest[1]))
+        result = kill_at_random(videos, Path(folder), int(rest[0]), int(rest[1]), *rest[2:])
     else:
         result = die_at_every(mode, videos, Path(folder) / "out.h5", int(rest[0]))
     print(json.dumps(result))
