@@ -21,6 +21,7 @@ PYTEST_FLAGS ?=
 BENCH ?= .bench
 BENCH_FLAGS ?=
 JOBS ?= 2
+FUZZ_SECONDS ?= 60
 
 PY := $(VENV)/bin/python
 TSP := $(VENV)/bin/tsp
@@ -34,7 +35,7 @@ ENVIRONMENT = $(word 2,$(KEYS))
 PROJECT = $(word 3,$(KEYS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo reproduce test lint types pytest format wheel lock clean \
+.PHONY: help audit fuzz faults install install-test demo reproduce test lint types pytest format wheel lock clean \
 	bench bench-gpu
 
 help:  ## Show this list
@@ -76,7 +77,7 @@ demo: install  ## Extract features of sample videos with pretrained I3D weights,
 reproduce: install  ## Repeat the paper's experiment on rendered videos (half an hour on two cores)
 	$(TSP) reproduce --scale $(SCALE) --out "$(REPRODUCTION)" $(REPRODUCE_FLAGS)
 
-test: lint types pytest  ## Install the test tools too, then lint, check types and run the tests
+test: audit lint types pytest  ## Install the test tools too, then lint, check types and run the tests
 
 lint: install-test  ## ruff: rules and formatting
 	$(PY) -m ruff check .
@@ -87,6 +88,15 @@ types: install-test  ## mypy
 
 pytest: install-test  ## The tests alone
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_FLAGS)
+
+audit: install-test  ## Ask the index for known vulnerabilities in what is pinned; says so if it cannot
+	@$(PY) tools/audit.py
+
+fuzz: install-test  ## Coverage-guided fuzzing of our parsers (needs atheris); FUZZ_SECONDS=60 each
+	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)
+
+faults: install-test  ## The long form of the fault tests; hours
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and faults" -s tests/faults
 
 format: install-test  ## Let ruff format and repair what it can
 	$(PY) -m ruff format .

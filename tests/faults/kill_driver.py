@@ -1,9 +1,9 @@
 """Runs an extraction in forked children that die at chosen instants. Started as a program.
 
 Forking from one process that has imported everything makes a restart cheap, so that a test can
-afford dozens. At a random time SIGKILL takes the child, one of its decode workers, or the whole group
-of processes; or the child ends itself, without any clean-up, at the n-th call of a system call
-that makes things durable.
+afford dozens. At a random time SIGKILL takes the child, one of its decode workers, or all of its
+processes; or the child ends itself, without any clean-up, at the n-th call of a system call that
+makes things durable.
 """
 
 from __future__ import annotations

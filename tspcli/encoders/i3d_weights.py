@@ -70,7 +70,10 @@ def _numpy_unpickler(file: IO[bytes], path: Path) -> pickle.Unpickler:
     def numeric_type(code: Any, *_: Any) -> np.dtype[Any]:
         dtype = np.dtype(str(code))
         if dtype.kind not in "fiub":
-            raise CheckpointError(f"{path} is refused: it holds arrays of type {dtype}.")
+            raise CheckpointError(
+                f"{path} is refused: it holds arrays of type {dtype}.",
+                remedy="Give weights of plain numpy arrays, or a checkpoint of torch tensors.",
+            )
         return dtype
 
     admitted: dict[tuple[str, str], Any] = {
@@ -92,7 +95,10 @@ def _numpy_unpickler(file: IO[bytes], path: Path) -> pickle.Unpickler:
             )
 
         def persistent_load(self, pid: Any) -> Any:
-            raise CheckpointError(f"{path} is refused: it refers to objects outside of itself.")
+            raise CheckpointError(
+                f"{path} is refused: it refers to objects outside of itself.",
+                remedy="Give weights of plain numpy arrays, or a checkpoint of torch tensors.",
+            )
 
     return Restricted(file)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.features.metadata import StoreMetadata
-from tspcli.features.store import open_store, plain_attributes
+from tspcli.features.store import entry, open_store, plain_attributes
 from tspcli.features.trailer import append_trailer, explain_read_errors, require_intact_frame
 
 Pool = Literal["max", "mean"]
@@ -128,7 +128,7 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
     require_intact_frame(path)
     with explain_read_errors(path), h5py.File(path, "r") as file:
         attributes = plain_attributes(file.attrs)
-        vectors = {key: _vector(file[key], key, path) for key in file}
+        vectors = {key: _vector(entry(file, key), key, path) for key in file}
         known = {key: plain_attributes(file[key].attrs) for key in file}
     if not vectors:
         raise StoreError(f"{path} holds no video.", remedy="Run `tsp gvf` again.")

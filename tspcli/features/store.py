@@ -162,7 +162,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def __getitem__(self, key: str) -> VideoFeatures:
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = self._file[key] if key in self else None
+            item = entry(self._file, key) if key in self else None
             rows = isinstance(item, h5py.Dataset) and item.ndim == 2
             shape = getattr(item, "shape", "a group")
         if item is None:
@@ -198,7 +198,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def is_vector(self, key: str) -> bool:
         """Whether an entry is one readable vector, as in files of global features."""
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = self._file[key]
+            item = entry(self._file, key)
             return isinstance(item, h5py.Dataset) and item.ndim == 1 and item[()] is not None
 
     def close(self) -> None:
@@ -236,6 +236,20 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
         ((130, 512), array([0.533, 1.6  ]))
     """
     return FeatureStore(path, sampling=sampling)
+
+
+def entry(file: h5py.File, key: str) -> Any:
+    """What a file holds under a name, in that file itself.
+
+    Raises:
+        ValueError: If it leads to another file, whose content nobody meant to show.
+    """
+    if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
+        raise ValueError("it is a link to another file")
+    item = file[key]
+    if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+        raise ValueError("its rows lie in another file")
+    return item
 
 
 def plain_attributes(attributes: h5py.AttributeManager) -> dict[str, Any]:
