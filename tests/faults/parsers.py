@@ -130,8 +130,9 @@ def _toml_parsers() -> list[Parser]:
     from importlib import resources
 
     from tspcli.encoders.weights_registry import read_registry, weights_folder
+    from tspcli.pretraining.events import EpochResult
     from tspcli.pretraining.recipe import load_recipe, recipe_names
-    from tspcli.pretraining.results import EpochResult, read_results
+    from tspcli.pretraining.results import read_results
     from tspcli.pretraining.run import read_run_recipe
 
     recipes = [
