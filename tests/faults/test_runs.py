@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,20 +159,3 @@ def test_a_worker_that_hangs_or_dies(
     if number == signal.SIGKILL:
         # Somebody else's doing: the decoder gets another go.
         assert set(decoders.values()) == {"pyav"}
-
-
-def test_a_second_run_on_one_output_is_refused_by_name(videos: Path, tmp_path: Path) -> None:
-    import socket
-
-    out = tmp_path / "f.h5"
-    command = [sys.executable, "-m", "tests.faults.slow_extract", str(videos), str(out)]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not out.with_name("f.h5.parts").exists():
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    second = subprocess.run([*command, "--fast"], capture_output=True, text=True, timeout=300)
-    first.terminate()
-    first.communicate(timeout=100)
-    assert second.returncode == 1
-    assert f"process {first.pid} on {socket.gethostname()}" in second.stderr
