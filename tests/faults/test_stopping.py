@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,3 +123,16 @@ def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said, said
+
+
+def test_a_second_run_on_one_output_is_refused_by_name(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.h5"
+    first = start(videos, out, "--stuck")
+    wait_for_parts(out, 1, first)
+    second = start(videos, out, "--fast")
+    _, said = second.communicate(timeout=300)
+    assert first.poll() is None
+    first.kill()
+    first.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"process {first.pid} on {socket.gethostname()}" in said
