@@ -43,7 +43,6 @@ _EXTRAS = {
     "matplotlib": "plots",
     "tensorboard": "train",
     "ray": "ray",
-    "openvino": "openvino",
 }
 
 # Each prints one JSON object; what goes wrong is in the exit status and the last line of stderr.
