@@ -13,6 +13,9 @@ from hypothesis import settings
 settings.register_profile("tspcli", deadline=None)
 settings.load_profile("tspcli")
 
+# pytest-xdist sets it for its workers, and it asks for output that is cut to a width.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

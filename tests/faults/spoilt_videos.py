@@ -127,7 +127,9 @@ class Tally:
         hung: Files on which the time limit had to be used.
         crashed: Files that ended a decode process.
         slowest_s: The longest time from a file's first event to its last.
-        peak_mb: The largest decode process.
+        peak_mb: The largest decode process, or 0 if this process or an earlier child of it was
+            larger: the system keeps one maximum over all children, and a child starts with the
+            size of its parent.
     """
 
     ends: Counter[str] = field(default_factory=Counter)
@@ -142,6 +144,7 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
     """Decode files in a pool, one decoder or ``auto``, as a run does."""
     tally = Tally(unended=[path.name for path in paths])
     started: dict[str, float] = {}
+    earlier_mb = _peak_mb(resource.RUSAGE_CHILDREN)
     with DecodePool(
         [VideoFile(path, path.name) for path in paths],
         sampling=Sampling(),
@@ -169,5 +172,11 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
             elif isinstance(event, Finished):
                 assert event.n_ticks > 0
                 tally.ends["features"] += 1
-    tally.peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    peak_mb = _peak_mb(resource.RUSAGE_CHILDREN)
+    if peak_mb > max(earlier_mb, _peak_mb(resource.RUSAGE_SELF)):
+        tally.peak_mb = peak_mb
     return tally
+
+
+def _peak_mb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
