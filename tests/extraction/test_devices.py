@@ -118,6 +118,7 @@ def test_the_videos_of_a_killed_device_are_done_by_the_other(
     assert "are done by the other devices" in report.notes[0]
     assert report.notes[0] in observer.messages
     assert_same_store(tmp_path / "feats.h5", expected)
+    assert leftovers(tmp_path) == []
     assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
 
 

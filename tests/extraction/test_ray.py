@@ -20,7 +20,7 @@ import pytest
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
 from tests.videos import make_video
-from tspcli.errors import TspError, UsageError
+from tspcli.errors import UsageError
 from tspcli.extraction import Observer, VideoResult, extract
 from tspcli.extraction.gvf import compute_gvf
 from tspcli.extraction.runners.ray_places import find_places
@@ -176,7 +176,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(
 
 
 @pytest.mark.slow
-def test_global_features_and_a_node_that_joins(cluster: Any, videos: Path, tmp_path: Path) -> None:
+def test_global_features(cluster: Any, videos: Path, tmp_path: Path) -> None:
     compute_gvf(videos, tmp_path / "one.h5", config=OPTIONS)
     from dataclasses import replace
 
@@ -186,31 +186,6 @@ def test_global_features_and_a_node_that_joins(cluster: Any, videos: Path, tmp_p
     for key in one:
         assert (one[key] == other[key]).all()
     assert one.metadata == other.metadata
-
-
-@pytest.mark.slow
-def test_when_every_encoder_dies_the_run_ends_with_its_reason(
-    cluster: Any, videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tspcli.extraction.runners import ray_cluster
-
-    monkeypatch.setattr(ray_cluster, "_MAX_LOSSES", 1)
-
-    def kill_all() -> None:
-        for pid in encoder_pids():
-            os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(TspError, match="No encoder is left"):
-        extract(
-            videos,
-            tmp_path / "feats.h5",
-            config=OPTIONS,
-            engine="ray",
-            observer=Break(2, kill_all),
-        )
-    monkeypatch.undo()
-    extract(videos, tmp_path / "feats.h5", config=OPTIONS)
-    assert_same_store(tmp_path / "feats.h5", expected)
 
 
 def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:

@@ -286,6 +286,9 @@ class PartsFolder:
         """Remove the parts and their folder."""
         self._remove_parts()
         with suppress(OSError):
+            # What a process of the run had begun when it was killed.
+            for aside in self.folder.glob(".*.tmp"):
+                aside.unlink()
             (self.folder / "settings.json").unlink(missing_ok=True)
             self.folder.rmdir()
 
