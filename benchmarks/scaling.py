@@ -50,8 +50,8 @@ class Constants:
     assemble_ms_per_video: float = 1.5
     assemble_mb_per_s: float = 400.0
     store_overhead_bytes: int = 1526  # measured: a dataset's header and attributes
-    # One Ray driver. assumed until benchmarks.engines has been run on the cluster's head.
-    driver_ms_per_video: float = 3.0
+    # measured: processor time of the driver, one node (benchmarks.engines).
+    driver_ms_per_video: float = 5.2
     # Failures. assumed: hardware and preemption together, per node.
     node_hours_between_failures: float = 1000.0
     node_down_h: float = 0.5
