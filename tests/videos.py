@@ -150,3 +150,11 @@ def _write_sound(container: av.container.OutputContainer, stream: object, start_
         frame.pts, frame.time_base = round(start_s * 16000) + index * 1024, Fraction(1, 16000)
         container.mux(stream.encode(frame))  # type: ignore[attr-defined]
     container.mux(stream.encode(None))  # type: ignore[attr-defined]
+
+
+def make_mixed_videos(folder: Path, n_frames: Sequence[int]) -> Path:
+    """``v0.mp4`` and on, as long as told, and ``broken.mp4``, which is no video."""
+    for number, count in enumerate(n_frames):
+        make_video(folder / f"v{number}.mp4", fps=30, n_frames=count, width=96, height=64)
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.extraction.same import assert_same_store, leftovers
-from tests.videos import make_video
+from tests.videos import make_mixed_videos
 from tspcli.encoders import load_encoder
 from tspcli.errors import StoreError, TspError, UsageError
 from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, extract
@@ -31,11 +31,7 @@ TWO = ExtractConfig(
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    for number, n_frames in enumerate([90, 40, 300, 12, 70, 250, 55, 150]):
-        make_video(folder / f"v{number}.mp4", fps=30, n_frames=n_frames, width=96, height=64)
-    (folder / "broken.mp4").write_bytes(b"no video" * 100)
-    return folder
+    return make_mixed_videos(tmp_path_factory.mktemp("videos"), [90, 40, 300, 12, 70, 250, 55, 150])
 
 
 @pytest.fixture(scope="module")

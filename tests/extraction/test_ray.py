@@ -19,7 +19,7 @@ import pytest
 
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
-from tests.videos import make_video
+from tests.videos import make_mixed_videos
 from tspcli.errors import UsageError
 from tspcli.extraction import Observer, VideoResult, extract
 from tspcli.extraction.gvf import compute_gvf
@@ -41,11 +41,7 @@ PATIENT = {
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    for number, n_frames in enumerate([90, 40, 300, 12, 70, 250, 55, 150]):
-        make_video(folder / f"v{number}.mp4", fps=30, n_frames=n_frames, width=96, height=64)
-    (folder / "broken.mp4").write_bytes(b"no video" * 100)
-    return folder
+    return make_mixed_videos(tmp_path_factory.mktemp("videos"), [90, 40, 300, 12, 70, 250, 55, 150])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
 from tests.extraction.stand_in_ray import StandIn
-from tests.videos import make_video
+from tests.videos import make_mixed_videos
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError, TspError, UsageError
 from tspcli.extraction import ExtractConfig, Observer, VideoResult, extract
@@ -20,11 +20,7 @@ from tspcli.extraction.runners import ray_actor, ray_cluster
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    for number, n_frames in enumerate([90, 40, 150, 12, 70]):
-        make_video(folder / f"v{number}.mp4", fps=30, n_frames=n_frames, width=96, height=64)
-    (folder / "broken.mp4").write_bytes(b"no video" * 100)
-    return folder
+    return make_mixed_videos(tmp_path_factory.mktemp("videos"), [90, 40, 150, 12, 70])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import click
 from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.main import EXIT_SOME_FAILED
+from tspcli.cli.options import engine_options
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -127,14 +128,7 @@ class GpuCount(click.ParamType):
 @click.option("--overwrite", is_flag=True, help="Replace the store instead of adding to it.")
 @click.option("--strict", is_flag=True, help="A partly damaged video fails.")
 @click.option("--shard", type=ShardType(), help="Do only the I-th of N shares of the videos.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="This machine, or a Ray cluster whose nodes see the same paths.",
-)
-@click.option("--ray-address", metavar="HOST:PORT", help="The cluster. [default: this machine's]")
+@engine_options
 @click.option(
     "--decode-timeout",
     "decode_timeout_s",

@@ -11,6 +11,7 @@ from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.extract import GpuCount
 from tspcli.cli.inputs import VIDEO_PATH
 from tspcli.cli.main import EXIT_SOME_FAILED
+from tspcli.cli.options import engine_options
 from tspcli.wording import counted
 
 
@@ -67,14 +68,7 @@ from tspcli.wording import counted
 @click.option("--workers", type=click.IntRange(min=1), help="Decode processes.")
 @click.option("--decoder", default="auto", show_default=True, help="auto or a decoder's name.")
 @click.option("--seed", type=int, help="For --weights random.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="This machine, or a Ray cluster whose nodes see the same paths.",
-)
-@click.option("--ray-address", metavar="HOST:PORT", help="The cluster. [default: this machine's]")
+@engine_options
 @click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(
