@@ -1,21 +1,19 @@
 """The engine: decode processes in front, one encoder that is never idle, rows handed to a sink.
 
-Three threads share the work. The feeder takes frames out of the decode workers' shared memory,
-brings them to the encoder's device and normalises them, once each. The main thread cuts clips,
-fills batches of constant size with clips of whichever videos are under way, and runs the encoder.
-The sink (see :mod:`tspcli.extraction.writing`) writes on a third. Every queue between them is
-bounded, so that the memory does not depend on how long a video is.
+Three threads share the work. The feeder (:mod:`tspcli.extraction.feeding`) takes frames out of the
+decode workers' shared memory, brings them to the encoder's device and normalises them, once each.
+The main thread cuts clips and encodes them in batches (:mod:`tspcli.extraction.encoding`). The sink
+(:mod:`tspcli.extraction.writing`) writes on a third. Every queue between them is bounded, so that
+the memory does not depend on how long a video is. Here is what becomes of each video.
 """
 
 from __future__ import annotations
 
 import json
 import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +23,12 @@ import torch
 
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError, VideoError
-from tspcli.extraction.clips import Batch, Batcher, ClipAssembler, Clips, ClipSeries
+from tspcli.extraction.clips import Batch, ClipAssembler, Clips
 from tspcli.extraction.decoding import EventSource, open_pool
+from tspcli.extraction.encoding import BatchEncoder
 from tspcli.extraction.facts import EncoderFacts
-from tspcli.extraction.memory import kept_memory
+from tspcli.extraction.feeding import Prepared, Word, feed
 from tspcli.extraction.plan import file_size, file_stamp, longest_first
-from tspcli.extraction.preparing import FramePreparer, PreparedFrames
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
@@ -38,28 +36,10 @@ from tspcli.extraction.trace import Trace
 from tspcli.extraction.writing import RowSink
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
-from tspcli.video import (
-    Failed,
-    Finished,
-    Frames,
-    Idle,
-    Opened,
-    Restarted,
-    VideoFile,
-    VideoInfo,
-    Woken,
-)
+from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
 
 STOP_GRACE_S = 5.0
 """How long videos under way may take to end once a run is asked to stop."""
-_LOOK_UP_S = 0.25
-_QUEUED_CHUNKS = 2
-_CPU_BATCH = 4
-_CUDA_BATCH = 64
-_IN_FLIGHT = {"cuda": 1}
-"""Batches that a device works on while the next one is put together."""
-_SERIES_CLIPS = 16
-"""Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 
 
 @dataclass(eq=False)
@@ -75,18 +55,6 @@ class _Video:
     n_rows: int = 0
     end: Finished | None = None
     dropped: bool = False
-
-
-@dataclass
-class _Prepared:
-    """A chunk of frames that is on its way to the encoder's device."""
-
-    event: Frames
-    frames: PreparedFrames
-
-
-_Word = _Prepared | Opened | Finished | Failed | Restarted | Idle | Woken
-_Item = _Word | BaseException | None
 
 
 @dataclass
@@ -112,14 +80,16 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._videos: dict[str, _Video] = {}
-        self._batch_size = self.config.batch_size or (
-            _CPU_BATCH if self.encoder.device.type == "cpu" else _CUDA_BATCH
-        )
-        self._batcher: Batcher[_Video] = Batcher(self._batch_size)
-        self._in_flight: deque[tuple[Batch[_Video], Callable[[], torch.Tensor]]] = deque()
-        self._n_in_flight = _IN_FLIGHT.get(self.encoder.device.type, 0)
         self._trace = Trace(self.config.profile)
-        self._as_series = self.encoder.shares(self.sampling)
+        self._encoding: BatchEncoder[_Video] = BatchEncoder(
+            self.encoder,
+            self.sampling,
+            self.config.batch_size,
+            hand_out=self._hand_out,
+            note=self._note,
+            progress=self.progress,
+            trace=self._trace,
+        )
         self._wake: Callable[[], None] = lambda: None
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
         self._stop_by: float | None = None
@@ -134,8 +104,8 @@ class Engine:
         started = time.monotonic()
         self._wake = source.wake
         try:
-            items = _feed(source, self.encoder, self._note_wait, self._trace)
-            keeping = kept_memory() if self.encoder.device.type == "cpu" else nullcontext()
+            items = feed(source, self.encoder, self._note_wait, self._trace)
+            keeping = self._encoding.kept_memory()
             with keeping, closing(source), closing(items), torch.inference_mode():
                 for item in items:
                     self._heed_stop(source)
@@ -143,7 +113,7 @@ class Engine:
                         continue
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
-                self._flush()
+                self._encoding.flush()
             if self._stop_by is not None:
                 raise KeyboardInterrupt
         finally:
@@ -154,11 +124,6 @@ class Engine:
             self.progress.copy_to(self.report)
             self._trace.write()
 
-    def _flush(self) -> None:
-        for batch in self._batcher.flush():
-            self._encode(batch)
-        self._settle()
-
     def _heed_stop(self, source: EventSource) -> None:
         """End early if that is wanted, but finish first what can be finished soon."""
         if self._stop_by is None:
@@ -168,20 +133,20 @@ class Engine:
         elif time.monotonic() > self._stop_by:
             raise KeyboardInterrupt
 
-    def _handle(self, item: _Word) -> None:
+    def _handle(self, item: Word) -> None:
         if isinstance(item, (Idle, Woken)):
             if isinstance(item, Idle):
                 # Nothing comes that could fill the batch.
-                self._flush()
+                self._encoding.flush()
             self.flush_results()
             return
-        event = item.event if isinstance(item, _Prepared) else item
+        event = item.event if isinstance(item, Prepared) else item
         file = event.job
         if isinstance(item, Opened):
             self._begin(file).info = item.info
-        elif isinstance(item, _Prepared):
+        elif isinstance(item, Prepared):
             video, frames = self._videos[file.key], item.frames.receive()
-            self._collect(video, video.assembler.add(frames, item.event.ticks, self._room))
+            self._collect(video, video.assembler.add(frames, item.event.ticks, self._encoding.room))
         elif isinstance(item, Restarted):
             self._drop(file.key)
             self.observer.message(f"{file.path}: {item.why}; trying {item.decoder}.")
@@ -194,7 +159,7 @@ class Engine:
 
     def _begin(self, file: VideoFile) -> _Video:
         self._drop(file.key)
-        assembler = ClipAssembler(self.sampling, as_series=self._as_series)
+        assembler = ClipAssembler(self.sampling, as_series=self._encoding.as_series)
         video = _Video(file, self.open_sink(file), assembler, file_size(file.path))
         video.stamp = file_stamp(file.path)
         self._videos[file.key] = video
@@ -223,7 +188,7 @@ class Engine:
             self._drop(video.file.key)
             self._too_short(video.file, end)
             return
-        self._collect(video, video.assembler.finish(end.n_ticks, self._room, pad=True))
+        self._collect(video, video.assembler.finish(end.n_ticks, self._encoding.room, pad=True))
         # Only now is the number of its clips known: before, a batch that ends with one of them
         # would have made the video look whole.
         video.end = end
@@ -248,31 +213,7 @@ class Engine:
 
     def _collect(self, video: _Video, clips: Iterator[Clips]) -> None:
         for some in clips:
-            for batch in self._batcher.add(video, some):
-                self._encode(batch)
-
-    @property
-    def _room(self) -> int:
-        if self._as_series and self.config.batch_size is None:
-            return _SERIES_CLIPS
-        return self._batcher.size
-
-    def _encode(self, batch: Batch[_Video]) -> None:
-        started = time.monotonic()
-        with self._trace.span("encode", clips=len(batch.clips)):
-            self._in_flight.append((batch, self._encode_or_halve(batch.clips)))
-        self.progress.encode_s += time.monotonic() - started
-        self._settle(self._n_in_flight)
-
-    def _settle(self, left: int = 0) -> None:
-        """Hand out the rows of all batches but the last ``left``."""
-        while len(self._in_flight) > left:
-            batch, wait = self._in_flight.popleft()
-            started = time.monotonic()
-            with self._trace.span("wait for rows"):
-                rows = wait().numpy()
-            self.progress.encode_s += time.monotonic() - started
-            self._hand_out(batch, rows)
+            self._encoding.add(video, some)
 
     def _hand_out(self, batch: Batch[_Video], rows: npt.NDArray[np.float32]) -> None:
         self.progress.n_clips += len(rows)
@@ -284,39 +225,6 @@ class Engine:
                 self._commit_if_whole(video)
             start += count
         self.observer.progressed(self.progress)
-
-    def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
-        if isinstance(clips, ClipSeries):
-            rows = self.encoder.encode_series(clips.frames, clips.sampling)
-            return lambda: rows
-        return self.encoder.start(clips)
-
-    def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
-        """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
-        pieces: list[Callable[[], torch.Tensor]] = []
-        start = 0
-        size = len(clips)
-        while start < len(clips):
-            try:
-                pieces.append(self._start(clips[start : start + size]))
-                start += size
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                if size == 1:
-                    raise TspError(
-                        "There is not enough memory to encode a single clip.",
-                        remedy="Free memory on the device, or use a smaller encoder.",
-                    ) from error
-                size = (size + 1) // 2
-                self._batcher.size = min(self._batcher.size, size)
-            else:
-                continue
-            # Outside of the handler, whose traceback holds on to the failed attempt's tensors.
-            if self.encoder.device.type == "cuda":
-                torch.cuda.empty_cache()
-            note = f"Out of memory: going on with batches of {size}."
-            self.report.notes.append(note)
-            self.observer.message(note)
-        return lambda: torch.cat([wait() for wait in pieces])
 
     def _commit_if_whole(self, video: _Video) -> None:
         end = video.end
@@ -395,67 +303,12 @@ class Engine:
             video.dropped = True
             video.sink.abort()
 
+    def _note(self, text: str) -> None:
+        self.report.notes.append(text)
+        self.observer.message(text)
+
     def _note_wait(self, seconds: float) -> None:
         self.progress.decode_wait_s += seconds
-
-
-def _feed(
-    source: EventSource, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
-) -> Generator[_Word | None, None, None]:
-    """The source's events, frames prepared on a thread of their own, a bounded number ahead.
-
-    None comes now and then while there is no event.
-    """
-    items: queue.Queue[_Item] = queue.Queue(_QUEUED_CHUNKS)
-    stop = threading.Event()
-
-    def put(item: _Item) -> None:
-        while not stop.is_set():
-            with suppress(queue.Full):
-                items.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            preparer = FramePreparer(encoder)
-            with torch.inference_mode():
-                for event in source.live():
-                    if stop.is_set():
-                        return
-                    if isinstance(event, Frames):
-                        trace.decoded(event)
-                        with trace.span("prepare", frames=len(event.ticks)):
-                            frames = preparer.prepare(torch.from_numpy(event.pixels))
-                        event.release()
-                        put(_Prepared(event, frames))
-                    else:
-                        put(event)
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    feeder = threading.Thread(target=work, name="tspcli-feeder", daemon=True)
-    feeder.start()
-    try:
-        while True:
-            waiting = time.monotonic()
-            with trace.span("wait for frames"):
-                try:
-                    item = items.get(timeout=_LOOK_UP_S)
-                except queue.Empty:
-                    note_wait(time.monotonic() - waiting)
-                    yield None
-                    continue
-            note_wait(time.monotonic() - waiting)
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        source.close()
-        feeder.join(timeout=5)
 
 
 def _storable(text: str) -> str:

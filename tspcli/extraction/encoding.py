@@ -1,0 +1,139 @@
+"""Where encoding begins: clips of whichever videos are under way, in batches of constant size."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Generic
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tspcli.encoders import Encoder
+from tspcli.errors import TspError
+from tspcli.extraction.clips import Batch, Batcher, Clips, ClipSeries, Owner
+from tspcli.extraction.memory import kept_memory
+from tspcli.extraction.progress import Progress
+from tspcli.extraction.trace import Trace
+from tspcli.timeline import Sampling
+
+_CPU_BATCH = 4
+_CUDA_BATCH = 64
+_IN_FLIGHT = {"cuda": 1}
+"""Batches that a device works on while the next one is put together."""
+_SERIES_CLIPS = 16
+"""Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
+
+
+class BatchEncoder(Generic[Owner]):
+    """Fills batches, encodes them, and gives the rows back to the owners of their clips.
+
+    To be used by one thread.
+
+    Args:
+        encoder: What turns clips into rows.
+        sampling: How the clips were cut.
+        batch_size: Clips at once; None lets the device decide.
+        hand_out: Takes a batch and its rows, shape (clips, D), float32, on the CPU.
+        note: Takes word of what the user should know, such as a batch that was halved.
+        progress: Where the seconds of encoding are counted.
+        trace: Where they are drawn.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        sampling: Sampling,
+        batch_size: int | None,
+        *,
+        hand_out: Callable[[Batch[Owner], npt.NDArray[np.float32]], None],
+        note: Callable[[str], None],
+        progress: Progress,
+        trace: Trace,
+    ) -> None:
+        self._encoder = encoder
+        self._hand_out = hand_out
+        self._note = note
+        self._progress = progress
+        self._trace = trace
+        self._sized_by_device = batch_size is None
+        self._batcher: Batcher[Owner] = Batcher(
+            batch_size or (_CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
+        )
+        self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
+        self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)
+        self.as_series = encoder.shares(sampling)
+        """Whether neighbouring clips are to come as a series of frames."""
+
+    @property
+    def room(self) -> int:
+        """How many clips to give at once at most."""
+        if self.as_series and self._sized_by_device:
+            return _SERIES_CLIPS
+        return self._batcher.size
+
+    def kept_memory(self) -> AbstractContextManager[None]:
+        """For the length of a run: what is freed between batches stays this process's."""
+        return kept_memory() if self._encoder.device.type == "cpu" else nullcontext()
+
+    def add(self, owner: Owner, clips: Clips) -> None:
+        """Take clips of one owner; rows come back sooner or later, in this order."""
+        for batch in self._batcher.add(owner, clips):
+            self._encode(batch)
+
+    def flush(self) -> None:
+        """Encode what is left, and give back all rows."""
+        for batch in self._batcher.flush():
+            self._encode(batch)
+        self._settle()
+
+    def _encode(self, batch: Batch[Owner]) -> None:
+        started = time.monotonic()
+        with self._trace.span("encode", clips=len(batch.clips)):
+            self._in_flight.append((batch, self._encode_or_halve(batch.clips)))
+        self._progress.encode_s += time.monotonic() - started
+        self._settle(self._n_in_flight)
+
+    def _settle(self, left: int = 0) -> None:
+        """Hand out the rows of all batches but the last ``left``."""
+        while len(self._in_flight) > left:
+            batch, wait = self._in_flight.popleft()
+            started = time.monotonic()
+            with self._trace.span("wait for rows"):
+                rows = wait().numpy()
+            self._progress.encode_s += time.monotonic() - started
+            self._hand_out(batch, rows)
+
+    def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
+        if isinstance(clips, ClipSeries):
+            rows = self._encoder.encode_series(clips.frames, clips.sampling)
+            return lambda: rows
+        return self._encoder.start(clips)
+
+    def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
+        """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
+        pieces: list[Callable[[], torch.Tensor]] = []
+        start = 0
+        size = len(clips)
+        while start < len(clips):
+            try:
+                pieces.append(self._start(clips[start : start + size]))
+                start += size
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if size == 1:
+                    raise TspError(
+                        "There is not enough memory to encode a single clip.",
+                        remedy="Free memory on the device, or use a smaller encoder.",
+                    ) from error
+                size = (size + 1) // 2
+                self._batcher.size = min(self._batcher.size, size)
+            else:
+                continue
+            # Outside of the handler, whose traceback holds on to the failed attempt's tensors.
+            if self._encoder.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._note(f"Out of memory: going on with batches of {size}.")
+        return lambda: torch.cat([wait() for wait in pieces])
