@@ -13,24 +13,26 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import av
 import av.error
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from tspcli.errors import VideoError
-from tspcli.timeline import round_half_away
 from tspcli.video.base import (
     MAX_PIXELS,
     Frame,
-    VideoInfo,
     VideoSource,
     Wanted,
     check_file,
     check_size,
-    looks_like_mp4,
     path_text,
+)
+from tspcli.video.containers import (
+    announced_duration_s,
+    describe,
+    open_container,
+    pick_stream,
 )
 from tspcli.video.packets import Lookahead, TimestampGuess
 
@@ -84,12 +86,12 @@ class PyavSource(VideoSource):
         self._threads = threads
         self._reformatter = VideoReformatter()
         self._wanted: Wanted | None = None
-        self._container = self._open()
+        self._container = open_container(self.name, self.path)
         try:
-            self._stream = self._pick_stream()
+            self._stream = pick_stream(self._container, self.path)
             self._configure()
             self._rotation_deg = 0
-            self.info = self._read_info()
+            self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
             check_size(self.info.width, self.info.height, self.path)
             self._may_skip = skip_unwanted and self._is_skippable()
             self._begin()
@@ -131,41 +133,6 @@ class PyavSource(VideoSource):
             rgb = np.ascontiguousarray(np.rot90(rgb, -(self._rotation_deg // 90)))
         return rgb
 
-    def _open(self) -> Any:
-        try:
-            return av.open(self.name, metadata_errors="replace")
-        except MemoryError as error:
-            raise VideoError("out-of-memory", str(error), path=self.path) from error
-        except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
-            raise VideoError("unsupported", str(error), path=self.path) from error
-        except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
-            if looks_like_mp4(self.name):
-                raise VideoError(
-                    "damaged",
-                    "an MP4 file whose index (the moov box) is missing or broken, as when a "
-                    "download was cut off",
-                    path=self.path,
-                ) from error
-            raise VideoError("not-a-video", path=self.path) from error
-
-    def _pick_stream(self) -> Any:
-        """The stream with the most pixels, as ffmpeg picks; cover art is none."""
-        best, best_pixels = None, -1
-        for stream in self._container.streams.video:
-            context = stream.codec_context
-            if _is_cover_art(stream) or context is None:
-                continue
-            pixels = context.width * context.height
-            if pixels > best_pixels:
-                best, best_pixels = stream, pixels
-        if best is not None:
-            return best
-        if len(self._container.streams) and not self._container.streams.video:
-            raise VideoError("no-video-stream", path=self.path)
-        if self._container.streams.video:
-            raise VideoError("no-video-stream", "its only pictures are cover art", path=self.path)
-        raise VideoError("not-a-video", "the file holds no stream", path=self.path)
-
     def _configure(self) -> None:
         context = self._stream.codec_context
         context.thread_count = self._threads
@@ -185,8 +152,8 @@ class PyavSource(VideoSource):
 
     def _reopen(self) -> None:
         self._container.close()
-        self._container = self._open()
-        self._stream = self._pick_stream()
+        self._container = open_container(self.name, self.path)
+        self._stream = pick_stream(self._container, self.path)
         self._configure()
         self.warnings.clear()
         self._begin()
@@ -206,7 +173,7 @@ class PyavSource(VideoSource):
             rotation_deg = self._frame_rotation(frame)
             if rotation_deg != self._rotation_deg:
                 self._rotation_deg = rotation_deg
-                self.info = self._read_info()
+                self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
             return frame
         raise self._no_frames()
 
@@ -352,7 +319,8 @@ class PyavSource(VideoSource):
         if self._n_bad_frames:
             noun = "frame" if self._n_bad_frames == 1 else "frames"
             self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
-        announced_s, start_s = self._announced_s(), self.info.start_s or Fraction(0)
+        announced_s = announced_duration_s(self._container, self._stream, self.info)
+        start_s = self.info.start_s or Fraction(0)
         if announced_s is None or self._last_end is None:
             return
         lasted_s = self._last_end * self.info.time_base - start_s
@@ -361,56 +329,6 @@ class PyavSource(VideoSource):
                 f"truncated: container announces {float(announced_s):.1f} s, "
                 f"frames end at {float(lasted_s):.1f} s"
             )
-
-    def _announced_s(self) -> Fraction | None:
-        """The duration that the container announces for this stream, not for its sound."""
-        if self._stream.duration:
-            return self._stream.duration * self._stream.time_base
-        if len(self._container.streams) == 1:
-            return self.info.duration_s
-        return None
-
-    def _read_info(self) -> VideoInfo:
-        container, stream = self._container, self._stream
-        context, base = stream.codec_context, Fraction(stream.time_base)
-        duration_s = None
-        if stream.duration:
-            duration_s = stream.duration * base
-        elif container.duration:
-            duration_s = Fraction(container.duration, av.time_base)
-        origin_s = Fraction(0)
-        if container.start_time is not None:
-            # ffmpeg moves timestamps by the container's start in units of the stream.
-            start = Fraction(container.start_time, av.time_base)
-            origin_s = round_half_away(start / base) * base
-        width, height = context.width, context.height
-        if self._rotation_deg % 180:
-            width, height = height, width
-        rate = stream.average_rate or stream.guessed_rate
-        return VideoInfo(
-            path=self.path,
-            width=width,
-            height=height,
-            rotation_deg=self._rotation_deg,
-            fps=Fraction(rate) if rate else None,
-            duration_s=duration_s,
-            n_frames=stream.frames or None,
-            start_s=None if stream.start_time is None else stream.start_time * base,
-            origin_s=origin_s,
-            time_base=base,
-            stream_index=stream.index,
-            codec=context.name,
-            pixel_format=context.pix_fmt,
-            container=container.format.name,
-            # FFmpeg's AV_FIELD_UNKNOWN is 0, AV_FIELD_PROGRESSIVE 1.
-            interlaced=int(getattr(context, "field_order", 0)) > 1,
-        )
-
-
-def _is_cover_art(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", None)
-    flag = getattr(type(disposition), "attached_pic", None)
-    return disposition is not None and flag is not None and bool(disposition & flag)
 
 
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
