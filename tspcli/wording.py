@@ -10,3 +10,14 @@ def counted(count: int, what: str) -> str:
     ('1 video', '0 videos', '2 common videos')
     """
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it.
+
+    >>> clock(7503), clock(303.2)
+    ('2:05:03', '5:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

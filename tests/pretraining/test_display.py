@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tspcli.cli.pretrain_progress import LiveObserver, PlainObserver, clock, step_figures, watch
+from tspcli.cli.pretrain_progress import LiveObserver, PlainObserver, step_figures, watch
 from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus
 
 INFO = RunInfo(
@@ -81,7 +81,3 @@ def test_a_whole_run(terminal: bool) -> None:
     assert "Goes on at epoch 3, step 7" in text
     assert "mean accuracy 71.00% (best so far)" in text
     assert "a [bold] note" in text
-
-
-def test_clock() -> None:
-    assert [clock(s) for s in (0, 61.4, 3661)] == ["0:00", "1:01", "1:01:01"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tspcli.cli.console import printable
 from tspcli.extraction import Observer, Progress, VideoResult
-from tspcli.wording import counted
+from tspcli.wording import clock, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def watch(console: Console, stopper: Stopper | None = None) -> Iterator[Observer
 def figures(progress: Progress) -> str:
     """Clips a second, speed against real time, the bottleneck and the time left, in one line."""
     elapsed_s = progress.elapsed_s or 1e-9
-    left = "" if progress.left_s is None else f", {_clock(progress.left_s)} left"
+    left = "" if progress.left_s is None else f", {clock(progress.left_s)} left"
     failed = f", {progress.n_failed} failed" if progress.n_failed else ""
     return (
         f"{progress.n_clips / elapsed_s:.1f} clips/s, "
@@ -117,9 +117,3 @@ class LiveObserver(StoppingObserver):
 
     def message(self, text: str) -> None:
         self.console.print(printable(text), style="yellow", markup=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

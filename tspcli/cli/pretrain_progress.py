@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tspcli.cli.console import printable
 from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus, TrainingObserver
+from tspcli.wording import clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,13 +75,6 @@ def _figures(figures: Mapping[str, float]) -> str:
         if name.endswith("_accuracy")
     ]
     return ", ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """``2:05:03`` or ``5:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class PlainObserver(TrainingObserver):

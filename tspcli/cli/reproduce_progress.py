@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tspcli.cli.console import printable
-from tspcli.cli.pretrain_progress import clock
 from tspcli.reproduction.stages import Stage, StageObserver
+from tspcli.wording import clock
 
 if TYPE_CHECKING:
     from rich.console import Console
