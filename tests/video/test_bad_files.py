@@ -16,6 +16,7 @@ from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.errors import VIDEO_REASONS, VideoError
 from tspcli.timeline import Sampling
 from tspcli.video import DecodePool, Failed, Finished, Frames, VideoFile, open_source, probe
+from tspcli.video.registry import combine_failures
 
 SPEC = FrameSpec(ResizeSpec(24, 32))
 
@@ -119,6 +120,28 @@ def test_a_bad_file_has_a_name_for_it(
     with pytest.raises(VideoError) as caught:
         open_source(path)
     assert caught.value.reason == end.error.reason
+
+
+def test_what_every_decoder_says_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.mp4"
+    text(path)
+    end = outcome([path])[path.name]
+    assert isinstance(end, Failed)
+    with pytest.raises(VideoError) as caught:
+        open_source(path, ("pyav", "decord"))
+    for error in (end.error, caught.value):
+        assert error.detail == VIDEO_REASONS["not-a-video"]
+
+
+def test_what_decoders_say_differently_is_told_of_each() -> None:
+    failed = [
+        ("pyav", VideoError("damaged", "broken")),
+        ("decord", VideoError("unsupported", "broken")),
+        ("torchcodec", VideoError("crashed", "fell")),
+    ]
+    error = combine_failures(failed, "v.mp4")
+    assert error.detail == "pyav, decord: broken; torchcodec: fell"
+    assert error.reason == "damaged"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -181,9 +181,17 @@ def open_source(
 def combine_failures(
     failed: Sequence[tuple[str, VideoError]], path: str | os.PathLike[str]
 ) -> VideoError:
-    """One error out of those of several decoders: the first one's reason, everybody's words."""
+    """One error out of those of several decoders: the first one's reason, everybody's words.
+
+    What several say alike stands once, and without their names if all do.
+    """
     first = failed[0][1]
-    if len(failed) == 1 or first.reason in FINAL_REASONS:
+    if first.reason in FINAL_REASONS:
         return first
-    message = "; ".join(f"{name}: {error.detail}" for name, error in failed)
+    said: dict[str, list[str]] = {}
+    for name, error in failed:
+        said.setdefault(error.detail, []).append(name)
+    if len(said) == 1:
+        return first
+    message = "; ".join(f"{', '.join(names)}: {detail}" for detail, names in said.items())
     return VideoError(first.reason, message, path=path_text(path))
