@@ -34,6 +34,8 @@ class TspError(Exception):
     """
 
     exit_code = 1
+    told_elsewhere = False
+    """Whether another process of the same command shows the same error to the user."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)

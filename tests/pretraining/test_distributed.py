@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_resume import assert_same, final, train_and_die
+from tspcli.cli.main import main
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining import pretrain
 from tspcli.pretraining.annotations import read_groundtruth
 from tspcli.pretraining.annotations.groundtruth import write_groundtruth
 from tspcli.pretraining.distributed import (
+    Devices,
     Placement,
     find_placement,
     first_slurm_host,
@@ -151,6 +154,56 @@ def expect_refusal(arguments: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match="holds a run already") as raised:
         pretrain(**arguments)
     assert "--resume" in str(raised.value)
+    assert raised.value.told_elsewhere == (os.environ["RANK"] != "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--recipe", "nonsense"), "nonsense"),  # wrong usage, found before they meet
+        (("--backbone", "unheard-of"), "unheard-of"),
+        (("--heads", "elbow"), "elbow"),  # found by click
+        (("--train", "gone.csv"), "gone.csv"),
+    ],
+)
+def test_what_is_wrong_in_all_processes_is_said_once(
+    small_set: SmallSet, tmp_path: Path, arguments: tuple[str, str], said: str
+) -> None:
+    given = {"--videos": small_set.videos, "--train": small_set.train, "--valid": small_set.valid}
+    words = [str(word) for pair in given.items() for word in pair]
+    words += ["--out", str(tmp_path / "run"), "--device", "cpu", *arguments]
+    codes = processes.run_together(2, tell_into, tmp_path, ["pretrain", *words])
+    assert codes[0] == codes[1] and codes[0] in (1, 2)
+    assert said in (tmp_path / "0.txt").read_text()
+    assert (tmp_path / "1.txt").read_text() == ""
+
+
+def tell_into(folder: Path, words: list[str]) -> None:
+    """The command line, as in a process of torchrun, its stderr in a file."""
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"
+    with open(folder / f"{os.environ['RANK']}.txt", "w") as file:
+        os.dup2(file.fileno(), 2)
+        main(words)
+
+
+def test_what_is_wrong_in_one_process_each_tells_for_itself() -> None:
+    assert processes.run_together(3, fail_apart) == [0, 0, 0]
+
+
+def fall_ill(devices: Devices) -> None:
+    with devices.failing_together():
+        if devices.rank:
+            raise TrainingError(f"process {devices.rank} is unwell")
+
+
+def fail_apart() -> None:
+    """The last two have a trouble each; the first has none, and ends with that of the second."""
+    with Devices(find_placement(os.environ), "cpu") as devices:
+        rank = devices.rank
+        with pytest.raises(TrainingError) as raised:
+            fall_ill(devices)
+        assert str(raised.value) == f"process {max(rank, 1)} is unwell"
+        assert raised.value.told_elsewhere == (rank == 0)
 
 
 def test_sync_batch_norm_needs_cuda(small_set: SmallSet, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 
 from tspcli import __version__
-from tspcli.errors import TspError
+from tspcli.errors import TspError, UsageError
 
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
@@ -124,7 +124,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except click.Abort:
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        if not _is_told_elsewhere(error):
+            error.show()
         return error.exit_code
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
@@ -136,9 +137,10 @@ def _run(arguments: list[str], debug: bool) -> int:
     except TspError as error:
         if debug:
             raise
-        from tspcli.cli.console import show_error
+        if not _is_told_elsewhere(error):
+            from tspcli.cli.console import show_error
 
-        show_error(error)
+            show_error(error)
         return error.exit_code
     except Exception as error:
         if debug:
@@ -149,3 +151,13 @@ def _run(arguments: list[str], debug: bool) -> int:
             err=True,
         )
         return EXIT_ERROR
+
+
+def _is_told_elsewhere(error: Exception) -> bool:
+    """Whether another process of this command, which a launcher started too, shows this error."""
+    if isinstance(error, TspError) and error.told_elsewhere:
+        return True
+    # torchrun gives every process the same words, in which each finds the same fault.
+    together = "TORCHELASTIC_RUN_ID" in os.environ
+    in_words = isinstance(error, (click.ClickException, UsageError))
+    return together and in_words and os.environ.get("LOCAL_RANK", "0") != "0"

@@ -182,17 +182,22 @@ class Devices:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Raise on every process what is wrong on one of them, so that no other waits for it."""
-        problem: TspError | None = None
+        """Raise on every process what is wrong on one of them, so that no other waits for it.
+
+        What several find wrong alike, only the first of them tells the user.
+        """
+        own: TspError | None = None
         try:
             yield
         except TspError as error:
-            problem = error
-        problems = [other for other in self.gather(problem) if other is not None]
-        if problem is not None:
-            raise problem
-        if problems:
-            raise problems[0]
+            own = error
+        problems = {rank: error for rank, error in enumerate(self.gather(own)) if error is not None}
+        if not problems:
+            return
+        raised = own or next(iter(problems.values()))
+        teller = next(rank for rank, error in problems.items() if str(error) == str(raised))
+        raised.told_elsewhere = teller != self.rank
+        raise raised
 
     def barrier(self) -> None:
         """Wait for all."""

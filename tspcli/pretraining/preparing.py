@@ -58,7 +58,8 @@ def prepare_videos(
     failed = {} if report is None else dict(report.failed)
     if left_out is None:
         failed |= try_videos(data.without(failed), execution, devices, observer)
-    refuse_unreadable(failed, execution, observer, began=left_out is not None)
+    with devices.failing_together():
+        refuse_unreadable(failed, execution, observer, began=left_out is not None)
     return data.without(failed), report, {**(left_out or {}), **failed}
 
 

@@ -106,10 +106,12 @@ def pretrain(
     watched = observer if observer is not None and devices.is_first else TrainingObserver()
     with ExitStack() as stack:
         stack.enter_context(devices)
+        with devices.failing_together():
+            recipe = _resolve_init(recipe)
         return _run(
             inputs,
             RunFolder(Path(out)),
-            _resolve_init(recipe),
+            recipe,
             execution,
             devices,
             watched,
@@ -139,11 +141,12 @@ def _run(
     for note in notes:
         observer.message(note)
     if execution.on_unreadable == "stop":
-        data.require_gvf()  # before hours of caching
+        with devices.failing_together():
+            data.require_gvf()  # before hours of caching
     known = read_left_out(folder.path, devices)
     data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
-    data.require_gvf()
     with devices.failing_together():
+        data.require_gvf()
         if devices.is_first:
             stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
     if left_out:
@@ -174,7 +177,8 @@ def _run(
         devices.world_size,
         execution.keep_epochs,
     )
-    state = (checkpointer.resume() if resume else None) or RunState()
+    with devices.failing_together():
+        state = (checkpointer.resume() if resume else None) or RunState()
     observer.started(
         RunInfo(
             out=str(folder.path),
@@ -271,17 +275,18 @@ def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
     model = TspModel(recipe.backbone, heads)
     if recipe.init != RANDOM:
         # One process a machine fetches what is missing; the others find it there.
-        if devices.placement.local_rank == 0:
-            find_checkpoint(recipe.init)
-        devices.barrier()
-        checkpoint, _ = find_checkpoint(recipe.init)
-        if checkpoint.backbone != recipe.backbone:
-            raise TrainingError(
-                f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not of a "
-                f"{recipe.backbone}.",
-                remedy="Give weights of the backbone, or `--init random`.",
-            )
-        checkpoint.load_into(model, heads=False)
+        with devices.failing_together():
+            if devices.placement.local_rank == 0:
+                find_checkpoint(recipe.init)
+        with devices.failing_together():
+            checkpoint, _ = find_checkpoint(recipe.init)
+            if checkpoint.backbone != recipe.backbone:
+                raise TrainingError(
+                    f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not "
+                    f"of a {recipe.backbone}.",
+                    remedy="Give weights of the backbone, or `--init random`.",
+                )
+            checkpoint.load_into(model, heads=False)
     return model
 
 
