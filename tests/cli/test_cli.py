@@ -74,6 +74,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []", done.stdout[-500:] + done.stderr
 
 
+def test_what_options_offer_is_what_there_is() -> None:
+    """They are told without importing what they name."""
+    from tspcli.cli.options import DECODER_NAMES, PRECISION_NAMES
+    from tspcli.encoders.encoder import PRECISIONS
+    from tspcli.video import DECODERS
+
+    assert PRECISION_NAMES == PRECISIONS
+    # Other tests may have registered decoders of their own.
+    ours = [name for name, entry in DECODERS.items() if entry.module.startswith("tspcli.")]
+    assert ["auto", *ours] == list(DECODER_NAMES)
+
+
 def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [name for name in COMMANDS if f"tsp {name}" not in readme]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tspcli.cli.inputs import PATH
+from tspcli.cli.options import json_option, together
+
 if TYPE_CHECKING:
     from tspcli.pretraining.annotations import Annotations, ConversionReport
     from tspcli.pretraining.annotations.check import CheckReport
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group(name="annotations")
@@ -25,37 +26,30 @@ def command() -> None:
     """
 
 
-def _conversion_options(function: Any) -> Any:
-    for option in reversed(
-        [
-            click.option(
-                "--videos",
-                multiple=True,
-                type=_PATH,
-                help="Folder whose videos are probed for duration, rate and frame count; "
-                "give it once for each split, as NAME=DIR where the annotations tell no split.",
-            ),
-            click.option(
-                "--metadata",
-                multiple=True,
-                type=_PATH,
-                help="Table of filename,video-duration,fps,video-frames where the videos are "
-                "elsewhere; likewise FILE or NAME=FILE.",
-            ),
-            click.option("--out", required=True, type=_PATH, help="Folder for the tables."),
-            click.option(
-                "--labels", type=_PATH, help="Existing label mapping (JSON list) to keep ids."
-            ),
-            click.option(
-                "--include-unannotated",
-                is_flag=True,
-                help="Take videos without any action as background from end to end.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-        ]
-    ):
-        function = option(function)
-    return function
+_conversion_options = together(
+    click.option(
+        "--videos",
+        multiple=True,
+        type=PATH,
+        help="Folder whose videos are probed for duration, rate and frame count; "
+        "give it once for each split, as NAME=DIR where the annotations tell no split.",
+    ),
+    click.option(
+        "--metadata",
+        multiple=True,
+        type=PATH,
+        help="Table of filename,video-duration,fps,video-frames where the videos are "
+        "elsewhere; likewise FILE or NAME=FILE.",
+    ),
+    click.option("--out", required=True, type=PATH, help="Folder for the tables."),
+    click.option("--labels", type=PATH, help="Existing label mapping (JSON list) to keep ids."),
+    click.option(
+        "--include-unannotated",
+        is_flag=True,
+        help="Take videos without any action as background from end to end.",
+    ),
+    json_option(),
+)
 
 
 def _min_gap_option(clips: int) -> Any:
@@ -80,7 +74,7 @@ def _background_option(default: str) -> Any:
 
 
 @command.command()
-@click.argument("annotations", type=_PATH)
+@click.argument("annotations", type=PATH)
 @_min_gap_option(clips=5)
 @_background_option("official")
 @_conversion_options
@@ -97,7 +91,7 @@ def activitynet(annotations: Path, **options: Any) -> None:
 
 
 @command.command()
-@click.argument("annotations", type=_PATH)
+@click.argument("annotations", type=PATH)
 @_min_gap_option(clips=1)
 @_background_option("union")
 @_conversion_options
@@ -114,7 +108,7 @@ def thumos14(annotations: Path, **options: Any) -> None:
 
 
 @command.command(name="csv")
-@click.argument("table", type=_PATH)
+@click.argument("table", type=PATH)
 @click.option(
     "--column",
     "columns",
@@ -246,19 +240,19 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
 
 
 @command.command()
-@click.option("--train", type=_PATH, help="Ground-truth table of training.")
-@click.option("--valid", type=_PATH, help="Ground-truth table of validation.")
-@click.option("--labels", type=_PATH, help="Label mapping (JSON list of class names).")
+@click.option("--train", type=PATH, help="Ground-truth table of training.")
+@click.option("--valid", type=PATH, help="Ground-truth table of validation.")
+@click.option("--labels", type=PATH, help="Label mapping (JSON list of class names).")
 @click.option(
     "--videos",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     help="Folder of the videos, or train=DIR and valid=DIR; the files are looked for and probed.",
 )
 @click.option(
     "--metadata",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     help="Metadata table in place of --videos, likewise train=FILE and valid=FILE.",
 )
 @click.option(
@@ -268,7 +262,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
     show_default="16/15",
     help="Duration of a clip; shorter segments are dropped.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option("the findings")
 def check(
     train: Path | None,
     valid: Path | None,

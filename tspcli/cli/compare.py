@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.export import sampling_options
+from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.options import json_option, row_time_options
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -26,15 +27,13 @@ _STYLES = {
 
 
 @click.command("compare", short_help="Tell how two stores differ.")
-@click.argument("first", metavar="A.h5", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B.h5", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A.h5", type=PATH)
+@click.argument("second", metavar="B.h5", type=PATH)
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Lines of the table."
-)
+@click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
 @click.option("--expect-same", is_flag=True, help="Exit with 1 unless every video is the same.")
-@sampling_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+@row_time_options
+@json_option("everything")
 def command(
     first: Path,
     second: Path,

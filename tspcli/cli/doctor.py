@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tspcli.cli.inputs import PATH
+from tspcli.cli.options import json_option
+
 if TYPE_CHECKING:
     from tspcli.features.repair import Examination
 
@@ -14,11 +17,11 @@ _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 
 
 @click.command("doctor")
-@click.argument("store", required=False, metavar="[FEATS.h5]", type=click.Path(path_type=Path))
+@click.argument("store", required=False, metavar="[FEATS.h5]", type=PATH)
 @click.option(
     "--repair", is_flag=True, help="Write the videos of FEATS.h5 that are whole into a new one."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option("the findings")
 def command(store: Path | None, repair: bool, as_json: bool) -> int:
     """Check this installation: versions, decoders, devices, memory, cache; or check a store.
 

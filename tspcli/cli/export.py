@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.options import json_option, row_time_options
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ TARGETS = (
     "pdvc", "npy",
 )  # fmt: skip
 RESIZES = ("linear", "centers", "bmn-pool", "roi-align")
-_PATH = click.Path(path_type=Path)
 
 
 class RowRate(click.ParamType):
@@ -43,37 +44,20 @@ class RowRate(click.ParamType):
             self.fail(f"{value!r} is neither a number nor 'original'.", param, ctx)
 
 
-def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that tell where rows lie in time, for files that do not."""
-    for option in (
-        click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip (16)."),
-        click.option(
-            "--stride", type=click.IntRange(min=1), help="Frames from clip to clip (16; THUMOS14 1)"
-        ),
-        click.option(
-            "--frame-rate", metavar="FPS", help="For released files: frames a second (15)."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 @click.command("export", short_help="Write features as another program reads them.")
-@click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=_PATH)
+@click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=PATH)
 @click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="The reader.")
-@click.option("--out", "-o", required=True, type=_PATH, help="Folder (or HDF5 file) to write.")
+@click.option("--out", "-o", required=True, type=PATH, help="Folder (or HDF5 file) to write.")
 @click.option(
     "--annotations",
     "-a",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     help="Annotations in any known dialect; may be repeated. Written again for the reader, "
     "filtered to the exported videos.",
 )
 @click.option("--subset", help="Subset of annotated videos for which no file tells one.")
-@click.option(
-    "--label-ids", type=_PATH, help="JSON list of class names whose order makes label_id."
-)
+@click.option("--label-ids", type=PATH, help="JSON list of class names whose order makes label_id.")
 @click.option(
     "--missing",
     type=click.Choice(["error", "skip", "list"]),
@@ -88,7 +72,7 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="keep, add:v_, strip:v_, or auto, which is as the reader needs them.",
 )
 @click.option("--suffix", default="", help="What follows names in file names.")
-@click.option("--length", type=click.IntRange(min=1), help="Rows a video.  [bmn, mmaction2: 100]")
+@click.option("--length", type=POSITIVE, help="Rows a video.  [bmn, mmaction2: 100]")
 @click.option("--resize", type=click.Choice(RESIZES), help="How rows become --length rows.")
 @click.option("--row-rate", type=RowRate(), help="Rows a second.  [gtad-thumos: original]")
 @click.option(
@@ -102,7 +86,7 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["zeros", "empty", "split"]),
     help="The stream that TSP lacks.  [gtad-thumos: split; bmt: zeros]",
 )
-@click.option("--split-channels", type=click.IntRange(min=1), help="Channels of the first half.")
+@click.option("--split-channels", type=POSITIVE, help="Channels of the first half.")
 @click.option(
     "--pad-channels", type=click.IntRange(min=0), help="Fill up to this width.  [bmt: 1024]"
 )
@@ -127,9 +111,9 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="BSN's dialect: make the loader's clock true, or leave the annotation's value.",
 )
-@sampling_options
+@row_time_options
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 def command(
     stores: tuple[Path, ...],
     target: str,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.inputs import VIDEO_PATH
+from tspcli.cli.inputs import PATH, POSITIVE, Shard
 from tspcli.cli.main import EXIT_SOME_FAILED
-from tspcli.cli.options import engine_options
+from tspcli.cli.options import (
+    decoding_options,
+    encoder_options,
+    engine_options,
+    json_option,
+    videos_option,
+    weights_options,
+)
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -20,96 +26,18 @@ if TYPE_CHECKING:
     from tspcli.extraction import ExtractReport
 
 
-class ShardType(click.ParamType):
-    """``I/N``."""
-
-    name = "I/N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)/(\d+)", str(value))
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            self.fail(f"{value!r} is not a shard such as 1/4 (the first of four).", param, ctx)
-        return int(match[1]), int(match[2])
-
-
-class AutoInt(click.ParamType):
-    """A positive number, or ``auto``, which is None."""
-
-    name = "auto|N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        if value == "auto":
-            return None
-        if not str(value).isdigit() or int(value) < 1:
-            self.fail(f"{value!r} is neither a positive whole number nor 'auto'.", param, ctx)
-        return int(value)
-
-
-class GpuCount(click.ParamType):
-    """A positive number, or ``all``."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "all":
-            return value
-        if not str(value).isdigit() or int(value) < 1:
-            self.fail(f"{value!r} is neither a positive whole number nor 'all'.", param, ctx)
-        return int(value)
-
-
 @click.command("extract", short_help="Compute clip features of videos into a store.")
-@click.option(
-    "--videos",
-    "-v",
-    multiple=True,
-    required=True,
-    type=VIDEO_PATH,
-    metavar="DIR|FILE|LIST.txt",
-    help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
-)
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The HDF5 store.")
-@click.option(
-    "--weights", "-w", help="Registry name, checkpoint or run folder. [default: TSP on ActivityNet]"
-)
-@click.option("--backbone", help="The backbone, where the weights do not tell.")
-@click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip (TSP: 16).")
+@videos_option(required=True)
+@click.option("--out", "-o", required=True, type=PATH, help="The HDF5 store.")
+@weights_options("TSP on ActivityNet")
+@click.option("--clip-length", type=POSITIVE, help="Frames a clip (TSP: 16).")
 @click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip (TSP: 15).")
-@click.option("--stride", type=click.IntRange(min=1), help="Frames from clip to clip (TSP: 16; 1).")
+@click.option("--stride", type=POSITIVE, help="Frames from clip to clip (TSP: 16; 1).")
 @click.option(
     "--grid-rate", metavar="FPS", help="Standardise to this rate before sampling (TSP: 30)."
 )
-@click.option(
-    "--batch-size", type=AutoInt(), default="auto", show_default=True, help="Clips at once."
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda, cuda:1 …; several, with commas, at once.",
-)
-@click.option("--gpus", type=GpuCount(), help="So many GPUs at once, or all.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="fp32 rounds nothing; auto is fp16 on CUDA, fp32 on a CPU.",
-)
-@click.option(
-    "--workers", type=AutoInt(), default="auto", show_default=True, help="Decode processes."
-)
-@click.option(
-    "--decoder",
-    type=click.Choice(["auto", "pyav", "decord", "torchcodec", "torchcodec-cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto takes the fastest that is right, and the next one where it fails.",
-)
+@encoder_options
+@decoding_options
 @click.option(
     "--short-videos",
     type=click.Choice(["pad", "skip", "fail"]),
@@ -127,7 +55,7 @@ class GpuCount(click.ParamType):
 )
 @click.option("--overwrite", is_flag=True, help="Replace the store instead of adding to it.")
 @click.option("--strict", is_flag=True, help="A partly damaged video fails.")
-@click.option("--shard", type=ShardType(), help="Do only the I-th of N shares of the videos.")
+@click.option("--shard", type=Shard(), help="Do only the I-th of N shares of the videos.")
 @engine_options
 @click.option(
     "--decode-timeout",
@@ -137,13 +65,12 @@ class GpuCount(click.ParamType):
     show_default=True,
     help="Seconds until a decoder counts as hung.",
 )
-@click.option("--seed", type=int, help="For --weights random.")
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write what every part did when to this JSON file, for chrome://tracing or Perfetto.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 def command(as_json: bool, **options: Any) -> int:
     """Compute clip features of untrimmed videos into one HDF5 store.
 

@@ -8,28 +8,27 @@ from typing import Any
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.extract import GpuCount
-from tspcli.cli.inputs import VIDEO_PATH
+from tspcli.cli.inputs import PATH, POSITIVE
 from tspcli.cli.main import EXIT_SOME_FAILED
-from tspcli.cli.options import engine_options
+from tspcli.cli.options import (
+    decoding_options,
+    encoder_options,
+    engine_options,
+    json_option,
+    videos_option,
+    weights_options,
+)
 from tspcli.wording import counted
 
 
 @click.command("gvf", short_help="Compute global video features for pretraining.")
-@click.option(
-    "--videos",
-    "-v",
-    multiple=True,
-    type=VIDEO_PATH,
-    metavar="DIR|FILE|LIST.txt",
-    help="A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
-)
+@videos_option()
 @click.option(
     "--features",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Pool a feature store instead of decoding videos.",
 )
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
+@click.option("--out", "-o", required=True, type=PATH, help="The HDF5 file.")
 @click.option(
     "--pool",
     type=click.Choice(["max", "mean"]),
@@ -37,40 +36,19 @@ from tspcli.wording import counted
     show_default=True,
     help="Over the clips of a video.",
 )
-@click.option(
-    "--weights",
-    "-w",
-    help="Registry name, checkpoint or run folder (default: r2plus1d_34-tac_on_kinetics).",
-)
-@click.option("--backbone", help="The backbone, where the weights do not tell.")
+@weights_options("r2plus1d_34-tac_on_kinetics")
 @click.option(
     "--stride",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=16,
     show_default=True,
     help="Frames from clip to clip.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda, cuda:1 …; several, with commas, at once.",
-)
-@click.option("--gpus", type=GpuCount(), help="So many GPUs at once, or all.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="fp32 rounds nothing; auto is fp16 on CUDA, fp32 on a CPU.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), help="Clips; by device if not given.")
-@click.option("--workers", type=click.IntRange(min=1), help="Decode processes.")
-@click.option("--decoder", default="auto", show_default=True, help="auto or a decoder's name.")
-@click.option("--seed", type=int, help="For --weights random.")
+@encoder_options
+@decoding_options
 @engine_options
 @click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 def command(
     videos: tuple[str, ...],
     features: Path | None,

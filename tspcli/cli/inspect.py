@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.export import sampling_options
+from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.options import json_option, row_time_options
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", short_help="Show what a store holds.")
-@click.argument("store", metavar="FEATS.h5", type=click.Path(path_type=Path))
+@click.argument("store", metavar="FEATS.h5", type=PATH)
 @click.argument("video", required=False)
 @click.option(
     "--neighbours", type=click.IntRange(min=0), default=3, show_default=True, help="A row."
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     help="Read every row: compare checksums, look for rows that are not finite; exit with 1 if "
     "something is wrong.",
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Lines of the table."
-)
-@sampling_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+@click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
+@row_time_options
+@json_option("everything")
 def command(
     store: Path,
     video: str | None,

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tspcli.cli.console import print_json
-from tspcli.cli.inputs import VIDEO_PATH
+from tspcli.cli.inputs import PATH, POSITIVE
 from tspcli.cli.localize_display import say, show_evaluation, watch_training
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
+from tspcli.cli.options import device_option, json_option, row_time_options, videos_option
 
 if TYPE_CHECKING:
     from tspcli.localization.annotations import Annotations
     from tspcli.timeline import Sampling
-
-_PATH = click.Path(path_type=Path)
-
-
-def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where rows lie in time, for stores that do not tell it."""
-    for option in (
-        click.option("--clip-length", type=click.IntRange(min=1), help="Frames a clip."),
-        click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip."),
-        click.option(
-            "--stride",
-            type=click.IntRange(min=1),
-            help="Frames from row to row, for stores that do not tell (released ones: 16).",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 @click.group("localize", short_help="Find actions in videos, and measure how well.")
@@ -50,29 +34,27 @@ def command() -> None:
 
 @command.command("train", short_help="Train on a feature store.")
 @click.option(
-    "--features", "-f", multiple=True, required=True, type=_PATH, help="A store; may be repeated."
+    "--features", "-f", multiple=True, required=True, type=PATH, help="A store; may be repeated."
 )
 @click.option(
     "--annotations",
     "-a",
     required=True,
-    type=_PATH,
+    type=PATH,
     help="ActivityNet JSON, or a ground-truth table (.csv).",
 )
-@click.option("--out", "-o", required=True, type=_PATH, help="The run's folder.")
+@click.option("--out", "-o", required=True, type=PATH, help="The run's folder.")
 @click.option("--subset", help="Train on this subset of a JSON.  [default: training]")
 @click.option(
-    "--valid-annotations", type=_PATH, help="Choose the epoch on these; a JSON may be the same."
+    "--valid-annotations", type=PATH, help="Choose the epoch on these; a JSON may be the same."
 )
 @click.option("--valid-subset", default="validation", show_default=True, help="Of a JSON.")
-@click.option("--temporal-scale", type=click.IntRange(min=1), help="Cells a video.  [default: 100]")
-@click.option(
-    "--max-duration", type=click.IntRange(min=1), help="Longest proposal in cells.  [default: all]"
-)
+@click.option("--temporal-scale", type=POSITIVE, help="Cells a video.  [default: 100]")
+@click.option("--max-duration", type=POSITIVE, help="Longest proposal in cells.  [default: all]")
 @click.option("--window-s", type=float, help="Cut long videos into windows of so many seconds.")
 @click.option(
     "--channels",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Width of the base convolution; the others follow.  [default: 256]",
 )
 @click.option(
@@ -80,17 +62,15 @@ def command() -> None:
     type=click.Choice(["segment", "video", "none"]),
     help="What the class head looks at.  [default: segment]",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: 9]")
-@click.option(
-    "--drop-epoch", type=click.IntRange(min=1), help="A tenth of the rate from here.  [default: 7]"
-)
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 16]")
+@click.option("--epochs", type=POSITIVE, help="[default: 9]")
+@click.option("--drop-epoch", type=POSITIVE, help="A tenth of the rate from here.  [default: 7]")
+@click.option("--batch-size", type=POSITIVE, help="[default: 16]")
 @click.option("--learning-rate", type=float, help="[default: 0.001]")
 @click.option("--seed", type=int, help="[default: 0]")
-@click.option("--device", help="auto, cpu, cuda …  [default: auto]")
-@sampling_options
+@device_option()
+@row_time_options
 @click.option("--overwrite", is_flag=True, help="Start over instead of going on.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 def train_command(
     features: tuple[Path, ...],
     annotations: Path,
@@ -135,17 +115,10 @@ def train_command(
 
 
 @command.command("predict", short_help="Find actions in videos or in a store.")
-@click.option("--run", "-r", required=True, type=_PATH, help="The run's folder, or a checkpoint.")
-@click.option("--features", "-f", multiple=True, type=_PATH, help="A store; may be repeated.")
-@click.option(
-    "--videos",
-    "-v",
-    multiple=True,
-    type=VIDEO_PATH,
-    metavar="DIR|FILE|LIST.txt",
-    help="Videos instead of a store; may be repeated.",
-)
-@click.option("--out", "-o", required=True, type=_PATH, help="The results JSON.")
+@click.option("--run", "-r", required=True, type=PATH, help="The run's folder, or a checkpoint.")
+@click.option("--features", "-f", multiple=True, type=PATH, help="A store; may be repeated.")
+@videos_option(text="Videos instead of a store; may be repeated.")
+@click.option("--out", "-o", required=True, type=PATH, help="The results JSON.")
 @click.option(
     "--classes",
     type=click.Choice(["run", "action-head"]),
@@ -154,20 +127,20 @@ def train_command(
     help="Labels from the run's class head, or from the encoder's own.",
 )
 @click.option("--weights", "-w", help="The encoder.  [default: the one that the run knows]")
-@click.option("--annotations", "-a", type=_PATH, help="Drawn above the predictions.")
+@click.option("--annotations", "-a", type=PATH, help="Drawn above the predictions.")
 @click.option("--subset", help="The subset of a JSON to predict in.  [default: all videos]")
-@click.option("--plot", type=_PATH, metavar="DIR", help="Draw a timeline of each video.")
+@click.option("--plot", type=PATH, metavar="DIR", help="Draw a timeline of each video.")
 @click.option(
     "--features-out",
-    type=_PATH,
+    type=PATH,
     help="Where the videos' features go.  [default: beside the results, .h5]",
 )
-@click.option("--max-proposals", type=click.IntRange(min=1), help="A video.  [default: 100]")
-@click.option("--top-classes", type=click.IntRange(min=1), help="Labels a proposal.  [default: 2]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Videos.  [default: 16]")
-@click.option("--device", help="auto, cpu, cuda …  [default: auto]")
-@sampling_options
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+@click.option("--max-proposals", type=POSITIVE, help="A video.  [default: 100]")
+@click.option("--top-classes", type=POSITIVE, help="Labels a proposal.  [default: 2]")
+@click.option("--batch-size", type=POSITIVE, help="Videos.  [default: 16]")
+@device_option()
+@row_time_options
+@json_option("a summary")
 def predict_command(
     run: Path,
     features: tuple[Path, ...],
@@ -202,7 +175,7 @@ def predict_command(
     if bool(features) == bool(videos):
         raise UsageError("Give either --features or --videos.", remedy="One of them is needed.")
     sampling = _sampling(options)
-    device = options["device"] or "auto"
+    device = options["device"]
     localizer = load_localizer(run)
     known = None if annotations is None else read_annotations(annotations, subset)
     classifier, encoder = None, None
@@ -242,12 +215,12 @@ def predict_command(
 
 
 @command.command("evaluate", short_help="Measure results: mAP, AR@AN, AUC.")
-@click.option("--results", "-r", required=True, type=_PATH, help="A results JSON.")
+@click.option("--results", "-r", required=True, type=PATH, help="A results JSON.")
 @click.option(
     "--annotations",
     "-a",
     required=True,
-    type=_PATH,
+    type=PATH,
     help="ActivityNet JSON, or a ground-truth table (.csv).",
 )
 @click.option("--subset", default="validation", show_default=True, help="Of a JSON.")
@@ -265,8 +238,8 @@ def predict_command(
     show_default=True,
     help="The largest average number of proposals a video.",
 )
-@click.option("--blocked", type=_PATH, help="Names of videos to leave out, one a line.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON on stdout.")
+@click.option("--blocked", type=PATH, help="Names of videos to leave out, one a line.")
+@json_option("all figures")
 def evaluate_command(
     results: Path,
     annotations: Path,

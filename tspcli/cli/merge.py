@@ -8,19 +8,19 @@ from pathlib import Path
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.inputs import PATH
+from tspcli.cli.options import json_option
 from tspcli.wording import counted
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.command("merge", short_help="Join stores or shards into one.")
-@click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=_PATH)
-@click.option("--out", "-o", required=True, type=_PATH, help="The store to write.")
+@click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=PATH)
+@click.option("--out", "-o", required=True, type=PATH, help="The store to write.")
 @click.option("--overwrite", is_flag=True, help="Replace it if it exists.")
 @click.option(
     "--partial", is_flag=True, help="Join shards although others of the same run are missing."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 def command(
     stores: tuple[Path, ...], out: Path, overwrite: bool, partial: bool, as_json: bool
 ) -> None:

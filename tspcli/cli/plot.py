@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import err_console, out_console, printable
-from tspcli.cli.export import sampling_options
+from tspcli.cli.inputs import PATH
+from tspcli.cli.options import row_time_options
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -19,20 +20,19 @@ if TYPE_CHECKING:
     from tspcli.features.plots import PlotData, Thumbnail
     from tspcli.features.plots.data import FeatureView
 
-_PATH = click.Path(path_type=Path)
 _MOST_COLUMNS = 56
 _LATE_S = 2.0
 
 
 @click.command("plot", short_help="Draw the features of one video.")
-@click.argument("store", metavar="FEATS.h5", type=_PATH)
+@click.argument("store", metavar="FEATS.h5", type=PATH)
 @click.argument("video")
-@click.option("--out", "-o", type=_PATH, help="Picture: .png, .svg, .pdf or .html; repeatable.",
+@click.option("--out", "-o", type=PATH, help="Picture: .png, .svg, .pdf or .html; repeatable.",
               multiple=True)  # fmt: skip
-@click.option("--against", type=_PATH, help="A second store, drawn beside the first.")
+@click.option("--against", type=PATH, help="A second store, drawn beside the first.")
 @click.option("--title", "titles", multiple=True, help="What to call the store; repeatable.")
-@click.option("--annotations", "-a", type=_PATH, multiple=True, help="For the annotated segments.")
-@click.option("--video", "video_file", type=_PATH, help="The video itself, for thumbnails.")
+@click.option("--annotations", "-a", type=PATH, multiple=True, help="For the annotated segments.")
+@click.option("--video", "video_file", type=PATH, help="The video itself, for thumbnails.")
 @click.option(
     "--thumbnails", type=click.IntRange(1, 32), default=8, show_default=True, help="How many."
 )
@@ -46,7 +46,7 @@ _LATE_S = 2.0
 @click.option(
     "--own-scales", is_flag=True, help="A colour scale for each of two stores, not one for both."
 )
-@sampling_options
+@row_time_options
 def command(
     store: Path,
     video: str,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.inputs import VIDEO_PATH
+from tspcli.cli.inputs import PATH, POSITIVE, VIDEO_PATH, Numbers
 from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from tspcli.cli.options import json_option
 from tspcli.pretraining.recipe import (
     BATCH_NORM_MODES,
     DEFAULT_RECIPE,
@@ -37,21 +38,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "cache_codec": ("raw", "webp", "jpeg"),
 }
-_PATH = click.Path(path_type=Path)
-
-
-class Numbers(click.ParamType):
-    """Whole numbers with commas between them, such as ``4,6``."""
-
-    name = "N,N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in str(value).split(",") if part.strip())
-        except ValueError:
-            self.fail(f"{value!r} is not a list of whole numbers such as 4,6.", param, ctx)
 
 
 class Heads(click.ParamType):
@@ -122,23 +108,23 @@ def _field_docs(settings: type) -> dict[str, str]:
     type=VIDEO_PATH,
     help="Folder of the videos, searched with its subfolders; may be repeated.",
 )
-@click.option("--train", type=_PATH, help="Ground-truth table of training (`tsp annotations`).")
-@click.option("--valid", type=_PATH, help="Ground-truth table of validation.")
-@click.option("--labels", type=_PATH, help="Label mapping; the sorted classes if not given.")
-@click.option("--gvf", type=_PATH, help="Global video features (`tsp gvf`).")
-@click.option("--out", "-o", type=_PATH, help="The run's folder.")
+@click.option("--train", type=PATH, help="Ground-truth table of training (`tsp annotations`).")
+@click.option("--valid", type=PATH, help="Ground-truth table of validation.")
+@click.option("--labels", type=PATH, help="Label mapping; the sorted classes if not given.")
+@click.option("--gvf", type=PATH, help="Global video features (`tsp gvf`).")
+@click.option("--out", "-o", type=PATH, help="The run's folder.")
 @click.option(
     "--recipe",
     default=DEFAULT_RECIPE,
     show_default=True,
     help="A recipe's name or a TOML file; --list-recipes shows them.",
 )
-@click.option("--config", type=_PATH, help="TOML file of settings that override the recipe's.")
+@click.option("--config", type=PATH, help="TOML file of settings that override the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on with the run that --out holds.")
-@click.option("--gpus", type=click.IntRange(min=1), help="Processes on this machine, one a device.")
+@click.option("--gpus", type=POSITIVE, help="Processes on this machine, one a device.")
 @click.option("--cache-only", is_flag=True, help="Fill the clip cache (--cache) and stop.")
 @click.option("--list-recipes", is_flag=True, help="Show the recipes and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option()
 @_field_options(Recipe, "what")
 @_field_options(Execution, "how")
 def command(

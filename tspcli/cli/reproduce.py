@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.pretrain import Numbers
-
-_PATH = click.Path(path_type=Path)
+from tspcli.cli.inputs import PATH, POSITIVE, Numbers
+from tspcli.cli.options import json_option
 
 
 @click.command("reproduce", short_help="Repeat the paper's experiment, from videos to a report.")
@@ -25,20 +24,18 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--out",
     "-o",
-    type=_PATH,
+    type=PATH,
     default=Path("reproduction"),
     show_default=True,
     help="The experiment's folder.",
 )
 @click.option("--seeds", type=Numbers(), help="Such as 0,1,2.  [default: tiny 0, else 0,1,2]")
-@click.option("--data", type=_PATH, help="Folder of the real data sets, for full.")
+@click.option("--data", type=PATH, help="Folder of the real data sets, for full.")
 @click.option(
     "--skip-missing-videos", is_flag=True, help="For full: go on without annotated videos."
 )
-@click.option(
-    "--gpus", type=click.IntRange(min=1), help="For full: processes of a training.  [default: 1]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
+@click.option("--gpus", type=POSITIVE, help="For full: processes of a training.  [default: 1]")
+@json_option("the outcome")
 def command(
     scale: str,
     out: Path,

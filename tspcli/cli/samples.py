@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from tspcli.cli.options import json_option
+
 
 @click.command("sample-videos")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@json_option("the list")
 def command(folder: Path, as_json: bool) -> None:
     """Fetch a few real videos into DIR, to try things on.
 

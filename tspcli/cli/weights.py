@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.options import json_option
 
 if TYPE_CHECKING:
     from tspcli.encoders.download import Progress
@@ -28,7 +29,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--backbone", help="Only those of this backbone.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@json_option("all")
 def list_command(backbone: str | None, as_json: bool) -> None:
     """List the weights of the registry; those that are here need no network.
 
@@ -62,7 +63,7 @@ def list_command(backbone: str | None, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@json_option("all")
 def show_command(name: str, as_json: bool) -> None:
     """Show what is known of weights: source, checksum, preprocessing, licence, citation.
 
