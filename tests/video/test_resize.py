@@ -40,6 +40,24 @@ def test_it_is_torchs_bilinear(
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(
+    ("resize", "crop"),
+    [(ResizeSpec(128, 171), (112, 112)), (ResizeSpec(short_side=256), (224, 224))],
+    ids=["exact", "short side"],
+)
+def test_what_lies_outside_the_crop_changes_nothing(
+    height: int, width: int, resize: ResizeSpec, crop: tuple[int, int], dtype: FrameDtype
+) -> None:
+    rgb = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    whole = resize_frame(rgb, FrameSpec(resize, dtype=dtype))
+    spec = FrameSpec(resize, crop=crop, dtype=dtype)
+    top, left = spec.crop_origin(*whole.shape[:2])
+    expected = whole[top : top + crop[0], left : left + crop[1]]
+    assert (resize_frame(rgb, spec) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_crop_is_the_centre_of_the_scaled_frame(dtype: FrameDtype) -> None:
     rgb = np.random.default_rng(2).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     resize = ResizeSpec(128, 171)
