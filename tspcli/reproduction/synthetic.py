@@ -180,7 +180,11 @@ def render_video(video: SyntheticVideo, path: str | Path, *, gop: int = 60) -> N
     with av.open(str(aside), "w") as container:
         stream = container.add_stream("libx264", rate=video.fps)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
-        stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+        # x264's macroblock tree decides differently from one call to the next at these sizes: one
+        # video in eight came out otherwise, and with it whatever was trained on them.
+        stream.options = {
+            "crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0",
+        }  # fmt: skip
         stream.gop_size = gop
         for pixels in render_frames(video):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
