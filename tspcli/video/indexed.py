@@ -30,7 +30,8 @@ class FrameIndex:
 
     Attributes:
         info: The file's facts.
-        pts: Presentation times in units of ``info.time_base``, ascending, one a frame.
+        pts: Presentation times in units of ``info.time_base``, ascending, one a frame; compact,
+            since hours of video have millions.
         last_duration: Duration of the last frame in those units, 0 if unknown.
         n_video_streams: Video streams in the file.
     """
@@ -50,7 +51,7 @@ def scan_packets(path: str) -> FrameIndex:
     source = PyavSource(path)
     source.close()
     info = source.info
-    times: list[tuple[int, int]] = []
+    pts, durations = array("q"), array("q")
     with av.open(source.name, metadata_errors="replace") as container:
         n_video_streams = len(container.streams.video)
         stream = container.streams[info.stream_index]
@@ -60,13 +61,15 @@ def scan_packets(path: str) -> FrameIndex:
                     continue
                 if packet.pts is None:
                     raise VideoError("unsupported", "packets without times", path=info.path)
-                times.append((packet.pts, packet.duration or 0))
+                pts.append(packet.pts)
+                durations.append(packet.duration or 0)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError("damaged", str(error), path=info.path) from error
-    if not times:
+    if not pts:
         raise VideoError("no-frames", path=info.path)
-    times.sort()
-    return FrameIndex(info, array("q", [pts for pts, _ in times]), times[-1][1], n_video_streams)
+    order = np.lexsort((durations, pts))
+    ascending = array("q", np.asarray(pts)[order].tobytes())
+    return FrameIndex(info, ascending, durations[order[-1]], n_video_streams)
 
 
 class IndexedFrame(Frame):
