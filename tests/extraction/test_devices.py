@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, ex
 from tspcli.extraction.gvf import compute_gvf
 from tspcli.extraction.runners.devices import Device, DevicesRunner
 from tspcli.features.gvf import read_gvf
+from tspcli.features.parts import read_part
 
 ONE = ExtractConfig(
     weights="random", backbone="tiny", seed=1, device="cpu", workers=2, batch_size=3, stride=4
@@ -149,6 +151,31 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on(
     report = extract(videos, tmp_path / "feats.h5", config=ONE)
     assert report.with_status("kept")
     assert_same_store(tmp_path / "feats.h5", expected)
+
+
+def test_a_run_that_is_told_to_stop_finishes_what_is_under_way(
+    videos: Path, tmp_path: Path, device_pids: list[int]
+) -> None:
+    class Stop(Pids):
+        asked = 0
+
+        def wants_stop(self) -> bool:
+            self.asked += 1
+            return len(self.seen) >= 2
+
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(16):
+        shutil.copy(videos / "v1.mp4", many / f"v{number:02}.mp4")
+    out = tmp_path / "feats.h5"
+    observer = Stop(-1, [])
+    with pytest.raises(KeyboardInterrupt):
+        extract(many, out, config=TWO, observer=observer)
+    assert observer.asked > 2 and not any(Path(f"/proc/{pid}").exists() for pid in device_pids)
+    done = {result.key for result in observer.seen}
+    assert {result.status for result in observer.seen} == {"done"}
+    assert 2 <= len(done) < 16 and not out.exists()
+    assert {read_part(path).key for path in tmp_path.glob("feats.h5.parts/*.part")} == done
 
 
 @pytest.mark.slow

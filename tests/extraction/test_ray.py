@@ -7,6 +7,7 @@ wait for has happened.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,36 @@ def test_a_killed_driver_goes_on_where_it_stopped(
     assert len(parts) >= 2
     assert_same_store(out, expected)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_told_to_stop_finishes_what_is_under_way(
+    cluster: Any, videos: Path, tmp_path: Path
+) -> None:
+    many, out = tmp_path / "many", tmp_path / "feats.h5"
+    many.mkdir()
+    for number in range(40):
+        shutil.copy(videos / "v0.mp4", many / f"v{number:02}.mp4")
+    command = [sys.executable, "-m", "tspcli", "extract", "-v", str(many), "-o", str(out)]
+    command += ["--weights", "random", "--backbone", "tiny", "--seed", "1", "--batch-size", "3"]
+    command += ["--stride", "4", "--workers", "2", "--device", "cpu", "--engine", "ray"]
+    command += ["--ray-address", cluster.address]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while len(list((tmp_path / "feats.h5.parts").glob("*.part"))) < 2:
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 143, said
+    assert "Stopping" in said and "Finished videos are kept" in said and "Traceback" not in said
+    while encoder_pids():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kept = len(list((tmp_path / "feats.h5.parts").glob("*.part")))
+    assert 2 <= kept < 40 and not out.exists()
+    report = extract(many, out, config=OPTIONS)
+    assert len(report.with_status("kept")) == kept and len(report.with_status("done")) == 40 - kept
 
 
 @pytest.mark.slow

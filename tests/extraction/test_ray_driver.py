@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tspcli.encoders import Encoder
 from tspcli.errors import StoreError, TspError, UsageError
 from tspcli.extraction import ExtractConfig, Observer, VideoResult, extract
 from tspcli.extraction.runners import ray_actor, ray_cluster
+from tspcli.features.parts import read_part
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,39 @@ def test_a_node_is_removed_and_the_store_is_that_of_one_machine(
     assert_same_store(tmp_path / "f.h5", expected)
     assert leftovers(tmp_path) == []
     assert all(actor.dead for actor in cluster.actors)
+
+
+class StopAfter(After):
+    """Wants the run to end when some videos have."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, lambda: None)
+
+    def wants_stop(self) -> bool:
+        return len(self.seen) >= self.count
+
+
+def test_a_run_that_is_told_to_stop_finishes_what_is_under_way(
+    cluster: StandIn, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained: list[object] = []
+    real = ray_actor.EncoderActor.drain
+    monkeypatch.setattr(
+        ray_actor.EncoderActor, "drain", lambda self: (drained.append(self), real(self))
+    )
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(16):
+        shutil.copy(videos / "v1.mp4", many / f"v{number:02}.mp4")
+    out = tmp_path / "f.h5"
+    observer = StopAfter(3)
+    with pytest.raises(KeyboardInterrupt):
+        extract(many, out, config=OPTIONS, engine="ray", observer=observer)
+    assert len(drained) == 2 and all(actor.dead for actor in cluster.actors)
+    done = {result.key for result in observer.seen}
+    assert {result.status for result in observer.seen} == {"done"}
+    assert 3 <= len(done) < 16 and not out.exists()
+    assert {read_part(path).key for path in tmp_path.glob("f.h5.parts/*.part")} == done
 
 
 def test_a_lost_encoder_is_started_again_where_its_node_lives(

@@ -10,6 +10,8 @@ import torch
 
 from tspcli.cli.main import main
 from tspcli.encoders import Encoder
+from tspcli.extraction.runners import devices
+from tspcli.video.process import ChildProcess
 
 torch.set_num_threads(1)
 
@@ -32,10 +34,17 @@ def slow_down(seconds: float, stuck_after: int) -> None:
     Encoder.encode = slow  # type: ignore[method-assign]
 
 
+class SlowDevice(ChildProcess):
+    def __init__(self, module: str) -> None:
+        super().__init__(f"tests.faults.{module.rpartition('.')[2]}")
+
+
 if __name__ == "__main__":
     videos, out, *options = sys.argv[1:]
+    device = "cpu,cpu" if "--two" in options else "cpu"
     if "--fast" not in options:
         slow_down(0.15, stuck_after=8 if "--stuck" in options else -1)
+        devices.ChildProcess = SlowDevice  # type: ignore[misc]
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
-    main([*arguments, "--stride", "8"])
+    main([*arguments, "--stride", "8", "--device", device])

@@ -62,13 +62,23 @@ def children_of(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["process", "group"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "whole_group", "options"),
+    [
+        (signal.SIGTERM, False, []),
+        (signal.SIGTERM, True, []),
+        (signal.SIGINT, False, []),
+        (signal.SIGINT, True, []),
+        (signal.SIGTERM, False, ["--two"]),
+        pytest.param(signal.SIGINT, True, ["--two"], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_a_signal_ends_a_run_in_good_order(
-    videos: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
+    videos: Path, tmp_path: Path, number: signal.Signals, whole_group: bool, options: list[str]
 ) -> None:
     out = tmp_path / "f.h5"
-    process = start(videos, out)
+    process = start(videos, out, *options)
     wait_for_parts(out, 2, process)
     sent = time.monotonic()
     if whole_group:
@@ -114,15 +124,17 @@ def test_an_encoder_that_does_not_come_back_is_left(videos: Path, tmp_path: Path
     assert children_of(process.pid) == []
 
 
-def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], pytest.param(["--two"], marks=pytest.mark.slow)], ids=str)
+def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path, options: list[str]) -> None:
     out = tmp_path / "f.h5"
-    process = start(videos, out)
+    process = start(videos, out, *options)
     wait_for_parts(out, 1, process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said, said
+    assert children_of(process.pid) == []
 
 
 def test_a_second_run_on_one_output_is_refused_by_name(videos: Path, tmp_path: Path) -> None:

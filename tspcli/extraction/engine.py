@@ -32,14 +32,12 @@ from tspcli.extraction.plan import file_size, file_stamp, longest_first
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.extraction.stopping import GentleStop
 from tspcli.extraction.trace import Trace
 from tspcli.extraction.writing import RowSink
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
-
-STOP_GRACE_S = 5.0
-"""How long videos under way may take to end once a run is asked to stop."""
 
 
 @dataclass(eq=False)
@@ -92,7 +90,7 @@ class Engine:
         )
         self._wake: Callable[[], None] = lambda: None
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
-        self._stop_by: float | None = None
+        self._stop = GentleStop(self.observer)
 
     def run(self, videos: Sequence[VideoFile]) -> None:
         """Encode the videos, the longest first; returns once every row was handed to its sink."""
@@ -108,14 +106,14 @@ class Engine:
             keeping = self._encoding.kept_memory()
             with keeping, closing(source), closing(items), torch.inference_mode():
                 for item in items:
-                    self._heed_stop(source)
+                    if self._stop.begins():
+                        source.drain()
                     if item is None:
                         continue
                     self.progress.elapsed_s = time.monotonic() - started
                     self._handle(item)
                 self._encoding.flush()
-            if self._stop_by is not None:
-                raise KeyboardInterrupt
+            self._stop.conclude()
         finally:
             for video in self._videos.values():
                 with suppress(TspError):
@@ -123,15 +121,6 @@ class Engine:
             self.progress.elapsed_s = time.monotonic() - started
             self.progress.copy_to(self.report)
             self._trace.write()
-
-    def _heed_stop(self, source: EventSource) -> None:
-        """End early if that is wanted, but finish first what can be finished soon."""
-        if self._stop_by is None:
-            if self.observer.wants_stop():
-                self._stop_by = time.monotonic() + STOP_GRACE_S
-                source.drain()
-        elif time.monotonic() > self._stop_by:
-            raise KeyboardInterrupt
 
     def _handle(self, item: Word) -> None:
         if isinstance(item, (Idle, Woken)):

@@ -46,8 +46,8 @@ class DecodePool:
     Videos start in the given order. Every worker holds at most ``slots`` chunks of
     ``chunk_bytes``; then it waits until the consumer releases one, so memory is bounded however
     slow the consumer is. Frames of one video come in order, those of several interleaved. To be
-    iterated once, in one thread; :meth:`close`, :meth:`add`, :meth:`finish` and :meth:`wake` may be
-    called from any.
+    iterated once, in one thread; :meth:`close`, :meth:`add`, :meth:`drain`, :meth:`finish` and
+    :meth:`wake` may be called from any.
 
     Args:
         jobs: The videos.
@@ -98,6 +98,7 @@ class DecodePool:
         self._numbers = count()
         self._pending = deque(Job(next(self._numbers), file) for file in jobs)
         self._held_open = hold_open
+        self._draining = False
         if workers is not None and workers < 1:
             raise UsageError(f"{workers} workers cannot decode.", remedy="Give 1 or more.")
         cores = available_cores()
@@ -136,14 +137,18 @@ class DecodePool:
             if not isinstance(event, (Idle, Woken)):
                 yield event
 
-    def live(self) -> Iterator[Event | Idle | Woken]:
-        """The events, and between them word of the pool itself."""
+    def live(self, wake_every_s: float | None = None) -> Iterator[Event | Idle | Woken]:
+        """The events, and between them word of the pool itself.
+
+        Args:
+            wake_every_s: Give a :class:`Woken` at least so often while nothing else happens.
+        """
         with self._lock:
             if self._running or self._disposed or self._closed.is_set():
                 return
             self._running = True
         try:
-            yield from self._events()
+            yield from self._events(wake_every_s)
         finally:
             self._closed.set()
             with self._lock:
@@ -183,7 +188,8 @@ class DecodePool:
 
     def drain(self) -> None:
         """Start no further video, and end once those under way have ended."""
-        self._pending.clear()
+        # Emptied by the iterating thread, which may be about to take the last one.
+        self._draining = True
         self.finish()
 
     def wake(self) -> None:
@@ -209,7 +215,7 @@ class DecodePool:
         if not running:
             self._dispose()
 
-    def _events(self) -> Iterator[Event | Idle | Woken]:
+    def _events(self, wake_every_s: float | None) -> Iterator[Event | Idle | Woken]:
         idle = False
         while not self._closed.is_set():
             self._staff()
@@ -220,11 +226,13 @@ class DecodePool:
             if idle and not was_idle and self._held_open:
                 yield Idle()
             waited = [worker.connection for worker in busy]
-            ready = wait([*waited, self._wake_read], timeout=self._patience(busy))
+            limits_s = [s for s in (self._patience(busy), wake_every_s) if s is not None]
+            ready = wait([*waited, self._wake_read], timeout=min(limits_s, default=None))
             if self._closed.is_set():
                 return
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
+            if self._wake_read in ready or not ready:
                 yield Woken()
             for worker in busy:
                 if worker.connection in ready and not worker.gone:
@@ -237,6 +245,9 @@ class DecodePool:
 
     def _staff(self) -> None:
         """Give every idle worker a video, and start workers while there are videos for them."""
+        if self._draining:
+            self._draining = False
+            self._pending.clear()
         for worker in self._workers:
             if worker.is_idle and self._pending:
                 worker.assign(self._pending.popleft(), self._decoders)

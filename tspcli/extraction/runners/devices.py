@@ -3,14 +3,15 @@
 The pool is this process's. A video belongs to the device that had least to do when its decoding
 began; its frames stay in the shared memory that the decode worker wrote them to, which that
 device's process maps too: only words travel. Rows are committed by the device's process. If it
-dies, its videos are decoded afresh for the others.
+dies, its videos are decoded afresh for the others. A run that is told to stop drains the pool, and
+the devices commit what they have been given.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import count
 from multiprocessing.reduction import send_handle
@@ -24,12 +25,15 @@ from tspcli.extraction.plan import file_size, longest_first
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.runners.task import Board, Task, require_alike
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.extraction.stopping import GentleStop
 from tspcli.features.parts import PartsFolder
 from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Idle, VideoFile, Woken
 from tspcli.video.process import ChildProcess, available_cores
 
 _STOP_S = 5.0
 """What a device gets to commit what it has when the run is interrupted."""
+_LOOK_EVERY_S = 0.25
+"""How often at least the observer is asked whether the run is to stop."""
 
 
 class Device:
@@ -102,6 +106,9 @@ class Device:
         """Pass on what the pool tells of one of its videos."""
         if not isinstance(event, Frames):
             self.send(("event", event))
+            return
+        if not self.alive:
+            event.release()
             return
         place = event.place
         if place.memory not in self._memories:
@@ -176,24 +183,29 @@ class DevicesRunner:
             longest_first(videos), self._facts, task.sampling, task.config, hold_open=True
         )
         owners: dict[str, Device] = {}
+        stop = GentleStop(board.observer)
         try:
             with closing(pool):
                 for device in self._devices:
                     device.send(("task", task))
                     device.listen(self._inbox, pool)
-                for event in pool.live():
+                for event in pool.live(wake_every_s=_LOOK_EVERY_S):
+                    if stop.begins():
+                        pool.drain()
                     board.progress.elapsed_s = time.monotonic() - started
                     if isinstance(event, Idle):
                         for device in self._devices:
                             device.send(("event", event))
                     elif not isinstance(event, Woken):
                         self._route(event, owners, pool)
-                    self._read_inbox(left, owners, pool, parts, board)
+                    for device in self._read_inbox(left, parts, board):
+                        self._replace(device, owners, pool, board, stop)
                     if not left:
                         break
-            self._end(board)
+            self._end(left, parts, board, stop)
+            stop.conclude()
         finally:
-            self._interrupt()
+            self._interrupt(stop.patience_s(_STOP_S))
             board.progress.elapsed_s = time.monotonic() - started
             board.progress.copy_to(board.report)
 
@@ -219,16 +231,13 @@ class DevicesRunner:
         device.forward(event, pool.memories)
 
     def _read_inbox(
-        self,
-        left: dict[str, VideoFile],
-        owners: dict[str, Device],
-        pool: DecodePool,
-        parts: PartsFolder,
-        board: Board,
-    ) -> None:
+        self, left: dict[str, VideoFile], parts: PartsFolder, board: Board, wait_s: float = 0.0
+    ) -> Iterator[Device]:
+        """Take what the devices told, and give those that are gone without having ended."""
         with suppress(Empty):
             while True:
-                device, (kind, *values) = self._inbox.get_nowait()
+                device, (kind, *values) = self._inbox.get(block=wait_s > 0, timeout=wait_s or None)
+                wait_s = 0.0
                 if kind == "result":
                     file = left.pop(values[0].key)
                     del device.videos[file.key]
@@ -248,14 +257,20 @@ class DevicesRunner:
                 elif kind == "ended":
                     device.ended = True
                     board.report.notes += values[0]
-                elif not device.ended:
-                    self._replace(device, owners, pool, board)
+                else:
+                    device.alive = False
+                    if not device.ended:
+                        yield device
 
     def _replace(
-        self, device: Device, owners: dict[str, Device], pool: DecodePool, board: Board
+        self,
+        device: Device,
+        owners: dict[str, Device],
+        pool: DecodePool,
+        board: Board,
+        stop: GentleStop,
     ) -> None:
         """A device is gone: let the others do its videos."""
-        device.alive = False
         device.let_go()
         words = device.fault or device.process.last_words()
         lost = list(device.videos.values())
@@ -265,36 +280,41 @@ class DevicesRunner:
                 remedy="Finished videos are kept; the same command goes on from there.",
             )
         board.note(
-            f"The process of {device.name} {words}. "
-            f"{len(lost)} videos under way there are done by the other devices."
+            f"The process of {device.name} {words}. {len(lost)} videos under way there are "
+            + ("left." if stop.wanted else "done by the other devices.")
         )
         device.videos.clear()
+        if stop.wanted:
+            return
         for file in reversed(longest_first(lost)):
             del owners[file.key]
             pool.redo(file)
 
-    def _end(self, board: Board) -> None:
-        """Wait for the devices to say their last; their videos are all safe."""
+    def _end(
+        self, left: dict[str, VideoFile], parts: PartsFolder, board: Board, stop: GentleStop
+    ) -> None:
+        """Wait for the devices to say their last, also of videos if the run was told to stop."""
         for device in self._devices:
             device.send(("end",))
         deadline = time.monotonic() + _STOP_S
-        waiting = {device for device in self._devices if device.alive}
-        while waiting and (left_s := deadline - time.monotonic()) > 0:
-            with suppress(Empty):
-                device, (kind, *values) = self._inbox.get(timeout=left_s)
-                if kind == "progress":
-                    device.progress = values[0]
-                elif kind == "ended":
-                    board.report.notes += values[0]
-                elif kind == "gone":
-                    waiting.discard(device)
+        while any(device.alive for device in self._devices):
+            if not left and time.monotonic() > deadline:
+                break
+            stop.begins()
+            for device in self._read_inbox(left, parts, board, wait_s=_LOOK_EVERY_S):
+                words = device.fault or device.process.last_words()
+                board.note(f"The process of {device.name} {words}.")
         self._sum_up(board)
 
-    def _interrupt(self) -> None:
-        """Nobody writes any more when this returns."""
+    def _interrupt(self, patience_s: float) -> None:
+        """Nobody writes any more when this returns.
+
+        Args:
+            patience_s: What the devices get for what they are writing.
+        """
         for device in self._devices:
             device.send(("stop",))
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + patience_s
         while self._devices:
             self._devices.pop().close(max(0.0, deadline - time.monotonic()))
 

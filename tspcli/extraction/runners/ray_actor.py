@@ -68,6 +68,7 @@ class EncoderActor:
             source_bytes: Size of its file as the driver sees it.
 
         Raises:
+            EngineClosedError: If the run was drained before the video had begun.
             TspError: If this node does not see the file although the driver does, or if nothing
                 can be written.
         """
@@ -82,6 +83,11 @@ class EncoderActor:
     def words(self) -> Words:
         """What the engine has to say since the last call."""
         return Words() if self._service is None else self._service.words()
+
+    def drain(self) -> None:
+        """Begin no further video."""
+        if self._service is not None:
+            self._service.drain()
 
     def close(self) -> None:
         """End the run."""

@@ -4,13 +4,13 @@ Encoders commit parts to the folder beside the store, which all nodes have to se
 the driver, hands out videos, the longest first, and assembles. Whatever is lost, a node, an
 encoder or the driver itself, is at most what was under way there: an encoder that is gone is
 started again where its node lives, its videos are done by whichever has room, and a driver that
-is started again finds the parts.
+is started again finds the parts. A driver that is told to stop drains the encoders first.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from tspcli import __version__
-from tspcli.errors import StoreError, TspError, UsageError
+from tspcli.errors import TspError, UsageError
 from tspcli.extraction.facts import EncoderFacts
-from tspcli.extraction.plan import file_size, longest_first
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.runners.ray_connection import connect
 from tspcli.extraction.runners.ray_places import Place, find_places
-from tspcli.extraction.runners.service import Words
+from tspcli.extraction.runners.ray_queue import VideoQueue, take_part
+from tspcli.extraction.runners.service import EngineClosedError, Words
 from tspcli.extraction.runners.task import Board, Task, require_alike
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.extraction.stopping import GentleStop
 from tspcli.features.parts import PartsFolder
 from tspcli.video import VideoFile
 from tspcli.video.base import absolute
@@ -39,9 +40,10 @@ _QUEUED_VIDEOS = 2
 _MAX_LOSSES = 3
 """Encoders lost in a row at one place, or over one video, after which it is given up."""
 _WAIT_FOR_NODES_S = 60.0
+_HEAR_S = 0.25
+"""How long to wait for answers before the observer is asked whether the run is to stop."""
 _STOP_S = 5.0
 _PATIENCE_S = 20.0
-_VISIBLE_S = 20.0
 
 
 @dataclass(eq=False)
@@ -79,6 +81,7 @@ class RayRunner:
         self._connected = False
         self._early_notes: list[str] = []
         self._task: Task | None = None
+        self._stop = GentleStop(Observer())
 
     def start(self, observer: Observer) -> EncoderFacts:
         """Connect and wait for the first encoder; the others join when they are ready.
@@ -120,7 +123,8 @@ class RayRunner:
             TspError: If no encoder is left, or one cannot write.
         """
         self._task = replace(task, out=Path(absolute(task.out)))
-        queue = _Queue(videos)
+        self._stop = GentleStop(board.observer)
+        queue = VideoQueue(videos)
         started = looked = time.monotonic()
         try:
             board.report.notes += self._early_notes
@@ -128,21 +132,27 @@ class RayRunner:
                 if encoder.loaded:
                     self._call(encoder, "take", self._task)
             while queue.left:
-                self._hand_out(queue)
+                if self._stop.begins():
+                    self._drain()
+                if self._stop.wanted and not any(encoder.videos for encoder in self._encoders):
+                    break
+                if not self._stop.wanted:
+                    self._hand_out(queue)
                 self._hear(queue, parts, board)
                 board.progress.elapsed_s = time.monotonic() - started
-                if time.monotonic() - looked > _LOOK_EVERY_S:
+                if time.monotonic() - looked > _LOOK_EVERY_S and not self._stop.wanted:
                     looked = time.monotonic()
                     self._look(board)
             self._look(board, last=True)
+            self._stop.conclude()
         finally:
-            self._stop()
+            self._end_encoders()
             board.progress.elapsed_s = time.monotonic() - started
             board.progress.copy_to(board.report)
 
     def close(self) -> None:
         """End the encoders, and the connection if it was made here."""
-        self._stop()
+        self._end_encoders()
         if self._connected:
             import ray
 
@@ -188,7 +198,7 @@ class RayRunner:
         self._calls[reference] = encoder, method
         return reference
 
-    def _hand_out(self, queue: _Queue) -> None:
+    def _hand_out(self, queue: VideoQueue) -> None:
         """Give the longest videos to the encoders that have the most room."""
         ready = [encoder for encoder in self._encoders if encoder.ready]
         while queue.waiting and ready:
@@ -200,7 +210,7 @@ class RayRunner:
             reference = self._call(encoder, "encode", sent, queue.sizes[file.key])
             encoder.videos[reference] = file
 
-    def _hear(self, queue: _Queue | None, parts: PartsFolder | None, board: Board) -> None:
+    def _hear(self, queue: VideoQueue | None, parts: PartsFolder | None, board: Board) -> None:
         """Wait a while for answers, and take all that there are."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -208,7 +218,7 @@ class RayRunner:
         if not self._calls:
             time.sleep(0.2)
             return
-        answered, rest = ray.wait(list(self._calls), num_returns=1, timeout=1.0)
+        answered, rest = ray.wait(list(self._calls), num_returns=1, timeout=_HEAR_S)
         if rest and answered:
             answered += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         for reference in answered:
@@ -219,9 +229,12 @@ class RayRunner:
                 answer = ray.get(reference)
             except RayTaskError as error:
                 cause = error.cause
-                if isinstance(cause, TspError):
+                if isinstance(cause, EngineClosedError) and self._stop.wanted:
+                    encoder.videos.pop(reference, None)
+                elif isinstance(cause, TspError):
                     raise cause from None
-                self._lose(encoder, f"failed: {cause!r}", queue, board)
+                else:
+                    self._lose(encoder, f"failed: {cause!r}", queue, board)
             except RayError as error:
                 self._lose(encoder, f"is gone ({_first_line(error)})", queue, board)
             else:
@@ -233,7 +246,7 @@ class RayRunner:
         method: str,
         reference: Any,
         answer: Any,
-        queue: _Queue | None,
+        queue: VideoQueue | None,
         parts: PartsFolder | None,
         board: Board,
     ) -> None:
@@ -260,11 +273,11 @@ class RayRunner:
             file = encoder.videos.pop(reference)
             self._losses[encoder.place] = 0
             if answer.status == "done":
-                _take_part(parts, file.key)
+                take_part(parts, file.key)
             queue.left.discard(file.key)
             board.end(replace(answer, path=str(file.path)), queue.sizes[file.key])
 
-    def _lose(self, encoder: _Encoder, words: str, queue: _Queue | None, board: Board) -> None:
+    def _lose(self, encoder: _Encoder, words: str, queue: VideoQueue | None, board: Board) -> None:
         """An encoder is gone: its videos wait again."""
         import ray
 
@@ -278,8 +291,8 @@ class RayRunner:
         self._losses[encoder.place] += 1
         lost = list(encoder.videos.values())
         board.note(
-            f"The {encoder.place.name} {words}. {len(lost)} videos under way there are done "
-            "again elsewhere."
+            f"The {encoder.place.name} {words}. {len(lost)} videos under way there are "
+            + ("left." if self._stop.wanted else "done again elsewhere.")
         )
         for file in reversed(lost):
             self._video_losses[file.key] += 1
@@ -305,6 +318,7 @@ class RayRunner:
                     self._call(encoder, "words")
             deadline = time.monotonic() + _STOP_S
             while self._calls and time.monotonic() < deadline:
+                self._stop.begins()
                 self._hear(None, None, board)
         else:
             asked = {encoder for encoder, method in self._calls.values() if method == "words"}
@@ -338,10 +352,18 @@ class RayRunner:
                     + (f": each of {len(places)} was lost {_MAX_LOSSES} times." if places else "."),
                     remedy="Finished videos are kept; the same command goes on from there.",
                 )
-            time.sleep(1.0)
+            if self._stop.begins():
+                self._stop.conclude()
+            time.sleep(_HEAR_S)
             self._start_encoders()
 
-    def _stop(self) -> None:
+    def _drain(self) -> None:
+        """Let the encoders begin no further video."""
+        for encoder in self._encoders:
+            if encoder.ready:
+                self._call(encoder, "drain")
+
+    def _end_encoders(self) -> None:
         """Let the encoders commit what is whole, then end them."""
         if not self._encoders:
             return
@@ -349,43 +371,12 @@ class RayRunner:
 
         with suppress(Exception):
             closing = [encoder.actor.close.remote() for encoder in self._encoders]
-            ray.wait(closing, num_returns=len(closing), timeout=_STOP_S)
+            ray.wait(closing, num_returns=len(closing), timeout=self._stop.patience_s(_STOP_S))
         for encoder in self._encoders:
             with suppress(Exception):
                 ray.kill(encoder.actor)
         self._encoders.clear()
         self._calls.clear()
-
-
-class _Queue:
-    """The videos of a run.
-
-    Attributes:
-        waiting: Those to be handed out, the longest first.
-        left: Keys of those that have not ended.
-        sizes: Bytes of each one's file.
-    """
-
-    def __init__(self, videos: Sequence[VideoFile]) -> None:
-        self.waiting = deque(longest_first(videos))
-        self.left = {video.key for video in videos}
-        self.sizes = {video.key: file_size(video.path) for video in videos}
-
-
-def _take_part(parts: PartsFolder, key: str) -> None:
-    """Count a part that a node has committed; a network file system may show it late."""
-    deadline = time.monotonic() + _VISIBLE_S
-    while True:
-        try:
-            parts.take(key)
-            return
-        except StoreError:
-            if time.monotonic() > deadline:
-                raise
-        # Reading the folder makes such a file system look again.
-        for _ in parts.folder.iterdir():
-            break
-        time.sleep(0.2)
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,6 +20,10 @@ from tspcli.extraction.writing import WriterThread
 from tspcli.video import VideoFile
 
 
+class EngineClosedError(TspError):
+    """An engine has ended without a video that it was asked for."""
+
+
 @dataclass
 class Words:
     """What an engine has to say since it was last asked.
@@ -65,7 +69,8 @@ class EngineService(Observer):
         """Do a video; return once it is safe, or will never be.
 
         Raises:
-            TspError: If the engine has ended.
+            EngineClosedError: If the engine was told to end.
+            TspError: If it has failed.
         """
         future: Future[VideoResult] = Future()
         with self._lock:
@@ -82,6 +87,10 @@ class EngineService(Observer):
             notes = self._report.notes[self._n_notes :]
             self._n_notes += len(notes)
             return Words(self._progress, messages, notes)
+
+    def drain(self) -> None:
+        """Begin no further video, and end once those under way have ended."""
+        self._pool.drain()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End the engine: what is whole is committed, the rest is given up."""
@@ -105,7 +114,7 @@ class EngineService(Observer):
             self._messages.append(text)
 
     def _run(self, encoder: Encoder) -> None:
-        fault: BaseException = TspError("The engine was closed.")
+        fault: BaseException = EngineClosedError("The engine was closed.")
         if self._n_threads:
             # It holds for the thread that asks.
             torch.set_num_threads(self._n_threads)
