@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tspcli.localization.annotations import read_annotations
+from tspcli.annotations import read_actions
 from tspcli.localization.metrics import evaluate_detection, evaluate_proposals
 from tspcli.localization.results import ground_truth_table, read_results
 
@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         truth, results = write_files(Path(folder), args.videos, args.proposals, args.seed)
         begin = time.perf_counter()
-        ground_truth = ground_truth_table(read_annotations(truth, "validation"))
+        ground_truth = ground_truth_table(read_actions(truth, "validation"))
         predictions = read_results(results)
         reading = time.perf_counter() - begin
         begin = time.perf_counter()

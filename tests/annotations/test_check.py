@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.pretraining.annotations import GroundTruthRow, check_groundtruth, read_groundtruth
+from tspcli.annotations import GroundTruthRow, read_groundtruth
+from tspcli.pretraining.annotations import check_groundtruth
 from tspcli.pretraining.annotations.check import CheckReport
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tspcli.annotations import read_groundtruth
 from tspcli.cli.annotations import command
-from tspcli.pretraining.annotations import read_groundtruth
 
 
 def write(path: Path, text: str) -> str:

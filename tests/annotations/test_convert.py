@@ -12,20 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tspcli.errors import AnnotationError
-from tspcli.pretraining.annotations import (
-    ActionSegment,
+from tspcli.annotations import (
+    AnnotatedVideo,
     Annotations,
     GroundTruthRow,
+    Segment,
     VideoEntry,
-    background_segments,
-    convert,
     read_activitynet,
     read_groundtruth,
     read_metadata,
     read_thumos14,
+    write_groundtruth,
 )
-from tspcli.pretraining.annotations.groundtruth import GROUNDTRUTH_COLUMNS, write_groundtruth
+from tspcli.annotations.groundtruth import GROUNDTRUTH_COLUMNS
+from tspcli.errors import AnnotationError
+from tspcli.pretraining.annotations import background_segments, convert
 
 ANET_GAP_S = 16 / 3
 THUMOS_GAP_S = 16 / 15
@@ -111,7 +112,7 @@ def test_columns_are_the_official_ones() -> None:
 
 actions_strategy = st.lists(
     st.tuples(st.floats(0, 90), st.floats(0, 40)).map(
-        lambda pair: ActionSegment(pair[0], pair[0] + pair[1], "x")
+        lambda pair: Segment(pair[0], pair[0] + pair[1], "x")
     ),
     max_size=8,
 )
@@ -119,7 +120,7 @@ actions_strategy = st.lists(
 
 @given(actions=actions_strategy, duration_s=st.floats(1, 100), min_gap_s=st.floats(0.5, 6))
 def test_union_background_is_what_actions_leave(
-    actions: list[ActionSegment], duration_s: float, min_gap_s: float
+    actions: list[Segment], duration_s: float, min_gap_s: float
 ) -> None:
     gaps = background_segments(actions, duration_s, min_gap_s=min_gap_s)
     assert gaps == sorted(gaps)
@@ -136,7 +137,7 @@ def test_union_background_is_what_actions_leave(
 
 
 def test_rules_differ_for_nested_actions() -> None:
-    nested = [ActionSegment(10, 50, "long"), ActionSegment(20, 25, "short")]
+    nested = [Segment(10, 50, "long"), Segment(20, 25, "short")]
     both = {
         rule: background_segments(nested, 60.0, min_gap_s=1.0, rule=rule)  # type: ignore[arg-type]
         for rule in ("union", "official")
@@ -150,13 +151,13 @@ def entry(stem: str, duration_s: float = 60.0) -> VideoEntry:
 
 def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     annotations = Annotations(
-        segments={
-            "a": [ActionSegment(10, 20, "run")],
-            "b": [ActionSegment(0, 70, "jump")],
-            "quiet": [],
-            "gone": [ActionSegment(1, 2, "run")],
+        {
+            "a": AnnotatedVideo((Segment(10, 20, "run"),), subset="training"),
+            "b": AnnotatedVideo((Segment(0, 70, "jump"),), subset="validation"),
+            "quiet": AnnotatedVideo(subset="training"),
+            "gone": AnnotatedVideo((Segment(1, 2, "run"),), subset="training"),
         },
-        subsets={"a": "train", "b": "valid", "quiet": "train", "gone": "train"},
+        dialect="activitynet",
     )
     videos = {"all": [entry("v_b"), entry("v_a"), entry("v_quiet"), entry("other")]}
     report = convert(annotations, videos, tmp_path, min_gap_s=1.0)
@@ -179,7 +180,7 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
 
 
 def test_convert_refuses_what_cannot_be_right(tmp_path: Path) -> None:
-    annotations = Annotations(segments={"a": [ActionSegment(1, 2, "run")]})
+    annotations = Annotations({"a": AnnotatedVideo((Segment(1, 2, "run"),))})
     with pytest.raises(AnnotationError, match="Not one video is annotated"):
         convert(annotations, {"train": [entry("b")]}, tmp_path, min_gap_s=1.0)
     with pytest.raises(AnnotationError, match="'run' is annotated"):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.videos import make_video
+from tspcli.annotations import read_metadata
+from tspcli.annotations.metadata import METADATA_COLUMNS, write_metadata
 from tspcli.errors import AnnotationError
-from tspcli.pretraining.annotations import probe_folder, read_metadata
-from tspcli.pretraining.annotations.metadata import METADATA_COLUMNS, write_metadata
+from tspcli.pretraining.annotations import probe_folder
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])

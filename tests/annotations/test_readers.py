@@ -7,18 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.errors import AnnotationError
-from tspcli.pretraining.annotations import (
-    ActionSegment,
+from tspcli.annotations import (
+    Annotations,
+    Segment,
     read_activitynet,
+    read_annotations,
     read_groundtruth,
     read_label_mapping,
     read_metadata,
     read_table,
     read_thumos14,
 )
+from tspcli.errors import AnnotationError
 
 ENTRY = {"annotations": [{"segment": [1, 2.5], "label": "Archery"}]}
+
+
+def actions(found: Annotations) -> dict[str, list[Segment]]:
+    return {name: list(video.segments) for name, video in found.items()}
+
+
+def subsets(found: Annotations) -> dict[str, str]:
+    return {name: video.subset for name, video in found.items() if video.subset is not None}
 
 
 def test_activitynet_release_layout_tells_subsets(tmp_path: Path) -> None:
@@ -30,8 +40,9 @@ def test_activitynet_release_layout_tells_subsets(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps({"version": "1.3", "taxonomy": [], "database": database}))
     annotations = read_activitynet(path)
-    assert annotations.segments["a"] == [ActionSegment(1.0, 2.5, "Archery")]
-    assert annotations.subsets == {"a": "train", "b": "valid", "c": "test"}
+    assert actions(annotations) == {"a": [Segment(1.0, 2.5, "Archery")], "b": [], "c": []}
+    assert subsets(annotations) == {"a": "training", "b": "validation", "c": "testing"}
+    assert annotations["a"].duration_s == 9.0
     assert annotations.find("v_a") == "a"
     assert annotations.find("v_z") is None
 
@@ -40,25 +51,39 @@ def test_activitynet_bsn_layout(tmp_path: Path) -> None:
     path = tmp_path / "anet.json"
     path.write_text(json.dumps({"v_a": {"duration_second": 9.0, **ENTRY}}))
     annotations = read_activitynet(path)
-    assert annotations.segments == {"v_a": [ActionSegment(1.0, 2.5, "Archery")]}
-    assert annotations.subsets == {}
+    assert actions(annotations) == {"v_a": [Segment(1.0, 2.5, "Archery")]}
+    assert subsets(annotations) == {}
     assert annotations.find("v_a") == annotations.find("a") == "v_a"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "JSON"),
+        ("{", "cannot be read as JSON"),
         ("[]", "no table"),
-        ('{"v_x": {"annotations": [{"segment": [1], "label": "A"}]}}', "v_x"),
-        ('{"v_x": {"segments": []}}', "v_x"),
-        ("{}", "no video"),
+        ('{"v_x": {"annotations": [{"segment": [1], "label": "A"}]}}', "'v_x': .*no annotation"),
+        ('{"v_x": {"annotations": []}, "v_y": {}}', "'v_y' has no 'annotations'"),
+        ('{"v_x": {"segments": []}}', "no dialect"),
+        ('{"database": {}}', "no video"),
+        ("{}", "no dialect"),
+        ('{"database": {"a": 3}}', "'a': 3 is no object"),
+        ('{"database": {"a": {"annotations": [{"segment": [1, "x"], "label": "r"}]}}}',
+         "'x' is no time"),
+        ('{"database": {"a": {"duration": NaN}}}', "duration: nan is no finite number"),
     ],
-)
+)  # fmt: skip
 def test_activitynet_that_does_not_fit(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "anet.json"
     path.write_text(text)
-    with pytest.raises(AnnotationError, match=said):
+    for read in (read_activitynet, read_annotations):
+        with pytest.raises(AnnotationError, match=said):
+            read(path)
+
+
+def test_captions_are_no_actions(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text('{"v_a": {"duration": 9, "timestamps": [[0, 2]], "sentences": ["Hm."]}}')
+    with pytest.raises(AnnotationError, match="captions, no actions"):
         read_activitynet(path)
 
 
@@ -70,16 +95,16 @@ def test_thumos_class_files(tmp_path: Path) -> None:
     (tmp_path / "Ambiguous_val.txt").write_text("video_validation_0000051  10 11\n")
     (tmp_path / "readme.txt").write_text("not a class file")
     annotations = read_thumos14(tmp_path)
-    assert annotations.segments == {
-        "video_test_0000004": [ActionSegment(1.0, 2.0, "Diving")],
+    assert actions(annotations) == {
+        "video_test_0000004": [Segment(1.0, 2.0, "Diving")],
         "video_validation_0000051": [
-            ActionSegment(67.5, 75.9, "Diving"),
-            ActionSegment(3.0, 4.5, "Diving"),
+            Segment(67.5, 75.9, "Diving"),
+            Segment(3.0, 4.5, "Diving"),
         ],
     }
     assert annotations.skipped == {"Ambiguous": 1}
     assert annotations.labels() == ["Diving"]
-    assert set(annotations.subsets.values()) == {"valid", "test"}
+    assert set(subsets(annotations).values()) == {"valid", "test"}
 
 
 def test_thumos_line_that_does_not_fit(tmp_path: Path) -> None:
@@ -101,11 +126,11 @@ def test_tables(tmp_path: Path, delimiter: str) -> None:
     ]
     path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8-sig")
     annotations = read_table(path)
-    assert annotations.segments == {
-        "a": [ActionSegment(1.5, 62.5, "run")],
-        "b.v2": [ActionSegment(0.0, 3600.0, "jump")],
+    assert actions(annotations) == {
+        "a": [Segment(1.5, 62.5, "run")],
+        "b.v2": [Segment(0.0, 3600.0, "jump")],
     }
-    assert annotations.subsets == {"a": "train"}
+    assert subsets(annotations) == {"a": "train"}
     assert annotations.skipped == {"no label": 1}
 
 
@@ -115,7 +140,7 @@ def test_table_with_named_columns(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="--column video=NAME"):
         read_table(path)
     columns = {"video": "clip", "start": "a", "end": "b", "label": "what"}
-    assert read_table(path, columns=columns).segments == {"x": [ActionSegment(1.0, 2.0, "run")]}
+    assert actions(read_table(path, columns=columns)) == {"x": [Segment(1.0, 2.0, "run")]}
     with pytest.raises(AnnotationError, match="no column 'zz'"):
         read_table(path, columns={**columns, "end": "zz"})
 
@@ -131,10 +156,11 @@ def test_groundtruth_whose_two_labels_disagree(tmp_path: Path) -> None:
     path = tmp_path / "gt.csv"
     header = "video-name,t-start,t-end,action-label,video-duration,filename,temporal-region-label\n"
     path.write_text(header + "a,0,1,run,9,a.mp4,Action\na,2,3,run,9,a.mp4,No action\n")
-    with pytest.raises(AnnotationError, match=r"line 3: the region is 'No action'.*'run'"):
-        read_groundtruth(path)
+    for read in (read_groundtruth, read_annotations):
+        with pytest.raises(AnnotationError, match=r"line 3: the region is 'No action'.*'run'"):
+            read(path)
     path.write_text(header + "a,0,nan,run,9,a.mp4,Action\n")
-    with pytest.raises(AnnotationError, match="line 2: 'nan'"):
+    with pytest.raises(AnnotationError, match="line 2, t-end: 'nan'"):
         read_groundtruth(path)
 
 

@@ -91,31 +91,35 @@ REPORT = {"out": "f.h5", "settings": {}, "counts": {}, "videos": [
 
 def parsers() -> list[Parser]:
     """All of them."""
-    from tspcli.features.annotations.reading import read_annotation_file
-    from tspcli.localization.annotations import read_annotations
+    from tspcli.annotations import (
+        read_actions,
+        read_activitynet,
+        read_annotations,
+        read_groundtruth,
+        read_label_mapping,
+        read_metadata,
+        read_table,
+        read_thumos14,
+    )
     from tspcli.localization.results import read_results
-    from tspcli.pretraining.annotations import activitynet, groundtruth, metadata, table, thumos14
     from tspcli.video import list_videos
 
     return [
-        Parser("activitynet for exports", ".json", read_annotation_file,
+        Parser("annotations in JSON", ".json", read_annotations,
                _json(ACTIVITYNET, BSN, CAPTIONS), mutate_json),
-        Parser("tables for exports", ".csv", read_annotation_file,
-               _text(TSP_TABLE, METADATA, BMT, VIDEO_INFO, GTAD), mutate_text),
-        Parser("activitynet for training", ".json", activitynet.read_activitynet,
+        Parser("annotations in tables", ".csv", read_annotations,
+               _text(TSP_TABLE, METADATA, BMT, VIDEO_INFO, GTAD, TABLE), mutate_text),
+        Parser("activitynet for training", ".json", read_activitynet,
                _json(ACTIVITYNET), mutate_json),
-        Parser("thumos14", ".txt", _in_folder(thumos14.read_thumos14, "Run_val.txt"),
+        Parser("thumos14", ".txt", _in_folder(read_thumos14, "Run_val.txt"),
                _text("video_validation_0000001  1.5 2.5\nvideo_validation_0000002 3 4\n"),
                mutate_text),
-        Parser("tables for training", ".csv", table.read_table, _text(TABLE), mutate_text),
-        Parser("ground truth", ".csv", groundtruth.read_groundtruth, _text(TSP_TABLE), mutate_text),
-        Parser("label mapping", ".json", groundtruth.read_label_mapping,
+        Parser("tables for training", ".csv", read_table, _text(TABLE), mutate_text),
+        Parser("ground truth", ".csv", read_groundtruth, _text(TSP_TABLE), mutate_text),
+        Parser("label mapping", ".json", read_label_mapping,
                _json(["run", "jump"]), mutate_json),
-        Parser("video metadata", ".csv", metadata.read_metadata, _text(METADATA), mutate_text),
-        Parser("ground truth of localization", ".csv", read_annotations, _text(TSP_TABLE),
-               mutate_text),
-        Parser("activitynet of localization", ".json", read_annotations, _json(ACTIVITYNET),
-               mutate_json),
+        Parser("video metadata", ".csv", read_metadata, _text(METADATA), mutate_text),
+        Parser("actions in JSON", ".json", read_actions, _json(ACTIVITYNET, BSN), mutate_json),
         Parser("results", ".json", read_results, _json(RESULTS), mutate_json),
         Parser("lists of videos", ".txt", list_videos, _text("a.mp4\n# no\n\nb/c.mkv\n"),
                mutate_text),

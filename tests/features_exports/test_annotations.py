@@ -8,103 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.annotations.dialects import DIALECTS, write
 from tests.features_exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_store
+from tspcli.annotations import read_together
 from tspcli.errors import AnnotationError
-from tspcli.features.annotations import read_annotations, shared_prefix
 from tspcli.features.exports.gtad_thumos import original_rate
 from tspcli.features.exports.sources import SourceVideo
 from tspcli.features.exports.target import PlannedVideo
 from tspcli.timeline import Sampling
-
-
-def write(path: Path, text: object) -> Path:
-    path.write_text(text if isinstance(text, str) else json.dumps(text))
-    return path
-
-
-SEGMENT = {"segment": [1.0, 2.5], "label": "Archery"}
-DIALECTS = {
-    "anet.json": {
-        "database": {"abc": {"subset": "training", "duration": 9.0, "annotations": [SEGMENT]}}
-    },
-    "anet_anno_action.json": {
-        "v_abc": {
-            "duration_second": 9.0,
-            "duration_frame": 270,
-            "feature_frame": 256,
-            "annotations": [SEGMENT],
-        }
-    },
-    "train_groundtruth.csv": "video-name,t-start,t-end,action-label,video-duration,filename,fps,"
-    "video-frames,temporal-region-label\nabc,1.0,2.5,Archery,9.0,v_abc.mp4,30,270,Action\n"
-    "abc,2.5,9.0,,9.0,v_abc.mp4,30,270,No action\n",
-    "gtad.csv": "video,type,type_idx,start,end,startFrame,endFrame\n"
-    "v_abc,Archery,1,1.0,2.5,25,62\n",
-    "train.csv": "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
-    "v_abc\tArchery\t1.0\t2.5\t9.0\ttrain\t0\n",
-    "train.json": {"v_abc": {"duration": 9.0, "timestamps": [[1, 2.5]], "sentences": ["Archery"]}},
-}
-
-
-@pytest.mark.parametrize("name", sorted(DIALECTS))
-def test_every_dialect_says_the_same(tmp_path: Path, name: str) -> None:
-    found = read_annotations([write(tmp_path / name, DIALECTS[name])])
-    (video,) = found.videos.values()
-    assert list(found.videos) == ["abc"]
-    (segment,) = video.segments
-    assert (segment.start_s, segment.end_s, segment.label) == (1.0, 2.5, "Archery")
-    assert video.duration_s == (None if name == "gtad.csv" else 9.0)
-    assert segment.frames == ((25, 62) if name == "gtad.csv" else None)
-    if "train" in name:
-        assert video.subset == "training"
-
-
-def test_what_one_file_lacks_another_tells(tmp_path: Path) -> None:
-    actions = write(tmp_path / "anet_anno_action.json", DIALECTS["anet_anno_action.json"])
-    info = write(
-        tmp_path / "video_info_new.csv",
-        "video,numFrame,seconds,fps,rfps,subset,featureFrame\nv_abc,270,9.0,30.0,30.0,testing,256\n",
-    )
-    (video,) = read_annotations([actions, info]).videos.values()
-    assert video.subset == "testing" and video.fps == 30.0 and len(video.segments) == 1
-    assert read_annotations([actions]).videos["abc"].subset is None
-    assert read_annotations([actions], subset="val").videos["abc"].subset == "validation"
-
-
-def test_contradictions_are_named(tmp_path: Path) -> None:
-    one = write(tmp_path / "1.json", DIALECTS["anet.json"])
-    other = json.loads(json.dumps(DIALECTS["anet.json"]))
-    other["database"]["abc"]["annotations"][0]["label"] = "Zumba"
-    two = write(tmp_path / "2.json", other)
-    with pytest.raises(AnnotationError, match=r"2\.json annotates 'abc' otherwise"):
-        _ = read_annotations([one, two]).videos
-    other["database"]["abc"] = {"subset": "testing", "duration": 9.0, "annotations": []}
-    two = write(tmp_path / "2.json", other)
-    with pytest.raises(AnnotationError, match=r"testing.*training"):
-        _ = read_annotations([one, two]).videos
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("", "no dialect"),
-        ("a,b\n1,2\n", "no dialect"),
-        ("[1, 2]", "no dialect"),
-        ('{"database": {"a": {"subset": "holdout"}}}', "'holdout' is no subset"),
-        ('{"database": {"a": {"annotations": [{"segment": [1]}]}}}', "damaged"),
-        ('{"database": ', "damaged"),
-        ("filename,video-duration\nx.mp4,long\n", "damaged"),
-        ("video,subset\na,training\na,training\n", "twice"),
-    ],
-)
-def test_damaged_files(tmp_path: Path, content: str, words: str) -> None:
-    with pytest.raises(AnnotationError, match=words):
-        read_annotations([write(tmp_path / "x.json", content)])
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="does not exist"):
-        read_annotations([tmp_path / "none.json"])
 
 
 def test_captions_with_tabs_quotes_and_newlines(tmp_path: Path, export: Export) -> None:
@@ -127,11 +38,6 @@ def test_captions_with_tabs_quotes_and_newlines(tmp_path: Path, export: Export) 
     assert rows[0]["caption"] == 'He says "go", and goes' and rows[0]["phase"] == "val_1"
     assert [row["idx"] for row in rows] == [str(i) for i in range(len(ANET))]
     assert any("7 captions" in note for note in report.notes)
-
-
-def test_an_id_may_begin_with_the_prefix() -> None:
-    assert shared_prefix(["v_a", "v_b"]) == "v_"
-    assert shared_prefix(["v_a", "b"]) == "" and shared_prefix([]) == ""
 
 
 class TestWritten:
@@ -229,7 +135,7 @@ def test_original_rates_of_the_published_table(shared_data: Path) -> None:
     """Every video's rate is a common one and gives all its frames back within one."""
     table = shared_data / "thumos14_val_Annotation.csv"
     rates = {}
-    for name, video in read_annotations([table]).videos.items():
+    for name, video in read_together([table]).videos.items():
         source = SourceVideo(name, 0, 10, Sampling(stride=1), None, None, None)
         rate = original_rate(PlannedVideo(source, name, name, name, video))
         assert rate is not None

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tspcli.features.annotations import read_annotations
+from tspcli.annotations import read_together
 from tspcli.features.exports import TARGETS, ExportOptions, ExportRequest
 from tspcli.features.exports.run import make_plan
 from tspcli.features.exports.sources import Sources
@@ -94,7 +94,7 @@ def test_stated_errors(line: tuple, stores: dict[str, tuple[Path, Path]], tmp_pa
     request = ExportRequest((store,), target, tmp_path / "out", (), None, ExportOptions(**options))
     reader = TARGETS[target]()
     with Sources((store,), None) as sources:
-        plan = make_plan(reader, request, sources, read_annotations([annotations]))
+        plan = make_plan(reader, request, sources, read_together([annotations]))
         found = worst_errors(reader, plan)[clock]
     # Neither too low nor a number that nothing reaches.
     assert found.inside_s <= inside + 5e-3

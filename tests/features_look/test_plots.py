@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tspcli.annotations import Segment
 from tspcli.cli.main import cli
 from tspcli.errors import DependencyError, StoreError, UsageError
 from tspcli.features import StoreMetadata, open_store, write_store
-from tspcli.features.annotations import Segment
 from tspcli.features.metadata import sampling_attributes
 from tspcli.features.plots import (
     PlotData,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.features import StoreMetadata, write_store
-from tspcli.localization.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.timeline import Sampling
 
 SAMPLING = Sampling()

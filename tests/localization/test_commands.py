@@ -8,13 +8,9 @@ import pytest
 
 from tests.localization.planted import LABELS, plant
 from tests.videos import make_video
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
+from tspcli.annotations.writing import write_activitynet
 from tspcli.cli.main import main
-from tspcli.localization.annotations import (
-    AnnotatedVideo,
-    Annotations,
-    Segment,
-    write_activitynet_json,
-)
 from tspcli.localization.checkpoints import Localizer
 
 SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]
@@ -35,7 +31,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
     annotations = plant(folder / "train.h5", 8, seed=1)
     annotations.update(plant(folder / "valid.h5", 4, seed=2, subset="validation"))
-    write_activitynet_json(folder / "all.json", annotations)
+    write_activitynet(folder / "all.json", annotations)
     code = tsp(
         "localize", "train", *SMALL, "--features", folder / "train.h5",
         "--features", folder / "valid.h5", "--annotations", folder / "all.json",
@@ -131,7 +127,7 @@ def test_from_video_files_to_actions(tmp_path: Path, capsys: pytest.CaptureFixtu
     for index in range(3):
         make_video(videos / f"v_old{index}.mp4", n_frames=200 + 30 * index)
         annotations[f"old{index}"] = AnnotatedVideo((Segment(1.0, 4.0, "count"),), None, "training")
-    write_activitynet_json(tmp_path / "a.json", annotations)
+    write_activitynet(tmp_path / "a.json", annotations)
     make_video(new / "fresh.mp4", n_frames=240)
     features = tmp_path / "f.h5"
     extract = ["--weights", "tiny", "--device", "cpu", "--stride", "8", "--workers", "1"]
@@ -175,3 +171,26 @@ def test_an_encoder_whose_place_is_not_known_has_to_be_named() -> None:
     assert "--weights" in str(found.value.remedy)
     assert _weights_of(localizer, "my/run") == "my/run"
     assert _weights_of(cast(Localizer, SimpleNamespace(weights="tiny")), None) == "tiny"
+
+
+def test_other_dialects_of_the_same_actions_train_the_same(planted: Path) -> None:
+    """THUMOS14's folder of class files, and a table of one's own."""
+    annotations = read_actions(planted / "all.json", role="training")
+    folder = planted / "annotation"
+    folder.mkdir()
+    (folder / "readme.txt").write_text("no class file")
+    lines = ["video,start,end,label"]
+    for name, video in annotations.items():
+        for start_s, end_s, label, _ in video.segments:
+            lines.append(f"{name},{start_s},{end_s},{label}")
+            with open(folder / f"{label}_val.txt", "a") as file:
+                file.write(f"{name} {start_s} {end_s}\n")
+    table = planted / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    histories = []
+    for source in (planted / "all.json", folder, table):
+        out = planted / f"run_of_{source.stem}"
+        train = ["--features", planted / "train.h5", "--annotations", source, "--out", out]
+        assert tsp("localize", "train", *SMALL, "--classes", "none", *train) == 0
+        histories.append(json.loads((out / "log.json").read_text()))
+    assert histories[0] == histories[1] == histories[2]

@@ -6,14 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.annotations.dialects import ACTIONS, write_dialect
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
+from tspcli.annotations.writing import write_activitynet
 from tspcli.errors import AnnotationError
-from tspcli.localization.annotations import (
-    AnnotatedVideo,
-    Annotations,
-    Segment,
-    read_annotations,
-    write_activitynet_json,
-)
 from tspcli.localization.evaluation import evaluate
 from tspcli.localization.results import (
     Prediction,
@@ -33,91 +29,23 @@ VIDEOS = Annotations(
 )
 
 
-def test_activitynet_json_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_activitynet_json(path, VIDEOS)
-    assert read_annotations(path) == VIDEOS
-    assert list(read_annotations(path, "training")) == ["three"]
-    assert VIDEOS.labels() == ["jump", "run"]
-    with pytest.raises(AnnotationError, match=r"'test'.*training, validation"):
-        read_annotations(path, "test")
-
-
-def test_names_meet_with_and_without_prefix() -> None:
-    named = Annotations({"abc": VIDEOS["one"], "v_xyz": VIDEOS["two"], "v_v_q": VIDEOS["two"]})
-    assert named.find("v_abc") == "abc"
-    assert named.find("xyz") == "v_xyz"
-    assert named.find("v_q") == "v_v_q"
-    assert named.find("other") is None
-
-
-def test_a_ground_truth_table_is_read_without_its_background(tmp_path: Path) -> None:
-    path = tmp_path / "valid.csv"
-    path.write_text(
-        "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
-        "temporal-region-label\n"
-        "one,1.0,2.5,run,10.0,v_one.mp4,30.0,300,Action\n"
-        "one,2.5,10.0,,10.0,v_one.mp4,30.0,300,No action\n"
-        "two,0.0,20.0,,20.0,v_two.mp4,30.0,600,No action\n"
-    )
-    videos = read_annotations(path, "validation")
-    assert videos["one"] == AnnotatedVideo((Segment(1.0, 2.5, "run"),), 10.0)
-    assert videos["two"] == AnnotatedVideo((), 20.0)
+@pytest.mark.parametrize("name", ACTIONS)
+def test_results_are_measured_against_every_dialect(tmp_path: Path, name: str) -> None:
+    truth = write_dialect(tmp_path, name)
+    (video,) = read_actions(truth)
+    evaluation = evaluate(truth, {video: [Prediction(1.0, 2.5, 0.9, "Archery")]})
+    assert evaluation.detection is not None
+    assert evaluation.detection.average_map == 1.0
 
 
 def test_the_official_table_has_the_official_numbers(shared_data: Path) -> None:
-    videos = read_annotations(shared_data / "activitynet_v1-3_valid_tsp_groundtruth.csv")
+    videos = read_actions(shared_data / "activitynet_v1-3_valid_tsp_groundtruth.csv")
     assert len(videos) == 4926
     assert len(videos.labels()) == 200
     assert sum(len(video.segments) for video in videos.values()) == len(ground_truth_table(videos))
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "cannot be read as JSON"),
-        ("[]", "no 'database'"),
-        ('{"database": {"a": 3}}', "'a'"),
-        ('{"database": {"a": {"annotations": [{"segment": [1]}]}}}', "no annotation"),
-        (
-            '{"database": {"a": {"annotations": [{"segment": [1, "x"], "label": "r"}]}}}',
-            "'x' is no time",
-        ),
-        ('{"database": {"a": {"duration": NaN}}}', "nan is no time"),
-    ],
-)
-def test_damaged_annotations_are_named(tmp_path: Path, content: str, said: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(content)
-    with pytest.raises(AnnotationError, match=said):
-        read_annotations(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("a,b\n1,2\n", "lacks the columns video-name"),
-        (
-            "video-name,t-start,t-end,action-label,video-duration\none,x,2,run,10\n",
-            "line 2: 'x' is no time",
-        ),
-        (
-            "video-name,t-start,t-end,action-label,video-duration\n,1,2,run,10\n",
-            "line 2: video-name is empty",
-        ),
-    ],
-)
-def test_damaged_tables_are_named(tmp_path: Path, content: str, said: str) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text(content)
-    with pytest.raises(AnnotationError, match=said):
-        read_annotations(path)
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    for name in ("none.csv", "none.json"):
-        with pytest.raises(AnnotationError, match=name):
-            read_annotations(tmp_path / name)
+def test_missing_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="none"):
         read_results(tmp_path / "none.json")
 
@@ -194,7 +122,7 @@ def test_whole_scores_and_numbers_in_quotes_are_numbers(tmp_path: Path) -> None:
 
 def test_evaluate_reads_files_and_leaves_out_the_blocked(tmp_path: Path) -> None:
     truth, results = tmp_path / "a.json", tmp_path / "r.json"
-    write_activitynet_json(truth, VIDEOS)
+    write_activitynet(truth, VIDEOS)
     found = {
         "one": [Prediction(1.0, 2.5, 0.9, "run"), Prediction(3.0, 4.0, 0.8, "jump")],
         "elsewhere": [Prediction(0.0, 1.0, 0.5, "run")],

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.localization.reference import tiou
+from tspcli.annotations import Segment
 from tspcli.errors import LocalizationError
-from tspcli.localization.annotations import Segment
 from tspcli.localization.grid import Window, mean_over, sample_grid, windows_of
 from tspcli.localization.labels import actions_in_window, boundary_labels, iou_map
 from tspcli.localization.settings import LabelConfig

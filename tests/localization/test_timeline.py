@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.localization.annotations import Segment
+from tspcli.annotations import Segment
 from tspcli.localization.prediction import VideoPrediction
 from tspcli.localization.results import Prediction
 from tspcli.localization.timeline import draw_timeline, save_timeline

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.localization.planted import LABELS, SAMPLING, plant
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.errors import (
     CheckpointError,
     LocalizationError,
@@ -19,7 +20,6 @@ from tspcli.errors import (
 )
 from tspcli.features import StoreMetadata, open_store, write_store
 from tspcli.localization import checkpoints
-from tspcli.localization.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.localization.checkpoints import load_localizer
 from tspcli.localization.classes import ActionHeadClassifier
 from tspcli.localization.evaluation import evaluate

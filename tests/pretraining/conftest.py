@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tspcli.annotations import read_table
 from tspcli.features import StoreMetadata
 from tspcli.features.gvf import write_gvf
-from tspcli.pretraining.annotations import convert, probe_folder, read_table
+from tspcli.pretraining.annotations import convert, probe_folder
 from tspcli.pretraining.recipe import Execution, Recipe
 from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.timeline import Sampling

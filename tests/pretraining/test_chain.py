@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from tspcli.annotations import read_groundtruth
 from tspcli.config import ResizeSpec
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import WeightsError
 from tspcli.features import open_store
 from tspcli.features.gvf import read_gvf
-from tspcli.pretraining.annotations import check_groundtruth, read_groundtruth
+from tspcli.pretraining.annotations import check_groundtruth
 from tspcli.pretraining.results import read_results
 from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.timeline import Sampling

@@ -15,11 +15,11 @@ import torch
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_resume import assert_same, final, train_and_die
+from tspcli.annotations import read_groundtruth
+from tspcli.annotations.groundtruth import write_groundtruth
 from tspcli.cli.main import main
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining import pretrain
-from tspcli.pretraining.annotations import read_groundtruth
-from tspcli.pretraining.annotations.groundtruth import write_groundtruth
 from tspcli.pretraining.distributed import (
     Devices,
     Placement,

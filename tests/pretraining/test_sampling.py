@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tspcli.annotations import GroundTruthRow
 from tspcli.encoders.model import REGION_CLASSES
 from tspcli.errors import TrainingError
-from tspcli.pretraining.annotations import GroundTruthRow
 from tspcli.pretraining.sampling import BatchPlan, ClipPlan, ValidationPlan, epoch_order
 from tspcli.pretraining.segments import SegmentTable, build_segments
 from tspcli.timeline import Sampling

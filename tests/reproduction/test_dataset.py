@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.reproduction.running import MINIATURE
-from tspcli.localization.annotations import read_annotations
-from tspcli.pretraining.annotations import read_activitynet
+from tspcli.annotations import read_actions, read_activitynet
 from tspcli.reproduction.dataset import (
     DatasetSpec,
     activitynet_json,
@@ -113,9 +112,8 @@ def test_files_and_annotations(tmp_path: Path) -> None:
             assert entry["subset"] == {"train": "training", "valid": "validation"}[name]
             told_segments = [tuple(item["segment"]) for item in entry["annotations"]]
             assert told_segments == [(a.start_s, a.end_s) for a in video.actions]
-    # Both readers of ActivityNet's format understand it.
-    assert len(read_annotations(tmp_path / "annotations.json", "validation")) == 1
-    assert read_activitynet(tmp_path / "annotations.json").subsets["train_0000"] == "train"
+    assert len(read_actions(tmp_path / "annotations.json", "validation")) == 1
+    assert read_activitynet(tmp_path / "annotations.json")["train_0000"].subset == "training"
     head = (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()[:2000]
     assert b"avc1" in (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()
     # What is there is not rendered again.

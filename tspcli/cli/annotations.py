@@ -11,7 +11,8 @@ from tspcli.cli.inputs import PATH
 from tspcli.cli.options import json_option, together
 
 if TYPE_CHECKING:
-    from tspcli.pretraining.annotations import Annotations, ConversionReport
+    from tspcli.annotations import Annotations
+    from tspcli.pretraining.annotations import ConversionReport
     from tspcli.pretraining.annotations.check import CheckReport
 
 
@@ -85,7 +86,7 @@ def activitynet(annotations: Path, **options: Any) -> None:
     Example:
       tsp annotations activitynet anet_anno_action.json --metadata valid_metadata.csv --out tables/
     """
-    from tspcli.pretraining.annotations import read_activitynet
+    from tspcli.annotations import read_activitynet
 
     _convert(read_activitynet(annotations), options)
 
@@ -102,7 +103,7 @@ def thumos14(annotations: Path, **options: Any) -> None:
     Example:
       tsp annotations thumos14 annotation/ --videos videos/ --out tables/
     """
-    from tspcli.pretraining.annotations import read_thumos14
+    from tspcli.annotations import read_thumos14
 
     _convert(read_thumos14(annotations), options)
 
@@ -125,7 +126,7 @@ def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
     Example:
       tsp annotations csv actions.csv --videos train=videos/a --videos valid=videos/b --out t/
     """
-    from tspcli.pretraining.annotations import read_table
+    from tspcli.annotations import read_table
 
     named = dict(_split_name(column, "--column") for column in columns)
     _convert(read_table(table, columns=named), options)
@@ -153,15 +154,10 @@ def _named_path(value: Path) -> tuple[str, Path]:
 def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     from dataclasses import asdict
 
+    from tspcli.annotations import VideoEntry, read_label_mapping, read_metadata
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
-    from tspcli.pretraining.annotations import (
-        VideoEntry,
-        convert,
-        probe_folder,
-        read_label_mapping,
-        read_metadata,
-    )
+    from tspcli.pretraining.annotations import convert, probe_folder
 
     if not options["videos"] and not options["metadata"]:
         raise UsageError(
@@ -282,13 +278,10 @@ def check(
     """
     from dataclasses import asdict
 
+    from tspcli.annotations import read_groundtruth, read_label_mapping
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
-    from tspcli.pretraining.annotations import (
-        check_groundtruth,
-        read_groundtruth,
-        read_label_mapping,
-    )
+    from tspcli.pretraining.annotations import check_groundtruth
 
     paths = {name: path for name, path in (("train", train), ("valid", valid)) if path is not None}
     if not paths:
@@ -312,7 +305,8 @@ def check(
 def _files_at_hand(
     videos: tuple[Path, ...], metadata: tuple[Path, ...], subsets: list[str]
 ) -> dict[str, dict[str, float | None]]:
-    from tspcli.pretraining.annotations import probe_folder, read_metadata
+    from tspcli.annotations import read_metadata
+    from tspcli.pretraining.annotations import probe_folder
 
     found: dict[str, dict[str, float | None]] = {}
     for paths, probing in ((metadata, False), (videos, True)):

@@ -16,8 +16,19 @@ from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import device_option, json_option, row_time_options, videos_option
 
 if TYPE_CHECKING:
-    from tspcli.localization.annotations import Annotations
+    from tspcli.annotations import Annotations
+    from tspcli.annotations.subsets import Role
     from tspcli.timeline import Sampling
+
+
+_annotations_option = click.option(
+    "--annotations",
+    "-a",
+    required=True,
+    type=PATH,
+    help="In any known dialect: ActivityNet's JSON, BSN's, a table (.csv) of actions, THUMOS14's "
+    "folder of class files.",
+)
 
 
 @click.group("localize", short_help="Find actions in videos, and measure how well.")
@@ -36,19 +47,15 @@ def command() -> None:
 @click.option(
     "--features", "-f", multiple=True, required=True, type=PATH, help="A store; may be repeated."
 )
-@click.option(
-    "--annotations",
-    "-a",
-    required=True,
-    type=PATH,
-    help="ActivityNet JSON, or a ground-truth table (.csv).",
-)
+@_annotations_option
 @click.option("--out", "-o", required=True, type=PATH, help="The run's folder.")
-@click.option("--subset", help="Train on this subset of a JSON.  [default: training]")
 @click.option(
-    "--valid-annotations", type=PATH, help="Choose the epoch on these; a JSON may be the same."
+    "--subset", help="Train on this one, if the annotations tell subsets.  [default: training]"
 )
-@click.option("--valid-subset", default="validation", show_default=True, help="Of a JSON.")
+@click.option(
+    "--valid-annotations", type=PATH, help="Choose the epoch on these; the file may be the same."
+)
+@click.option("--valid-subset", help="Likewise of these.  [default: validation]")
 @click.option("--temporal-scale", type=POSITIVE, help="Cells a video.  [default: 100]")
 @click.option("--max-duration", type=POSITIVE, help="Longest proposal in cells.  [default: all]")
 @click.option("--window-s", type=float, help="Cut long videos into windows of so many seconds.")
@@ -77,7 +84,7 @@ def train_command(
     out: Path,
     subset: str | None,
     valid_annotations: Path | None,
-    valid_subset: str,
+    valid_subset: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -92,12 +99,13 @@ def train_command(
           --annotations activity_net.v1-3.min.json \\
           --valid-annotations activity_net.v1-3.min.json --out RUN
     """
-    from tspcli.localization.annotations import read_annotations
     from tspcli.localization.training import train
 
     sampling = _sampling(options)
-    learned = read_annotations(annotations, subset or "training")
-    valid = None if valid_annotations is None else read_annotations(valid_annotations, valid_subset)
+    learned = _read(annotations, subset, "training")
+    valid = None
+    if valid_annotations is not None:
+        valid = _read(valid_annotations, valid_subset, "validation")
     with watch_training() as observer:
         report = train(
             features,
@@ -128,7 +136,7 @@ def train_command(
 )
 @click.option("--weights", "-w", help="The encoder.  [default: the one that the run knows]")
 @click.option("--annotations", "-a", type=PATH, help="Drawn above the predictions.")
-@click.option("--subset", help="The subset of a JSON to predict in.  [default: all videos]")
+@click.option("--subset", help="The annotated subset to predict in.  [default: all videos]")
 @click.option("--plot", type=PATH, metavar="DIR", help="Draw a timeline of each video.")
 @click.option(
     "--features-out",
@@ -165,7 +173,6 @@ def predict_command(
       tsp localize predict --run RUN --features valid.h5 --out valid.json
     """
     from tspcli.errors import UsageError
-    from tspcli.localization.annotations import read_annotations
     from tspcli.localization.checkpoints import load_localizer
     from tspcli.localization.prediction import predict
     from tspcli.localization.results import Prediction, write_results
@@ -177,7 +184,7 @@ def predict_command(
     sampling = _sampling(options)
     device = options["device"]
     localizer = load_localizer(run)
-    known = None if annotations is None else read_annotations(annotations, subset)
+    known = None if annotations is None else _read(annotations, subset, None)
     classifier, encoder = None, None
     if classes == "action-head":
         classifier, encoder = action_head(localizer, weights, device)
@@ -216,14 +223,10 @@ def predict_command(
 
 @command.command("evaluate", short_help="Measure results: mAP, AR@AN, AUC.")
 @click.option("--results", "-r", required=True, type=PATH, help="A results JSON.")
+@_annotations_option
 @click.option(
-    "--annotations",
-    "-a",
-    required=True,
-    type=PATH,
-    help="ActivityNet JSON, or a ground-truth table (.csv).",
+    "--subset", help="Evaluate on this one, if the annotations tell subsets.  [default: validation]"
 )
-@click.option("--subset", default="validation", show_default=True, help="Of a JSON.")
 @click.option(
     "--protocol",
     type=click.Choice(["activitynet", "thumos14"]),
@@ -243,7 +246,7 @@ def predict_command(
 def evaluate_command(
     results: Path,
     annotations: Path,
-    subset: str,
+    subset: str | None,
     protocol: str,
     max_proposals: float,
     blocked: Path | None,
@@ -259,9 +262,8 @@ def evaluate_command(
     from tspcli.localization.metrics import ACTIVITYNET_TIOUS, THUMOS14_TIOUS
 
     evaluation = evaluate(
-        annotations,
+        _read(annotations, subset, "validation"),
         results,
-        subset=subset,
         tious=ACTIVITYNET_TIOUS if protocol == "activitynet" else THUMOS14_TIOUS,
         max_average_proposals=max_proposals,
         blocked=() if blocked is None else _lines(blocked),
@@ -279,6 +281,15 @@ def evaluate_command(
     if evaluation.detection is not None and evaluation.detection.n_unknown_label:
         count = evaluation.detection.n_unknown_label
         say(f"note: {count} predictions have a label that is not annotated; mAP ignores them.")
+
+
+def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
+    from tspcli.annotations import AMBIGUOUS, read_actions
+
+    found = read_actions(path, subset, role=role)
+    if count := found.skipped[AMBIGUOUS]:
+        say(f"note: {count} stretches of {path} are marked as ambiguous and left out.")
+    return found
 
 
 def _train_config(options: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from tspcli.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tspcli.features.annotations import Segment
+    from tspcli.annotations import Segment
     from tspcli.features.plots import PlotData, Thumbnail
     from tspcli.features.plots.data import FeatureView
 
@@ -116,12 +116,12 @@ def _load(
     annotations: tuple[Path, ...],
     sampling: object,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
+    from tspcli.annotations import canonical_id, read_together, shared_prefix
     from tspcli.features import open_store
-    from tspcli.features.annotations import canonical_id, read_annotations, shared_prefix
     from tspcli.features.lookup import find_video
     from tspcli.features.plots import view_features
 
-    annotated = read_annotations(annotations).videos if annotations else {}
+    annotated = read_together(annotations).videos if annotations else {}
     key, views = video, []
     segments: tuple[Segment, ...] = ()
     for number, path in enumerate(stores):

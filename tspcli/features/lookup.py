@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from tspcli.annotations import canonical_id, shared_prefix
 from tspcli.errors import UsageError
-from tspcli.features.annotations import canonical_id, shared_prefix
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
 

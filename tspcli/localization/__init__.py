@@ -1,7 +1,7 @@
 """Finding actions in untrimmed videos from their features, and measuring how well that went.
 
 * :mod:`~tspcli.localization.metrics`: the ActivityNet protocol (mAP over tIoU; AR@AN and AUC).
-* :mod:`~tspcli.localization.annotations`, :mod:`~tspcli.localization.results`: its files.
+* :mod:`~tspcli.localization.results`: its files; those of annotations: :mod:`tspcli.annotations`.
 * :mod:`~tspcli.localization.bmn`: a boundary-matching network, with its
   :mod:`~tspcli.localization.labels`, :mod:`~tspcli.localization.losses` and
   :mod:`~tspcli.localization.postprocess`.

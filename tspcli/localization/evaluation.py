@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tspcli.annotations import Annotations, read_actions
 from tspcli.errors import AnnotationError
-from tspcli.localization.annotations import Annotations, read_annotations
 from tspcli.localization.metrics import (
     ACTIVITYNET_TIOUS,
     MAX_AVERAGE_PROPOSALS,
@@ -73,7 +73,7 @@ def evaluate(
     if isinstance(annotations, Annotations):
         annotated = annotations.subset(subset)
     else:
-        annotated = read_annotations(annotations, subset)
+        annotated = read_actions(annotations, subset)
     truth = ground_truth_table(annotated, blocked)
     if isinstance(results, str | Path):
         table = read_results(results, blocked)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.localization.annotations import Segment
+from tspcli.annotations import Segment
 from tspcli.localization.grid import Window
 from tspcli.localization.settings import LabelConfig
 

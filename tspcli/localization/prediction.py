@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tspcli.annotations import Annotations
 from tspcli.errors import LocalizationError
-from tspcli.localization.annotations import Annotations
 from tspcli.localization.checkpoints import Localizer, load_localizer, pick_device
 from tspcli.localization.classes import Classifier
 from tspcli.localization.grid import Window, sample_grid, windows_of

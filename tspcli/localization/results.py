@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations import Annotations
+from tspcli.annotations.files import collector_paused, load_json
 from tspcli.errors import AnnotationError
-from tspcli.localization.annotations import Annotations, collector_paused, load_json
 from tspcli.parsing import refuses_damage
 
 VERSION = "VERSION 1.3"

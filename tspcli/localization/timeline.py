@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tspcli.annotations import Segment
 from tspcli.errors import DependencyError
 from tspcli.features.atomic import write_aside
-from tspcli.localization.annotations import Segment
 from tspcli.localization.prediction import VideoPrediction
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from tspcli.annotations import Annotations
 from tspcli.errors import TrainingError
 from tspcli.features.atomic import write_aside
 from tspcli.localization import checkpoints
-from tspcli.localization.annotations import Annotations
 from tspcli.localization.batches import TrainingWindows, class_samples
 from tspcli.localization.bmn import Bmn
 from tspcli.localization.checkpoints import Localizer, localizer_state, pick_device
@@ -256,7 +256,10 @@ def _identity(
     """What two runs must have in common to be one."""
     digests = {}
     for name, chosen in (("training", videos), ("validation", valid_videos)):
-        told = [(v.key, v.features.n_rows, v.duration_s, v.segments) for v in chosen]
+        told = [
+            (v.key, v.features.n_rows, v.duration_s, [segment[:3] for segment in v.segments])
+            for v in chosen
+        ]
         digests[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     settings = json.dumps(features.settings, sort_keys=True)
     return {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tspcli.annotations import Annotations, Segment
 from tspcli.errors import LocalizationError, StoreMismatchError
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
-from tspcli.localization.annotations import Annotations, Segment
 from tspcli.timeline import Sampling
 
 Paths = str | Path | Sequence[str | Path]

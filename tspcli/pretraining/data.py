@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations import read_groundtruth, read_label_mapping
 from tspcli.config import ResizeSpec
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError
 from tspcli.features.gvf import GlobalFeatures, read_gvf
 from tspcli.pretraining.annotations.check import check_groundtruth
-from tspcli.pretraining.annotations.groundtruth import (
-    read_groundtruth,
-    read_label_mapping,
-)
 from tspcli.pretraining.cache import CachedClips, CacheSettings, cache_file
 from tspcli.pretraining.clips import VideoClips
 from tspcli.pretraining.loading import ClipLoader, gvf_rows

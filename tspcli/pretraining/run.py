@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from tspcli import __version__
+from tspcli.annotations.labels import write_label_mapping
 from tspcli.encoders import BACKBONES, Heads, TspModel
 from tspcli.encoders.encoder import find_checkpoint
 from tspcli.encoders.weights_registry import list_weights
 from tspcli.errors import TrainingError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.features.lock import lock_store
-from tspcli.pretraining.annotations.groundtruth import write_label_mapping
 from tspcli.pretraining.data import RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.events import PretrainReport, RunInfo, TrainingObserver

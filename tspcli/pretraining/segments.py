@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations.groundtruth import GroundTruthRow
+from tspcli.annotations.tables import REGION_LABELS
 from tspcli.encoders.model import REGION_CLASSES
 from tspcli.errors import TrainingError
-from tspcli.pretraining.annotations.groundtruth import REGION_LABELS, GroundTruthRow
 
 NO_LABEL = -1
 """The action label of a background clip; the loss ignores it."""

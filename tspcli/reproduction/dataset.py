@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tspcli.annotations import Segment
 from tspcli.features.atomic import write_aside
-from tspcli.pretraining.annotations.model import ActionSegment
 from tspcli.reproduction.synthetic import MOTIONS, Performance, SyntheticVideo, render_video
 
 SUBSETS = {"train": "training", "valid": "validation"}
@@ -82,7 +82,7 @@ def plan_untrimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
 def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int) -> SyntheticVideo:
     rank = turn % len(MOTIONS)
     duration_s = round(float(rng.uniform(*spec.duration_s)), 1)
-    actions: list[ActionSegment] = []
+    actions: list[Segment] = []
     others: list[Performance] = []
     time_s = 0.0
     while True:
@@ -95,7 +95,7 @@ def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int
             others.append(other)
         if last:
             break
-        actions.append(ActionSegment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank]))
+        actions.append(Segment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank]))
         time_s = actions[-1].end_s
     return SyntheticVideo(
         name,
@@ -143,7 +143,7 @@ def plan_trimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
                 f"trimmed_{split}_{i:04d}",
                 int(rng.integers(1 << 32)),
                 spec.trimmed_s,
-                (ActionSegment(0.0, spec.trimmed_s, MOTIONS[i % len(MOTIONS)]),),
+                (Segment(0.0, spec.trimmed_s, MOTIONS[i % len(MOTIONS)]),),
                 spec.fps,
                 spec.height,
                 spec.width,

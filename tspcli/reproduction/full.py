@@ -308,16 +308,10 @@ class FullPlan:
 
 def _annotated(item: RealDataset, annotations: Path, subset: str) -> Iterable[str]:
     """Names, without ``v_``, of a subset's videos that have actions."""
-    from tspcli.pretraining.annotations import read_activitynet, read_thumos14
+    from tspcli.annotations import read_actions
 
-    read = read_activitynet if item.protocol == "activitynet" else read_thumos14
-    found = read(annotations)
-    wanted = {"training": "train", "validation": "valid"}.get(subset, subset)
-    return sorted(
-        name.removeprefix("v_")
-        for name, segments in found.segments.items()
-        if segments and found.subsets.get(name) == wanted
-    )
+    found = read_actions(annotations, subset)
+    return sorted(name.removeprefix("v_") for name, video in found.items() if video.segments)
 
 
 def _at_hand(weights: str) -> bool:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tspcli.features.annotations import Segment
+from tspcli.annotations import read_actions
 from tspcli.features.atomic import write_aside
 from tspcli.features.inspect import clip_rows
 from tspcli.features.plots.separation import foreground_rows, separation
 from tspcli.features.store import open_store
-from tspcli.localization.annotations import read_annotations
 from tspcli.pretraining.results import read_results
 
 RUN, FEATURES, RESULTS, MEASURES = "run", "features.h5", "results.json", "measures.json"
@@ -114,7 +113,7 @@ def head_figures(run: Path) -> dict[str, float | None]:
 
 def mean_separation(store: Path, annotations: Path, subset: str | None) -> float | None:
     """The mean over videos of the separation of foreground and background."""
-    annotated = read_annotations(annotations, subset)
+    annotated = read_actions(annotations, subset)
     values = []
     with open_store(store) as opened:
         for key in opened:
@@ -122,7 +121,7 @@ def mean_separation(store: Path, annotations: Path, subset: str | None) -> float
             if name is None or not annotated[name].segments:
                 continue
             video = opened[key]
-            segments = [Segment(*segment) for segment in annotated[name].segments]
+            segments = annotated[name].segments
             inside = foreground_rows(video.center_s, segments)
             value = separation(video.rows, inside, apart=clip_rows(video))
             if value is not None:

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tspcli.annotations import Annotations, read_actions
 from tspcli.errors import DependencyError
-from tspcli.features.annotations import Segment
 from tspcli.features.store import open_store
-from tspcli.localization.annotations import Annotations, read_annotations
 from tspcli.localization.prediction import VideoPrediction
 from tspcli.localization.results import Prediction
 from tspcli.localization.timeline import draw_timeline
@@ -125,7 +124,7 @@ def evaluation(group: Group, seed: int, name: str) -> dict[str, Any]:
 
 def example_videos(group: Group) -> list[str]:
     """Keys of three annotated videos: the first, the middle and the last by name, not chosen."""
-    annotated = read_annotations(group.annotations, group.subset)
+    annotated = read_actions(group.annotations, group.subset)
     with open_store(group.folder(group.seeds[0], f"{TSP}.features") / FEATURES) as store:
         keys = sorted(key for key in store if _segments(annotated, key))
     if len(keys) <= N_TIMELINES:
@@ -138,8 +137,8 @@ def similarity_picture(group: Group, key: str) -> str:
     from tspcli.features.plots.data import PlotData, view_features
     from tspcli.features.plots.picture import write_picture
 
-    annotated = read_annotations(group.annotations, group.subset)
-    segments = [Segment(*segment) for segment in _segments(annotated, key)]
+    annotated = read_actions(group.annotations, group.subset)
+    segments = _segments(annotated, key)
     views = []
     for name in (TAC, TSP):
         with open_store(group.folder(group.seeds[0], f"{name}.features") / FEATURES) as store:
@@ -152,7 +151,7 @@ def similarity_picture(group: Group, key: str) -> str:
 
 def timeline_picture(group: Group, key: str) -> str:
     """What TSP's features let the localizer find in one video, under what is annotated."""
-    annotated = read_annotations(group.annotations, group.subset)
+    annotated = read_actions(group.annotations, group.subset)
     folder = group.folder(group.seeds[0], f"{TSP}.bmn")
     results: Mapping[str, Sequence[Mapping[str, Any]]]
     results = json.loads((folder / RESULTS).read_text("utf-8"))["results"]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations import Segment
 from tspcli.errors import UsageError
-from tspcli.pretraining.annotations.model import ActionSegment
 
 MOTIONS: tuple[str, ...] = ("bounce", "sway", "circle", "spin", "pulse", "shake")
 """Names of the action classes: up and down, side to side, round, turning, swelling, trembling."""
@@ -59,7 +59,7 @@ class SyntheticVideo:
     name: str
     seed: int
     duration_s: float
-    actions: tuple[ActionSegment, ...]
+    actions: tuple[Segment, ...]
     fps: int = 30
     height: int = 96
     width: int = 128
@@ -114,7 +114,7 @@ def plan_videos(spec: SyntheticSpec) -> dict[str, list[SyntheticVideo]]:
         plans[split] = []
         for index in range(count):
             duration_s = round(rng.uniform(*spec.duration_s), 1)
-            actions: list[ActionSegment] = []
+            actions: list[Segment] = []
             start_s = rng.uniform(*spec.gap_s)
             while True:
                 end_s = start_s + rng.uniform(*spec.action_s)
@@ -123,7 +123,7 @@ def plan_videos(spec: SyntheticSpec) -> dict[str, list[SyntheticVideo]]:
                 # In turn, so that no class is left without samples in a small set.
                 label = spec.classes[turn % len(spec.classes)]
                 turn += 1
-                actions.append(ActionSegment(round(start_s, 2), round(end_s, 2), label))
+                actions.append(Segment(round(start_s, 2), round(end_s, 2), label))
                 start_s = end_s + rng.uniform(*spec.gap_s)
             seed = int(rng.integers(1 << 32))
             plans[split].append(

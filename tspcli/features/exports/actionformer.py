@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from tspcli.annotations import Segment
+from tspcli.annotations.writing import DatabaseEntry, write_database
 from tspcli.errors import AnnotationError, ExportError
 from tspcli.features import resampling
-from tspcli.features.annotations import Segment
-from tspcli.features.annotations.writing import DatabaseEntry, write_database
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.hdf5_layout import open_hdf5
 from tspcli.features.exports.options import DataSet, ExportOptions

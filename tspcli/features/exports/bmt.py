@@ -9,9 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from tspcli.annotations.writing import write_bmt
 from tspcli.errors import ExportError, UsageError
-from tspcli.features.annotations import canonical_id
-from tspcli.features.annotations.writing import write_bmt
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.options import DataSet, ExportOptions
 from tspcli.features.exports.target import (
@@ -113,13 +112,11 @@ class Bmt(Target):
         for file in plan.annotations.of_kind("captions"):
             chosen = [
                 (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-                for key, video in (
-                    (canonical_id(n, file.prefix), v) for n, v in file.videos.items()
-                )
+                for key, video in file.by_id().items()
                 if key in exported
             ]
             if chosen:
-                phase = _phase(file.path.stem)
+                phase = _phase(file.stem)
                 paths.append(folder / f"{phase}.csv")
                 dropped += write_bmt(paths[-1], chosen, phase)
         if not paths:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tspcli.features.annotations.writing import write_json, write_video_info
+from tspcli.annotations.writing import write_json, write_video_info
 from tspcli.features.exports.options import ExportOptions
 from tspcli.features.exports.target import Clock, ExportPlan, PlannedVideo
 from tspcli.features.resampling import FloatArray, bin_centers_s

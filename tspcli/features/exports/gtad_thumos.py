@@ -9,9 +9,9 @@ from typing import ClassVar
 import h5py
 import numpy as np
 
+from tspcli.annotations import Segment
+from tspcli.annotations.writing import write_thumos_table
 from tspcli.errors import ExportError
-from tspcli.features.annotations import Segment
-from tspcli.features.annotations.writing import write_thumos_table
 from tspcli.features.exports.options import ExportOptions
 from tspcli.features.exports.target import (
     OWN_FILES,

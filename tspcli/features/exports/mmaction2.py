@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tspcli.features.annotations.writing import write_json
+from tspcli.annotations.writing import write_json
 from tspcli.features.exports import bsn
 from tspcli.features.exports.bmn import Bmn
 from tspcli.features.exports.target import ExportPlan, Usage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tspcli.annotations.names import PREFIX, canonical_id
 from tspcli.errors import ExportError, UsageError
-from tspcli.features.annotations import PREFIX, canonical_id
 
 _MAX_BYTES = 240
 """File systems allow 255 bytes; ``_flow.npy`` and a temporary name have to fit as well."""

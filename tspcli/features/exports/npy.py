@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tspcli.features.annotations.writing import write_table
+from tspcli.annotations.writing import write_table
 from tspcli.features.exports.options import DataSet
 from tspcli.features.exports.target import (
     Clock,

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from tspcli.annotations.writing import DatabaseEntry, write_database
 from tspcli.errors import AnnotationError
 from tspcli.features import resampling
-from tspcli.features.annotations.writing import DatabaseEntry, write_database
 from tspcli.features.exports.actionformer import classed
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.options import DataSet

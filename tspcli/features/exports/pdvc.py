@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tspcli.annotations.writing import write_captions
 from tspcli.errors import ExportError
 from tspcli.features import resampling
-from tspcli.features.annotations.writing import write_captions
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.options import DataSet
 from tspcli.features.exports.target import (
@@ -106,19 +106,17 @@ def _yaml(path: Path) -> str:
 
 def write_caption_files(plan: ExportPlan, folder: Path) -> list[Path]:
     """Every given caption file again, filtered to the exported videos, under its own name."""
-    from tspcli.features.annotations import canonical_id
-
     assert plan.annotations is not None
     exported = {video.canonical: video for video in plan.videos}
     paths = []
     for file in plan.annotations.of_kind("captions"):
         chosen = [
             (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-            for key, video in ((canonical_id(n, file.prefix), v) for n, v in file.videos.items())
+            for key, video in file.by_id().items()
             if key in exported
         ]
         if chosen:
-            paths.append(folder / f"{file.path.stem}.json")
+            paths.append(folder / f"{file.stem}.json")
             write_captions(paths[-1], chosen)
     if not paths:
         plan.notes.append("No captions of the exported videos were given, so none are written.")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from tspcli import __version__
-from tspcli.errors import ExportError, UsageError
-from tspcli.features.annotations import (
+from tspcli.annotations import (
     AnnotationSet,
     canonical_id,
-    read_annotations,
+    read_together,
 )
-from tspcli.features.annotations.writing import read_label_ids
+from tspcli.annotations.labels import read_label_mapping
+from tspcli.errors import ExportError, UsageError
 from tspcli.features.exports.gtad_thumos import original_rate
 from tspcli.features.exports.naming import check_file_name, check_rule, exported_name
 from tspcli.features.exports.options import DataSet, ExportOptions, ExportRequest
@@ -119,12 +119,12 @@ def export_features(
                 f"{request.out} is, or holds, a store that is exported.", remedy="Change --out."
             )
         annotations = (
-            read_annotations(request.annotations, subset=request.subset)
+            read_together(request.annotations, subset=request.subset)
             if request.annotations
             else None
         )
         plan = make_plan(target, replace(request, out=out), sources, annotations)
-        plan.label_ids = None if label_ids is None else read_label_ids(label_ids)
+        plan.label_ids = None if label_ids is None else _label_ids(label_ids)
         check_free(out, is_file=target.is_file(plan.options, out), overwrite=_over(plan))
         return _write(target, plan, sources, on_video)
 
@@ -258,6 +258,10 @@ def _write_videos(
         if on_video is not None:
             on_video(number, len(plan.videos))
     return odd
+
+
+def _label_ids(path: Path) -> dict[str, int]:
+    return {name: number for number, name in enumerate(read_label_mapping(path))}
 
 
 def _target(name: str) -> Target:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tspcli.annotations import shared_prefix
 from tspcli.errors import ExportError, StoreMismatchError, UsageError
-from tspcli.features.annotations import shared_prefix
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
 from tspcli.timeline import Sampling, as_rate
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations import AnnotatedVideo, AnnotationSet
 from tspcli.errors import ExportError, UsageError
-from tspcli.features.annotations import AnnotatedVideo, AnnotationSet
 from tspcli.features.exports.options import DataSet, ExportOptions, option_name
 from tspcli.features.exports.sources import SourceVideo
 from tspcli.features.metadata import StoreMetadata

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.annotations import Segment
 from tspcli.errors import StoreError
-from tspcli.features.annotations import Segment
 from tspcli.features.inspect import clip_rows
 from tspcli.features.lookup import unit_rows
 from tspcli.features.plots.separation import foreground_rows, separation

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.features.annotations import Segment
+from tspcli.annotations import Segment
 from tspcli.features.lookup import unit_rows
 from tspcli.features.resampling import FloatArray
 

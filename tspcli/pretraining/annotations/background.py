@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Literal
 
-from tspcli.pretraining.annotations.model import ActionSegment
+from tspcli.annotations.model import Segment
 
 GapRule = Literal["union", "official"]
 
@@ -17,7 +17,7 @@ MIN_GAP_THUMOS14_S = float(CLIP_S)
 
 
 def background_segments(
-    actions: Iterable[ActionSegment],
+    actions: Iterable[Segment],
     duration_s: float,
     *,
     min_gap_s: float,

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tspcli.annotations.groundtruth import GroundTruthRow
+from tspcli.annotations.tables import REGION_LABELS
 from tspcli.pretraining.annotations.background import CLIP_S
-from tspcli.pretraining.annotations.groundtruth import REGION_LABELS, GroundTruthRow
 
 Severity = Literal["error", "warning", "note"]
 

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from tspcli.annotations.groundtruth import GroundTruthRow, write_groundtruth
+from tspcli.annotations.labels import write_label_mapping
+from tspcli.annotations.metadata import VideoEntry, write_metadata
+from tspcli.annotations.model import Annotations, Segment
 from tspcli.errors import AnnotationError
 from tspcli.pretraining.annotations.background import GapRule, background_segments
-from tspcli.pretraining.annotations.groundtruth import (
-    GroundTruthRow,
-    write_groundtruth,
-    write_label_mapping,
-)
-from tspcli.pretraining.annotations.metadata import VideoEntry, write_metadata
-from tspcli.pretraining.annotations.model import ActionSegment, Annotations
 
 LABELS_FILE = "action_label_mapping.json"
+SPLITS = {"training": "train", "validation": "valid", "testing": "test"}
+"""What the tables of ActivityNet's subsets are called."""
 
 
 @dataclass
@@ -107,21 +106,21 @@ def convert(
         raise AnnotationError(
             "Not one video is annotated.",
             remedy=f"Videos are called like {example!r}, annotated names like "
-            f"{next(iter(annotations.segments))!r}: they have to agree.",
+            f"{next(iter(annotations))!r}: they have to agree.",
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    report = ConversionReport(out / LABELS_FILE, len(names), {}, annotations.skipped)
+    report = ConversionReport(out / LABELS_FILE, len(names), {}, dict(annotations.skipped))
     write_label_mapping(report.labels, names)
     present = {annotations.find(v.stem) for entries in videos.values() for v in entries}
     missing = [
-        name for name, segments in annotations.segments.items() if segments and name not in present
+        name for name, video in annotations.items() if video.segments and name not in present
     ]
-    report.missing = [name for name in missing if annotations.subsets.get(name) not in tables]
+    report.missing = [name for name in missing if split_of(annotations, name) not in tables]
     for subset, (rows, unannotated, nested) in tables.items():
         part = SubsetReport(out / f"{subset}_groundtruth.csv", out / f"{subset}_metadata.csv")
         part.unannotated, part.nested = unannotated, nested
-        part.missing = [name for name in missing if annotations.subsets.get(name) == subset]
+        part.missing = [name for name in missing if split_of(annotations, name) == subset]
         part.n_actions = sum(row.label is not None for row in rows)
         part.n_background = len(rows) - part.n_actions
         part.n_videos = len({row.filename for row in rows})
@@ -145,9 +144,17 @@ def _assign(
                 )
             seen[video.stem] = video.filename
             name = annotations.find(video.stem)
-            subset = annotations.subsets.get(name, given) if name is not None else given
-            assigned.setdefault(subset, []).append(video)
+            told = split_of(annotations, name) if name is not None else None
+            assigned.setdefault(told or given, []).append(video)
     return assigned
+
+
+def split_of(annotations: Annotations, name: str) -> str | None:
+    """The split that an annotated video belongs to, such as ``train``, if that is told."""
+    subset = annotations[name].subset
+    if subset is None or annotations.dialect != "activitynet":
+        return subset
+    return SPLITS.get(subset, subset)
 
 
 def _rows(
@@ -176,7 +183,7 @@ def _rows(
 
     for video in videos:
         name = annotations.find(video.stem)
-        segments: list[ActionSegment] = annotations.segments[name] if name is not None else []
+        segments: Sequence[Segment] = annotations[name].segments if name is not None else ()
         if not segments:
             unannotated.append(video.filename)
             if not include_unannotated:

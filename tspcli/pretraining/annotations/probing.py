@@ -1,14 +1,58 @@
-"""Duration, rate and frame count of one video file."""
+"""Duration, rate and frame count of video files."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from tspcli.errors import VideoError
-from tspcli.pretraining.annotations.metadata import VideoEntry
+from tspcli.annotations.metadata import VideoEntry
+from tspcli.errors import AnnotationError, VideoError
 from tspcli.timeline import display_end_s
-from tspcli.video import probe
+from tspcli.video import list_videos, probe
+
+
+@dataclass
+class ProbeResult:
+    """What probing a folder found.
+
+    Attributes:
+        videos: Those that can be read, in the order of their names.
+        failed: File name to reason, for those that cannot.
+    """
+
+    videos: list[VideoEntry] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def probe_folder(
+    folder: str | Path, *, on_video: Callable[[str, int, int], None] | None = None
+) -> ProbeResult:
+    """Read duration, frame rate and frame count of every video in a folder.
+
+    Args:
+        folder: Searched with its subfolders.
+        on_video: Called with each file's name, how many are done and how many there are.
+
+    Raises:
+        AnnotationError: If the folder holds no video that can be read.
+    """
+    files = list_videos([folder])
+    result = ProbeResult()
+    for done, file in enumerate(files, start=1):
+        try:
+            result.videos.append(probe_entry(file.path))
+        except VideoError as error:
+            result.failed[file.path.name] = error.detail
+        if on_video is not None:
+            on_video(file.path.name, done, len(files))
+    if not result.videos:
+        raise AnnotationError(
+            f"No video in {folder} can be read ({len(result.failed)} failed).",
+            remedy="Check the folder.",
+        )
+    return result
 
 
 def probe_entry(path: Path) -> VideoEntry:

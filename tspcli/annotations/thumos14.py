@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+from tspcli.annotations.files import parse_time, read_text
+from tspcli.annotations.model import AnnotatedVideo, Annotations, Segment
+from tspcli.annotations.tables import read_table
 from tspcli.errors import AnnotationError
 from tspcli.parsing import refuses_damage
-from tspcli.pretraining.annotations.model import ActionSegment, Annotations
-from tspcli.pretraining.annotations.table import parse_time, read_table
-
-AMBIGUOUS = "Ambiguous"
-"""Stretches that the annotators could not decide on; the official tables leave them out."""
 
 _CLASS_FILE = re.compile(r"(?P<label>.+)_(?:val|test)\.txt")
 
@@ -35,27 +33,28 @@ def read_thumos14(path: str | Path) -> Annotations:
     """
     path = Path(path)
     is_table = path.suffix.lower() in (".csv", ".tsv")
-    found = read_table(path) if is_table else _read_class_files(path)
-    kept = {
-        video: [s for s in segments if s.label != AMBIGUOUS]
-        for video, segments in found.segments.items()
-    }
-    skipped = Counter(found.skipped)
-    ambiguous = sum(map(len, found.segments.values())) - sum(map(len, kept.values()))
-    if ambiguous:
-        skipped[AMBIGUOUS] += ambiguous
-    subsets = {video: subset for video in kept if (subset := _subset(video)) is not None}
-    return Annotations(segments=kept, subsets=subsets, skipped=dict(skipped))
+    return with_subsets(read_table(path) if is_table else read_class_files(path)).classed()
 
 
-def _subset(video: str) -> str | None:
-    for word, subset in (("validation", "valid"), ("test", "test")):
-        if word in video:
-            return subset
-    return None
+def is_class_file(path: Path) -> bool:
+    """Whether a file is called as THUMOS14's per-class files are."""
+    return _CLASS_FILE.fullmatch(path.name) is not None
 
 
-def _read_class_files(path: Path) -> Annotations:
+def with_subsets(found: Annotations) -> Annotations:
+    """The videos with the subsets ``valid`` and ``test`` that their names tell."""
+    for name, video in found.items():
+        told = next((s for w, s in (("validation", "valid"), ("test", "test")) if w in name), None)
+        found[name] = replace(video, subset=told)
+    return found
+
+
+def read_class_files(path: Path) -> Annotations:
+    """Read a folder of per-class files, or one of them, ambiguous stretches and all.
+
+    Raises:
+        AnnotationError: If there is none, or a line does not fit.
+    """
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     by_class = [(file, match) for file in files if (match := _CLASS_FILE.fullmatch(file.name))]
     if not by_class or not path.exists():
@@ -63,20 +62,22 @@ def _read_class_files(path: Path) -> Annotations:
             f"{path} holds no per-class file such as BaseballPitch_val.txt.",
             remedy="Give the folder of THUMOS14's temporal annotations, or a CSV file.",
         )
-    annotations = Annotations(segments={})
+    segments: dict[str, list[Segment]] = {}
     for file, match in by_class:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for line_number, line in enumerate(read_text(file, "class file").splitlines(), start=1):
             words = line.split()
             if not words:
                 continue
+            where = f"{file}, line {line_number}"
             if len(words) != 3:
                 raise AnnotationError(
-                    f"{file}, line {number}: {line.strip()!r} is not 'video start end'.",
+                    f"{where}: {line.strip()!r} is not 'video start end'.",
                     remedy="Give the files as released.",
                 )
-            where = f"{file}, line {number}"
-            segment = ActionSegment(
-                parse_time(words[1], where), parse_time(words[2], where), match["label"]
-            )
-            annotations.segments.setdefault(words[0], []).append(segment)
-    return annotations
+            start_s, end_s = (parse_time(word, where) for word in words[1:])
+            segments.setdefault(words[0], []).append(Segment(start_s, end_s, match["label"]))
+    return Annotations(
+        {name: AnnotatedVideo(tuple(own)) for name, own in segments.items()},
+        path=path,
+        dialect="thumos14",
+    )

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tspcli.errors import AnnotationError
-from tspcli.features.annotations.model import Segment, Subset
-from tspcli.parsing import parse_json
+from tspcli.annotations.model import Annotations, Segment
 
 THUMOS14_TYPE_IDX: dict[str, int] = {
     "Ambiguous": 0,
@@ -52,14 +50,14 @@ class DatabaseEntry:
     """
 
     name: str
-    subset: str
-    duration_s: float
+    subset: str | None
+    duration_s: float | None
     segments: Sequence[Segment]
     frame: float | None = None
 
 
 def write_database(
-    path: Path, entries: Iterable[DatabaseEntry], label_ids: Mapping[str, int] | None
+    path: Path, entries: Iterable[DatabaseEntry], label_ids: Mapping[str, int] | None = None
 ) -> None:
     """ActivityNet's JSON (``database``), with ``label_id`` where ids are given."""
     database: dict[str, Any] = {}
@@ -76,13 +74,22 @@ def write_database(
     write_json(path, {"version": "tspcli", "database": database})
 
 
+def write_activitynet(path: Path, videos: Annotations) -> None:
+    """Annotations as ActivityNet's JSON, which the official evaluation code reads."""
+    entries = (
+        DatabaseEntry(name, video.subset, video.duration_s, video.segments)
+        for name, video in videos.items()
+    )
+    write_database(path, entries)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value) + "\n", encoding="utf-8")
 
 
-def write_video_info(path: Path, rows: Iterable[tuple[str, Subset, Mapping[str, Any]]]) -> None:
+def write_video_info(path: Path, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
     """BSN's ``video_info_new.csv`` from (name, subset, BSN entry)."""
     columns = ("video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame")
     write_table(
@@ -178,24 +185,3 @@ def write_table(
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def read_label_ids(path: Path) -> dict[str, int]:
-    """Class ids from a JSON file: a list of names, or an object whose ``class`` is that list.
-
-    The second is how the score files of video-level classifiers for ActivityNet tell the order of
-    their scores.
-
-    Raises:
-        AnnotationError: If the file is neither.
-    """
-    try:
-        data = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{path} cannot be read ({error}).", remedy="Check it.") from error
-    names = data.get("class") if isinstance(data, dict) else data
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise AnnotationError(
-            f"{path} is no list of class names.", remedy="Give a JSON list; index = id."
-        )
-    return {name: number for number, name in enumerate(names)}

@@ -1,0 +1,49 @@
+"""One video in every dialect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def write(path: Path, text: object) -> Path:
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+SEGMENT = {"segment": [1.0, 2.5], "label": "Archery"}
+DIALECTS: dict[str, object] = {
+    "anet.json": {
+        "database": {"abc": {"subset": "training", "duration": 9.0, "annotations": [SEGMENT]}}
+    },
+    "anet_anno_action.json": {
+        "v_abc": {
+            "duration_second": 9.0,
+            "duration_frame": 270,
+            "feature_frame": 256,
+            "annotations": [SEGMENT],
+        }
+    },
+    "train_groundtruth.csv": "video-name,t-start,t-end,action-label,video-duration,filename,fps,"
+    "video-frames,temporal-region-label\nabc,1.0,2.5,Archery,9.0,v_abc.mp4,30,270,Action\n"
+    "abc,2.5,9.0,,9.0,v_abc.mp4,30,270,No action\n",
+    "gtad.csv": "video,type,type_idx,start,end,startFrame,endFrame\n"
+    "v_abc,Archery,1,1.0,2.5,25,62\n",
+    "Archery_val.txt": "v_abc 1.0 2.5\n",
+    "mine.tsv": "note\tfile\tbegin\tend\tclass\nx\tclips/v_abc.mp4\t1.0\t0:02.5\tArchery\n",
+    "train.csv": "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
+    "v_abc\tArchery\t1.0\t2.5\t9.0\ttrain\t0\n",
+    "train.json": {"v_abc": {"duration": 9.0, "timestamps": [[1, 2.5]], "sentences": ["Archery"]}},
+}
+CAPTIONS = ("train.csv", "train.json")
+ACTIONS = tuple(name for name in DIALECTS if name not in CAPTIONS)
+
+
+def write_dialect(folder: Path, name: str) -> Path:
+    """The video in one dialect; THUMOS14's as the folder of its files."""
+    if not name.endswith(".txt"):
+        return write(folder / name, DIALECTS[name])
+    place = folder / "annotation"
+    place.mkdir()
+    write(place / name, DIALECTS[name])
+    return place

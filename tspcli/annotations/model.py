@@ -1,0 +1,162 @@
+"""What annotations say, whatever dialect they came in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tspcli.annotations.names import canonical_id, find_name, shared_prefix
+from tspcli.annotations.subsets import Role, plays, same_subset
+from tspcli.errors import AnnotationError
+
+Kind = Literal["actions", "captions", "metadata"]
+
+AMBIGUOUS = "Ambiguous"
+"""THUMOS14's label of stretches that its annotators could not decide on; no class."""
+
+
+class Segment(NamedTuple):
+    """A stretch of a video with a label: an action, or a caption.
+
+    Attributes:
+        start_s: Start in seconds after the video's first frame.
+        end_s: End, likewise.
+        label: The action's name, or the caption.
+        frames: Start and end in frames of the original video, where the annotation tells them.
+    """
+
+    start_s: float
+    end_s: float
+    label: str
+    frames: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class AnnotatedVideo:
+    """One video of an annotation file.
+
+    Attributes:
+        segments: Its segments, in the file's order; may be empty.
+        duration_s: Annotated duration in seconds, or None.
+        subset: The part it plays in the file's own words, or None if the file does not tell.
+        n_frames: Annotated number of frames, or None.
+        fps: Annotated frames a second of the original video, or None.
+        feature_frame: The frames that features cover, in BSN's dialect, or None.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    duration_s: float | None = None
+    subset: str | None = None
+    n_frames: int | None = None
+    fps: float | None = None
+    feature_frame: float | None = None
+
+
+class Annotations(dict[str, AnnotatedVideo]):
+    """The videos of one source by name, in its order.
+
+    Attributes:
+        path: Where they were read; None if they were not.
+        dialect: Such as ``activitynet``.
+        kind: Whether segments are actions, or captions, or there are none.
+        skipped: How many of the source's rows were left out, by reason.
+    """
+
+    def __init__(
+        self,
+        videos: Mapping[str, AnnotatedVideo] | Iterable[tuple[str, AnnotatedVideo]] = (),
+        *,
+        path: Path | None = None,
+        dialect: str = "",
+        kind: Kind = "actions",
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(videos)
+        self.path = path
+        self.dialect = dialect
+        self.kind = kind
+        self.skipped = Counter(skipped or {})
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its extension."""
+        return "" if self.path is None else self.path.stem
+
+    def by_id(self) -> dict[str, AnnotatedVideo]:
+        """The videos by canonical ID: without ``v_``, if every name starts with it."""
+        prefix = shared_prefix(self)
+        return {canonical_id(name, prefix): video for name, video in self.items()}
+
+    def labels(self) -> list[str]:
+        """All class names, sorted; a class's id is its index."""
+        return sorted({segment.label for video in self.values() for segment in video.segments})
+
+    def find(self, name: str) -> str | None:
+        """The name under which a video file's stem or a store's key is annotated, or None."""
+        return find_name(name, self)
+
+    def chosen(self, keep: Callable[[str, AnnotatedVideo], bool]) -> Annotations:
+        """Those videos for which ``keep(name, video)`` holds."""
+        return self._like({name: video for name, video in self.items() if keep(name, video)})
+
+    def subset(self, word: str | None) -> Annotations:
+        """The videos of one subset, by the file's own word for it; all if ``word`` is None.
+
+        A file that tells no subsets is one, whatever it is called.
+
+        Raises:
+            AnnotationError: If no video belongs to it.
+        """
+        if word is None or not self._tells_subsets:
+            return self
+        return self._some(
+            self.chosen(lambda _, v: v.subset is not None and same_subset(v.subset, word)), word
+        )
+
+    def role(self, role: Role) -> Annotations:
+        """The videos that play one part; all if the file tells no subsets.
+
+        Raises:
+            AnnotationError: If none does.
+        """
+        if not self._tells_subsets:
+            return self
+        return self._some(self.chosen(lambda name, v: plays(role, name, v.subset)), role)
+
+    def classed(self) -> Annotations:
+        """Without :data:`AMBIGUOUS` stretches, which are counted in ``skipped``."""
+        kept = self._like(
+            {
+                name: replace(
+                    video, segments=tuple(s for s in video.segments if s.label != AMBIGUOUS)
+                )
+                for name, video in self.items()
+            }
+        )
+        n_ambiguous = sum(
+            len(video.segments) - len(kept[name].segments) for name, video in self.items()
+        )
+        if n_ambiguous:
+            kept.skipped[AMBIGUOUS] += n_ambiguous
+        return kept
+
+    @property
+    def _tells_subsets(self) -> bool:
+        return any(video.subset is not None for video in self.values())
+
+    def _some(self, chosen: Annotations, word: str) -> Annotations:
+        if not chosen:
+            known = sorted({str(video.subset) for video in self.values()})
+            raise AnnotationError(
+                f"No annotated video belongs to the subset {word!r}.",
+                remedy=f"The subsets here are: {', '.join(known) or 'none'}.",
+            )
+        return chosen
+
+    def _like(self, videos: Mapping[str, AnnotatedVideo]) -> Annotations:
+        return Annotations(
+            videos, path=self.path, dialect=self.dialect, kind=self.kind, skipped=self.skipped
+        )
