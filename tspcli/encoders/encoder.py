@@ -269,6 +269,8 @@ def load_encoder(
         "weights": entry.name if entry is not None else checkpoint.path.name,
         "weights_sha256": file_sha256(checkpoint.path),
     }
+    if entry is None:
+        origin["weights_path"] = str(checkpoint.path.absolute())
     return Encoder(
         model,
         spec,

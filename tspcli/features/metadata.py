@@ -15,6 +15,7 @@ from tspcli.timeline import Sampling
 FORMAT = "tspcli-features"
 FORMAT_VERSION = 1
 
+_ENCODER_LABELS = ("weights", "weights_path")
 _UNSET = object()
 
 
@@ -30,7 +31,8 @@ class StoreMetadata:
     Attributes:
         settings: Everything that changes a row: backbone, weights' sha256, preprocessing, sampling,
             precision. Plain values, nested at will. Empty for a file made by another program.
-        labels: What is good to know and changes no row: the weights' name, for example.
+        labels: What is good to know and changes no row: the weights' name, and where they lay if
+            they were a file of the user's.
         tool_version: The version of this program that wrote the store, or None.
     """
 
@@ -46,12 +48,14 @@ class StoreMetadata:
 
         Args:
             sampling: How videos are cut into clips.
-            encoder: The encoder's provenance; ``weights`` (a name) is a label, all else a setting.
+            encoder: The encoder's provenance; ``weights`` (a name) and ``weights_path`` are labels,
+                all else a setting.
             **labels: Further labels.
         """
-        settings = {key: value for key, value in encoder.items() if key != "weights"}
+        settings = {key: value for key, value in encoder.items() if key not in _ENCODER_LABELS}
         settings["sampling"] = sampling.to_dict()
-        return cls(settings, {"weights": encoder.get("weights"), **labels})
+        named = {key: encoder[key] for key in _ENCODER_LABELS if key in encoder}
+        return cls(settings, {"weights": None, **named, **labels})
 
     @property
     def settings_digest(self) -> str:
@@ -73,6 +77,11 @@ class StoreMetadata:
     def weights(self) -> str | None:
         """The weights' name, or None."""
         return self.labels.get("weights")
+
+    @property
+    def weights_path(self) -> str | None:
+        """Where the weights lay when the rows were computed, unless they have a registered name."""
+        return self.labels.get("weights_path")
 
     def to_attributes(self) -> dict[str, Any]:
         """HDF5 attributes of the file: the exact JSON, and its main values in plain sight."""

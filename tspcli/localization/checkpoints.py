@@ -30,6 +30,7 @@ class Localizer:
         class_head: Its class head, or None.
         feature_settings: Of the stores that it was trained on; empty if they did not tell.
         weights: Name of the encoder's weights, or None.
+        weights_path: Where they lay, if they are no registered ones and the stores told.
     """
 
     model: Bmn
@@ -37,6 +38,7 @@ class Localizer:
     class_head: ClassHead | None = None
     feature_settings: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    weights_path: str | None = None
 
     @property
     def feature_dim(self) -> int:
@@ -54,6 +56,7 @@ def localizer_state(localizer: Localizer) -> dict[str, Any]:
         "feature_dim": localizer.feature_dim,
         "feature_settings": localizer.feature_settings,
         "weights": localizer.weights,
+        "weights_path": localizer.weights_path,
         "model": localizer.model.state_dict(),
         "labels": None if head is None else list(head.labels),
         "class_head": None if head is None else head.state_dict(),
@@ -110,14 +113,14 @@ def localizer_from_state(values: dict[str, Any], device: torch.device | str = "c
             head.load_state_dict(values["class_head"])
             head.to(device).eval()
         settings = dict(values["feature_settings"])
-        weights = values["weights"]
+        weights, weights_path = values["weights"], values.get("weights_path")
     # Wrong shapes are a RuntimeError of torch.
     except (*MALFORMED, RuntimeError) as error:
         raise CheckpointError(
             f"The localization checkpoint is damaged ({type(error).__name__}: {error}).",
             remedy="Train again, or take another checkpoint of the run.",
         ) from error
-    return Localizer(model.to(device).eval(), config, head, settings, weights)
+    return Localizer(model.to(device).eval(), config, head, settings, weights, weights_path)
 
 
 def load_localizer(run: str | Path, device: torch.device | str = "cpu") -> Localizer:

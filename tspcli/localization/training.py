@@ -198,7 +198,9 @@ def _fresh(
     if head is not None:
         head.to(device)
         tell("classes", train_class_head(head, class_samples(videos, head), config.seed))
-    localizer = Localizer(model.to(device), config, head, features.settings, features.weights)
+    localizer = Localizer(
+        model.to(device), config, head, features.settings, features.weights, features.weights_path
+    )
     return _State(localizer)
 
 

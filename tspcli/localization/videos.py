@@ -45,6 +45,7 @@ class FeatureSet(Mapping[str, VideoFeatures]):
 
     Attributes:
         settings: What the features depend on, as the first store tells it; empty if none does.
+        weights, weights_path: The encoder's name, and its place if it is a file of the user's.
         dim: C, the width of a feature.
     """
 
@@ -55,6 +56,7 @@ class FeatureSet(Mapping[str, VideoFeatures]):
             told[0].metadata.require_same(store.metadata, str(told[0].path), str(store.path))
         self.settings: dict[str, Any] = dict(told[0].metadata.settings) if told else {}
         self.weights = told[0].metadata.weights if told else None
+        self.weights_path = told[0].metadata.weights_path if told else None
         self.dim = 0
         for store in stores:
             for key in store:
