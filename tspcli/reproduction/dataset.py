@@ -14,13 +14,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tspcli.annotations import Segment
 from tspcli.features.atomic import write_aside
-from tspcli.reproduction.synthetic import MOTIONS, Performance, SyntheticVideo, render_video
+from tspcli.reproduction.synthetic import (
+    MOTIONS,
+    Performance,
+    RenderSpec,
+    SyntheticVideo,
+    render_video,
+)
 
 SUBSETS = {"train": "training", "valid": "validation"}
 ANNOTATIONS = "annotations.json"
@@ -30,24 +36,21 @@ VIDEOS, TRIMMED = "videos", "trimmed"
 
 
 @dataclass(frozen=True)
-class DatasetSpec:
+class DatasetSpec(RenderSpec):
     """What decides on the data set; times in seconds.
 
     Attributes:
         n_train, n_valid: Untrimmed videos.
         n_trimmed_train, n_trimmed_valid: Trimmed clips.
-        duration_s: Shortest and longest untrimmed video.
-        action_s, gap_s: Shortest and longest action, and time between actions.
         other_s: Shortest and longest motion that is no action.
         margin_s: The actor idles at least so long before and after such a motion.
         trimmed_s: Length of a trimmed clip.
         other_chance, rehearsal_chance: How often a gap holds a motion that is an action in other
             videos, and how often a rehearsal; otherwise the actor idles.
         rehearsal_tempo, rehearsal_reach: Least and most, as shares of an action's.
-        actor_size: Times the usual size.
-        fps, height, width: Of the files.
-        seed: Of the whole set.
     """
+
+    MARKED: ClassVar[bool] = True
 
     n_train: int = 100
     n_valid: int = 50
@@ -67,14 +70,13 @@ class DatasetSpec:
     fps: int = 15
     height: int = 72
     width: int = 96
-    seed: int = 0
 
 
 def plan_untrimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
     """Decide on the untrimmed videos of both splits."""
     plans: dict[str, list[SyntheticVideo]] = {}
     for number, (split, count) in enumerate((("train", spec.n_train), ("valid", spec.n_valid))):
-        rng = np.random.Generator(np.random.Philox(key=[spec.seed, 100 + number]))
+        rng = spec.generator(100 + number)
         plans[split] = [_untrimmed(spec, rng, f"v_{split}_{i:04d}", i) for i in range(count)]
     return plans
 
@@ -97,18 +99,7 @@ def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int
             break
         actions.append(Segment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank]))
         time_s = actions[-1].end_s
-    return SyntheticVideo(
-        name,
-        int(rng.integers(1 << 32)),
-        duration_s,
-        tuple(actions),
-        spec.fps,
-        spec.height,
-        spec.width,
-        tuple(others),
-        spec.actor_size,
-        True,
-    )
+    return spec.video(name, rng, duration_s, actions, others)
 
 
 def _other(
@@ -137,19 +128,13 @@ def plan_trimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
     plans: dict[str, list[SyntheticVideo]] = {}
     counts = (("train", spec.n_trimmed_train), ("valid", spec.n_trimmed_valid))
     for number, (split, count) in enumerate(counts):
-        rng = np.random.Generator(np.random.Philox(key=[spec.seed, 200 + number]))
+        rng = spec.generator(200 + number)
         plans[split] = [
-            SyntheticVideo(
+            spec.video(
                 f"trimmed_{split}_{i:04d}",
-                int(rng.integers(1 << 32)),
+                rng,
                 spec.trimmed_s,
                 (Segment(0.0, spec.trimmed_s, MOTIONS[i % len(MOTIONS)]),),
-                spec.fps,
-                spec.height,
-                spec.width,
-                (),
-                spec.actor_size,
-                True,
             )
             for i in range(count)
         ]

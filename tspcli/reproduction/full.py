@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tspcli.annotations.subsets import Role
 from tspcli.errors import ReproductionError
 from tspcli.features.atomic import write_aside
 from tspcli.reproduction.chain import Chain
@@ -40,25 +41,22 @@ class RealDataset:
     """One of the paper's data sets.
 
     Attributes:
-        name: Its folder, in the data and in the experiment.
+        name: Its folder, in the data and in the experiment; also the protocol of its evaluation and
+            the end of its recipes' names.
         title: For people.
         annotations: Below its folder: ActivityNet's JSON, or THUMOS14's folder of class files.
         train, valid: Names of the splits: folders of videos, and of the tables.
-        subsets: What the annotations call these two.
         stride_frames: From feature to feature, as released.
-        protocol: Of the evaluation.
         bmn: Options of ``tsp localize train``.
         columns: Of the table.
     """
 
-    name: str
+    name: Literal["activitynet", "thumos14"]
     title: str
     annotations: str
     train: str
     valid: str
-    subsets: tuple[str, str]
     stride_frames: int
-    protocol: Literal["activitynet", "thumos14"]
     bmn: Mapping[str, Any]
     columns: tuple[Column, ...] = COLUMNS
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -71,9 +69,7 @@ ACTIVITYNET = RealDataset(
     annotations="activity_net.v1-3.min.json",
     train="train",
     valid="valid",
-    subsets=("training", "validation"),
     stride_frames=16,
-    protocol="activitynet",
     bmn={"temporal_scale": 100, "classes": "video"},
     published={TSP: PUBLISHED_ACTIVITYNET},
     published_note=PUBLISHED_NOTE,
@@ -84,9 +80,7 @@ THUMOS14 = RealDataset(
     annotations="annotation",
     train="valid",
     valid="test",
-    subsets=("valid", "test"),
     stride_frames=1,
-    protocol="thumos14",
     bmn={"window_s": 30, "temporal_scale": 128, "max_duration": 64},
     columns=_THUMOS_COLUMNS,
 )
@@ -186,13 +180,15 @@ class FullPlan:
             if not annotations.exists():
                 files.append(str(annotations))
                 continue
-            for split, subset in zip((item.train, item.valid), item.subsets, strict=True):
+            roles: tuple[tuple[str, Role], ...]
+            roles = ((item.train, "training"), (item.valid, "validation"))
+            for split, role in roles:
                 place = folder / "videos" / split
                 if not place.is_dir():
                     files.append(str(place))
                     continue
                 there = {path.stem.removeprefix("v_") for path in place.rglob("*.*")}
-                wanted = _annotated(item, annotations, subset)
+                wanted = _annotated(annotations, role)
                 videos += [f"{place}/{name}" for name in wanted if name not in there]
         return list(dict.fromkeys(weights)), files, videos
 
@@ -250,7 +246,7 @@ class FullPlan:
 
     def _annotations(self, item: RealDataset) -> tuple[Path, Path]:
         """What localization learns from, and what it is measured against."""
-        if item.protocol == "activitynet":
+        if item.name == "activitynet":
             path = self.data / item.name / item.annotations
             return path, path
         return self._table(item, item.train), self._table(item, item.valid)
@@ -302,15 +298,15 @@ class FullPlan:
             untrimmed=scale.settings,
             stride_frames=item.stride_frames,
             workers=scale.extract_workers,
-            protocol=item.protocol,
+            protocol=item.name,
         )
 
 
-def _annotated(item: RealDataset, annotations: Path, subset: str) -> Iterable[str]:
-    """Names, without ``v_``, of a subset's videos that have actions."""
+def _annotated(annotations: Path, role: Role) -> Iterable[str]:
+    """Names, without ``v_``, of the videos that play a part and have actions."""
     from tspcli.annotations import read_actions
 
-    found = read_actions(annotations, subset)
+    found = read_actions(annotations, role=role)
     return sorted(name.removeprefix("v_") for name, video in found.items() if video.segments)
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,29 +73,68 @@ class SyntheticVideo:
         return round(self.duration_s * self.fps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RenderSpec:
+    """What decides on any set of rendered videos; times in seconds.
+
+    Attributes:
+        duration_s: Shortest and longest video.
+        action_s, gap_s: Shortest and longest action, and time between actions.
+        actor_size: Times the usual size.
+        fps, height, width: Of the files.
+        seed: Of the whole set.
+    """
+
+    MARKED: ClassVar[bool] = False
+    """Whether actors bear a mark off their middle."""
+
+    duration_s: tuple[float, float] = (16.0, 22.0)
+    action_s: tuple[float, float] = (2.5, 4.5)
+    gap_s: tuple[float, float] = (2.0, 4.5)
+    actor_size: float = 1.0
+    fps: int = 30
+    height: int = 96
+    width: int = 128
+    seed: int = 0
+
+    def generator(self, number: int) -> np.random.Generator:
+        """The random numbers of one part of the set."""
+        return np.random.Generator(np.random.Philox(key=[self.seed, number]))
+
+    def video(
+        self,
+        name: str,
+        rng: np.random.Generator,
+        duration_s: float,
+        actions: Sequence[Segment],
+        performances: Sequence[Performance] = (),
+    ) -> SyntheticVideo:
+        """A video of the set; its own seed is the next of the random numbers."""
+        return SyntheticVideo(
+            name,
+            int(rng.integers(1 << 32)),
+            duration_s,
+            tuple(actions),
+            self.fps,
+            self.height,
+            self.width,
+            tuple(performances),
+            self.actor_size,
+            self.MARKED,
+        )
+
+
 @dataclass(frozen=True)
-class SyntheticSpec:
+class SyntheticSpec(RenderSpec):
     """A data set of rendered videos.
 
     Attributes:
         n_videos: Split name to number of videos. Scenes of different splits are different.
         classes: Motions that occur; a part of :data:`MOTIONS`.
-        duration_s: Shortest and longest video.
-        action_s: Shortest and longest action.
-        gap_s: Shortest and longest time between actions.
-        fps, height, width: Of the files.
-        seed: Of the whole set.
     """
 
     n_videos: Mapping[str, int] = field(default_factory=lambda: {"train": 12, "valid": 6})
     classes: tuple[str, ...] = MOTIONS[:3]
-    duration_s: tuple[float, float] = (16.0, 22.0)
-    action_s: tuple[float, float] = (2.5, 4.5)
-    gap_s: tuple[float, float] = (2.0, 4.5)
-    fps: int = 30
-    height: int = 96
-    width: int = 128
-    seed: int = 0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.classes if name not in MOTIONS]
@@ -110,7 +149,7 @@ def plan_videos(spec: SyntheticSpec) -> dict[str, list[SyntheticVideo]]:
     plans: dict[str, list[SyntheticVideo]] = {}
     turn = 0
     for number, (split, count) in enumerate(spec.n_videos.items()):
-        rng = np.random.Generator(np.random.Philox(key=[spec.seed, number]))
+        rng = spec.generator(number)
         plans[split] = []
         for index in range(count):
             duration_s = round(rng.uniform(*spec.duration_s), 1)
@@ -125,18 +164,7 @@ def plan_videos(spec: SyntheticSpec) -> dict[str, list[SyntheticVideo]]:
                 turn += 1
                 actions.append(Segment(round(start_s, 2), round(end_s, 2), label))
                 start_s = end_s + rng.uniform(*spec.gap_s)
-            seed = int(rng.integers(1 << 32))
-            plans[split].append(
-                SyntheticVideo(
-                    f"{split}_{index:04d}",
-                    seed,
-                    duration_s,
-                    tuple(actions),
-                    spec.fps,
-                    spec.height,
-                    spec.width,
-                )
-            )
+            plans[split].append(spec.video(f"{split}_{index:04d}", rng, duration_s, actions))
     return plans
 
 
