@@ -1,75 +1,27 @@
-"""Pictures of features: what they show, and that they can be opened."""
+"""What plots are made of: the separation of foreground and background, and views of rows."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from tspcli.annotations import Segment
-from tspcli.cli.main import cli
-from tspcli.errors import DependencyError, StoreError, UsageError
-from tspcli.features import StoreMetadata, open_store, write_store
-from tspcli.features.metadata import sampling_attributes
+from tests.features_look.plotted import SEGMENTS, TSP, make_rows, make_store
+from tspcli.errors import StoreError
+from tspcli.features import open_store
 from tspcli.features.plots import (
     PlotData,
-    Thumbnail,
     foreground_rows,
     separation,
     view_features,
-    write_page,
     write_picture,
 )
 from tspcli.features.plots.data import MOST_CELLS, principal_colors
 from tspcli.features.plots.page import page
-from tspcli.features.plots.terminal import change_line, matrix_grid, segment_line
 from tspcli.features.plots.thumbnails import cut_to, png_data_uri, shrink
 from tspcli.timeline import Sampling
-
-TSP = Sampling()
-SEGMENTS = (Segment(16.0, 32.0, "Long jump"), Segment(48.0, 56.0, "<b>Wrap</b>"))
-
-
-def make_rows(n: int, strength: float, seed: int = 0, sampling: Sampling = TSP) -> np.ndarray:
-    """Rows in which foreground and background differ by ``strength``."""
-    rng = np.random.default_rng(seed)
-    times = np.array([float(sampling.clip_center_s(i)) for i in range(n)])
-    rows = rng.normal(size=(n, 48)) + 0.5
-    rows += (
-        strength * np.where(foreground_rows(times, SEGMENTS), 1, -1)[:, None] * rng.normal(size=48)
-    )
-    return rows.astype(np.float32)
-
-
-def make_store(path: Path, videos: dict[str, np.ndarray], sampling: Sampling = TSP) -> Path:
-    entries = (
-        (k, r, {"warnings": "[]", **sampling_attributes(sampling)}) for k, r in videos.items()
-    )
-    encoder = {"backbone": "r3d_18", "weights": "w"}
-    write_store(path, entries, StoreMetadata.build(sampling=sampling, encoder=encoder))
-    return path
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    videos = {"v_a": make_rows(60, 2.0), "v_one": make_rows(1, 0.0), "v_dense": make_rows(60, 1)}
-    return make_store(tmp_path / "tsp.h5", videos)
-
-
-@pytest.fixture
-def data(store: Path) -> PlotData:
-    rng = np.random.default_rng(0)
-    frames = [Thumbnail(t, rng.integers(0, 255, (90, 160, 3), np.uint8)) for t in (8.0, 24, 40)]
-    with open_store(store) as opened:
-        views = [view_features(opened["v_a"], title, SEGMENTS) for title in ("TAC", "TSP & co")]
-    return PlotData("v_a </script>", views, SEGMENTS, frames)
 
 
 class TestSeparation:
@@ -206,190 +158,6 @@ class TestView:
         write_picture(own, tmp_path / "p.png", dpi=50)
 
 
-class TestPictures:
-    @pytest.fixture(autouse=True)
-    def _matplotlib(self) -> None:
-        pytest.importorskip("matplotlib")
-
-    def test_png(self, data: PlotData, tmp_path: Path) -> None:
-        image = pytest.importorskip("PIL.Image")
-        write_picture(data, tmp_path / "p.png", dpi=150)
-        with image.open(tmp_path / "p.png") as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-        height, width = pixels.shape[:2]
-        assert width > 1000 and height > 700
-        assert (pixels[-15:] == 255).all()
-        # Nothing is cut off: the margins are white all around.
-        for margin in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
-            assert (margin == 255).all()
-        # The colours of the segments and of the matrices are there.
-        flat = {tuple(p) for p in pixels.reshape(-1, 3)}
-        assert (0xD5, 0x5E, 0x00) in flat and (0x00, 0x72, 0xB2) in flat
-        dark = (pixels.astype(int).sum(axis=2) < 150).mean()
-        assert 0.01 < dark < 0.6
-
-    def test_svg_has_its_words_and_is_the_same_twice(self, data: PlotData, tmp_path: Path) -> None:
-        for name in ("a.svg", "b.svg"):
-            write_picture(data, tmp_path / name)
-        text = (tmp_path / "a.svg").read_text()
-        assert text == (tmp_path / "b.svg").read_text()
-        assert "cosine similarity of clips" in text and "</script>" not in text
-        assert not re.search(r'(href|src)="https?:', text)
-
-    @pytest.mark.parametrize("name", ["v_one", "v_dense"])
-    def test_small_and_bare(self, store: Path, tmp_path: Path, name: str) -> None:
-        with open_store(store) as opened:
-            bare = PlotData(name, [view_features(opened[name], "x")])
-        write_picture(bare, tmp_path / "p.png")
-        write_picture(bare, tmp_path / "p.pdf")
-        assert (tmp_path / "p.pdf").read_bytes()[:5] == b"%PDF-"
-
-    def test_unknown_ending(self, data: PlotData, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"\.png"):
-            write_picture(data, tmp_path / "p.jpeg")
-
-
-def test_without_matplotlib(
-    data: PlotData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(DependencyError, match=r"tspcli\[plots\]"):
-        write_picture(data, tmp_path / "p.png")
-    write_page(data, tmp_path / "p.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.html", "tsp.h5"]
-
-
-class TestPage:
-    @pytest.fixture
-    def chromium(self) -> str:
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
-        if program is None:
-            pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-        return program
-
-    def load(self, chromium: str, path: Path, profile: Path) -> tuple[str, list[str]]:
-        """(The page's DOM after its scripts ran, messages on its console)."""
-        result = subprocess.run(
-            [
-                chromium,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--no-first-run",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                f"--user-data-dir={profile}",
-                "--enable-logging=stderr",
-                "--dump-dom",
-                path.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-
-    def test_opens_without_network_and_without_complaints(
-        self, chromium: str, data: PlotData, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "page.html"
-        write_page(data, path)
-        dom, console = self.load(chromium, path, tmp_path / "profile")
-        assert console == []
-        assert 'data-ready="yes"' in dom
-        # Drawn: two views with their matrices, three frames each, and blocks for the segments.
-        assert dom.count("Self-similarity matrix") >= 2
-        assert dom.count('alt="frame at') == 2 * len(data.thumbnails)
-        assert "separated by" in dom
-
-    def test_the_matrix_has_the_time_axis_of_the_strips(
-        self, chromium: str, data: PlotData, tmp_path: Path
-    ) -> None:
-        assert data.views[0].edges_s[0] == 0
-        views = [replace(view, edges_s=view.edges_s + 9.0) for view in data.views]
-        script = (
-            "<script>const at = q => [...document.querySelectorAll(q)].map(e => {"
-            "const r = e.getBoundingClientRect(); return [r.left, r.right]});"
-            "document.title = JSON.stringify({bar: at('.segments span'), block: at('.matrix rect'),"
-            "strip: at('.colors canvas'), matrix: at('.matrix canvas')});</script></body>"
-        )
-        path = tmp_path / "page.html"
-        path.write_text(page(replace(data, views=views)).replace("</body>", script))
-        dom, _ = self.load(chromium, path, tmp_path / "profile")
-        places = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
-        assert len(places["bar"]) == 2 * len(data.segments) and len(places["matrix"]) == 2
-        for strip, matrix in (("bar", "block"), ("strip", "matrix")):
-            np.testing.assert_allclose(places[strip], places[matrix], atol=2)
-
-    def test_answers_to_the_keyboard(self, chromium: str, data: PlotData, tmp_path: Path) -> None:
-        script = (
-            "<script>const m = document.querySelector('.matrix');"
-            "for (const key of ['ArrowDown', 'ArrowRight', 'ArrowRight'])"
-            "m.dispatchEvent(new KeyboardEvent('keydown', {key}));</script></body>"
-        )
-        path = tmp_path / "page.html"
-        path.write_text(page(data).replace("</body>", script))
-        dom, console = self.load(chromium, path, tmp_path / "profile")
-        assert console == []
-        expected = f"cosine {data.views[0].similarity[1, 2]:.3f}"
-        assert f"clips at 1.60 s and 2.67 s: {expected}" in dom
-
-    def test_the_check_sees_errors(self, chromium: str, data: PlotData, tmp_path: Path) -> None:
-        path = tmp_path / "page.html"
-        broken = '<script>undefinedName();</script><img src="https://example.org/x.png"></body>'
-        path.write_text(page(data).replace("</body>", broken))
-        _, console = self.load(chromium, path, tmp_path / "profile")
-        assert any("undefinedName" in line for line in console)
-        assert any("Content Security Policy" in line for line in console)
-
-    def test_is_self_contained(self, data: PlotData) -> None:
-        text = page(data)
-        addresses = set(re.findall(r"https?://[^\"' )]+", text))
-        assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
-        assert text.count("</script>") == 2  # the video's name did not end one
-        assert "<b>Wrap" not in text
-
-
-class TestTerminal:
-    def test_grids(self, data: PlotData) -> None:
-        view = data.views[0]
-        grid = matrix_grid(view, 31, data.scale_of(view))
-        assert grid.shape == (30, 31, 3)
-        brightness = grid.astype(int).sum(axis=2)
-        assert np.diagonal(brightness).mean() > brightness.mean() + 50
-        line = change_line(view, 60)
-        assert len(line) == 60 and "█" in line and "▁" in line
-        # The change lies below the seconds at which it was measured.
-        last = replace(view, change=np.arange(len(view.change)) == len(view.change) - 1.0)
-        late = change_line(last, 64)
-        column = max(i for i, tick in enumerate(late) if tick not in " ▁")
-        assert abs(column - 64 * (view.change_s[-1] - view.edges_s[0]) / view.end_s) <= 1
-        marks = segment_line(data, view, 64)
-        assert marks[20] == 0 and marks[50] == 1 and marks[40] is None
-
-    def test_one_row(self, store: Path) -> None:
-        with open_store(store) as opened:
-            view = view_features(opened["v_one"], "x")
-        assert matrix_grid(view, 8, (0.0, 1.0)).shape == (8, 8, 3)
-        assert change_line(view, 5) == "     "
-
-    def test_command_draws_in_a_terminal(
-        self, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        run = CliRunner().invoke
-        result = run(cli, ["plot", str(store), "v_a"], standalone_mode=False)
-        assert isinstance(result.exception, UsageError)  # no terminal, no --out
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("COLUMNS", "60")
-        result = run(cli, ["plot", str(store), "a"])
-        assert result.exit_code == 0, result.output
-        assert result.output.count("▀") >= 50 * 20 and "v_a" in result.output
-
-
 class TestThumbnails:
     def test_cut(self) -> None:
         rgb = np.zeros((90, 160, 3), np.uint8)
@@ -414,27 +182,3 @@ class TestThumbnails:
         data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
         with image.open(io.BytesIO(data)) as opened:
             np.testing.assert_array_equal(np.asarray(opened), rgb)
-
-
-def test_command_writes_all_kinds(store: Path, tmp_path: Path, shared_data: Path) -> None:
-    pytest.importorskip("matplotlib")
-    other = make_store(tmp_path / "tac.h5", {"a": make_rows(60, 0.5)})
-    table = tmp_path / "gt.csv"
-    table.write_text(
-        "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
-        "temporal-region-label\n"
-        "a,16,32,Long jump,64,v_a.mp4,30,1920,Action\n"
-        "a,0,16,,64,v_a.mp4,30,1920,No action\n"
-    )
-    outs = [tmp_path / f"p.{ending}" for ending in ("png", "svg", "html")]
-    arguments = ["plot", str(store), "a", "--against", str(other), "--title", "TSP"]
-    arguments += ["-a", str(table), "--video", str(shared_data / "v_GGSY1Qvo990.mp4")]
-    for out in outs:
-        arguments += ["-o", str(out)]
-    result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 0, result.output
-    assert all(out.stat().st_size > 10_000 for out in outs)
-    assert re.search(r"TSP: separation \+0\.\d+", result.output)
-    assert "tac: separation" in result.output
-    text = outs[2].read_text()
-    assert text.count("data:image/png") == 8 and "shorter than the features" in result.output
