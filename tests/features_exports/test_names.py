@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.features_exports.conftest import ANET, Clip, Export, anet_json, make_store
-from tspcli.errors import ExportError, StoreError
+from tspcli.errors import AnnotationError, ExportError, StoreError
 from tspcli.timeline import Sampling
 
 TSP = Sampling()
@@ -21,16 +21,85 @@ def names(folder: Path, suffix: str = ".npy") -> set[str]:
 
 
 class TestNames:
-    BARE = (Clip("AAAAAAAAAAA", 20, 30), Clip("v_BBBBBBBBB", 20, 30))
+    MIXED = (*ANET, Clip("women_long_jump", 20, 30))
 
-    def test_the_prefix_is_a_property_of_the_store(self, tmp_path: Path, export: Export) -> None:
-        """An ID that begins with v_ among bare IDs still gets its own v_."""
-        store = make_store(tmp_path / "bare.h5", self.BARE, TSP)
-        export(store, "bmt", tmp_path / "bmt")
-        assert names(tmp_path / "bmt", "_rgb.npy") == {
-            "v_AAAAAAAAAAA_rgb.npy",
-            "v_v_BBBBBBBBB_rgb.npy",
+    @pytest.mark.parametrize("target", ["bmt", "actionformer", "opentad", "pdvc"])
+    def test_one_name_without_prefix_changes_no_other(
+        self, tmp_path: Path, export: Export, target: str
+    ) -> None:
+        """Each gets v_ unless it has it: none gets it twice."""
+        clips = (*ANET[:1], Clip("long_jump", 20, 30))
+        store = make_store(tmp_path / "mixed.h5", clips, TSP)
+        report = export(store, target, tmp_path / "out")
+        suffix = "_rgb" if target == "bmt" else ""
+        assert names(tmp_path / "out", f"{suffix}.npy") == {
+            f"{ANET[0].key}{suffix}.npy",
+            f"v_long_jump{suffix}.npy",
         }
+        if target == "actionformer":
+            assert "file_prefix: v_," in report.usage
+
+    @pytest.mark.parametrize("target", ["actionformer", "opentad", "bmn", "gtad-anet"])
+    @pytest.mark.parametrize("annotated", ["bare", "with v_"])
+    def test_one_odd_name_in_store_and_annotations(
+        self, tmp_path: Path, export: Export, target: str, annotated: str
+    ) -> None:
+        store = make_store(tmp_path / "mixed.h5", self.MIXED, TSP)
+        data = json.loads(anet_json(tmp_path / "a.json", self.MIXED, ["GONE"]).read_text())
+        if annotated == "with v_":
+            data["database"] = {
+                name if name == "women_long_jump" else f"v_{name}": video
+                for name, video in data["database"].items()
+            }
+        (tmp_path / "a.json").write_text(json.dumps(data))
+        report = export(store, target, tmp_path / "out", [tmp_path / "a.json"], missing="skip")
+        written = json.loads(Path(report.annotations[0]).read_text())
+        bare = target in ("actionformer", "opentad")
+        written = written["database"] if bare else written
+        field = "duration" if bare else "duration_second"
+        # The seconds of each are its own.
+        assert {name: video[field] for name, video in written.items()} == {
+            ("" if bare else "v_") + c.key.removeprefix("v_"): c.duration_s for c in self.MIXED
+        }
+        assert report.unannotated == 0
+        assert report.missing == ["GONE" if bare else "v_GONE"]
+
+    def test_equal_names_belong_together_before_others(
+        self, tmp_path: Path, export: Export
+    ) -> None:
+        """Of ID and v_ID in a store, annotations of ID mean the first."""
+        clips = (Clip("same", 20, 30), Clip("v_same", 40, 30))
+        store = make_store(tmp_path / "s.h5", clips, TSP)
+        path = anet_json(tmp_path / "a.json", clips[:1])
+        report = export(store, "opentad", tmp_path / "out", [path], name_prefix="keep")
+        database = json.loads(Path(report.annotations[0]).read_text())["database"]
+        assert {name: video["duration"] for name, video in database.items()} == {"same": 20}
+        assert report.unannotated == 1
+
+    def test_what_may_be_two_names_is_refused(self, tmp_path: Path, export: Export) -> None:
+        store = make_store(tmp_path / "s.h5", [Clip("v_q", 20, 30)], TSP)
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps({"database": {n: {"duration": 9} for n in ("q", "v_v_q")}}))
+        with pytest.raises(AnnotationError, match=r"'v_q' may be 'q' or 'v_v_q'"):
+            export(store, "npy", tmp_path / "out", [path])
+        store = make_store(tmp_path / "t.h5", [Clip(n, 20, 30) for n in ("q", "v_v_q")], TSP)
+        path.write_text(json.dumps({"database": {"v_q": {"duration": 9}}}))
+        with pytest.raises(AnnotationError, match=r"'v_q' may be 'q' or 'v_v_q'"):
+            export(store, "npy", tmp_path / "out", [path])
+
+    def test_strip_needs_something_to_strip(self, tmp_path: Path, export: Export) -> None:
+        store = make_store(tmp_path / "mixed.h5", self.MIXED, TSP)
+        export(store, "npy", tmp_path / "out", name_prefix="strip:v_")
+        assert names(tmp_path / "out") == {f"{c.key.removeprefix('v_')}.npy" for c in self.MIXED}
+        with pytest.raises(ExportError, match=r"'x_'.*v_ABC"):
+            export(store, "npy", tmp_path / "none", name_prefix="strip:x_")
+
+    def test_a_suffix_that_no_name_can_have(
+        self, anet_store: Path, export: Export, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ExportError, match=r"--suffix '\.\./x' .*leave the output folder") as e:
+            export(anet_store, "npy", tmp_path / "out", suffix="../x")
+        assert "Rename" not in str(e.value)
 
     @pytest.mark.parametrize(
         ("rule", "expected"),
@@ -67,7 +136,7 @@ class TestNames:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         other = anet_json(tmp_path / "other.json", [Clip("v_ZZZ", 10, 30)])
-        with pytest.raises(ExportError, match=r"v_ABCDEF.*ZZZ"):
+        with pytest.raises(ExportError, match=r"v_ABCDEF.* …; the annotations have 'ZZZ'\."):
             export(anet_store, "bmn", tmp_path / "out", [other])
 
     def test_two_names_become_one(self, tmp_path: Path, export: Export) -> None:

@@ -248,3 +248,21 @@ class TestCompare:
         assert passing.return_value == 0
         data = json.loads(run(cli, ["compare", str(base), str(other), "--json"]).stdout)
         assert data["verdict"] == "other weights" and len(data["videos"]) == 4
+
+
+def test_one_name_without_prefix_hides_no_other(tmp_path: Path) -> None:
+    videos = {f"v_{number}": features(30, number) for number in range(4)}
+    clean = store(tmp_path / "clean.h5", videos)
+    mixed = store(tmp_path / "mixed.h5", {**videos, "extra": features(30, 9)})
+    with open_store(clean) as a, open_store(mixed) as b:
+        comparison = compare_stores(a, b)
+        assert comparison.verdict == "same" and len(comparison.videos) == 4
+        assert comparison.only_a == [] and comparison.only_b == ["extra"]
+        assert compare_stores(b, a).only_a == ["extra"]
+
+
+def test_equal_names_meet_before_others(tmp_path: Path) -> None:
+    one = store(tmp_path / "1.h5", {"x": features(30, 1), "v_x": features(30, 2)})
+    with open_store(one) as a, open_store(one) as b:
+        comparison = compare_stores(a, b)
+    assert comparison.verdict == "same" and len(comparison.videos) == 2

@@ -8,7 +8,7 @@ from tspcli.annotations.labels import read_label_mapping, write_label_mapping
 from tspcli.annotations.merging import AnnotationSet, read_together
 from tspcli.annotations.metadata import VideoEntry, read_metadata, write_metadata
 from tspcli.annotations.model import AMBIGUOUS, AnnotatedVideo, Annotations, Segment
-from tspcli.annotations.names import canonical_id, shared_prefix
+from tspcli.annotations.names import pair_names
 from tspcli.annotations.reading import read_actions, read_annotations
 from tspcli.annotations.tables import read_table
 from tspcli.annotations.thumos14 import read_thumos14
@@ -21,7 +21,7 @@ __all__ = [
     "GroundTruthRow",
     "Segment",
     "VideoEntry",
-    "canonical_id",
+    "pair_names",
     "read_actions",
     "read_activitynet",
     "read_annotations",
@@ -31,7 +31,6 @@ __all__ = [
     "read_table",
     "read_thumos14",
     "read_together",
-    "shared_prefix",
     "write_groundtruth",
     "write_label_mapping",
     "write_metadata",

@@ -28,9 +28,15 @@ def read_text(path: str | Path, what: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise AnnotationError(f"There is no {what} {path}.", remedy="Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise AnnotationError(
-            f"The {what} {path} cannot be read: {error}.", remedy="Check the path."
+            f"The {what} {path} is no text in UTF-8: {error}.",
+            remedy="Give annotations, and save them as UTF-8.",
+        ) from error
+    except OSError as error:
+        raise AnnotationError(
+            f"The {what} {path} cannot be read: {error}.",
+            remedy="Check that it is a file and that you may read it.",
         ) from error
 
 

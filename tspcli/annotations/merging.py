@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind
+from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind, Segment
+from tspcli.annotations.names import pair_names
 from tspcli.annotations.reading import read_annotations
 from tspcli.annotations.subsets import parse_role, role_of, role_of_file
 from tspcli.errors import AnnotationError
+
+_SAME_TIME_S = 0.5
+"""Up to this far apart two files' times of one action are one time, rounded."""
+
+_SAME_DURATION_S = 1.0
+"""The same for durations: containers, and what was measured of them, differ by so much."""
 
 
 @dataclass
@@ -19,14 +26,20 @@ class AnnotationSet:
 
     files: list[Annotations]
 
-    @cached_property
+    @property
     def videos(self) -> dict[str, AnnotatedVideo]:
-        """Every annotated video by its canonical ID (without ``v_``)."""
-        merged: dict[str, AnnotatedVideo] = {}
-        for file in self.files:
-            for key, video in file.by_id().items():
-                merged[key] = _merge(merged[key], video, key, file) if key in merged else video
-        return merged
+        """Every annotated video, by its name in the first file that has it.
+
+        Raises:
+            AnnotationError: If files contradict each other, or it cannot be told which of two
+                videos a name means.
+        """
+        return self._merged.videos
+
+    @property
+    def notes(self) -> list[str]:
+        """Contradictions that are no errors, and which side was taken."""
+        return self._merged.notes()
 
     @cached_property
     def labels(self) -> list[str]:
@@ -36,6 +49,18 @@ class AnnotationSet:
     def of_kind(self, kind: Kind) -> Iterator[Annotations]:
         """The files of one kind."""
         return (file for file in self.files if file.kind == kind)
+
+    def named(self, file: Annotations) -> dict[str, AnnotatedVideo]:
+        """One of the files' videos, by their names in :attr:`videos`."""
+        names = next(n for f, n in zip(self.files, self._merged.names, strict=True) if f is file)
+        return {names[name]: video for name, video in file.items()}
+
+    @cached_property
+    def _merged(self) -> _Merged:
+        merged = _Merged()
+        for file in self.files:
+            merged.add(file)
+        return merged
 
 
 def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> AnnotationSet:
@@ -59,26 +84,93 @@ def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> 
     return AnnotationSet(files)
 
 
-def _merge(
-    known: AnnotatedVideo, new: AnnotatedVideo, name: str, file: Annotations
-) -> AnnotatedVideo:
-    both = known.segments and new.segments and file.kind == "actions"
-    if both and [s.label for s in known.segments] != [s.label for s in new.segments]:
-        raise AnnotationError(
-            f"{file.path} annotates {name!r} otherwise than the file before it.",
-            remedy="Give each video's annotations once.",
+@dataclass
+class _Merged:
+    """What was merged so far.
+
+    Attributes:
+        videos: The videos.
+        names: For each file the names in ``videos`` by its own.
+        with_actions: The videos whose segments are actions, and the file that told them.
+        durations: Videos of which files tell other durations: (difference, name, the duration that
+            is taken, the other one and its file).
+    """
+
+    videos: dict[str, AnnotatedVideo] = field(default_factory=dict)
+    names: list[dict[str, str]] = field(default_factory=list)
+    with_actions: dict[str, Path | None] = field(default_factory=dict)
+    durations: list[tuple[float, str, float, float, Path | None]] = field(default_factory=list)
+
+    def add(self, file: Annotations) -> None:
+        pairs = pair_names(file, self.videos)
+        names = {name: pairs.get(name, name) for name in file}
+        self.names.append(names)
+        for own, video in file.items():
+            name = names[own]
+            known = self.videos.get(name)
+            self.videos[name] = video if known is None else self._merge(known, video, name, file)
+            if file.kind == "actions" and video.segments:
+                self.with_actions.setdefault(name, file.path)
+
+    def notes(self) -> list[str]:
+        if not self.durations:
+            return []
+        _, name, taken, other, path = max(self.durations, key=lambda d: d[:2])
+        many = len(self.durations)
+        subject = "1 video" if many == 1 else f"{many} videos"
+        return [
+            f"The annotation files tell different durations of {subject}, and the first file's "
+            f"count; the most they differ for {name!r}: {taken:g} s, in {path} {other:g} s."
+        ]
+
+    def _merge(
+        self, known: AnnotatedVideo, new: AnnotatedVideo, name: str, file: Annotations
+    ) -> AnnotatedVideo:
+        actions = file.kind == "actions" and bool(new.segments)
+        if actions and name in self.with_actions:
+            difference = _difference(known.segments, new.segments)
+            if difference:
+                raise AnnotationError(
+                    f"{file.path} annotates {name!r} otherwise than {self.with_actions[name]}: "
+                    f"{difference}.",
+                    remedy="Give each video's annotations once.",
+                )
+        if known.subset and new.subset and known.subset != new.subset:
+            raise AnnotationError(
+                f"{file.path} puts {name!r} into {new.subset}, an earlier file into "
+                f"{known.subset}.",
+                remedy="Give files that agree.",
+            )
+        taken, other = known.duration_s, new.duration_s
+        if taken is not None and other is not None and abs(taken - other) > _SAME_DURATION_S:
+            self.durations.append((abs(taken - other), name, taken, other, file.path))
+        # Captions are segments too, but actions are what is asked of a merged video.
+        own = new.segments if actions and name not in self.with_actions else known.segments
+        return replace(
+            known,
+            segments=own or new.segments,
+            subset=known.subset or new.subset,
+            duration_s=taken if taken is not None else other,
+            n_frames=known.n_frames if known.n_frames is not None else new.n_frames,
+            fps=known.fps if known.fps is not None else new.fps,
+            feature_frame=known.feature_frame or new.feature_frame,
         )
-    if known.subset and new.subset and known.subset != new.subset:
-        raise AnnotationError(
-            f"{file.path} puts {name!r} into {new.subset}, an earlier file into {known.subset}.",
-            remedy="Give files that agree.",
-        )
-    return replace(
-        known,
-        segments=known.segments or new.segments,
-        subset=known.subset or new.subset,
-        duration_s=known.duration_s if known.duration_s is not None else new.duration_s,
-        n_frames=known.n_frames if known.n_frames is not None else new.n_frames,
-        fps=known.fps if known.fps is not None else new.fps,
-        feature_frame=known.feature_frame or new.feature_frame,
-    )
+
+
+def _difference(known: tuple[Segment, ...], new: tuple[Segment, ...]) -> str:
+    """The first difference between two files' actions of a video in words; empty if none."""
+    if len(known) != len(new):
+        return f"{len(new)} actions, not {len(known)}"
+    for one, other in zip(*(sorted(s, key=_order) for s in (known, new)), strict=True):
+        apart = max(abs(one.start_s - other.start_s), abs(one.end_s - other.end_s))
+        if one.label != other.label or apart > _SAME_TIME_S:
+            return f"{_told(other)}, not {_told(one)}"
+    return ""
+
+
+def _order(segment: Segment) -> tuple[str, float, float]:
+    return segment.label, segment.start_s, segment.end_s
+
+
+def _told(segment: Segment) -> str:
+    return f"{segment.label!r} from {segment.start_s:g} to {segment.end_s:g} s"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tspcli.annotations.names import canonical_id, find_name, shared_prefix
+from tspcli.annotations.names import find_name, pair_names
 from tspcli.annotations.subsets import Role, plays, same_subset
 from tspcli.errors import AnnotationError
 
@@ -85,11 +85,6 @@ class Annotations(dict[str, AnnotatedVideo]):
         """The file's name without its extension."""
         return "" if self.path is None else self.path.stem
 
-    def by_id(self) -> dict[str, AnnotatedVideo]:
-        """The videos by canonical ID: without ``v_``, if every name starts with it."""
-        prefix = shared_prefix(self)
-        return {canonical_id(name, prefix): video for name, video in self.items()}
-
     def labels(self) -> list[str]:
         """All class names, sorted; a class's id is its index."""
         return sorted({segment.label for video in self.values() for segment in video.segments})
@@ -97,6 +92,16 @@ class Annotations(dict[str, AnnotatedVideo]):
     def find(self, name: str) -> str | None:
         """The name under which a video file's stem or a store's key is annotated, or None."""
         return find_name(name, self)
+
+    def pair(self, names: Collection[str]) -> dict[str, str]:
+        """The names under which videos are annotated, by theirs, of those that are.
+
+        Equal names belong together before all others, which :meth:`find` cannot know.
+
+        Raises:
+            AnnotationError: If it cannot be told which of two videos is meant.
+        """
+        return pair_names(names, self)
 
     def chosen(self, keep: Callable[[str, AnnotatedVideo], bool]) -> Annotations:
         """Those videos for which ``keep(name, video)`` holds."""

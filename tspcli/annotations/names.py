@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
+
+from tspcli.errors import AnnotationError
 
 PREFIX = "v_"
 """What ActivityNet's file names put before the video's ID."""
@@ -10,26 +12,55 @@ PREFIX = "v_"
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts")
 
 
-def shared_prefix(names: Iterable[str]) -> str:
-    """``v_`` if there are names and all start with it, else nothing.
-
-    Decided for a whole file, not name by name: an ID may itself begin with ``v_``.
-    """
-    names = list(names)
-    return PREFIX if names and all(name.startswith(PREFIX) for name in names) else ""
-
-
-def canonical_id(name: str, prefix: str) -> str:
-    """The name without its file's prefix, by which files with and without ``v_`` meet."""
-    return name.removeprefix(prefix)
-
-
 def find_name(name: str, known: Container[str]) -> str | None:
-    """The name under which a video called ``name`` is known, with or without ``v_``, or None."""
-    for other in (name, name.removeprefix(PREFIX), PREFIX + name):
-        if other in known:
-            return other
-    return None
+    """The name under which a video called ``name`` is known, with or without ``v_``, or None.
+
+    Raises:
+        AnnotationError: If it is known both with one ``v_`` more and with one less.
+    """
+    return name if name in known else _one_of(name, [x for x in _spellings(name) if x in known])
+
+
+def pair_names(ours: Collection[str], theirs: Container[str]) -> dict[str, str]:
+    """Which name of ``theirs`` each of ``ours`` is, with or without ``v_``.
+
+    Equal names belong together before all others; then each name is sought by itself, because an ID
+    may begin with ``v_`` and one odd name tells nothing of the others.
+
+    Args:
+        ours: The names to find.
+        theirs: The names among which they are sought.
+
+    Returns:
+        Theirs by ours, of those that are found; no two of ours are one of theirs.
+
+    Raises:
+        AnnotationError: If it cannot be told which of two names is meant.
+    """
+    pairs = {name: name for name in ours if name in theirs}
+    claimed: dict[str, str] = {}
+    for name in ours:
+        if name in pairs:
+            continue
+        # What is equal to one of ours is that one.
+        free = [other for other in _spellings(name) if other in theirs and other not in pairs]
+        found = _one_of(name, free)
+        if found is None:
+            continue
+        if found in claimed:
+            raise AnnotationError(
+                f"{found!r} may be {claimed[found]!r} or {name!r}: both differ from it by a 'v_'.",
+                remedy="Rename one of them.",
+            )
+        claimed[found] = name
+    return pairs | {name: found for found, name in claimed.items()}
+
+
+def shared_prefix(names: Iterable[str]) -> str:
+    """``v_`` if there are names and it stands before something in all of them, else nothing."""
+    names = list(names)
+    has = all(name.startswith(PREFIX) and name != PREFIX for name in names)
+    return PREFIX if names and has else ""
 
 
 def without_suffix(name: str) -> str:
@@ -39,3 +70,18 @@ def without_suffix(name: str) -> str:
         if base.lower().endswith(suffix):
             return base[: -len(suffix)]
     return base
+
+
+def _spellings(name: str) -> list[str]:
+    """The other names that a video may have elsewhere."""
+    bare = name.removeprefix(PREFIX)
+    return [*([bare] if bare and bare != name else []), PREFIX + name]
+
+
+def _one_of(name: str, found: list[str]) -> str | None:
+    if len(found) > 1:
+        raise AnnotationError(
+            f"{name!r} may be {found[0]!r} or {found[1]!r}: both differ from it by a 'v_'.",
+            remedy="Rename one of them.",
+        )
+    return found[0] if found else None

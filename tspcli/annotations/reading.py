@@ -35,6 +35,18 @@ def read_annotations(path: str | Path) -> Annotations:
             promises, with the place and the value.
     """
     path = Path(path)
+    found = _read(path)
+    for name, video in found.items():
+        told = {"seconds": video.duration_s, "frames": video.n_frames, "frames a second": video.fps}
+        for unit, value in told.items():
+            if value is not None and value < 0:
+                raise AnnotationError(
+                    f"{path}: {name!r} has {value:g} {unit}.", remedy="Correct it in that file."
+                )
+    return found
+
+
+def _read(path: Path) -> Annotations:
     if path.is_dir() or is_class_file(path):
         return with_subsets(read_class_files(path))
     text = read_text(path, "annotation file")

@@ -321,7 +321,7 @@ def _keys_of(features: tuple[Path, ...], annotations: Annotations) -> list[str]:
     from tspcli.localization.videos import open_features
 
     with open_features(features) as opened:
-        return [key for key in sorted(opened) if annotations.find(key) is not None]
+        return sorted(annotations.pair(list(opened)))
 
 
 def _lines(path: Path) -> list[str]:

@@ -116,7 +116,7 @@ def _load(
     annotations: tuple[Path, ...],
     sampling: object,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
-    from tspcli.annotations import canonical_id, read_together, shared_prefix
+    from tspcli.annotations import pair_names, read_together
     from tspcli.features import open_store
     from tspcli.features.lookup import find_video
     from tspcli.features.plots import view_features
@@ -129,10 +129,9 @@ def _load(
             features = find_video(opened, video)
             if not number:
                 key = features.key
-                known = annotated.get(canonical_id(key, shared_prefix(opened)))
-                known = known or annotated.get(canonical_id(key, "v_")) or annotated.get(key)
+                known = pair_names(list(opened), annotated).get(key)
                 if known is not None:
-                    segments = known.segments
+                    segments = annotated[known].segments
                 elif annotations:
                     err_console().print(
                         printable(f"Note: the annotations do not mention {key!r}."),

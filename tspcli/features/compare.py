@@ -162,22 +162,19 @@ def compare_stores(
         StoreError: If the stores have no video in common, or the second lacks one of ``videos``.
         UsageError: If the first store lacks one of ``videos``.
     """
-    keys_a, keys_b = matching_keys([a, b])
-    common = sorted(set(keys_a) & set(keys_b))
+    pairs = matching_keys(a, b)
+    common = sorted(pairs)
     if not common:
         raise StoreError(
             f"{a.path} and {b.path} have no video in common.",
             remedy=f"The first has {_some(a)}; the second {_some(b)}.",
         )
     if videos is not None:
-        canonical = {key: name for name, key in keys_a.items()}
-        common = sorted({canonical[find_video(a, name).key] for name in videos})
-        for name in common:
-            if name not in keys_b:
-                raise StoreError(
-                    f"{keys_a[name]!r} is in {a.path} alone.", remedy="Compare other videos."
-                )
-    found = [compare_videos(keys_a[key], a[keys_a[key]], b[keys_b[key]]) for key in common]
+        common = sorted({find_video(a, name).key for name in videos})
+        for key in common:
+            if key not in pairs:
+                raise StoreError(f"{key!r} is in {a.path} alone.", remedy="Compare other videos.")
+    found = [compare_videos(key, a[key], b[pairs[key]]) for key in common]
     counts = Counter(video.verdict for video in found)
     verdict = max(counts, key=lambda v: (v != "same", counts[v], VERDICTS.index(v)))
     told = bool(a.metadata.settings and b.metadata.settings)
@@ -185,8 +182,8 @@ def compare_stores(
         str(a.path),
         str(b.path),
         a.metadata.differences(b.metadata) if told else [],
-        sorted(keys_a[key] for key in set(keys_a) - set(keys_b)),
-        sorted(keys_b[key] for key in set(keys_b) - set(keys_a)),
+        sorted(set(a) - set(pairs)),
+        sorted(set(b) - set(pairs.values())),
         found,
         verdict,
         {v: counts[v] for v in VERDICTS if v in counts},

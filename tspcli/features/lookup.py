@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
-from tspcli.annotations import canonical_id, shared_prefix
+from tspcli.annotations.names import find_name, pair_names
 from tspcli.errors import UsageError
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
@@ -47,12 +47,9 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
     names = [name, Path(name).name]
     if Path(name).suffix.lower() in _VIDEO_SUFFIXES:
         names.append(Path(name).stem)
-    prefix = shared_prefix(store)
     for other in names:
-        for key in (other, prefix + other, canonical_id(other, "v_")):
-            key = spelled.get(key, key)
-            if key in store:
-                return key
+        if (key := find_name(other, {*store, *spelled})) is not None:
+            return key if key in store else spelled[key]
     # An ending that is none of a video may belong to the name, so it is only suggested.
     near = [Path(name).stem] if Path(name).stem in store else []
     near += difflib.get_close_matches(names[-1], set(store) - set(near), n=_SHOWN, cutoff=0.5)
@@ -63,13 +60,15 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
     )
 
 
-def matching_keys(stores: Sequence[FeatureStore]) -> list[dict[str, str]]:
-    """For each store its keys by canonical ID, so that stores with and without ``v_`` meet."""
-    tables = []
-    for store in stores:
-        prefix = shared_prefix(store)
-        tables.append({canonical_id(key, prefix): key for key in store})
-    return tables
+def matching_keys(first: FeatureStore, second: FeatureStore) -> dict[str, str]:
+    """The second store's keys by the first's, of the videos that both have.
+
+    Stores with and without ``v_`` meet.
+
+    Raises:
+        AnnotationError: If it cannot be told which of two videos is meant.
+    """
+    return pair_names(list(first), set(second))
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:

@@ -141,10 +141,7 @@ def annotated_videos(
     """
     found = []
     met = set()
-    for key in sorted(features):
-        name = annotations.find(key)
-        if name is None:
-            continue
+    for key, name in sorted(annotations.pair(list(features)).items()):
         met.add(name)
         video = describe(features[key], annotations)
         if video.segments:

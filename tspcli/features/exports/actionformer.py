@@ -70,8 +70,8 @@ class ActionFormer(Target):
     def wants_prefix(self, data_set: DataSet) -> bool:
         return data_set == "activitynet"
 
-    def annotation_name(self, name: str, canonical: str) -> str:
-        return canonical if name.endswith(canonical) else name
+    def annotation_name(self, name: str, prefix: str) -> str:
+        return name.removeprefix(prefix)
 
     def check(self, plan: ExportPlan) -> None:
         path = str(self._feature_path(plan))

@@ -107,12 +107,12 @@ class Bmt(Target):
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
         assert plan.annotations is not None
-        exported = {video.canonical: video for video in plan.videos}
+        exported = {video.annotated_as: video for video in plan.videos}
         paths, dropped = [], 0
         for file in plan.annotations.of_kind("captions"):
             chosen = [
                 (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-                for key, video in file.by_id().items()
+                for key, video in plan.annotations.named(file).items()
                 if key in exported
             ]
             if chosen:

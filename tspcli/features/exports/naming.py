@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
-from tspcli.annotations.names import PREFIX, canonical_id
+from tspcli.annotations.names import PREFIX, shared_prefix
 from tspcli.errors import ExportError, UsageError
 
 _MAX_BYTES = 240
@@ -25,60 +26,94 @@ def check_rule(rule: str) -> None:
         )
 
 
-def exported_name(key: str, store_prefix: str, rule: str, wants_prefix: bool) -> str:
-    """The name of a video in the export.
+def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[str, str]:
+    """The names of videos in the export, by their keys.
 
-    Whether a store's keys carry the prefix is a property of the whole store, because an ID may
-    itself begin with ``v_``.
+    No prefix is put before a name that has it already.
 
     Args:
-        key: Its key in the store.
-        store_prefix: ``v_`` if all keys of that store start with it, else nothing.
+        keys: Their keys in the stores.
         rule: ``auto`` follows the target; ``keep``, ``add:PREFIX`` and ``strip:PREFIX`` are orders.
         wants_prefix: Whether the target's reader needs names with ``v_``.
 
     Raises:
-        ExportError: If a prefix is to be stripped from a name without it.
+        ExportError: If two videos would get one name, or no name has the prefix to be stripped.
     """
-    if rule == "keep":
-        return key
     if rule == "auto":
-        return PREFIX + canonical_id(key, store_prefix) if wants_prefix else key
-    action, prefix = rule.split(":", 1)
-    if action == "add":
-        return key if store_prefix and store_prefix == prefix else prefix + key
-    if not key.startswith(prefix) or key == prefix:
+        rule = f"add:{PREFIX}" if wants_prefix else "keep"
+    action, _, prefix = rule.partition(":")
+    if action == "strip" and not any(_has(key, prefix) for key in keys):
         raise ExportError(
-            f"{key!r} does not start with {prefix!r}, so nothing can be stripped from it.",
+            f"No video's name starts with {prefix!r} (the first: {keys[0]!r}), so there is nothing "
+            "to strip.",
             remedy="Use --name-prefix keep.",
         )
-    return key[len(prefix) :]
+    names: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for key in keys:
+        name = key
+        if action == "add" and not _has(key, prefix):
+            name = prefix + key
+        elif action == "strip" and _has(key, prefix):
+            name = key[len(prefix) :]
+        if name in seen:
+            raise ExportError(
+                f"{seen[name]!r} and {key!r} would both be exported as {name!r}.",
+                remedy="Change --name-prefix, or rename one of them.",
+            )
+        seen[name] = key
+        names[key] = name
+    return names
 
 
-def check_file_name(name: str) -> None:
+def reader_prefix(names: Iterable[str], rule: str) -> str:
+    """What readers that put a prefix before every ID have to put before these.
+
+    One prefix is all that they can be told, so it is nothing unless all names have it.
+    """
+    names = list(names)
+    added = rule.removeprefix("add:") if rule.startswith("add:") else ""
+    if added == PREFIX:
+        return added
+    return added + shared_prefix(name[len(added) :] for name in names)
+
+
+def _has(key: str, prefix: str) -> bool:
+    return key.startswith(prefix) and key != prefix
+
+
+def check_file_name(name: str, suffix: str = "") -> None:
     """Raise unless ``name`` can name a file inside the output folder, on any system.
 
     Raises:
-        ExportError: Naming what is wrong with it.
+        ExportError: Naming what is wrong with it, or with the suffix that follows it.
     """
-    fault = None
-    if not name or name in (".", ".."):
-        fault = "it is no name"
-    elif "/" in name or "\\" in name:
-        fault = "it would leave the output folder or make a folder in it"
-    elif any(not c.isprintable() for c in name):
-        fault = "it has control characters"
-    elif name.startswith("."):
-        fault = "it would be hidden"
-    elif len(name.encode("utf-8", "replace")) > _MAX_BYTES:
-        fault = f"it is longer than {_MAX_BYTES} bytes"
-    else:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            fault = "it is not valid Unicode"
-    if fault:
+    if fault := _fault(name):
         raise ExportError(
             f"The video {name!r} cannot be exported under that name: {fault}.",
             remedy="Rename the video (tsp extract --key) and compute or merge the store again.",
         )
+    if fault := _fault(name + suffix):
+        raise ExportError(
+            f"--suffix {suffix!r} cannot follow the name {name!r}: {fault}.",
+            remedy="Give a suffix such as _tsp.",
+        )
+
+
+def _fault(name: str) -> str | None:
+    """What is wrong with a file name, or None."""
+    if not name or name in (".", ".."):
+        return "it is no name"
+    if "/" in name or "\\" in name:
+        return "it would leave the output folder or make a folder in it"
+    if any(not c.isprintable() for c in name):
+        return "it has control characters"
+    if name.startswith("."):
+        return "it would be hidden"
+    if len(name.encode("utf-8", "replace")) > _MAX_BYTES:
+        return f"it is longer than {_MAX_BYTES} bytes"
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    return None

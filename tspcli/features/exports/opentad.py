@@ -43,8 +43,8 @@ class OpenTad(Target):
     def wants_prefix(self, data_set: DataSet) -> bool:
         return data_set == "activitynet"
 
-    def annotation_name(self, name: str, canonical: str) -> str:
-        return canonical if name.endswith(canonical) else name
+    def annotation_name(self, name: str, prefix: str) -> str:
+        return name.removeprefix(prefix)
 
     def check(self, plan: ExportPlan) -> None:
         if plan.data_set != "activitynet":

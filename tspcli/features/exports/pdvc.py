@@ -107,12 +107,12 @@ def _yaml(path: Path) -> str:
 def write_caption_files(plan: ExportPlan, folder: Path) -> list[Path]:
     """Every given caption file again, filtered to the exported videos, under its own name."""
     assert plan.annotations is not None
-    exported = {video.canonical: video for video in plan.videos}
+    exported = {video.annotated_as: video for video in plan.videos}
     paths = []
     for file in plan.annotations.of_kind("captions"):
         chosen = [
             (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-            for key, video in file.by_id().items()
+            for key, video in plan.annotations.named(file).items()
             if key in exported
         ]
         if chosen:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ import numpy as np
 from tspcli import __version__
 from tspcli.annotations import (
     AnnotationSet,
-    canonical_id,
+    pair_names,
     read_together,
 )
 from tspcli.annotations.labels import read_label_mapping
 from tspcli.errors import ExportError, UsageError
 from tspcli.features.exports.gtad_thumos import original_rate
-from tspcli.features.exports.naming import check_file_name, check_rule, exported_name
+from tspcli.features.exports.naming import (
+    check_file_name,
+    check_rule,
+    exported_names,
+    reader_prefix,
+)
 from tspcli.features.exports.options import DataSet, ExportOptions, ExportRequest
 from tspcli.features.exports.registry import TARGETS
 from tspcli.features.exports.rows import plan_rows, read_rows
@@ -138,25 +144,19 @@ def make_plan(
     options = target.resolve(request.options, data_set)
     annotated = annotations.videos if annotations else {}
     videos: list[PlannedVideo] = []
-    by_name: dict[str, str] = {}
+    names = exported_names(keys, options.name_prefix, target.wants_prefix(data_set))
+    prefix = reader_prefix(names.values(), options.name_prefix)
+    pairs = pair_names(keys, annotated)
     for source in sources.videos:
-        prefix = sources.prefix(source)
-        wants = target.wants_prefix(data_set)
-        name = exported_name(source.key, prefix, options.name_prefix, wants)
-        check_file_name(name + options.suffix)
-        if name in by_name:
-            raise ExportError(
-                f"{by_name[name]!r} and {source.key!r} would both be exported as {name!r}.",
-                remedy="Change --name-prefix.",
-            )
-        by_name[name] = source.key
-        canonical = canonical_id(source.key, prefix)
+        name = names[source.key]
+        check_file_name(name, options.suffix)
+        known = pairs.get(source.key)
         video = PlannedVideo(
             source,
             name,
-            target.annotation_name(name, canonical),
-            canonical,
-            annotated.get(canonical),
+            target.annotation_name(name, prefix),
+            known,
+            None if known is None else annotated[known],
         )
         video = replace(video, span_s=target.span_s(video, options))
         videos.append(plan_rows(video, options, original_rate(video)))
@@ -174,6 +174,7 @@ def make_plan(
         sources.stores[0].metadata if _agreed(sources) else None,
         lambda video: _extra(sources, video),
     )
+    plan.notes += annotations.notes if annotations else []
     _check_missing(plan, options)
     _note_unannotated(plan)
     if target.trains and options.missing != "error":
@@ -297,20 +298,33 @@ def _missing(
     """Annotated videos without features, as the reader's annotations would name them."""
     if annotations is None:
         return []
-    present = {video.canonical for video in videos}
-    found = present & set(annotations.videos)
+    found = {v.annotated_as: v.annotation_name for v in videos if v.annotated_as is not None}
     if not found:
-        theirs = sorted(annotations.videos)[:_SHOWN]
         raise ExportError(
-            "No exported video is in the annotations. The stores have "
-            f"{', '.join(repr(v.source.key) for v in videos[:_SHOWN])} …; the annotations have "
-            f"{', '.join(map(repr, theirs))} ….",
-            remedy="Check that they belong together; names are compared without v_.",
+            f"No exported video is in the annotations. The stores have "
+            f"{_some([video.source.key for video in videos])}; the annotations have "
+            f"{_some(sorted(annotations.videos))}.",
+            remedy="Check that they belong together; names are compared with and without v_.",
         )
-    example = videos[0]
-    has_prefix = example.annotation_name != example.canonical
-    prefix = example.annotation_name.removesuffix(example.canonical) if has_prefix else ""
-    return [prefix + name for name in sorted(set(annotations.videos) - present)]
+    # Renamed as most of the others are.
+    ways = Counter(_way(theirs, readers) for theirs, readers in found.items())
+    add, strip = ways.most_common(1)[0][0]
+    missing = [name for name in sorted(annotations.videos) if name not in found]
+    return [
+        (add if not name.startswith(add) else "") + name.removeprefix(strip) for name in missing
+    ]
+
+
+def _way(name: str, other: str) -> tuple[str, str]:
+    """What is put before a name, and what is taken from it, to make it the other."""
+    if other.endswith(name):
+        return other[: len(other) - len(name)], ""
+    return ("", name[: len(name) - len(other)]) if name.endswith(other) else ("", "")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return shown + " …" * (len(names) > _SHOWN) if names else "no video"
 
 
 def _check_missing(plan: ExportPlan, options: ExportOptions) -> None:

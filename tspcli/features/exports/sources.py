@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tspcli.annotations import shared_prefix
 from tspcli.errors import ExportError, StoreMismatchError, UsageError
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
 from tspcli.timeline import Sampling, as_rate
@@ -70,7 +69,6 @@ class Sources:
                 self.stores.append(store)
             self._check_settings()
             self._check_sampling(sampling)
-            self.prefixes = [shared_prefix(store) for store in self.stores]
             self.videos, self.dim = self._index()
         except BaseException:
             self._stack.close()
@@ -79,10 +77,6 @@ class Sources:
     def features(self, video: SourceVideo) -> VideoFeatures:
         """The rows of a video, still unread."""
         return self.stores[video.store][video.key]
-
-    def prefix(self, video: SourceVideo) -> str:
-        """``v_`` if the keys of the video's store carry it."""
-        return self.prefixes[video.store]
 
     @property
     def sampling(self) -> Sampling | None:

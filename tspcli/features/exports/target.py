@@ -54,7 +54,7 @@ class PlannedVideo:
         source: Where its rows come from.
         name: What the reader calls it when it looks for features.
         annotation_name: What the reader's annotations call it.
-        canonical: Its ID, by which stores and annotations meet.
+        annotated_as: What the given annotations call it, or None.
         annotated: What the given annotations say of it, or None.
         span_s: The seconds over which the reader spreads the rows, if it does and they are known.
         resample: How its rows become the exported ones; None if they stay as they are.
@@ -64,7 +64,7 @@ class PlannedVideo:
     source: SourceVideo
     name: str
     annotation_name: str
-    canonical: str
+    annotated_as: str | None
     annotated: AnnotatedVideo | None
     span_s: float | None = None
     resample: Resample | None = None
@@ -277,8 +277,13 @@ class Target(ABC):
         """Whether the reader, as configured by its authors, looks for names with ``v_``."""
         return False
 
-    def annotation_name(self, name: str, canonical: str) -> str:
-        """What the reader's annotations call the video of feature name ``name``."""
+    def annotation_name(self, name: str, prefix: str) -> str:
+        """What the reader's annotations call the video of feature name ``name``.
+
+        Args:
+            name: The feature name.
+            prefix: What the reader can be told to put before every video's ID.
+        """
         return name
 
     def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
