@@ -5,35 +5,134 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from random import Random
 
+import h5py
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tspcli.extraction import plan
+from tests.extraction.same import assert_same_store
+from tests.videos import make_video
+from tspcli.errors import StoreError
+from tspcli.extraction import ExtractConfig, ExtractReport, extract, plan
+from tspcli.extraction.plan import ShardPlan
+from tspcli.features import open_store
+from tspcli.features.merge import merge_stores
 from tspcli.video import VideoFile
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm-array.sh"
 
 
-@given(st.lists(st.integers(0, 10**6), max_size=60), st.integers(1, 9), st.randoms())
-def test_shards_are_balanced_and_do_not_depend_on_the_order(
-    sizes: list[int], count: int, random: object
-) -> None:
-    videos = [VideoFile(Path(str(size)), f"v{i}") for i, size in enumerate(sizes)]
-    shuffled = list(videos)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+def shards_of(videos: list[VideoFile], durations: list[int | None], count: int) -> ShardPlan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "file_size", lambda path: int(str(path)))
-        shards = [plan.select_shard(videos, (i, count)) for i in range(1, count + 1)]
-        again = [plan.select_shard(shuffled, (i, count)) for i in range(1, count + 1)]
-    assert again == shards
-    assert sorted(v.key for shard in shards for v in shard) == sorted(v.key for v in videos)
-    loads = [sum(int(str(video.path)) for video in shard) for shard in shards]
-    # The emptiest shard was emptier than any other without its last, smallest video.
-    for shard, load in zip(shards, loads, strict=True):
-        last = min((int(str(video.path)) for video in shard), default=0)
+        return plan.balance(videos, durations, count)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)), max_size=60),
+    st.integers(1, 9),
+    st.randoms(),
+)
+def test_shards_are_balanced_and_do_not_depend_on_the_order(
+    files: list[tuple[int, int]], count: int, random: Random
+) -> None:
+    videos = [VideoFile(Path(str(size)), f"v{i}") for i, (size, _) in enumerate(files)]
+    duration = {video.key: ms for video, (_, ms) in zip(videos, files, strict=True)}
+    shuffled = list(videos)
+    random.shuffle(shuffled)
+    shards, again = (
+        shards_of(named, [duration[video.key] for video in named], count)
+        for named in (videos, shuffled)
+    )
+    assert again == shards and again.digest == shards.digest
+    assert sorted(v.key for shard in shards.shards for v in shard) == sorted(duration)
+    loads = [sum(duration[video.key] for video in shard) for shard in shards.shards]
+    # The emptiest shard was emptier than any other without its last, shortest video.
+    for shard, load in zip(shards.shards, loads, strict=True):
+        last = min((duration[video.key] for video in shard), default=0)
         assert load - last <= min(loads)
+
+
+def test_a_video_without_a_duration_counts_by_its_size() -> None:
+    # 10 bytes a millisecond: 600 bytes count for 60 ms.
+    sizes = {"a": "600", "b": "900", "c": "300", "d": "600"}
+    videos = [VideoFile(Path(size), key) for key, size in sizes.items()]
+    shards = shards_of(videos, [None, 90, 30, 60], 2)
+    assert [[video.key for video in shard] for shard in shards.shards] == [["b", "c"], ["a", "d"]]
+    assert shards.n_unknown == 1
+    unknown = shards_of(videos, [None] * 4, 2)
+    assert [[v.key for v in shard] for shard in unknown.shards] == [["b", "c"], ["a", "d"]]
+
+
+def test_missing_files_are_spread(tmp_path: Path) -> None:
+    videos = [VideoFile(tmp_path / str(i), f"v{i}") for i in range(6)]
+    assert [len(shard) for shard in plan.balance(videos, [None] * 6, 3).shards] == [2, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A long video of few bytes, and short ones of many."""
+    folder = tmp_path_factory.mktemp("videos")
+    make_video(folder / "long.mp4", n_frames=240, width=64, height=48, fps=30)
+    short = make_video(folder / "s0.mp4", n_frames=60, width=64, height=48, fps=30)
+    # What follows the last box is passed over.
+    padded = short.read_bytes() + (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)
+    for number in range(4):
+        (folder / f"s{number}.mp4").write_bytes(padded)
+    return folder
+
+
+def shard(videos: list[Path], out: Path, index: int) -> ExtractReport:
+    options = {"weights": "random", "backbone": "tiny", "seed": 1, "device": "cpu", "workers": 1}
+    return extract(videos, out, shard=(index, 2), config=ExtractConfig(**options))  # type: ignore[arg-type]
+
+
+def test_shards_last_equally_long_and_say_how_they_were_planned(
+    videos: Path, tmp_path: Path
+) -> None:
+    named = sorted(videos.iterdir())
+    out = tmp_path / "f.h5"
+    reports = [shard(named, out, 1), shard(named[::-1], out, 2)]
+    assert [[video.key for video in report.videos] for report in reports] == [
+        ["long"], ["s0", "s1", "s2", "s3"],
+    ]  # fmt: skip
+    plans = set()
+    for report in reports:
+        with open_store(report.out) as store:
+            plans.add(store.metadata.shard_plan)
+        assert report.shard is not None and report.shard["plan"] in plans
+    assert len(plans) == 1 and None not in plans
+    config = ExtractConfig(weights="random", backbone="tiny", seed=1, device="cpu", workers=1)
+    extract(named, tmp_path / "whole.h5", config=config)
+    merge_stores([report.out for report in reports], out)
+    assert_same_store(out, tmp_path / "whole.h5")
+    with h5py.File(out) as merged, h5py.File(tmp_path / "whole.h5") as whole:
+        assert dict(merged.attrs) == dict(whole.attrs)
+
+
+def test_shards_of_other_videos_are_not_merged(videos: Path, tmp_path: Path) -> None:
+    """The second shard was computed when a video was missing."""
+    named = sorted(videos.iterdir())
+    out = tmp_path / "f.h5"
+    stores = [tmp_path / f"f.shard-{index}-of-2.h5" for index in (1, 2)]
+    first = shard(named, out, 1)
+    second = shard(named[1:], out, 2)
+    missing = {path.stem for path in named} - {v.key for r in (first, second) for v in r.videos}
+    doubled = {v.key for v in first.videos} & {v.key for v in second.videos}
+    assert missing and not doubled
+    with pytest.raises(StoreError, match="not planned over the same videos") as caught:
+        merge_stores(stores, out)
+    assert f"No shard has {', '.join(sorted(missing))}." in str(caught.value)
+    (text,) = merge_stores(stores, out, partial=True).differing_plans
+    assert str(caught.value).startswith(text)
+    # All videos again: the second shard is replanned, computes what it lacks, and they fit.
+    again = shard(named, out, 2)
+    assert any("planned over other videos" in note for note in again.notes)
+    merge_stores(stores, out, overwrite=True)
+    with open_store(out) as store:
+        assert sorted(store) == [path.stem for path in named]
 
 
 def run(script_args: list[str], tmp_path: Path, **environment: str) -> tuple[int, str, list[str]]:

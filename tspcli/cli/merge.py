@@ -18,7 +18,7 @@ from tspcli.wording import counted
 @click.option("--out", "-o", required=True, type=PATH, help="The store to write.")
 @click.option("--overwrite", is_flag=True, help="Replace it if it exists.")
 @click.option(
-    "--partial", is_flag=True, help="Join shards although others of the same run are missing."
+    "--partial", is_flag=True, help="Join shards although some are missing or planned otherwise."
 )
 @json_option()
 def command(
@@ -27,7 +27,7 @@ def command(
     """Join stores, or the shards of one run, into one store.
 
     Stores made with other settings are refused, with each difference named; so are a video that two
-    of them have, and an incomplete set of shards.
+    of them have, and shards that are incomplete or were not planned over the same videos.
 
     \b
     Examples:
@@ -44,6 +44,8 @@ def command(
     if report.missing_shards:
         text = f"Note: without {', '.join(report.missing_shards)}"
         notes.print(printable(text), style="yellow", markup=False, soft_wrap=True)
+    for text in report.differing_plans:
+        notes.print(printable(f"Note: {text}"), style="yellow", markup=False, soft_wrap=True)
     if report.n_failed:
         text = f"Note: {counted(report.n_failed, 'video')} failed in these runs; "
         text += f"`tsp inspect {report.out}` names them"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tspcli.errors import UsageError
+from tspcli.extraction.progress import Observer
+from tspcli.features.metadata import canonical_json
 from tspcli.video import VideoFile
+from tspcli.video.durations import read_durations
+
+_LISTED_VIDEOS = 10_000
+_MANY_VIDEOS = 500
+"""From so many on, reading their durations is worth a message."""
 
 
 def shard_path(out: Path, shard: tuple[int, int]) -> Path:
@@ -15,28 +26,87 @@ def shard_path(out: Path, shard: tuple[int, int]) -> Path:
     return out.with_name(f"{out.stem}.shard-{shard[0]}-of-{shard[1]}{out.suffix}")
 
 
-def select_shard(videos: Sequence[VideoFile], shard: tuple[int, int]) -> list[VideoFile]:
-    """The videos of one shard.
+@dataclass(frozen=True)
+class ShardPlan:
+    """Which shard does which videos. Every shard makes the whole of it, and all have to agree.
 
-    The largest video goes to the emptiest shard, then the next, so that shards take about equally
-    long; the order in which the videos were named makes no difference.
+    Attributes:
+        shards: The videos of each shard.
+        n_unknown: Videos whose duration is not known.
+    """
+
+    shards: tuple[tuple[VideoFile, ...], ...]
+    n_unknown: int = 0
+
+    @property
+    def n_videos(self) -> int:
+        """The videos of all shards."""
+        return sum(map(len, self.shards))
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """What the report of one shard, counted from 1, says of the plan."""
+        keys = sorted(video.key for shard in self.shards for video in shard)
+        return {
+            "index": index,
+            "count": len(self.shards),
+            "plan": self.digest,
+            "n_videos": len(keys),
+            # So that a merge can name what no shard has done.
+            "keys": keys if len(keys) <= _LISTED_VIDEOS else None,
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the keys by shard."""
+        keys = [sorted(video.key for video in shard) for shard in self.shards]
+        return hashlib.sha256(canonical_json(keys).encode()).hexdigest()
+
+
+def plan_shards(videos: Sequence[VideoFile], count: int, observer: Observer) -> ShardPlan:
+    """Shards that take about equally long.
 
     Args:
         videos: All videos.
-        shard: (i, n), the i-th of n, counted from 1.
+        count: The number of shards.
+        observer: Is told when reading the durations takes a while.
     """
-    index, count = shard
+    if count == 1:
+        return balance(videos, [None] * len(videos), 1)
+    if len(videos) >= _MANY_VIDEOS:
+        observer.message(f"Reading the durations of {len(videos):,} videos.")
+    return balance(videos, read_durations([video.path for video in videos]), count)
+
+
+def balance(
+    videos: Sequence[VideoFile], durations_ms: Sequence[int | None], count: int
+) -> ShardPlan:
+    """The longest video goes to the emptiest shard, then the next.
+
+    The order in which the videos were named makes no difference. A video without a duration counts
+    by its size times the seconds a byte of the others.
+
+    Args:
+        videos: All videos.
+        durations_ms: Of each video, or None.
+        count: The number of shards.
+    """
+    sizes = [file_size(video.path) for video in videos]
+    known = [(d, size) for d, size in zip(durations_ms, sizes, strict=True) if d is not None]
+    total_ms, total_bytes = sum(d for d, _ in known), sum(size for _, size in known)
+    # Whole numbers, whose sums do not depend on their order.
+    weights = [
+        size * (total_ms or 1) // (total_bytes or 1) if duration is None else duration
+        for duration, size in zip(durations_ms, sizes, strict=True)
+    ]
     loads = [(0, number) for number in range(count)]
-    chosen: list[VideoFile] = []
-    for size, video in sorted(
-        ((file_size(video.path), video) for video in videos),
-        key=lambda pair: (-pair[0], pair[1].key),
+    shards: list[list[VideoFile]] = [[] for _ in range(count)]
+    for weight, video in sorted(
+        zip(weights, videos, strict=True), key=lambda pair: (-pair[0], pair[1].key)
     ):
-        load, number = min(loads)
-        loads[number] = (load + size, number)
-        if number == index - 1:
-            chosen.append(video)
-    return chosen
+        load, number = heapq.heappop(loads)
+        heapq.heappush(loads, (load + max(1, weight), number))
+        shards[number].append(video)
+    return ShardPlan(tuple(map(tuple, shards)), len(videos) - len(known))
 
 
 def check_out(out: Path) -> None:

@@ -57,6 +57,7 @@ class ExtractReport:
         decode_wait_s: Time in which the encoder had to wait for frames.
         encode_s: Time in which the encoder worked.
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
+        shard: Of a shard: which one it is, and the plan that all shards share.
     """
 
     out: str
@@ -68,6 +69,7 @@ class ExtractReport:
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
     notes: list[str] = field(default_factory=list)
+    shard: Mapping[str, Any] | None = None
 
     def with_status(self, status: Status) -> list[VideoResult]:
         """The videos that ended in ``status``."""
@@ -95,6 +97,7 @@ class ExtractReport:
             "tool_version": __version__,
             "out": self.out,
             "settings": self.settings,
+            **({} if self.shard is None else {"shard": self.shard}),
             "counts": {status: counts[status] for status in STATUSES},
             "clips": self.n_clips,
             "video_s": round(self.video_s, 3),

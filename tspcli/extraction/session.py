@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreMismatchError, UsageError
-from tspcli.extraction.plan import check_out, file_size, select_shard, shard_path
+from tspcli.extraction.plan import check_out, file_size, plan_shards, shard_path
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.runners import Board, Task, choose_runner
@@ -23,7 +24,9 @@ from tspcli.features.gvf import Pool
 from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import PartsFolder
+from tspcli.features.store import open_store
 from tspcli.video import VideoFile, list_videos
+from tspcli.wording import counted
 
 
 class Kept(NamedTuple):
@@ -81,25 +84,36 @@ def run_session(
             f"There is no video in {', '.join(str(name) for name in inputs) or 'an empty list'}.",
             remedy="Name video files, folders of them, or .txt lists.",
         )
+    plan = None
     if config.shard is not None:
-        files = select_shard(files, config.shard)
+        plan = plan_shards(files, config.shard[1], observer)
+        files = list(plan.shards[config.shard[0] - 1])
         out = shard_path(out, config.shard)
     with closing(choose_runner(config, encoder)) as runner:
         facts = runner.start(observer)
         sampling = config.resolve_sampling(facts.sampling)
         rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
+        rows = replace(rows, shard_plan=None if plan is None else plan.digest)
         task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
         board = Board(ExtractReport(str(out), task.metadata.settings), observer)
+        if plan is not None and config.shard is not None:
+            board.report.shard = plan.facts(config.shard[0])
+            if plan.n_unknown:
+                board.note(
+                    f"{counted(plan.n_unknown, 'video')} of {plan.n_videos} without a duration in "
+                    "the header: shared out by size."
+                )
         with lock_store(out):
             parts = task.parts()
             todo = _look(files, parts, output, board, overwrite=config.overwrite)
+            replanned = plan is not None and _was_planned_otherwise(parts, board)
             board.progress.n_videos = len(todo)
             board.progress.total_bytes = sum(file_size(file.path) for file in todo)
             observer.started(board.progress, len(files) - len(todo))
             if todo:
                 runner.run(task, todo, parts, board)
             # A shard is written even if it holds nothing, so that no shard is ever missed.
-            if parts.parts or (config.shard is not None and not out.exists()):
+            if parts.parts or replanned or (plan is not None and not out.exists()):
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
             else:
                 parts.remove()
@@ -136,6 +150,20 @@ def _look(
             board.note(change)
     board.report.videos += [_result(file, kept[file.key]) for file in files if file.key in kept]
     return [file for file in files if file.key not in kept]
+
+
+def _was_planned_otherwise(parts: PartsFolder, board: Board) -> bool:
+    """Whether a shard's store was made by another plan than this run's."""
+    if not parts.store.exists():
+        return False
+    with open_store(parts.store) as store:
+        same = store.metadata.shard_plan == parts.metadata.shard_plan
+    if not same:
+        board.note(
+            f"{parts.store} was planned over other videos or durations. Run the other shards again "
+            "too, with the same videos; `tsp merge` compares their plans."
+        )
+    return not same
 
 
 def _change(file: VideoFile, kept: Kept) -> str | None:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from tspcli.errors import StoreError, StoreMismatchError
-from tspcli.features.atomic import write_aside
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
+from tspcli.features.shards import differing_plans, merge_reports, other_shards
 from tspcli.features.store import open_store
 from tspcli.features.storing import write_store
-from tspcli.parsing import MALFORMED, parse_json
-
-_SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
-"""The names that `tsp extract --shard` gives."""
-
-_IN_STORE = ("done", "kept")
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,8 @@ class MergeReport:
         dim: Width of a row.
         n_failed: Videos that failed in the runs that made the inputs, by their reports.
         missing_shards: Shards of the inputs' runs that were not given, which ``partial`` allows.
+        differing_plans: In what the shards of one run do not fit each other, which ``partial``
+            allows.
     """
 
     out: str
@@ -46,6 +40,7 @@ class MergeReport:
     dim: int
     n_failed: int = 0
     missing_shards: list[str] = field(default_factory=list)
+    differing_plans: list[str] = field(default_factory=list)
 
 
 def merge_stores(
@@ -65,13 +60,13 @@ def merge_stores(
         out: The store to write.
         overwrite: Replace it if it exists.
         partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
-            among the inputs. A shard without a store, whose report says that none of its videos
-            has features, does not count as missing.
+            among the inputs, or were planned over other videos. A shard without a store, whose
+            report says that none of its videos has features, does not count as missing.
 
     Raises:
         StoreMismatchError: If settings or widths differ; each difference is named.
         StoreError: If two stores have a video in common, an input cannot be read, a shard is
-            missing, or the output exists.
+            missing or was planned otherwise than the others, or the output exists.
     """
     inputs, out = [Path(path) for path in paths], Path(out)
     if not inputs:
@@ -81,7 +76,7 @@ def merge_stores(
     for path in inputs:
         # What cannot be opened is told before anything else.
         open_store(path).close()
-    empty, missing = _other_shards(inputs)
+    empty, missing = other_shards(inputs)
     if missing and not partial:
         verb = "is" if len(missing) == 1 else "are"
         raise StoreError(
@@ -89,37 +84,21 @@ def merge_stores(
             "shards.",
             remedy="Finish those shards and merge all of them; --partial merges what there is.",
         )
+    differing = differing_plans([*inputs, *empty])
+    if differing and not partial:
+        raise StoreError(
+            " ".join(differing),
+            remedy="Run all shards again with one list of videos, which computes what is missing; "
+            "--partial merges what there is.",
+        )
     metadata, n_videos, n_rows, dim = _check(inputs)
     write_store(out, _videos(inputs), metadata)
-    n_failed = _merge_reports([*inputs, *empty], out)
+    n_failed = merge_reports([*inputs, *empty], out)
     return MergeReport(
         *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
         missing_shards=[str(path) for path in missing],
+        differing_plans=differing,
     )
-
-
-def _other_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The shards of the same runs that are not given: (those without any features, missing)."""
-    runs: dict[tuple[Path, str, str, int], set[int]] = {}
-    for path in paths:
-        if match := _SHARD.fullmatch(path.name):
-            run = path.parent, match["name"], match["suffix"], int(match["count"])
-            runs.setdefault(run, set()).add(int(match["index"]))
-    empty: list[Path] = []
-    missing: list[Path] = []
-    for (folder, name, suffix, count), given in runs.items():
-        for index in sorted(set(range(1, count + 1)) - given):
-            path = folder / f"{name}.shard-{index}-of-{count}{suffix}"
-            (empty if _ended_without_features(path) else missing).append(path)
-    return empty, missing
-
-
-def _ended_without_features(path: Path) -> bool:
-    """Whether a shard was run, and none of its videos got features, so that it left no store."""
-    if path.exists():
-        return False
-    report = _read_report(path)
-    return report is not None and not any(v["status"] in _IN_STORE for v in report["videos"])
 
 
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
@@ -151,7 +130,8 @@ def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
                     )
             n_videos.append(len(store))
     assert first is not None
-    return first, n_videos, n_rows, width[0] if width else 0
+    # What was shared out is one again.
+    return replace(first, shard_plan=None), n_videos, n_rows, width[0] if width else 0
 
 
 def _require_same(this: StoreMetadata, that: StoreMetadata, path: Path, other: Path) -> None:
@@ -172,56 +152,3 @@ def _require_same(this: StoreMetadata, that: StoreMetadata, path: Path, other: P
 def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:
     for path in paths:
         yield from iter_store(path)
-
-
-def _merge_reports(paths: Sequence[Path], out: Path) -> int:
-    """Join the runs' reports, so that failures stay known; leave no stale one behind.
-
-    Returns:
-        How many videos failed.
-    """
-    target = _report_path(out)
-    videos: list[Any] = []
-    settings: Any = {}
-    for path in paths:
-        report = _read_report(path)
-        if report is not None:
-            videos += report["videos"]
-            settings = report.get("settings", settings)
-    if not videos:
-        target.unlink(missing_ok=True)
-        return 0
-    counts: dict[str, int] = {}
-    for video in videos:
-        counts[video["status"]] = counts.get(video["status"], 0) + 1
-    merged = {
-        "out": str(out),
-        "settings": settings,
-        "merged_from": [str(path) for path in paths],
-        "counts": counts,
-        "videos": videos,
-    }
-    with write_aside(target) as aside:
-        aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
-    return counts.get("failed", 0)
-
-
-def _read_report(store: Path) -> dict[str, Any] | None:
-    """The report of the run that made a store, or None if it left none."""
-    path = _report_path(store)
-    try:
-        report = parse_json(path.read_text(encoding="utf-8"))
-        for video in report["videos"]:
-            video["status"]
-    except FileNotFoundError:
-        return None
-    except MALFORMED as error:
-        raise StoreError(
-            f"{path} is damaged ({type(error).__name__}: {error}).",
-            remedy="Delete it and merge again.",
-        ) from error
-    return dict(report)
-
-
-def _report_path(store: Path) -> Path:
-    return store.with_name(store.name + ".report.json")

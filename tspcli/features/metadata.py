@@ -34,11 +34,14 @@ class StoreMetadata:
         labels: What is good to know and changes no row: the weights' name, and where they lay if
             they were a file of the user's.
         tool_version: The version of this program that wrote the store, or None.
+        shard_plan: Digest of the plan by which the videos of a run were shared out among its
+            shards, in the store of one shard.
     """
 
     settings: Mapping[str, Any]
     labels: Mapping[str, Any]
     tool_version: str | None = __version__
+    shard_plan: str | None = None
 
     @classmethod
     def build(
@@ -98,6 +101,7 @@ class StoreMetadata:
             "encoder": self.encoder,
             "weights": self.weights,
             "weights_sha256": self.settings.get("weights_sha256"),
+            "shard_plan": self.shard_plan,
             "precision": self.settings.get("precision"),
             "preprocessing": canonical_json(self.settings.get("preprocessing")),
         }
@@ -125,7 +129,9 @@ class StoreMetadata:
         try:
             settings = json.loads(attributes["settings"])
             labels = json.loads(attributes.get("labels", "{}"))
-            metadata = cls(settings, labels, attributes.get("tool_version"))
+            metadata = cls(
+                settings, labels, attributes.get("tool_version"), attributes.get("shard_plan")
+            )
             metadata.sampling  # noqa: B018 (raises if the sampling is unreadable)
         except (KeyError, ValueError, TypeError) as error:
             raise StoreError(

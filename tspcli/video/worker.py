@@ -57,7 +57,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
     connection = Connection(socket_fd)
     try:
         setup: WorkerSetup = connection.recv()
-        _limit_memory(setup.memory_limit_bytes)
+        limit_memory(setup.memory_limit_bytes)
         _quieten()
         for hook in setup.extra_decoders:
             load_extra_decoder(hook)
@@ -290,7 +290,7 @@ def die_with_parent(lifeline_fd: int) -> None:
             os._exit(0)
 
 
-def _limit_memory(limit_bytes: int) -> None:
+def limit_memory(limit_bytes: int) -> None:
     """Bound what this process may allocate, so that one video cannot take the machine down."""
     if not limit_bytes:
         return

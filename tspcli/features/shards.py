@@ -1,0 +1,157 @@
+"""The shards of one run: whether all are there, whether they fit, and what their reports say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tspcli.errors import StoreError
+from tspcli.features.atomic import write_aside
+from tspcli.features.store import open_store
+from tspcli.parsing import MALFORMED, parse_json
+
+_SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
+"""The names that `tsp extract --shard` gives."""
+_Run = tuple[Path, str, str, int]
+"""Folder, name, suffix and number of shards."""
+
+_IN_STORE = ("done", "kept")
+_NAMED = 5
+
+
+def _shard_of(path: Path) -> tuple[_Run, int] | None:
+    """The run that a store is a shard of, by its name, and which one it is."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        return None
+    return (path.parent, match["name"], match["suffix"], int(match["count"])), int(match["index"])
+
+
+def other_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The shards of the same runs that are not given: (those without any features, missing)."""
+    runs: dict[_Run, set[int]] = {}
+    for path in paths:
+        if (shard := _shard_of(path)) is not None:
+            runs.setdefault(shard[0], set()).add(shard[1])
+    empty: list[Path] = []
+    missing: list[Path] = []
+    for (folder, name, suffix, count), given in runs.items():
+        for index in sorted(set(range(1, count + 1)) - given):
+            path = folder / f"{name}.shard-{index}-of-{count}{suffix}"
+            (empty if _ended_without_features(path) else missing).append(path)
+    return empty, missing
+
+
+def _ended_without_features(path: Path) -> bool:
+    """Whether a shard was run, and none of its videos got features, so that it left no store."""
+    if path.exists():
+        return False
+    report = _read_report(path)
+    return report is not None and not any(v["status"] in _IN_STORE for v in report["videos"])
+
+
+def differing_plans(paths: Sequence[Path]) -> list[str]:
+    """In what the shards of one run were not shared out by one plan, a line for each run.
+
+    Args:
+        paths: Stores, and shards that left a report alone.
+    """
+    runs: dict[_Run, list[Path]] = {}
+    for path in paths:
+        if (shard := _shard_of(path)) is not None:
+            runs.setdefault(shard[0], []).append(path)
+    return [text for shards in runs.values() if (text := _difference(shards))]
+
+
+def _difference(paths: Sequence[Path]) -> str | None:
+    by_plan: dict[str | None, list[str]] = {}
+    held: Counter[str] = Counter()
+    planned: set[str] = set()
+    ended: set[str] = set()
+    for path in paths:
+        report = _read_report(path) or {"videos": []}
+        shard = report.get("shard") or {}
+        plan = shard.get("plan")
+        if path.exists():
+            with open_store(path) as store:
+                plan = store.metadata.shard_plan
+                held.update(list(store))
+        by_plan.setdefault(plan, []).append(path.name)
+        planned.update(shard.get("keys") or ())
+        ended.update(str(video.get("key")) for video in report["videos"])
+    if len(by_plan) < 2:
+        return None
+    groups = [
+        f"{_some(names)} by {'no known plan' if plan is None else f'plan {plan[:8]}'}"
+        for plan, names in by_plan.items()
+    ]
+    lost = sorted(planned - ended - held.keys())
+    doubled = sorted(key for key, count in held.items() if count > 1)
+    return (
+        f"The shards were not planned over the same videos and durations: {'; '.join(groups)}."
+        + (f" No shard has {_some(lost)}." if lost else "")
+        + (f" Several have {_some(doubled)}." if doubled else "")
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def merge_reports(paths: Sequence[Path], out: Path) -> int:
+    """Join the runs' reports, so that failures stay known; leave no stale one behind.
+
+    Returns:
+        How many videos failed.
+    """
+    target = _report_path(out)
+    videos: list[Any] = []
+    settings: Any = {}
+    for path in paths:
+        report = _read_report(path)
+        if report is not None:
+            videos += report["videos"]
+            settings = report.get("settings", settings)
+    if not videos:
+        target.unlink(missing_ok=True)
+        return 0
+    counts: dict[str, int] = {}
+    for video in videos:
+        counts[video["status"]] = counts.get(video["status"], 0) + 1
+    merged = {
+        "out": str(out),
+        "settings": settings,
+        "merged_from": [str(path) for path in paths],
+        "counts": counts,
+        "videos": videos,
+    }
+    with write_aside(target) as aside:
+        aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+    return counts.get("failed", 0)
+
+
+def _read_report(store: Path) -> dict[str, Any] | None:
+    """The report of the run that made a store, or None if it left none."""
+    path = _report_path(store)
+    try:
+        report = parse_json(path.read_text(encoding="utf-8"))
+        for video in report["videos"]:
+            video["status"]
+        frozenset((report.get("shard") or {}).get("keys") or ())
+    except FileNotFoundError:
+        return None
+    except MALFORMED as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {error}).",
+            remedy="Delete it and merge again.",
+        ) from error
+    return dict(report)
+
+
+def _report_path(store: Path) -> Path:
+    return store.with_name(store.name + ".report.json")

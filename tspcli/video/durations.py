@@ -1,0 +1,140 @@
+"""How long videos last by their headers, read in processes that a bad file may crash or hang."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tspcli.errors import VideoError
+from tspcli.video.base import absolute, check_file, path_text
+from tspcli.video.process import ChildProcess, available_cores
+from tspcli.video.worker import die_with_parent, limit_memory
+
+_FILES_PER_CHILD = 64
+"""A process starts in the time in which it reads so many headers."""
+_MAX_CHILDREN = 16
+_START_LIMIT_S = 120.0
+_FILE_LIMIT_S = 20.0
+_MEMORY_LIMIT_BYTES = 1 << 30
+_LEAST_BYTES_PER_S = 100
+"""No video is smaller; a header that says so is damaged."""
+
+
+def read_durations(
+    paths: Sequence[Path], *, children: int | None = None, file_limit_s: float = _FILE_LIMIT_S
+) -> list[int | None]:
+    """What the headers of videos say, in milliseconds.
+
+    A file that cannot be read, says nothing or nothing believable, or ends or stalls the process
+    that reads it, has None.
+
+    Args:
+        paths: The files.
+        children: Processes; None chooses by the number of files and cores.
+        file_limit_s: How long one file may take.
+    """
+    if children is None:
+        children = min(available_cores(), _MAX_CHILDREN, 1 + len(paths) // _FILES_PER_CHILD)
+    reading = _Reading(paths, file_limit_s)
+    threads = [
+        threading.Thread(target=reading.work, name="tspcli-durations", daemon=True)
+        for _ in range(min(children, len(paths)))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        reading.end()
+    return reading.answers
+
+
+class _Reading:
+    """Files on their way through the processes."""
+
+    def __init__(self, paths: Sequence[Path], file_limit_s: float) -> None:
+        self._paths = paths
+        self._limit_s = file_limit_s
+        self._lock = threading.Lock()
+        self._left: Iterator[int] = iter(range(len(paths)))
+        self._over = False
+        self._children: set[ChildProcess] = set()
+        self.answers: list[int | None] = [None] * len(paths)
+
+    def work(self) -> None:
+        """Ask one process after the other, until no file is left."""
+        while not self._over:
+            with self._lock:
+                index = next(self._left, None)
+                if index is None or self._over:
+                    return
+                child = ChildProcess("tspcli.video.durations")
+                self._children.add(child)
+            ready = False
+            try:
+                if not child.connection.poll(_START_LIMIT_S):
+                    return
+                child.connection.recv_bytes()
+                ready = True
+                self._ask(child, index)
+            except (EOFError, OSError):
+                # It died over the file that it was asked for, which goes without an answer. One
+                # that does not even start has no successor.
+                if not ready:
+                    return
+            finally:
+                with self._lock:
+                    self._children.discard(child)
+                child.dispose()
+
+    def end(self) -> None:
+        """Nobody waits for the answers any more."""
+        with self._lock:
+            self._over = True
+            for child in self._children:
+                child.kill()
+
+    def _ask(self, child: ChildProcess, index: int | None) -> None:
+        while index is not None:
+            child.connection.send_bytes(os.fsencode(absolute(self._paths[index])))
+            if not child.connection.poll(self._limit_s):
+                return
+            answer = child.connection.recv_bytes()
+            self.answers[index] = int(answer) if answer else None
+            with self._lock:
+                index = next(self._left, None)
+
+
+def main(socket_fd: int, lifeline_fd: int) -> None:
+    """Answer with the duration of one file after the other until the parent hangs up."""
+    die_with_parent(lifeline_fd)
+    limit_memory(_MEMORY_LIMIT_BYTES)
+    line = Connection(socket_fd)
+    with suppress(EOFError, OSError):
+        line.send_bytes(b"")
+        while True:
+            duration_ms = header_duration_ms(os.fsdecode(line.recv_bytes()))
+            line.send_bytes(b"" if duration_ms is None else str(duration_ms).encode())
+    os._exit(0)
+
+
+def header_duration_ms(path: str) -> int | None:
+    """What one file says, or None. A damaged file may crash or hang the process."""
+    from tspcli.video.containers import describe, open_container, pick_stream
+
+    text = path_text(path)
+    try:
+        name = check_file(path)
+        size = os.stat(path).st_size
+        with open_container(name, text) as container:
+            info = describe(container, pick_stream(container, text), text, 0)
+    except (VideoError, OSError, ValueError, ArithmeticError, MemoryError):
+        return None
+    if info.duration_s is None or not 0 < info.duration_s * _LEAST_BYTES_PER_S <= size:
+        return None
+    return max(1, round(info.duration_s * 1000))
