@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MARGIN = 0.15
 """By how much the region head has to beat always answering the more frequent class, on videos that
-training has not seen. It was 0.234 with one process and 0.272 with two, one seed each; 0.316 and
-0.316 before videos were encoded without x264's macroblock tree, which changes their noise. The epoch
+training has not seen. It was 0.234 with one process and 0.272 with two, one seed each; 0.316 with
+both before videos were encoded without x264's macroblock tree, which changes their noise. The epoch
 is chosen on these same videos, and so were the size of the data set and the learning rate, after
 smaller ones had given 0 to 0.2."""
 SMALL = ["--clip-length", "8", "--resize", "44,58", "--crop", "40,40", "--weight-decay", "0.0005"]
