@@ -62,7 +62,7 @@ def measure(path: Path, repeats: int) -> dict[str, dict[str, Any]]:
     }
     for name in DECODERS:
         if is_installed(name) and not DECODERS[name].on_gpu:
-            ways[name] = lambda name=name: sample(open_source(path, name))  # type: ignore[misc]
+            ways[name] = lambda name=name: sample(open_source(path, name))  # type: ignore[misc]  # mypy: no type for name=
     rows: dict[str, dict[str, Any]] = {}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):

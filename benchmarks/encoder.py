@@ -77,7 +77,7 @@ def measure(
     flop = count_flop(plain, clips)
     eager = copy.deepcopy(plain).to(device, dtype)
     if with_channels_last:
-        last = copy.deepcopy(eager).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        last = copy.deepcopy(eager).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # stubs lack it
     fast = inference_form(plain, device, dtype)
     ordered = clips.contiguous()
     product_flop, runs = products(device, dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -142,14 +143,14 @@ def make_sound(path: Path) -> Path:
     return path
 
 
-def _write_sound(container: av.container.OutputContainer, stream: object, start_s: float) -> None:
+def _write_sound(container: av.container.OutputContainer, stream: Any, start_s: float) -> None:
     samples = np.zeros((1, 1024), np.float32)
     for index in range(32):
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
         frame.sample_rate = 16000
         frame.pts, frame.time_base = round(start_s * 16000) + index * 1024, Fraction(1, 16000)
-        container.mux(stream.encode(frame))  # type: ignore[attr-defined]
-    container.mux(stream.encode(None))  # type: ignore[attr-defined]
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def make_mixed_videos(folder: Path, n_frames: Sequence[int]) -> Path:

@@ -64,7 +64,7 @@ def main() -> int:
             fuzz_one(chosen.only, chosen.seconds, Path(folder))
         return 0
     try:
-        import atheris  # noqa: F401
+        import atheris  # noqa: F401 (whether it is there)
     except ImportError:
         print("FUZZING NOT DONE: atheris is not installed (pip install atheris).")
         return 1

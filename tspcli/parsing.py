@@ -57,7 +57,8 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         value = json.loads(text)
-        if ("\\ud" if isinstance(text, str) else b"\\ud") in text.lower():  # type: ignore[operator]
+        escaped = "\\ud" in text.lower() if isinstance(text, str) else b"\\ud" in text.lower()
+        if escaped:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it nests too deeply") from None

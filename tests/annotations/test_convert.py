@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ from tspcli.annotations import (
 from tspcli.annotations.groundtruth import GROUNDTRUTH_COLUMNS
 from tspcli.errors import AnnotationError
 from tspcli.pretraining.annotations import background_segments, convert
+from tspcli.pretraining.annotations.background import GapRule
 
 ANET_GAP_S = 16 / 3
 THUMOS_GAP_S = 16 / 15
@@ -60,14 +62,14 @@ def agreement(ours: list[GroundTruthRow], official: list[GroundTruthRow], region
 
 @pytest.mark.parametrize(("rule", "least"), [("union", 0.994), ("official", 0.9999)])
 def test_activitynet_agrees_with_the_official_table(
-    shared_data: Path, tmp_path: Path, rule: str, least: float
+    shared_data: Path, tmp_path: Path, rule: GapRule, least: float
 ) -> None:
     convert(
         read_activitynet(shared_data / "anet_anno_action.json"),
         {"valid": read_metadata(shared_data / "activitynet_v1-3_valid_metadata.csv")},
         tmp_path,
         min_gap_s=ANET_GAP_S,
-        gap_rule=rule,  # type: ignore[arg-type]
+        gap_rule=rule,
     )
     ours = read_groundtruth(tmp_path / "valid_groundtruth.csv")
     official = read_groundtruth(shared_data / "activitynet_v1-3_valid_tsp_groundtruth.csv")
@@ -139,8 +141,8 @@ def test_union_background_is_what_actions_leave(
 def test_rules_differ_for_nested_actions() -> None:
     nested = [Segment(10, 50, "long"), Segment(20, 25, "short")]
     both = {
-        rule: background_segments(nested, 60.0, min_gap_s=1.0, rule=rule)  # type: ignore[arg-type]
-        for rule in ("union", "official")
+        rule: background_segments(nested, 60.0, min_gap_s=1.0, rule=rule)
+        for rule in get_args(GapRule)
     }
     assert both == {"union": [(0, 10), (50, 60)], "official": [(0, 10), (25, 60)]}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -24,11 +25,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(
-    *arguments: object, code: int | None = 0, **options: object
+    *arguments: object, code: int | None = 0, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "tspcli", *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, cwd=ROOT, **options,  # type: ignore[call-overload]
+        capture_output=True, text=True, timeout=300, cwd=ROOT, **options,
     )  # fmt: skip
     if code is not None:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)

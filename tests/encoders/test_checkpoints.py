@@ -349,14 +349,14 @@ def frozen(content: dict[str, Any]) -> bytes:
 
     FrozenDict.__module__, FrozenDict.__qualname__ = "flax.core.frozen_dict", "FrozenDict"
 
-    class Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    class Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Python
         def save_global(self, obj: Any, name: str | None = None) -> None:
             if obj is FrozenDict:
                 self.write(b"cflax.core.frozen_dict\nFrozenDict\n")
                 return
             super().save_global(obj, name)
 
-        dispatch: ClassVar[Any] = {**pickle._Pickler.dispatch, type: save_global}  # type: ignore[attr-defined]
+        dispatch: ClassVar[Any] = {**pickle._Pickler.dispatch, type: save_global}  # type: ignore[attr-defined]  # likewise
 
     buffer = io.BytesIO()
     Pickler(buffer, protocol=4).dump(FrozenDict())

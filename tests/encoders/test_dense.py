@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.encoders.test_fast import CPU, convolutions, relative, shaken
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
+from tspcli.encoders.backbones.resnet3d import VideoResNet
 from tspcli.encoders.dense import SharedVideoResNet
 from tspcli.encoders.fast import FastVideoResNet, inference_form
 from tspcli.timeline import Sampling
@@ -73,7 +75,7 @@ def test_r2plus1d_34_of_which_two_times_are_left() -> None:
 def test_fewer_operations(name: str, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tspcli.encoders.fast.has_fused_convolutions", lambda: False)
     with torch.device("meta"):
-        quick = FastVideoResNet(build_backbone(name).eval())  # type: ignore[arg-type]
+        quick = FastVideoResNet(cast(VideoResNet, build_backbone(name).eval()))
         frames = torch.empty(16 + 15, 3, 112, 112)
         clips = torch.empty(16, 3, 16, 112, 112)
     with torch.inference_mode():

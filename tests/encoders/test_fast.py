@@ -18,8 +18,9 @@ def shaken(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(5)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm3d):
-            layer.running_mean.uniform_(-0.3, 0.3, generator=generator)  # type: ignore[union-attr]
-            layer.running_var.uniform_(0.5, 1.5, generator=generator)  # type: ignore[union-attr]
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.uniform_(-0.3, 0.3, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
             with torch.no_grad():
                 layer.bias.uniform_(-0.3, 0.3, generator=generator)
                 if layer.weight.requires_grad:

@@ -54,7 +54,7 @@ def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> No
         time.sleep(sleep_s)
         return real(clips)
 
-    encoder.start = slow  # type: ignore[method-assign]
+    encoder.start = slow  # type: ignore[method-assign]  # of this encoder alone
     peak = own = 0.0
     ended = threading.Event()
 

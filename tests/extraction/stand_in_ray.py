@@ -54,7 +54,7 @@ class Actor:
         def work() -> None:
             try:
                 result, error = getattr(self.instance, name)(*arguments), None
-            except Exception as raised:
+            except Exception as raised:  # as Ray, which hands over any
                 result, error = None, RayTaskError(raised)
             with self.lock:
                 if future not in self.open:

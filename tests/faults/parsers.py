@@ -46,7 +46,7 @@ def complaint(parser: Parser, path: Path) -> str | None:
     except TspError as error:
         if not error.message.strip():
             return "an error without a message"
-    except Exception as error:
+    except Exception as error:  # a fault, which the test tells
         return f"{type(error).__name__}: {str(error)[:200]}"
     return None
 

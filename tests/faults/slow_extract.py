@@ -31,7 +31,7 @@ def slow_down(seconds: float, stuck_after: int) -> None:
         time.sleep(seconds)
         return real(self, clips)
 
-    Encoder.encode = slow  # type: ignore[method-assign]
+    Encoder.encode = slow  # type: ignore[method-assign]  # in this process alone
 
 
 class SlowDevice(ChildProcess):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.faults.kill_driver import workers_of
 from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
-from tspcli.extraction import Observer, Progress, extract
+from tspcli.extraction import ExtractReport, Observer, Progress, extract
 from tspcli.features import open_store
 
 pytestmark = pytest.mark.faults
@@ -64,8 +65,10 @@ class Once(Observer):
             act()
 
 
-def run(videos: Path, out: Path, encoder: Encoder, act: Callable[[], object], **more: object):  # type: ignore[no-untyped-def]
-    options = {"workers": 1, "batch_size": 2, "stride": 16, **more}
+def run(
+    videos: Path, out: Path, encoder: Encoder, act: Callable[[], object], **more: Any
+) -> ExtractReport:
+    options: dict[str, Any] = {"workers": 1, "batch_size": 2, "stride": 16, **more}
     return extract(videos, out, encoder=encoder, observer=Once(act), **options)
 
 

@@ -123,9 +123,9 @@ def test_strange_names_are_only_names(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     whole = make_video(tmp_path / "whole.mp4", n_frames=20).read_bytes()
     for name in STRANGE:
-        with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118
+        with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118 (names in bytes)
             file.write(whole)
-    files = [Path(os.fsdecode(os.path.join(folder, name))) for name in STRANGE]  # noqa: PTH118
+    files = [Path(os.fsdecode(os.path.join(folder, name))) for name in STRANGE]  # noqa: PTH118 (names in bytes)
     out = tmp_path / "out" / "f.h5"
     report = extract(files, out, weights="random", backbone="tiny", seed=1, workers=1)
     assert len(report.with_status("done")) == len(STRANGE), report.failed

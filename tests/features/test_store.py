@@ -63,7 +63,7 @@ def test_a_file_of_another_program_needs_a_sampling_for_its_seconds(tmp_path: Pa
         assert store.metadata.settings == {}
         assert store["v"].n_rows == 2
         with pytest.raises(StoreError, match="Give frame rate, stride and clip length"):
-            store["v"].center_s  # noqa: B018
+            store["v"].center_s  # noqa: B018 (it is asked for)
     with open_store(tmp_path / "official.h5", sampling=Sampling(stride=1)) as store:
         np.testing.assert_allclose(store["v"].center_s, np.array([8, 9]) / 15)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -335,7 +336,7 @@ def test_a_sampling_of_ones_own(tmp_path: Path, export: Export) -> None:
     """Other rate, stride and clip length: the readers are configured for them."""
     from tests.features_exports.conftest import make_store
 
-    sampling = Sampling(frame_rate=10, clip_length=32, stride=8)  # type: ignore[arg-type]
+    sampling = Sampling(frame_rate=Fraction(10), clip_length=32, stride=8)
     clips = [Clip("v_own", 40.0, 30.0), Clip("v_own.2", 9.0, 25.0)]
     store = make_store(tmp_path / "own.h5", clips, sampling, dim=96)
     export(store, "actionformer", tmp_path / "af")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -396,11 +397,11 @@ class TestOutput:
 
         real, calls = run.read_rows, []
 
-        def full_after_three(*arguments: object) -> object:
+        def full_after_three(*arguments: Any) -> object:
             calls.append(1)
             if len(calls) > 3:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return real(*arguments)  # type: ignore[arg-type]
+            return real(*arguments)
 
         export(thumos_store, target, tmp_path / "out.h5")
         before = sorted((p, p.stat().st_size) for p in (tmp_path).rglob("*") if p.is_file())

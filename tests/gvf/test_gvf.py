@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.extraction import ExtractConfig, extract
 from tspcli.extraction.gvf import compute_gvf
 from tspcli.features import StoreMetadata, open_store, write_store
-from tspcli.features.gvf import RunningPool, gvf_from_store, read_gvf, write_gvf
+from tspcli.features.gvf import Pool, RunningPool, gvf_from_store, read_gvf, write_gvf
 from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.timeline import Sampling
 
@@ -47,9 +48,9 @@ def test_official_file_loads_as_it_is(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
-def test_pooled_store_has_the_official_layout(store: Path, tmp_path: Path, pool: str) -> None:
+def test_pooled_store_has_the_official_layout(store: Path, tmp_path: Path, pool: Pool) -> None:
     out = tmp_path / "gvf.h5"
-    made = gvf_from_store(store, out, pool=pool)  # type: ignore[arg-type]
+    made = gvf_from_store(store, out, pool=pool)
     expected = {
         k: (rows.max(0) if pool == "max" else rows.astype(np.float64).mean(0))
         for k, rows in ROWS.items()
@@ -69,8 +70,8 @@ def test_pooled_store_has_the_official_layout(store: Path, tmp_path: Path, pool:
 
 def test_pieces_pool_like_the_whole() -> None:
     rows = ROWS["a"]
-    for pool in ("max", "mean"):
-        whole, pieces = RunningPool(pool), RunningPool(pool)  # type: ignore[arg-type]
+    for pool in get_args(Pool):
+        whole, pieces = RunningPool(pool), RunningPool(pool)
         whole.add(rows)
         for start in (0, 1, 7):
             pieces.add(rows[start : {0: 1, 1: 7, 7: None}[start]])
@@ -78,7 +79,7 @@ def test_pieces_pool_like_the_whole() -> None:
         assert pieces.n_rows == len(rows)
         np.testing.assert_allclose(pieces.result(), whole.result(), rtol=1e-6)
     with pytest.raises(UsageError, match="median"):
-        RunningPool("median")  # type: ignore[arg-type]
+        RunningPool("median")  # type: ignore[arg-type]  # what is refused
 
 
 def test_files_that_are_no_global_features(store: Path, tmp_path: Path) -> None:

@@ -78,4 +78,4 @@ def test_nothing_to_learn_from_is_an_error() -> None:
     with pytest.raises(LocalizationError, match="no annotated action"):
         train_class_head(ClassHead(8, ["a"], ClassConfig()), none, seed=0)
     with pytest.raises(UsageError, match="'guess'"):
-        ClassConfig(source="guess")  # type: ignore[arg-type]
+        ClassConfig(source="guess")  # type: ignore[arg-type]  # what is refused

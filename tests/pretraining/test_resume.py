@@ -67,7 +67,7 @@ def train_and_die(arguments: dict[str, Any], moment: str) -> None:
 
             return wrapper
 
-        os.replace = deadly(os.replace)  # type: ignore[assignment]
+        os.replace = deadly(os.replace)  # type: ignore[assignment]  # in this process alone
     pretrain(**arguments, observer=Assassin(moment))
 
 

@@ -43,7 +43,7 @@ def damage() -> None:
             raise VideoError("damaged", "bits are missing", path=name)
         return read(self, video, start_sample)
 
-    VideoClips.read = partly  # type: ignore[method-assign]
+    VideoClips.read = partly  # type: ignore[method-assign]  # in this process alone
 
 
 def train_damaged(arguments: dict[str, Any], moment: str = "never") -> None:

@@ -135,7 +135,7 @@ def test_a_floating_point_rate_means_the_number_it_prints_as() -> None:
     assert as_rate("30000/1001") == Fraction(30000, 1001)
     for bad in (0, -1, "fast", float("nan"), None):
         with pytest.raises(UsageError, match="not a positive number"):
-            as_rate(bad)  # type: ignore[arg-type]
+            as_rate(bad)  # type: ignore[arg-type]  # what is refused
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

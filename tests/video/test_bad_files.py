@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -21,7 +22,7 @@ from tspcli.video.registry import combine_failures
 SPEC = FrameSpec(ResizeSpec(24, 32))
 
 
-def outcome(paths: list[Path], **options: object) -> dict[str, Finished | Failed]:
+def outcome(paths: list[Path], **options: Any) -> dict[str, Finished | Failed]:
     """How each file ends in the pool."""
     jobs = [VideoFile(path, path.name) for path in paths]
     ends: dict[str, Finished | Failed] = {}
@@ -31,7 +32,7 @@ def outcome(paths: list[Path], **options: object) -> dict[str, Finished | Failed
         spec=SPEC,
         workers=2,
         timeout_s=20.0,
-        **options,  # type: ignore[arg-type]
+        **options,
     ) as pool:
         for event in pool:
             if isinstance(event, Frames):

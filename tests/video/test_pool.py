@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[VideoFile]:
     return list_videos(folder)
 
 
-def pool_of(videos: Sequence[VideoFile], **options: object) -> DecodePool:
-    settings: dict[str, object] = {
+def pool_of(videos: Sequence[VideoFile], **options: Any) -> DecodePool:
+    settings: dict[str, Any] = {
         "sampling": Sampling(),
         "spec": SPEC,
         "workers": 2,
@@ -56,7 +57,7 @@ def pool_of(videos: Sequence[VideoFile], **options: object) -> DecodePool:
         "extra_decoders": (HOOK,),
         "chunk_bytes": 20 * 48 * 64 * 3,
     }
-    return DecodePool(videos, **(settings | options))  # type: ignore[arg-type]
+    return DecodePool(videos, **(settings | options))
 
 
 def consume(pool: DecodePool) -> tuple[dict[str, list[tuple[int, int]]], dict[str, Event]]:

@@ -142,7 +142,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
             show_error(error)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # a fault of ours, told in a line instead of a traceback
         if debug:
             raise
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tspcli.annotations import Segment
     from tspcli.features.plots import PlotData, Thumbnail
     from tspcli.features.plots.data import FeatureView
+    from tspcli.timeline import Sampling
 
 _MOST_COLUMNS = 56
 _LATE_S = 2.0
@@ -114,7 +116,7 @@ def _load(
     video: str,
     titles: tuple[str, ...],
     annotations: tuple[Path, ...],
-    sampling: object,
+    sampling: Sampling | None,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
     from tspcli.annotations import pair_names, read_together
     from tspcli.features import open_store
@@ -125,7 +127,7 @@ def _load(
     key, views = video, []
     segments: tuple[Segment, ...] = ()
     for number, path in enumerate(stores):
-        with open_store(path, sampling=sampling) as opened:  # type: ignore[arg-type]
+        with open_store(path, sampling=sampling) as opened:
             features = find_video(opened, video)
             if not number:
                 key = features.key
@@ -225,6 +227,6 @@ def _draw(console: Console, data: PlotData) -> None:
         console.print(names)
 
 
-def _hex(color: object) -> str:
-    red, green, blue = (int(value) for value in color)  # type: ignore[attr-defined]
+def _hex(color: Iterable[int]) -> str:
+    red, green, blue = (int(value) for value in color)
     return f"#{red:02x}{green:02x}{blue:02x}"

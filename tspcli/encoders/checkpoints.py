@@ -238,8 +238,7 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is refused: to load it, {needed} would have to be imported and run.",
             remedy="Save it again as a dict of tensors (torch.save(model.state_dict(), ...)).",
         ) from error
-    # A damaged file makes torch raise whatever its reader happens to stumble over.
-    except Exception as error:
+    except Exception as error:  # whatever torch's reader stumbles over in a damaged file
         raise CheckpointError(
             f"{path} is damaged or no checkpoint: {_first_line(error)}",
             remedy=_FETCH_AGAIN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -365,7 +365,7 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
             f"{precision} is an arithmetic of CUDA devices, not of {device}.",
             remedy="Use --precision auto, fp32 or bf16.",
         )
-    return precision  # type: ignore[return-value]
+    return cast(Precision, precision)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ into oneDNN's order once, instead of at every call.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -218,8 +219,8 @@ class FoldedConv(nn.Module):
                 shortcut=shortcut,
             )
         assert self.weight is not None
-        convolve = F.conv2d if x.ndim == 4 else F.conv3d
-        out = convolve(x, self.weight, self.bias, self.stride, padding)  # type: ignore[operator]
+        convolve: Callable[..., Tensor] = F.conv2d if x.ndim == 4 else F.conv3d
+        out = convolve(x, self.weight, self.bias, self.stride, padding)
         if shortcut is not None:
             out = out.add_(shortcut)
         return out.relu_() if relu else out

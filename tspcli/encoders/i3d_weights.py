@@ -48,8 +48,7 @@ def read_numpy_pickle(path: Path) -> Any:
             value = _numpy_unpickler(file, path).load()
     except CheckpointError:
         raise
-    except Exception as error:
-        # A damaged or hostile pickle raises whatever it likes.
+    except Exception as error:  # a damaged or hostile pickle raises whatever it likes
         raise CheckpointError(
             f"{path} is damaged or no checkpoint: {error}", remedy="Fetch it again."
         ) from error
@@ -59,7 +58,7 @@ def read_numpy_pickle(path: Path) -> Any:
 def _numpy_unpickler(file: IO[bytes], path: Path) -> pickle.Unpickler:
     """An unpickler for one file. Its classes are made afresh, so no pickle can alter the next's."""
 
-    class FrozenDict(dict):  # type: ignore[type-arg]
+    class FrozenDict(dict[Any, Any]):
         def __setstate__(self, state: Any) -> None:
             self.update(state.get("_dict", state))
 

@@ -72,7 +72,7 @@ def feed(
                     else:
                         put(event)
             put(None)
-        except BaseException as error:
+        except BaseException as error:  # raised again where the items are taken
             put(error)
 
     feeder = threading.Thread(target=work, name="tspcli-feeder", daemon=True)

@@ -59,7 +59,7 @@ def _glibc() -> Any:
     """The C library if it is glibc and answers malloc itself, else None."""
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018
+        libc.gnu_get_libc_version  # noqa: B018 (raises if it is another)
         libc.mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
         libc.malloc_trim.argtypes = (ctypes.c_size_t,)
     except (OSError, TypeError, AttributeError):

@@ -142,5 +142,5 @@ class WriterThread:
             if self._error is None:
                 try:
                     work()
-                except BaseException as error:
+                except BaseException as error:  # whatever it is ends the run, at its next call
                     self._error = error

@@ -82,11 +82,13 @@ class StoreSummary:
     @property
     def seconds(self) -> float | None:
         """Seconds of all videos, by their duration or else what rows cover; None if unknown."""
-        known = [
-            video.duration_s if video.duration_s is not None else video.covered_s
-            for video in self.videos
-        ]
-        return None if any(value is None for value in known) else float(sum(map(float, known)))  # type: ignore[arg-type]
+        total = 0.0
+        for video in self.videos:
+            seconds = video.duration_s if video.duration_s is not None else video.covered_s
+            if seconds is None:
+                return None
+            total += float(seconds)
+        return total
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain values."""

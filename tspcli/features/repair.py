@@ -170,8 +170,8 @@ def _compare_with_index(path: Path, trailer: Trailer, found: Examination) -> Non
 def _compare_with_checksums(path: Path, found: Examination) -> None:
     """Let another process read the file through HDF5, and take over what it finds."""
     # -c puts the current folder on the path, which these places replace.
-    places = "\n".join(os.path.abspath(place) for place in sys.path)  # noqa: PTH100
-    command = [sys.executable, "-c", _LOOK, str(_LIMIT_BYTES), os.path.abspath(path), places]  # noqa: PTH100
+    places = "\n".join(str(Path(place).absolute()) for place in sys.path)
+    command = [sys.executable, "-c", _LOOK, str(_LIMIT_BYTES), str(path.absolute()), places]
     try:
         done = subprocess.run(
             command,

@@ -82,8 +82,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
         raise CheckpointError(
             f"{path} does not exist.", remedy="Train with `tsp localize train --out RUN` first."
         ) from None
-    # torch tells in many ways that a file is damaged or is to run code.
-    except Exception as error:
+    except Exception as error:  # torch tells in many ways of damage, and of code that is to run
         first_line = str(error).strip().split("\n")[0]
         raise CheckpointError(
             f"{path} is no checkpoint that can be loaded safely ({first_line}).",

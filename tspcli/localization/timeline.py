@@ -12,6 +12,7 @@ from tspcli.features.atomic import write_aside
 from tspcli.localization.prediction import VideoPrediction
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SHOWN_PREDICTIONS = 10
@@ -120,7 +121,5 @@ def _rows(segments: Sequence[Segment]) -> list[list[Segment]]:
     return rows
 
 
-def _write(axes: object, start_s: float, row: int, label: str) -> None:
-    axes.text(  # type: ignore[attr-defined]
-        start_s, row, " " + label.replace("$", r"\$"), va="center", fontsize=7, clip_on=True
-    )
+def _write(axes: Axes, start_s: float, row: int, label: str) -> None:
+    axes.text(start_s, row, " " + label.replace("$", r"\$"), va="center", fontsize=7, clip_on=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -271,10 +271,11 @@ class BatchFeed:
         if self._torch_loader is None:
             self._requests = _Requests()
             self._torch_loader = torch.utils.data.DataLoader(
-                self.loader,  # type: ignore[arg-type]
-                batch_sampler=self._requests,  # type: ignore[arg-type]
+                # Its stubs know datasets by number alone, not by request.
+                cast(Any, self.loader),
+                batch_sampler=cast(Any, self._requests),
                 num_workers=self.workers,
-                collate_fn=self.loader.collate,  # type: ignore[arg-type]
+                collate_fn=cast(Any, self.loader.collate),
                 prefetch_factor=_PREFETCHED_BATCHES,
                 persistent_workers=True,
                 worker_init_fn=_start_worker,

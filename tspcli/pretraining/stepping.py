@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ class Trainer:
             checkpoint_blocks(model)
         self.model: TspModel = model.to(devices.device)
         if execution.channels_last:
-            self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            cast(Any, self.model).to(memory_format=torch.channels_last_3d)  # torch's stubs lack it
         self.forward: Callable[..., Logits] = self.model
         if execution.compile:
             self.forward = torch.compile(self.model)
@@ -353,7 +353,7 @@ def _checkpoint_block(block: nn.Module) -> None:
             return plain(*inputs)
         return checkpoint(plain, *inputs, use_reentrant=False, context_fn=contexts)
 
-    block.forward = forward  # type: ignore[method-assign]
+    block.forward = forward
 
 
 def _batch_count(norm: _BatchNorm) -> Tensor:

@@ -30,7 +30,7 @@ N_TIMELINES = 3
 def require_matplotlib() -> None:
     """Raise a :class:`DependencyError` where there is none."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 (whether it is there)
     except ImportError as error:
         raise DependencyError(
             "The report needs matplotlib, which is not installed.",

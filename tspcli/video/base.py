@@ -192,7 +192,7 @@ def check_size(width: int, height: int, path: str) -> None:
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """The absolute path, links left as they are: a link's own name is its video's name."""
-    return os.path.abspath(path)  # noqa: PTH100
+    return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps ..)
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

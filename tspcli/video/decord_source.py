@@ -5,6 +5,7 @@ It can hang while it holds the interpreter lock, it can crash, and it decodes ah
 while its reader is slow: use it in a process that may be killed. Frames are taken one after the
 other from the first on, because its seeking is wrong; random access is slow here.
 """
+# ruff: noqa: D102 (the methods are described in base.py)
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ class DecordSource(IndexedSource):
             self.check_time(index, float(self._reader.get_frame_timestamp(index)[0]), start_s)
         self._position = 0
 
-    def decode(self, index: int) -> npt.NDArray[np.uint8]:  # noqa: D102
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
         try:
             if index < self._position:
                 self._reader = self._open()
@@ -85,7 +86,7 @@ class DecordSource(IndexedSource):
             self._name, ctx=self._decord.cpu(0), num_threads=max(1, self._threads)
         )
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._reader = None
 
 

@@ -4,6 +4,7 @@ decord and torchcodec hand out "frame 17" and floating-point times. The exact ti
 scan of the file's packets by PyAV; a decoder whose count or times disagree with the scan is not
 believed, and the next one is tried.
 """
+# ruff: noqa: D102 (the methods are described in base.py)
 
 from __future__ import annotations
 
@@ -85,10 +86,10 @@ class IndexedFrame(Frame):
         self._source = source
 
     @property
-    def has_picture(self) -> bool:  # noqa: D102
+    def has_picture(self) -> bool:
         return True
 
-    def rgb(self) -> npt.NDArray[np.uint8]:  # noqa: D102
+    def rgb(self) -> npt.NDArray[np.uint8]:
         return self._source.picture(self._index)
 
 
@@ -102,7 +103,7 @@ class IndexedSource(VideoSource):
         self.info = self._index.info
         self._last: tuple[int, npt.NDArray[np.uint8]] | None = None
 
-    def frames(  # noqa: D102
+    def frames(
         self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
     ) -> Iterator[Frame]:
         pts, base = self._index.pts, self.info.time_base

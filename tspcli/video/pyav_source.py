@@ -4,6 +4,7 @@ Besides decoding it leaves out what nobody looks at: a non-reference frame of H.
 needed tick is never decoded, which changes no pixel of the others (``skip_frame=nonref``, switched
 packet by packet), and a frame that no clip selects is never converted to RGB.
 """
+# ruff: noqa: D102 (the methods are described in base.py)
 
 from __future__ import annotations
 
@@ -57,10 +58,10 @@ class PyavFrame(Frame):
         self._source = source
 
     @property
-    def has_picture(self) -> bool:  # noqa: D102
+    def has_picture(self) -> bool:
         return True
 
-    def rgb(self) -> npt.NDArray[np.uint8]:  # noqa: D102
+    def rgb(self) -> npt.NDArray[np.uint8]:
         return self._source.convert(self._frame)
 
 
@@ -102,7 +103,7 @@ class PyavSource(VideoSource):
             raise
         self._untouched = True
 
-    def frames(  # noqa: D102
+    def frames(
         self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
     ) -> Iterator[Frame]:
         if start_s is not None:
@@ -118,7 +119,7 @@ class PyavSource(VideoSource):
         yield from self._running
         self._check_end()
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._container.close()
 
     def convert(self, frame: Any) -> npt.NDArray[np.uint8]:

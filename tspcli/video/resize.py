@@ -75,7 +75,7 @@ def resize_frame(
     if whole:
         cropped = scaled
     else:
-        crop_height, crop_width = spec.crop if out is None else out.shape[:2]  # type: ignore[misc]
+        crop_height, crop_width = spec.crop if out is None else out.shape[:2]  # type: ignore[misc]  # numpy: a shape of any length
         top, left = spec.crop_origin(scaled_height, scaled_width)
         top, left = min(top, scaled_height - crop_height), min(left, scaled_width - crop_width)
         cropped = scaled[top : top + crop_height, left : left + crop_width]

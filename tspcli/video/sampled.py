@@ -273,5 +273,5 @@ def first_pts_s(source: VideoSource) -> Fraction:
     known = getattr(source, "_first_pts_s", None)
     if known is None:
         known = next(iter(source.frames())).pts_s
-        source._first_pts_s = known  # type: ignore[attr-defined]
+        source._first_pts_s = known  # type: ignore[attr-defined]  # a note of this module's
     return known

@@ -4,6 +4,7 @@ The one decoder that needs torch, which it brings into every decode process. It 
 libraries of the system. On a GPU with NVDEC it decodes and scales there, once the first seconds of
 a video have been seen to be those that the CPU decodes.
 """
+# ruff: noqa: D102 (the methods are described in base.py)
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ class TorchcodecSource(IndexedSource):
             raise VideoError("not-a-video", _first_line(error), path=path_text(path)) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
 
-    def decode(self, index: int) -> npt.NDArray[np.uint8]:  # noqa: D102
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
         picture: npt.NDArray[np.uint8] = self.decode_there(index).cpu().numpy()
         return picture
 
@@ -86,7 +87,7 @@ class TorchcodecSource(IndexedSource):
         self.check_time(index, float(frame.pts_seconds))
         return frame.data
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._reader = None
 
 
@@ -113,7 +114,7 @@ class TorchcodecCudaSource(TorchcodecSource):
         with PyavSource(path) as trusted:
             require_same_start(self, trusted)
 
-    def frame(self, index: int, pts_s: Fraction, duration_s: Fraction | None) -> IndexedFrame:  # noqa: D102
+    def frame(self, index: int, pts_s: Fraction, duration_s: Fraction | None) -> IndexedFrame:
         return _FrameThere(pts_s, duration_s, index, self)
 
 

@@ -106,8 +106,7 @@ class Worker:
                 reason, detail = "out-of-memory", str(error) or "there was not enough memory"
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception as error:
-                # A decoder's fault must not end more than its video.
+            except Exception as error:  # a decoder's fault must not end more than its video
                 reason, detail = "crashed", f"{type(error).__name__}: {error}"
             failed.append((name, reason, _one_line(detail)))
             if reason in FINAL_REASONS:

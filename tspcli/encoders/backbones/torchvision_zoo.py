@@ -80,7 +80,7 @@ for _name, _dim, _size in (
     register_backbone(
         BackboneSpec(
             name=_name,
-            build=lambda name=_name: _headless(name, "head"),  # type: ignore[misc]
+            build=lambda name=_name: _headless(name, "head"),  # type: ignore[misc]  # mypy: a lambda's default has no type
             feature_dim=_dim,
             summary=f"Video Swin transformer, {_size} (torchvision); clips of 32 frames.",
             preprocessing=_IMAGENET,

@@ -54,7 +54,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         pass
     except TspError as error:
         line.tell("error", error)
-    except BaseException as error:
+    except BaseException as error:  # the parent tells what this process died of
         traceback.print_exc()
         line.tell("fault", f"{type(error).__name__}: {error}")
     # Libraries' threads may hang in their destructors.
@@ -158,8 +158,7 @@ class _Forwarded:
                     self._events.put(KeyboardInterrupt())
                 else:
                     self._events.put(None)
-        except BaseException:
-            # The parent is gone; whoever comes after it has to find nobody at work.
+        except BaseException:  # the parent is gone, and whoever comes next must find nobody at work
             os._exit(1)
 
     def _frames(

@@ -130,7 +130,7 @@ class EngineService(Observer):
                 )
                 engine.consume(self._pool)
             engine.flush_results()
-        except BaseException as error:
+        except BaseException as error:  # whoever waits for a video is told
             fault = error
         with self._lock:
             self._fault = fault
