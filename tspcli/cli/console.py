@@ -12,6 +12,7 @@ from tspcli.errors import TspError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 _UNBOUNDED_COLUMNS = 10_000
 
@@ -34,6 +35,21 @@ def err_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def live_bars(console: Console, *more: ProgressColumn, width: int = 40) -> Progress:
+    """Bars that vanish in the end; each task has a description and a field ``figures``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=width),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        *more,
+        console=console,
+        transient=True,
+    )
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tspcli.cli.console import printable
+from tspcli.cli.console import live_bars, printable
 from tspcli.extraction import Observer, Progress, VideoResult
 from tspcli.wording import clock, counted
 
@@ -27,18 +27,9 @@ def watch(console: Console, stopper: Stopper | None = None) -> Iterator[Observer
     if not console.is_terminal:
         yield PlainObserver(console, stopper)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Display
+    from rich.progress import TimeElapsedColumn
 
-    with Display(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as display:
+    with live_bars(console, TimeElapsedColumn()) as display:
         task = display.add_task("loading", total=None, figures="")
         yield LiveObserver(console, stopper, display, task)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tspcli.cli.console import printable
+from tspcli.cli.console import live_bars, printable
 from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus, TrainingObserver
 from tspcli.wording import clock
 
@@ -24,16 +24,7 @@ def watch(console: Console) -> Iterator[TrainingObserver]:
     if not console.is_terminal:
         yield PlainObserver(console)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-        transient=True,
-    ) as display:
+    with live_bars(console, width=24) as display:
         yield LiveObserver(console, display)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tspcli.cli.console import printable
+from tspcli.cli.console import live_bars, printable
 from tspcli.reproduction.stages import Stage, StageObserver
 from tspcli.wording import clock
 
@@ -25,16 +25,7 @@ def watch(console: Console) -> Iterator[StageObserver]:
     if not console.is_terminal:
         yield PlainStages(console)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
-        console=console,
-        transient=True,
-    ) as display:
+    with live_bars(console, width=20) as display:
         yield LiveStages(console, display)
 
 
@@ -80,18 +71,18 @@ class LiveStages(StageObserver):
         self._tasks: dict[str, TaskID] = {}
 
     def planned(self, n_stages: int, n_kept: int) -> None:
-        self._whole = self.display.add_task("all stages", total=n_stages, said="")
+        self._whole = self.display.add_task("all stages", total=n_stages, figures="")
 
     def started(self, stage: Stage, goes_on: bool) -> None:
-        self._tasks[stage.name] = self.display.add_task(stage.name, total=1, said=stage.about)
+        self._tasks[stage.name] = self.display.add_task(stage.name, total=1, figures=stage.about)
 
     def said(self, stage: Stage, text: str) -> None:
-        self.display.update(self._tasks[stage.name], said=printable(text))
+        self.display.update(self._tasks[stage.name], figures=printable(text))
 
     def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
         said = "" if left_s is None else f"about {clock(left_s)} left"
         if self._whole is not None:
-            self.display.update(self._whole, completed=n_done, said=said)
+            self.display.update(self._whole, completed=n_done, figures=said)
         if stage.name in self._tasks:
             self.display.remove_task(self._tasks.pop(stage.name))
             self.console.print(

@@ -12,12 +12,8 @@ from tspcli.features.exports.gtad_anet import (
     warn_of_cut_names,
     warn_of_uncovered,
 )
-from tspcli.features.exports.options import DataSet, ExportOptions
 from tspcli.features.exports.target import (
-    Clock,
     ExportPlan,
-    PlannedVideo,
-    Target,
     Usage,
     Writer,
     shell,
@@ -25,21 +21,14 @@ from tspcli.features.exports.target import (
 from tspcli.features.exports.writers import CsvWriter
 
 
-class Bmn(Target):
+class Bmn(bsn.BsnTarget):
     """BMN on ActivityNet. The loader resizes nothing: the rows must be 100 (``--length``)."""
 
     name = "bmn"
     summary = "BMN: csv_mean_100/v_ID.csv, a header and 100 rows each"
     accepts = frozenset({"length", "resize", "feature_frame", "pad_channels"})
     defaults: ClassVar = {"length": 100, "resize": "linear"}
-
-    def wants_prefix(self, data_set: DataSet) -> bool:
-        return True
-
-    def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
-        if video.duration_s is None:
-            return None
-        return bsn.span_of(video, options, bsn.whole_snippets).result_s
+    result_span = bsn.whole_snippets
 
     def check(self, plan: ExportPlan) -> None:
         warn_of_cut_names(plan)
@@ -53,14 +42,6 @@ class Bmn(Target):
         folder = main / self.feature_folder(plan)
         folder.mkdir()
         return CsvWriter(folder, plan.width)
-
-    def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
-        return bsn.clocks(bsn.span_of(video, plan.options, bsn.whole_snippets), video.shown_s)
-
-    def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        return bsn.write_pair(
-            plan, folder, lambda v: bsn.span_of(v, plan.options, bsn.whole_snippets)
-        )
 
     def usage(self, plan: ExportPlan) -> Usage:
         lines = [

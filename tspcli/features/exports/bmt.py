@@ -106,21 +106,11 @@ class Bmt(Target):
         }
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        assert plan.annotations is not None
-        exported = {video.annotated_as: video for video in plan.videos}
         paths, dropped = [], 0
-        for file in plan.annotations.of_kind("captions"):
-            chosen = [
-                (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-                for key, video in plan.annotations.named(file).items()
-                if key in exported
-            ]
-            if chosen:
-                phase = _phase(file.stem)
-                paths.append(folder / f"{phase}.csv")
-                dropped += write_bmt(paths[-1], chosen, phase)
-        if not paths:
-            plan.notes.append("No captions of the exported videos were given, so none are written.")
+        for stem, videos in plan.captions():
+            phase = _phase(stem)
+            paths.append(folder / f"{phase}.csv")
+            dropped += write_bmt(paths[-1], videos, phase)
         if dropped:
             plan.notes.append(
                 f"{dropped} captions that end before they start are left out, and idx is counted "

@@ -5,16 +5,17 @@ Readers take row j of T to be at ``(j + 0.5) / T * span`` where, for labels, the
 they use another span, one of their own, that does not know ``feature_frame``.
 """
 
+# ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tspcli.annotations.writing import write_json, write_video_info
-from tspcli.features.exports.options import ExportOptions
-from tspcli.features.exports.target import Clock, ExportPlan, PlannedVideo
+from tspcli.features.exports.options import DataSet, ExportOptions
+from tspcli.features.exports.target import Clock, ExportPlan, PlannedVideo, Target
 from tspcli.features.resampling import FloatArray, bin_centers_s
 
 _DEFAULT_FPS = 30.0
@@ -80,6 +81,38 @@ def span_of(video: PlannedVideo, options: ExportOptions, result_span: ResultSpan
     if abs(whole - feature_frame) < 1e-6:
         feature_frame = whole
     return Span(duration, n_frames, feature_frame, result_s)
+
+
+class BsnTarget(Target):
+    """A reader of BSN's dialect.
+
+    Class attributes:
+        result_span: The span over which it spreads its proposals.
+    """
+
+    result_span: ClassVar[ResultSpan]
+
+    def wants_prefix(self, data_set: DataSet) -> bool:
+        return True
+
+    def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
+        if video.duration_s is None:
+            return None
+        return self.span(video, options).result_s
+
+    def span(self, video: PlannedVideo, options: ExportOptions) -> Span:
+        """What the written annotation says of a video; see :func:`span_of`."""
+        return span_of(video, options, type(self).result_span)
+
+    def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
+        return clocks(self.span(video, plan.options), self.shown_s(video))
+
+    def shown_s(self, video: PlannedVideo) -> FloatArray:
+        """What the rows that the reader works with show, seconds."""
+        return video.shown_s
+
+    def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
+        return write_pair(plan, folder, lambda video: self.span(video, plan.options))
 
 
 def clocks(span: Span, shown_s: FloatArray) -> dict[str, Clock]:

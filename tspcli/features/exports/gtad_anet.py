@@ -9,38 +9,30 @@ from tspcli.errors import ExportError
 from tspcli.features import resampling
 from tspcli.features.exports import bsn
 from tspcli.features.exports.hdf5_layout import names_file, open_hdf5
-from tspcli.features.exports.options import DataSet, ExportOptions
+from tspcli.features.exports.options import ExportOptions
 from tspcli.features.exports.target import (
-    Clock,
     ExportPlan,
     PlannedVideo,
-    Target,
     Usage,
     Writer,
     shell,
 )
+from tspcli.features.resampling import FloatArray
 
 SCALE = 100
 """Steps to which the loader resizes every video."""
 
 
-class GtadAnet(Target):
+class GtadAnet(bsn.BsnTarget):
     """G-TAD on ActivityNet. The loader resizes to 100 steps itself (linear, half-pixel)."""
 
     name = "gtad-anet"
     summary = "G-TAD, branch anet: one HDF5 file, which ActionFormer reads too"
     accepts = frozenset({"length", "resize", "feature_frame", "pad_channels"})
+    result_span = bsn.whole_video
 
     def is_file(self, options: ExportOptions, out: Path) -> bool:
         return names_file(out)
-
-    def wants_prefix(self, data_set: DataSet) -> bool:
-        return True
-
-    def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
-        if video.duration_s is None:
-            return None
-        return bsn.span_of(video, options, bsn.whole_video).result_s
 
     def check(self, plan: ExportPlan) -> None:
         if plan.width % 4:
@@ -60,12 +52,8 @@ class GtadAnet(Target):
         path = main if self.is_file(plan.options, plan.out) else main / "features.hdf5"
         return open_hdf5(plan, self.name, path)
 
-    def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
-        shown = resampling.linear(video.n_rows, SCALE).times_s(video.shown_s)
-        return bsn.clocks(bsn.span_of(video, plan.options, bsn.whole_video), shown)
-
-    def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        return bsn.write_pair(plan, folder, lambda v: bsn.span_of(v, plan.options, bsn.whole_video))
+    def shown_s(self, video: PlannedVideo) -> FloatArray:
+        return resampling.linear(video.n_rows, SCALE).times_s(video.shown_s)
 
     def usage(self, plan: ExportPlan) -> Usage:
         is_file = self.is_file(plan.options, plan.out)

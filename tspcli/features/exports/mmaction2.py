@@ -26,7 +26,7 @@ class MMAction2(Bmn):
         splits: dict[str, dict[str, object]] = {}
         for video in bsn.trainable(plan):
             assert video.annotated is not None
-            span = bsn.span_of(video, plan.options, bsn.whole_snippets)
+            span = self.span(video, plan.options)
             split = _FILES[video.annotated.subset]
             splits.setdefault(split, {})[video.annotation_name] = bsn.entry(video, span)
         paths = []

@@ -106,18 +106,8 @@ def _yaml(path: Path) -> str:
 
 def write_caption_files(plan: ExportPlan, folder: Path) -> list[Path]:
     """Every given caption file again, filtered to the exported videos, under its own name."""
-    assert plan.annotations is not None
-    exported = {video.annotated_as: video for video in plan.videos}
     paths = []
-    for file in plan.annotations.of_kind("captions"):
-        chosen = [
-            (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-            for key, video in plan.annotations.named(file).items()
-            if key in exported
-        ]
-        if chosen:
-            paths.append(folder / f"{file.stem}.json")
-            write_captions(paths[-1], chosen)
-    if not paths:
-        plan.notes.append("No captions of the exported videos were given, so none are written.")
+    for stem, videos in plan.captions():
+        paths.append(folder / f"{stem}.json")
+        write_captions(paths[-1], videos)
     return paths
