@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from tspcli import doctor
 from tspcli.cli.doctor import command
-from tspcli.doctor import Check, Diagnosis, Probe, diagnose, run_probe
+from tspcli.doctor import Check, Diagnosis, diagnose
+from tspcli.probes import PROBES, Probe, run_probe
 
 HEALTHY = {
     "torch": {"version": "2.15.0", "cuda_build": "13.2", "devices": []},
@@ -25,7 +26,7 @@ HEALTHY = {
 
 def diagnose_with(**changes: Probe) -> dict[str, Check]:
     """The checks by name when every probe succeeds but those given."""
-    by_code = {code: name for name, code in doctor._PROBES.items()}
+    by_code = {code: name for name, code in PROBES.items()}
 
     def answer(code: str) -> Probe:
         name = by_code[code]
@@ -76,10 +77,10 @@ def test_a_module_that_kills_its_process_is_only_a_finding(
     (tmp_path / "decord.py").write_text("import os; os.abort()")
     (tmp_path / "torchcodec.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    died = run_probe(doctor._PROBES["decord"])
+    died = run_probe(PROBES["decord"])
     assert died.facts is None
     assert "signal 6" in str(died.problem)
-    hangs = run_probe(doctor._PROBES["torchcodec"], timeout_s=1)
+    hangs = run_probe(PROBES["torchcodec"], timeout_s=1)
     assert "no answer within 1 s" in str(hangs.problem)
 
 
@@ -98,7 +99,7 @@ def test_a_stray_file_in_the_current_folder_is_not_taken_for_a_module(
 ) -> None:
     (tmp_path / "h5py.py").write_text("raise SystemExit('the wrong h5py')")
     monkeypatch.chdir(tmp_path)
-    assert run_probe(doctor._PROBES["h5py"]).facts
+    assert run_probe(PROBES["h5py"]).facts
 
 
 def test_a_cache_that_cannot_be_written_has_a_remedy(
