@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, out_console, printable
 from tspcli.cli.inputs import PATH
@@ -84,10 +85,11 @@ def command(
         raise UsageError(
             "There is no terminal to draw in.", remedy="Give --out picture.png (or .svg, .html)."
         )
-    sampling = given_sampling(frame_rate, stride, clip_length)
     stores = [store] if against is None else [store, against]
+    _check_given(len(stores), out, titles, video_file, own_scales)
+    sampling = given_sampling(frame_rate, stride, clip_length)
     key, views, segments = _load(stores, video, titles, annotations, sampling)
-    frames = [] if video_file is None else _thumbnails(video_file, views, thumbnails)
+    frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)
     for title in data.flattened:
         err_console().print(
@@ -109,6 +111,44 @@ def command(
             if view.separation is not None:
                 terminal.print(f"{view.title}: separation {view.separation:+.3f}", markup=False)
     sys.stdout.flush()
+
+
+def _check_given(
+    n_stores: int,
+    out: tuple[Path, ...],
+    titles: tuple[str, ...],
+    video_file: Path | None,
+    own_scales: bool,
+) -> None:
+    """Refuse, before anything is written, what cannot be written and what would do nothing."""
+    from tspcli.errors import UsageError
+    from tspcli.features.plots import check_picture
+
+    for path in out:
+        if path.suffix.lower() != ".html":
+            check_picture(path)
+    if len(titles) > n_stores:
+        raise UsageError(
+            f"{len(titles)} titles were given for {counted(n_stores, 'store')}; "
+            f"{titles[n_stores]!r} is one too many.",
+            remedy="Give --title once a store.",
+        )
+    if own_scales and n_stores == 1:
+        raise UsageError(
+            "--own-scales does nothing for one store.", remedy="Add --against, or leave it away."
+        )
+    context = click.get_current_context()
+    if video_file is None:
+        if context.get_parameter_source("thumbnails") is not ParameterSource.DEFAULT:
+            raise UsageError(
+                "--thumbnails does nothing without the video.",
+                remedy="Add --video, or leave --thumbnails away.",
+            )
+    elif not out:
+        raise UsageError(
+            "--video is for pictures: a terminal shows no frames.",
+            remedy="Add --out, or leave --video away.",
+        )
 
 
 def _load(
@@ -143,6 +183,17 @@ def _load(
             title = titles[number] if number < len(titles) else path.stem
             views.append(view_features(features, title, segments))
     return key, views, segments
+
+
+def _frames(path: Path, views: list[FeatureView], count: int) -> list[Thumbnail]:
+    from tspcli.errors import VideoError
+
+    try:
+        return _thumbnails(path, views, count)
+    except VideoError as error:
+        remedy = "Give another --video, or none: all but the frames can be drawn without it."
+        error.remedy = error.remedy or remedy
+        raise
 
 
 def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbnail]:

@@ -199,9 +199,12 @@ def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoCompari
     rows differ although the channels mean the same, or lie at other seconds; *other weights* if the
     channels do not mean the same; *not finite* if there are rows with values that are not finite,
     and the others are the same.
+
+    Raises:
+        StoreError: If rows cannot be read, or are not those that were written.
     """
     n_rows, dims = (a.n_rows, b.n_rows), (a.dim, b.dim)
-    raw_a, raw_b = a.rows, b.rows
+    raw_a, raw_b = a.checked_rows(), b.checked_rows()
     odd_a, odd_b = not_finite_rows(raw_a), not_finite_rows(raw_b)
     not_finite = np.flatnonzero(odd_a).tolist(), np.flatnonzero(odd_b).tolist()
 

@@ -115,6 +115,23 @@ class VideoFeatures:
         with self._reading("the list of warnings"):
             return [str(text) for text in json.loads(self.attrs.get("warnings", "[]"))]
 
+    def checked_rows(self) -> npt.NDArray[np.float32]:
+        """:attr:`rows`, once they were compared with the checksum that is stored with them.
+
+        Raises:
+            StoreError: If they cannot be read, or they or the attributes are not those that were
+                written.
+        """
+        rows = self.rows
+        if self.verify() is False:
+            raise StoreError(
+                f"{self._path}: the rows or the attributes of {self.key!r} are not those that were "
+                "written: their checksum differs.",
+                remedy=f"Save what is whole with `tsp doctor {self._path} --repair`, and compute "
+                "that video again.",
+            )
+        return rows
+
     def verify(self) -> bool | None:
         """Whether rows and attributes are as they were written; None if no checksum is stored."""
         try:

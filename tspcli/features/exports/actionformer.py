@@ -144,6 +144,8 @@ class ActionFormer(Target):
                 f"{len(dropped)} training videos without an action on their features are left out "
                 f"of the annotations: ActionFormer stops at them (the first: {dropped[0]})."
             )
+        if not plan.has_entries(entries):
+            return []
         self._label_ids = label_ids(plan, entries)
         path = folder / f"{plan.data_set}.json"
         write_database(path, entries, self._label_ids)

@@ -9,8 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from tspcli.annotations import Annotations
 from tspcli.annotations.writing import write_bmt
-from tspcli.errors import ExportError, UsageError
+from tspcli.errors import AnnotationError, ExportError, UsageError
+from tspcli.features.exports.captions import NO_CAPTIONS, captions_by_name
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.options import DataSet, ExportOptions
 from tspcli.features.exports.target import (
@@ -35,6 +37,11 @@ I3D_TIMESPAN = (64, 25)
 _PAD_ROWS, _I3D_PAD_ROWS = 800, 300
 _POSITIONS = 3660
 _MASKED = 1.0
+
+PHASES = ("train", "val_1", "val_2")
+"""Its parts: it has a switch ``--PART_meta_path`` for each."""
+
+_PHASE_OF = {"training": "train", "validation": "val_1"}
 
 
 class Bmt(Target):
@@ -77,6 +84,7 @@ class Bmt(Target):
                 "rows.",
                 remedy="Use --grid-seconds 2.56, or features at stride 16.",
             )
+        captions_by_name(plan, _phase)
         warn_of_uncovered(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
@@ -107,10 +115,11 @@ class Bmt(Target):
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
         paths, dropped = [], 0
-        for stem, videos in plan.captions():
-            phase = _phase(stem)
+        for phase, captions in captions_by_name(plan, _phase).items():
             paths.append(folder / f"{phase}.csv")
-            dropped += write_bmt(paths[-1], videos, phase)
+            dropped += write_bmt(paths[-1], captions, phase)
+        if not paths:
+            plan.notes.append(NO_CAPTIONS)
         if dropped:
             plan.notes.append(
                 f"{dropped} captions that end before they start are left out, and idx is counted "
@@ -171,9 +180,19 @@ def _fraction(seconds: float) -> Fraction:
     return Fraction(repr(seconds)).limit_denominator(1000)
 
 
-def _phase(stem: str) -> str:
-    """BMT's name of a part: train, val_1 or val_2."""
-    for phase in ("val_1", "val_2", "train"):
-        if stem.startswith(phase):
+def _phase(file: Annotations) -> str:
+    """BMT's name of a part, which its switches have too: train, val_1 or val_2.
+
+    Raises:
+        AnnotationError: If neither the file's name nor its videos' subset tells it.
+    """
+    for phase in PHASES:
+        if file.stem.startswith(phase):
             return phase
-    return stem
+    subsets = {video.subset for video in file.values()}
+    if len(subsets) == 1 and (told := _PHASE_OF.get(subsets.pop() or "")):
+        return told
+    raise AnnotationError(
+        f"BMT has captions of {', '.join(PHASES)}; {file.path} is none of them by its name.",
+        remedy="Name it so, such as train.csv, or tell it by --subset.",
+    )

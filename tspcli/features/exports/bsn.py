@@ -168,6 +168,8 @@ def write_pair(plan: ExportPlan, folder: Path, spans: Callable[[PlannedVideo], S
     """``anet_anno_action.json`` and, where subsets are known, ``video_info_new.csv``."""
     videos = trainable(plan)
     entries = {video.annotation_name: entry(video, spans(video)) for video in videos}
+    if not plan.has_entries(entries):
+        return []
     anno = folder / "anet_anno_action.json"
     write_json(anno, entries)
     rows = [

@@ -26,8 +26,6 @@ from tspcli.features.exports.target import (
 )
 
 PARTS = ("val", "test")
-SKIP_FRAMES = 5
-WINDOW = 256
 
 _COMMON_RATES = (30.0, 25.0, 24.0, 30000 / 1001, 24000 / 1001, 50.0, 60.0, 60000 / 1001, 15.0)
 _LEAST_SPAN_S = 1.0
@@ -110,6 +108,8 @@ class GtadThumos(Target):
             assert rate is not None
             entry = (video.annotation_name, video.annotated.segments, rate)
             tables[part_of(video.name)].append(entry)
+        if not plan.has_entries([s for videos in tables.values() for v in videos for s in v[1]]):
+            return []
         paths = []
         for part, videos in tables.items():
             if videos:

@@ -29,6 +29,8 @@ class MMAction2(Bmn):
             span = self.span(video, plan.options)
             split = _FILES[video.annotated.subset]
             splits.setdefault(split, {})[video.annotation_name] = bsn.entry(video, span)
+        if not plan.has_entries(splits):
+            return []
         paths = []
         for split, entries in sorted(splits.items()):
             paths.append(folder / f"anet_anno_{split}.json")

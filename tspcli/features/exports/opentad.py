@@ -112,6 +112,8 @@ class OpenTad(Target):
                 f"{unknown[0]!r}); OpenTAD needs it.",
                 remedy="Add a file that tells it, or --subset.",
             )
+        if not plan.has_entries([s for entry in entries for s in entry.segments]):
+            return []
         path = folder / f"{plan.data_set}.json"
         write_database(path, entries, None)
         class_map = folder / "category_idx.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ Dtype = Literal["float32", "float16"]
 Container = Literal["npy", "hdf5"]
 DataSet = Literal["activitynet", "thumos14"]
 FeatureFrame = Literal["fit", "keep"]
+
+MOST_CHANNELS = 65_536
+"""Width to which channels are padded; a slip of the pen would fill memory and disk."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,16 @@ class ExportOptions:
             )
         for name in ("length", "row_rate", "grid_s", "split_channels"):
             value = getattr(self, name)
-            if isinstance(value, int | float) and not value > 0:
+            if isinstance(value, int | float) and not 0 < value < math.inf:
                 raise UsageError(
-                    f"{name.replace('_', '-')} {value} is not positive.",
-                    remedy="Give a positive number.",
+                    f"{option_name(name)} {value} is no positive number.",
+                    remedy="Give one that is positive and finite.",
                 )
+        if (self.pad_channels or 0) > MOST_CHANNELS:
+            raise UsageError(
+                f"--pad-channels {self.pad_channels} is more than {MOST_CHANNELS}.",
+                remedy="Give the width that the reader has.",
+            )
         ways = [n for n in ("length", "row_rate", "grid_s") if getattr(self, n) is not None]
         if len(ways) > 1:
             raise UsageError(

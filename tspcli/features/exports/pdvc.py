@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tspcli.annotations import Annotations
 from tspcli.annotations.writing import write_captions
 from tspcli.errors import ExportError
 from tspcli.features import resampling
+from tspcli.features.exports.captions import NO_CAPTIONS, captions_by_name
 from tspcli.features.exports.gtad_anet import warn_of_uncovered
 from tspcli.features.exports.options import DataSet
 from tspcli.features.exports.target import (
@@ -57,6 +59,7 @@ class Pdvc(Target):
                 remedy="Export features of width 512, or use the npy target and add a feature type "
                 "to PDVC.",
             )
+        captions_by_name(plan, _stem)
         warn_of_uncovered(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
@@ -107,7 +110,13 @@ def _yaml(path: Path) -> str:
 def write_caption_files(plan: ExportPlan, folder: Path) -> list[Path]:
     """Every given caption file again, filtered to the exported videos, under its own name."""
     paths = []
-    for stem, videos in plan.captions():
-        paths.append(folder / f"{stem}.json")
-        write_captions(paths[-1], videos)
+    for name, captions in captions_by_name(plan, _stem).items():
+        paths.append(folder / f"{name}.json")
+        write_captions(paths[-1], captions)
+    if not paths:
+        plan.notes.append(NO_CAPTIONS)
     return paths
+
+
+def _stem(file: Annotations) -> str:
+    return file.stem

@@ -16,6 +16,10 @@ from tspcli.features.store import VideoFeatures
 
 _MAX_HALF = 65504.0
 
+MOST_ROWS = 500_000
+"""Rows of one video, which is in memory as a whole: 4.6 hours at 30 rows a second, 1 GB of width
+512."""
+
 
 def plan_rows(
     video: PlannedVideo, options: ExportOptions, original_rate: float | None
@@ -28,12 +32,14 @@ def plan_rows(
         original_rate: Frames a second of the original video, if anyone tells.
 
     Raises:
-        ExportError: If ``centers`` is to spread rows over a duration that nobody tells, or the
-            original frame rate is wanted and unknown.
+        ExportError: If ``centers`` is to spread rows over a duration that nobody tells, the
+            original frame rate is wanted and unknown, or there would be more than
+            :data:`MOST_ROWS` rows.
     """
     if options.length is not None:
-        taps = _to_length(video, options.length, options.resize or "linear")
-        return replace(video, resample=Resample(options.length, taps))
+        length = _bounded(options.length, f"--length {options.length}", video)
+        taps = _to_length(video, length, options.resize or "linear")
+        return replace(video, resample=Resample(length, taps))
     if options.row_rate is not None:
         return _at_rate(video, options, original_rate)
     if options.grid_s is not None:
@@ -54,7 +60,7 @@ def _at_rate(
         )
     # The video's own length counts here: its rows stand for its frames.
     duration = source.duration_s or video.duration_s or source.covered_s
-    length = max(1, round(duration * rate))
+    length = _bounded(duration * rate, f"--row-rate {options.row_rate}", video)
 
     def taps() -> Taps:
         if options.resize == "centers":
@@ -69,12 +75,23 @@ def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
     source = video.source
     # Rounded, not cut or filled up: a reader that spreads the rows evenly over the duration is then
     # off by at most half a cell at the end.
-    n_cells = max(1, round((video.duration_s or source.covered_s) / grid_s))
+    cells = (video.duration_s or source.covered_s) / grid_s
+    n_cells = _bounded(cells, f"--grid-seconds {grid_s:g}", video)
 
     def taps() -> Taps:
         return resampling.cell_means(source.n_rows, source.first_s, source.step_s, grid_s, n_cells)
 
     return replace(video, resample=Resample(n_cells, taps), rate=1 / grid_s)
+
+
+def _bounded(count: float, option: str, video: PlannedVideo) -> int:
+    """A number of rows, rounded; one at least."""
+    if not count <= MOST_ROWS:
+        raise ExportError(
+            f"{option} makes {count:.3g} rows of {video.source.key!r}; {MOST_ROWS:,} are the most.",
+            remedy="Give another value.",
+        )
+    return max(1, round(count))
 
 
 def _to_length(video: PlannedVideo, length: int, resize: str) -> Callable[[], Taps]:
@@ -101,8 +118,9 @@ def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: s
 
     Raises:
         ExportError: If a value does not fit into half precision.
+        StoreError: If the rows cannot be read, or are not those that were written.
     """
-    rows: Array = features.rows
+    rows: Array = features.checked_rows()
     if rows.shape[0] != video.source.n_rows:
         raise ExportError(f"{features.key!r} changed while it was exported.")
     if video.resample is not None:

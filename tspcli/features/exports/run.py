@@ -19,6 +19,7 @@ from tspcli.annotations import (
 )
 from tspcli.annotations.labels import read_label_mapping
 from tspcli.errors import ExportError, UsageError
+from tspcli.features.exports.actionformer import ActionFormer
 from tspcli.features.exports.gtad_thumos import original_rate
 from tspcli.features.exports.naming import (
     check_file_name,
@@ -112,11 +113,12 @@ def export_features(
 
     Raises:
         ExportError: If the features cannot be written in that form.
-        UsageError: If an option means nothing for the target.
+        UsageError: If an option means nothing for the target, or does nothing here.
         StoreError: If a store cannot be read, or stores do not fit together.
         AnnotationError: If the annotations cannot be read, or lack what the reader needs.
     """
     target = _target(request.target)
+    _check_given(request, label_ids)
     check_rule(request.options.name_prefix)
     out = request.out.absolute()
     with Sources(request.stores, sampling) as sources:
@@ -259,6 +261,28 @@ def _write_videos(
         if on_video is not None:
             on_video(number, len(plan.videos))
     return odd
+
+
+def _check_given(request: ExportRequest, label_ids: Path | None) -> None:
+    """Refuse what would do nothing."""
+    if label_ids is not None and request.target != ActionFormer.name:
+        raise UsageError(
+            f"--label-ids means nothing for {request.target}.",
+            remedy=f"{ActionFormer.name} alone has class ids.",
+        )
+    if request.annotations:
+        return
+    for option, there in (
+        ("--subset", request.subset is not None),
+        ("--label-ids", label_ids is not None),
+        ("--missing list", request.options.missing == "list"),
+        ("--feature-frame keep", request.options.feature_frame == "keep"),
+    ):
+        if there:
+            raise UsageError(
+                f"{option} does nothing without annotations.",
+                remedy=f"Add --annotations, or leave {option} away.",
+            )
 
 
 def _label_ids(path: Path) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.annotations import AnnotatedVideo, AnnotationSet, Segment
+from tspcli.annotations import AnnotatedVideo, AnnotationSet
 from tspcli.errors import ExportError, UsageError
 from tspcli.features.exports.options import DataSet, ExportOptions, option_name
 from tspcli.features.exports.sources import SourceVideo
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.resampling import FloatArray, Taps
 from tspcli.timeline import Sampling
-
-CaptionedVideo = tuple[str, tuple[Segment, ...], float]
-"""What the reader's annotations call a video, its captions, and its duration in seconds."""
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -165,22 +162,22 @@ class ExportPlan:
             return ""
         return first.name[: len(first.name) - len(first.annotation_name)]
 
-    def captions(self) -> Iterator[tuple[str, list[CaptionedVideo]]]:
-        """The caption files given, each by its stem, filtered to the exported videos."""
-        assert self.annotations is not None
-        exported = {video.annotated_as: video for video in self.videos}
-        none = True
-        for file in self.annotations.of_kind("captions"):
-            chosen = [
-                (exported[key].annotation_name, video.segments, video.duration_s or 0.0)
-                for key, video in self.annotations.named(file).items()
-                if key in exported
-            ]
-            if chosen:
-                none = False
-                yield file.stem, chosen
-        if none:
-            self.notes.append("No captions of the exported videos were given, so none are written.")
+    def has_entries(self, entries: Collection[Any]) -> bool:
+        """Whether there is something to write into the reader's annotations of actions.
+
+        Raises:
+            ExportError: If there is nothing, though actions were given.
+        """
+        if entries:
+            return True
+        if self.annotations is not None and any(self.annotations.of_kind("actions")):
+            raise ExportError(
+                "Not one exported video has an action on its features, so the reader's annotations "
+                "would be empty.",
+                remedy="Give annotations of these videos, or none to export the features alone.",
+            )
+        self.notes.append("No actions were given, so no annotations are written.")
+        return False
 
     def require_sampling(self) -> Sampling:
         """The one sampling.

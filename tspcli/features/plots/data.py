@@ -140,10 +140,11 @@ def view_features(
         segments: Annotated segments, for the separation.
 
     Raises:
-        StoreError: If the seconds are unknown, or values are not finite.
+        StoreError: If the seconds are unknown, values are not finite, or the rows are not those
+            that were written.
     """
     center_s = video.center_s
-    rows = video.rows
+    rows = video.checked_rows()
     if not len(rows):
         raise StoreError(f"{video.key!r} has no rows.", remedy="Choose another video.")
     if not np.isfinite(rows).all():

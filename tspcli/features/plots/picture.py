@@ -35,6 +35,29 @@ _HEIGHTS_IN = {"thumbnails": 0.46, "segments": 0.16, "colors": 0.26, "change": 0
 _SPACE_IN = 0.07
 
 
+def check_picture(path: Path) -> str:
+    """The format of a picture of that name.
+
+    Raises:
+        UsageError: If there is no such format.
+        DependencyError: If matplotlib is not installed.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(
+            f"{path.name!r} does not end in .png, .svg, .pdf or .html.",
+            remedy="Choose one of these endings for --out.",
+        )
+    try:
+        import matplotlib  # noqa: F401 (that it can be imported is all that is asked)
+    except ImportError as error:
+        raise DependencyError(
+            "Pictures need matplotlib, which is not installed.",
+            remedy="Install it with `pip install 'tspcli[plots]'`; HTML pages do without.",
+        ) from error
+    return kind
+
+
 def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
     """Draw the picture and write it, whole or not at all.
 
@@ -48,20 +71,10 @@ def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
         DependencyError: If matplotlib is not installed.
     """
     path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(
-            f"{path.name!r} does not end in .png, .svg, .pdf or .html.",
-            remedy="Choose one of these endings for --out.",
-        )
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(
-            "Pictures need matplotlib, which is not installed.",
-            remedy="Install it with `pip install 'tspcli[plots]'`; HTML pages do without.",
-        ) from error
+    kind = check_picture(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure()
         _draw(figure, data)
