@@ -7,7 +7,8 @@ so that neighbouring frames differ everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def make_video(
     rotation_deg: int = 0,
     audio: bool = False,
     audio_start_s: float = 0.0,
+    audio_s: float = 2.0,
+    audio_codec: str = "aac",
     second_stream: tuple[int, int] | None = None,
     color_range: int | None = None,
     options: dict[str, str] | None = None,
@@ -84,6 +87,8 @@ def make_video(
         rotation_deg: How far a player turns the picture clockwise.
         audio: Whether there is a sound track, the first stream of the file.
         audio_start_s: Where the sound starts.
+        audio_s: How long it lasts, in steps of 64 ms.
+        audio_codec: Its encoder.
         second_stream: (width, height) of another video stream, of black frames, that comes first.
         color_range: 1 limited, 2 full.
         options: For the encoder.
@@ -95,7 +100,7 @@ def make_video(
         times = [round(k / rate / base) for k in range(n_frames)]
     turned = rotation_deg % 180 != 0
     with av.open(str(path), "w", options=container_options or {}) as container:
-        sound = container.add_stream("aac", rate=16000) if audio else None
+        sound = container.add_stream(audio_codec, rate=16000) if audio else None
         black = container.add_stream("libx264", rate=rate) if second_stream else None
         if black is not None and second_stream is not None:
             black.width, black.height = second_stream
@@ -116,9 +121,13 @@ def make_video(
         if rotation_deg:
             # PyAV counts angles counterclockwise.
             stream.set_display_rotation(-rotation_deg)
-        if sound is not None:
-            _write_sound(container, sound, audio_start_s)
+        sounds = iter(()) if sound is None else _sound(sound, audio_start_s, audio_s)
         for number, time in enumerate(times):
+            # The first two seconds of sound come before the first picture.
+            for sound_s, packets in sounds:
+                container.mux(packets)
+                if sound_s > 2 + time * base:
+                    break
             upright = picture(number, width, height)
             coded = np.ascontiguousarray(np.rot90(upright, rotation_deg // 90))
             frame = av.VideoFrame.from_ndarray(coded, format="rgb24")
@@ -131,6 +140,8 @@ def make_video(
                 other.pts, other.time_base = time + start, base
                 container.mux(black.encode(other))
         container.mux(stream.encode(None))
+        for _, packets in sounds:
+            container.mux(packets)
         if black is not None:
             container.mux(black.encode(None))
     return path
@@ -139,18 +150,20 @@ def make_video(
 def make_sound(path: Path) -> Path:
     """Write a file that holds sound alone."""
     with av.open(str(path), "w") as container:
-        _write_sound(container, container.add_stream("aac", rate=16000), 0.0)
+        for _, packets in _sound(container.add_stream("aac", rate=16000), 0.0, 2.0):
+            container.mux(packets)
     return path
 
 
-def _write_sound(container: av.container.OutputContainer, stream: Any, start_s: float) -> None:
+def _sound(stream: Any, start_s: float, duration_s: float) -> Iterator[tuple[float, list[Any]]]:
+    """The packets of silence, 64 ms after 64 ms, each with its time in seconds."""
     samples = np.zeros((1, 1024), np.float32)
-    for index in range(32):
+    for index in range(math.ceil(duration_s * 16000 / 1024)):
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
         frame.sample_rate = 16000
         frame.pts, frame.time_base = round(start_s * 16000) + index * 1024, Fraction(1, 16000)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        yield index * 0.064, stream.encode(frame)
+    yield duration_s, stream.encode(None)
 
 
 def make_mixed_videos(folder: Path, n_frames: Sequence[int]) -> Path:

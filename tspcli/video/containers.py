@@ -108,15 +108,6 @@ def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> Video
     )
 
 
-def announced_duration_s(container: Any, stream: Any, info: VideoInfo) -> Fraction | None:
-    """The duration that the file announces for this stream, not for its sound, in seconds."""
-    if stream.duration:
-        return stream.duration * stream.time_base
-    if len(container.streams) == 1:
-        return info.duration_s
-    return None
-
-
 def _is_cover_art(stream: Any) -> bool:
     disposition = getattr(stream, "disposition", None)
     flag = getattr(type(disposition), "attached_pic", None)

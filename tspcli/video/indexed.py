@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from tspcli.errors import VideoError
 from tspcli.video.base import Frame, VideoInfo, VideoSource, Wanted
+from tspcli.video.ending import missing_end
 from tspcli.video.pyav_source import PyavSource
 
 
@@ -35,12 +36,14 @@ class FrameIndex:
             since hours of video have millions.
         last_duration: Duration of the last frame in those units, 0 if unknown.
         n_video_streams: Video streams in the file.
+        missing_end: What to say if the file ends before it should.
     """
 
     info: VideoInfo
     pts: array[int]
     last_duration: int
     n_video_streams: int
+    missing_end: str | None = None
 
 
 def scan_packets(path: str) -> FrameIndex:
@@ -66,11 +69,14 @@ def scan_packets(path: str) -> FrameIndex:
                 durations.append(packet.duration or 0)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError("damaged", str(error), path=info.path) from error
-    if not pts:
-        raise VideoError("no-frames", path=info.path)
-    order = np.lexsort((durations, pts))
-    ascending = array("q", np.asarray(pts)[order].tobytes())
-    return FrameIndex(info, ascending, durations[order[-1]], n_video_streams)
+        if not pts:
+            raise VideoError("no-frames", path=info.path)
+        order = np.lexsort((durations, pts))
+        ascending = array("q", np.asarray(pts)[order].tobytes())
+        last_duration = durations[order[-1]]
+        end_s = (ascending[-1] + last_duration) * info.time_base
+        missing = missing_end(source.name, container, stream, info, end_s)
+    return FrameIndex(info, ascending, last_duration, n_video_streams, missing)
 
 
 class IndexedFrame(Frame):
@@ -101,6 +107,8 @@ class IndexedSource(VideoSource):
         self.n_decoded = 0
         self._index = scan_packets(path)
         self.info = self._index.info
+        if self._index.missing_end is not None:
+            self.warnings.append(self._index.missing_end)
         self._last: tuple[int, npt.NDArray[np.uint8]] | None = None
 
     def frames(

@@ -29,12 +29,8 @@ from tspcli.video.base import (
     check_size,
     path_text,
 )
-from tspcli.video.containers import (
-    announced_duration_s,
-    describe,
-    open_container,
-    pick_stream,
-)
+from tspcli.video.containers import describe, open_container, pick_stream
+from tspcli.video.ending import missing_end
 from tspcli.video.packets import Lookahead, TimestampGuess
 
 # FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
@@ -320,16 +316,11 @@ class PyavSource(VideoSource):
         if self._n_bad_frames:
             noun = "frame" if self._n_bad_frames == 1 else "frames"
             self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
-        announced_s = announced_duration_s(self._container, self._stream, self.info)
-        start_s = self.info.start_s or Fraction(0)
-        if announced_s is None or self._last_end is None:
-            return
-        lasted_s = self._last_end * self.info.time_base - start_s
-        if announced_s - lasted_s > max(Fraction(1), announced_s / 50):
-            self.warnings.append(
-                f"truncated: container announces {float(announced_s):.1f} s, "
-                f"frames end at {float(lasted_s):.1f} s"
-            )
+        if self._last_end is not None:
+            end_s = self._last_end * self.info.time_base
+            missing = missing_end(self.name, self._container, self._stream, self.info, end_s)
+            if missing is not None:
+                self.warnings.append(missing)
 
 
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
