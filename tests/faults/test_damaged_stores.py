@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import h5py
@@ -130,7 +131,8 @@ def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
         file.create_dataset("v", data=np.ones((3, 4), "f4"), compression="gzip")
     before = path.read_bytes()
     found = examine_store(path)
-    assert found.is_whole and found.unchecked == ["v"]
+    assert found.unchecked == ["v"] and not found.is_whole and not found.is_damaged
+    assert "--repair" not in "".join(found.notes)
     assert repair_store(path).kept == ["v"]
     assert path.read_bytes() == before
 
@@ -205,17 +207,24 @@ def test_damaged_rows_are_not_copied_on(original: Path, tmp_path: Path) -> None:
 
 def test_global_features_are_checked_whole(original: Path, tmp_path: Path) -> None:
     gvf_from_store(original, tmp_path / "gvf.h5")
-    assert examine_store(tmp_path / "gvf.h5").is_whole
+    found = examine_store(tmp_path / "gvf.h5")
+    assert found.is_whole and len(found.intact) == 6
     data = (tmp_path / "gvf.h5").read_bytes()
     rng = random.Random(4)
     for _ in range(25):
         path = flip(tmp_path / "bad.h5", data, rng.randrange(len(data)), rng.randrange(8))
-        assert not examine_store(path).is_whole
+        assert examine_store(path).is_damaged
+    with pytest.raises(StoreError, match="global features") as refused:
+        repair_store(path)
+    assert "tsp gvf" in str(refused.value.remedy)
     path = flip(tmp_path / "bad.h5", data, 100, 0)
     with pytest.raises(StoreError, match="is damaged"):
         read_gvf(path)
     without_index(tmp_path / "gvf.h5")
-    assert len(examine_store(tmp_path / "gvf.h5").unchecked) == 6
+    found = examine_store(tmp_path / "gvf.h5")
+    assert len(found.unchecked) == 6 and not found.is_whole and not found.is_damaged
+    assert "--repair" not in "".join(found.notes)
+    assert repair_store(tmp_path / "gvf.h5").original is None
 
 
 def test_a_store_that_is_being_written_is_not_repaired(original: Path, tmp_path: Path) -> None:
@@ -238,10 +247,48 @@ def test_the_command(original: Path, tmp_path: Path) -> None:
         return done.return_value, done.stdout
 
     code, text = doctor()
-    assert code == 1 and "damaged: v1" in text
+    assert code == 1 and "damaged: v1" in text and "--repair saves 5 videos" in text
     assert json.loads(doctor("--json")[1])["damaged"].keys() == {"v1"}
     code, text = doctor("--repair")
-    assert code == 3 and "1 videos are lost" in text and "feats.h5.damaged-1" in text
-    assert doctor() == (0, f"{path}: 5 whole, 0 damaged. The store is whole.\n")
+    assert code == 3 and "1 video is lost" in text and "feats.h5.damaged-1" in text
+    code, text = doctor()
+    assert code == 0 and text.startswith(f"{path}: 5 whole, 0 damaged. It is whole")
     assert doctor("--repair")[0] == 0
     assert not run.invoke(command, ["--repair"], standalone_mode=False).return_value
+
+
+@pytest.mark.parametrize(("indexed", "share"), [(True, 0.97), (False, 0.6)])
+def test_the_command_promises_only_what_repair_does(
+    original: Path, tmp_path: Path, indexed: bool, share: float
+) -> None:
+    path = tmp_path / "feats.h5"
+    path.write_bytes(original.read_bytes())
+    if not indexed:
+        without_index(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    looked = CliRunner().invoke(command, [str(path)], standalone_mode=False)
+    assert looked.return_value == 1 and "--repair adds" not in looked.stdout
+    saves = re.search(r"--repair saves (\d+) video", looked.stdout)
+    assert (saves is None) == ("Nothing of it can be saved" in looked.stdout)
+    if saves is None:
+        with pytest.raises(StoreError, match="Not one video"):
+            repair_store(path)
+    else:
+        assert len(repair_store(path).kept) == int(saves[1])
+        assert len(seen(path)[1]) == int(saves[1])
+
+
+def test_the_command_says_what_was_checked(original: Path, tmp_path: Path) -> None:
+    def verdict(path: Path) -> tuple[int, str]:
+        done = CliRunner().invoke(command, [str(path)], standalone_mode=False)
+        return done.return_value, done.stdout.splitlines()[-1].removeprefix(f"{path}: ")
+
+    gvf_from_store(original, tmp_path / "gvf.h5")
+    code, text = verdict(tmp_path / "gvf.h5")
+    assert code == 0 and text.startswith("6 whole, 0 damaged. It is whole")
+    with h5py.File(tmp_path / "official.h5", "w") as file:
+        file.create_dataset("v", data=np.ones((3, 4), "f4"))
+    code, text = verdict(tmp_path / "official.h5")
+    assert code == 0 and text.startswith("0 whole, 0 damaged, 1 without a checksum. ")
+    assert "nothing could be checked" in text and "is whole" not in text

@@ -9,6 +9,7 @@ import click
 
 from tspcli.cli.inputs import PATH
 from tspcli.cli.options import json_option
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from tspcli.features.repair import Examination
@@ -27,9 +28,10 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
 
     Each lack comes with its remedy. The exit code is 0 if extraction can work, 1 if not.
 
-    With FEATS.h5, every byte of the store is compared with its checksums: exit code 0 if it is
-    whole, 1 if not. --repair saves what is whole into a store of the same name and keeps the
-    damaged file beside it: exit code 3 if videos are lost, which `tsp extract` then computes again.
+    With FEATS.h5, every byte of the store is compared with its checksums: exit code 1 if it is
+    damaged. Files of other programs carry none and are only read. --repair saves what is whole into
+    a store of the same name and keeps the damaged file beside it: exit code 3 if videos are lost,
+    which `tsp extract` then computes again.
 
     \b
     Example:
@@ -87,7 +89,7 @@ def _examine(store: Path, as_json: bool) -> int:
         print_json(found.to_dict())
     else:
         _show(found)
-    return 0 if found.is_whole else 1
+    return 1 if found.is_damaged else 0
 
 
 def _repair(store: Path, as_json: bool) -> int:
@@ -99,19 +101,22 @@ def _repair(store: Path, as_json: bool) -> int:
     if as_json:
         print_json(repair.to_dict())
         return EXIT_SOME_FAILED if repair.lost else 0
-    _show(repair.found)
-    lines = [f"{printable(str(store))} holds {len(repair.kept)} videos now, all of them whole."]
-    if repair.found.is_whole:
-        lines = ["There is nothing to repair."]
+    _show(repair.found, promise=False)
+    lines = [f"{printable(str(store))} holds {counted(len(repair.kept), 'video')} now."]
+    if not repair.found.is_damaged:
+        added = repair.found.notes and not repair.found.unchecked and not repair.found.is_global
+        lines = ["An index was added." if added else "There is nothing to repair."]
     if repair.original is not None:
         lines.append(f"The damaged file is kept as {printable(repair.original)}.")
     if repair.lost:
-        lines.append(f"{len(repair.lost)} videos are lost: `tsp extract` computes them again.")
+        verb, them = ("is", "it") if len(repair.lost) == 1 else ("are", "them")
+        lost = f"{counted(len(repair.lost), 'video')} {verb} lost"
+        lines.append(f"{lost}: `tsp extract` computes {them} again.")
     out_console().print("\n".join(lines), markup=False, soft_wrap=True)
     return EXIT_SOME_FAILED if repair.lost else 0
 
 
-def _show(found: Examination) -> None:
+def _show(found: Examination, *, promise: bool = True) -> None:
     from tspcli.cli.console import out_console, printable
 
     console = out_console()
@@ -124,6 +129,23 @@ def _show(found: Examination) -> None:
         console.print(printable(note), style="yellow", markup=False, soft_wrap=True)
     counts = f"{len(found.intact)} whole, {len(found.damaged)} damaged"
     if found.unchecked:
-        counts += f", {len(found.unchecked)} without a checksum (readable)"
-    verdict = "The store is whole." if found.is_whole else "The store is damaged."
-    console.print(f"{printable(found.path)}: {counts}. {verdict}", markup=False, soft_wrap=True)
+        counts += f", {len(found.unchecked)} without a checksum"
+    console.print(
+        f"{printable(found.path)}: {counts}. {_verdict(found, promise)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _verdict(found: Examination, promise: bool) -> str:
+    if found.is_damaged:
+        text = "It is damaged."
+        if not promise:
+            return text
+        if found.savable:
+            return f"{text} --repair saves {counted(len(found.savable), 'video')}."
+        return f"{text} Nothing of it can be saved by --repair."
+    if found.is_whole:
+        return "It is whole: everything in it was compared with its checksums."
+    checked = "the others" if found.intact else "nothing"
+    return f"It can be read to its end; of its content {checked} could be checked."

@@ -22,7 +22,8 @@ from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.store import FeatureStore, open_store
 from tspcli.features.storing import new_store
-from tspcli.features.trailer import Placed, Trailer, read_trailer
+from tspcli.features.trailer import Placed, Trailer, missing_bytes, read_trailer
+from tspcli.wording import counted
 
 _LIMIT_S = 3600.0
 _LIMIT_BYTES = 4 << 30
@@ -38,7 +39,7 @@ print_findings(sys.argv[2])
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Examination:
     """What is whole in a store, and what is not.
 
@@ -49,6 +50,7 @@ class Examination:
         unchecked: Videos that can be read but carry no checksum.
         problems: What is wrong with the file beside its videos.
         notes: What is worth knowing and no damage.
+        is_global: Whether it holds one vector a video, which :func:`repair_store` does not save.
     """
 
     path: str
@@ -57,15 +59,26 @@ class Examination:
     unchecked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_global: bool = False
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was found."""
+        return bool(self.damaged or self.problems)
 
     @property
     def is_whole(self) -> bool:
-        """Whether no damage was found."""
-        return not self.damaged and not self.problems
+        """Whether everything was compared with a checksum, and none differs."""
+        return not self.is_damaged and not self.unchecked
+
+    @property
+    def savable(self) -> list[str]:
+        """The videos that a repair writes into the new store."""
+        return [] if self.is_global else sorted([*self.intact, *self.unchecked])
 
     def to_dict(self) -> dict[str, Any]:
         """The examination as plain values."""
-        return {**asdict(self), "is_whole": self.is_whole}
+        return {**asdict(self), "is_whole": self.is_whole, "is_damaged": self.is_damaged}
 
 
 @dataclass(frozen=True)
@@ -107,13 +120,19 @@ def examine_store(path: str | Path) -> Examination:
     if trailer is not None:
         _compare_with_index(path, trailer, found)
         return found
-    if not found.problems:
-        found.notes.append(
-            "There is no index at its end: it is of another program or an earlier version, or "
-            "was changed since. --repair adds one."
-        )
+    if not found.problems and (missing := missing_bytes(path)):
+        found.problems.append(f"It was cut off: at least {counted(missing, 'byte')} are missing.")
+    no_index = not found.problems
     _compare_with_checksums(path, found)
+    if no_index:
+        note = "There is no index at its end: it is of another program or an earlier version, or "
+        note += "was changed since."
+        found.notes.append(f"{note} --repair adds one." if _lacks_index_alone(found) else note)
     return found
+
+
+def _lacks_index_alone(found: Examination) -> bool:
+    return found.is_whole and not found.is_global and bool(found.intact)
 
 
 def repair_store(path: str | Path) -> Repair:
@@ -127,10 +146,16 @@ def repair_store(path: str | Path) -> Repair:
     path = Path(path)
     with lock_store(path):
         found = examine_store(path)
-        if found.is_whole and (not found.notes or found.unchecked):
-            return Repair(found, sorted([*found.intact, *found.unchecked]), [], None)
         trailer = _readable_trailer(path)
-        kept = sorted([*found.intact, *found.unchecked])
+        if not found.is_damaged and (trailer is not None or not _lacks_index_alone(found)):
+            return Repair(found, sorted([*found.intact, *found.unchecked]), [], None)
+        if found.is_global:
+            raise StoreError(
+                f"{path} holds global features, which are not repaired: "
+                f"{'; '.join(found.problems) or 'some are damaged'}",
+                remedy="Make them again from the store of features: tsp gvf --features FEATS.h5",
+            )
+        kept = found.savable
         if not kept:
             raise StoreError(
                 f"Not one video of {path} can be saved: {'; '.join(found.problems)}",
@@ -138,7 +163,7 @@ def repair_store(path: str | Path) -> Repair:
             )
         metadata = _metadata(path, trailer)
         # Where nothing is damaged an index is all that is missing, and every row was checked.
-        original = None if found.is_whole else _keep_original(path)
+        original = _keep_original(path) if found.is_damaged else None
         try:
             with new_store(path, metadata) as store:
                 for key, rows, attributes in (
@@ -154,11 +179,18 @@ def repair_store(path: str | Path) -> Repair:
 
 
 def _compare_with_index(path: Path, trailer: Trailer, found: Examination) -> None:
-    if not trailer.frame_is_intact(path):
+    if trailer.frame_is_intact(path):
+        # Vectors of global features are no rows, but bytes that were just compared.
+        with open_store(path) as store:
+            vectors = [key for key in store if key not in trailer.videos and store.is_vector(key)]
+        found.is_global = bool(vectors)
+        found.intact.extend(vectors)
+    else:
         found.problems.append(
             "What leads HDF5 to the rows, or the attributes, is damaged; the index at the end of "
             "the file is whole."
         )
+        found.is_global = not trailer.videos
     damaged = set(trailer.damaged_rows(path))
     for key in sorted(trailer.videos):
         if key in damaged:
@@ -193,6 +225,7 @@ def _compare_with_checksums(path: Path, found: Examination) -> None:
     found.intact.extend(values["intact"])
     found.unchecked.extend(values["unchecked"])
     found.damaged.update(values["damaged"])
+    found.is_global = values["is_global"]
     found.problems.extend(values["problems"])
 
 
@@ -211,6 +244,7 @@ def print_findings(path: str) -> None:
 def _check_video(store: FeatureStore, key: str, found: Examination) -> None:
     try:
         if store.is_vector(key):
+            found.is_global = True
             found.unchecked.append(key)
             return
         video = store[key]

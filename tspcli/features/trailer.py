@@ -147,6 +147,13 @@ def read_trailer(path: Path) -> Trailer | None:
         raise _damaged(path, repr(error)) from error
 
 
+def missing_bytes(path: Path) -> int:
+    """By how much an HDF5 file is shorter than it says; 0 if it is not, or does not say."""
+    with explain_read_errors(path), open(path, "rb") as file:
+        end = _hdf5_end(file)
+        return 0 if end is None else max(0, end - file.seek(0, os.SEEK_END))
+
+
 def require_intact_frame(path: Path) -> None:
     """Refuse a file whose index says that what leads to its rows has changed; reads no rows.
 
