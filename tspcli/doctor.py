@@ -21,6 +21,7 @@ from typing import Any, Literal
 from tspcli import __version__
 from tspcli.cache import cache_location
 from tspcli.errors import TspError
+from tspcli.machine import memory_bytes
 from tspcli.probes import PROBES, Probe, run_probe
 
 Status = Literal["ok", "note", "lack"]
@@ -183,7 +184,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "cores": cores,
         "cores_installed": installed,
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "shared_memory_bytes": _free_bytes(Path("/dev/shm")),
     }
 
@@ -204,19 +205,6 @@ def _cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         except (OSError, ValueError, IndexError):
             continue
     return None
-
-
-def _memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    for file in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(file.read_text()))
-        except (OSError, ValueError):
-            continue
-    return memory
 
 
 def _free_bytes(folder: Path) -> int | None:

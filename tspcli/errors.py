@@ -24,6 +24,22 @@ VIDEO_REASONS: dict[str, str] = {
 }
 """Every named reason for which a video can end without features."""
 
+VIDEO_REMEDIES: dict[str, str] = {
+    "missing": "Correct the path or the list that names it.",
+    "unreadable": "Make it a regular file that you may read: see its permissions and its disk.",
+    "empty": "Fetch or copy it again.",
+    "not-a-video": "Fetch it again if it should be a video; leave it out if not.",
+    "no-video-stream": "Leave it out, or fetch the version with pictures.",
+    "no-frames": "Fetch or copy it again; `ffprobe FILE` tells more.",
+    "too-short": "Use --short-videos pad (repeats its last frame) or a shorter --clip-length.",
+    "damaged": "Fetch or copy it again.",
+    "timeout": "If the disk is slow, give `tsp extract` a longer --decode-timeout.",
+    "crashed": "Try another --decoder, or convert it with ffmpeg.",
+    "unsupported": "Try another --decoder, or convert it to H.264 with ffmpeg.",
+    "out-of-memory": "Use fewer --workers, or convert it to smaller frames with ffmpeg.",
+}
+"""What to do about a video that a run leaves without features, where the error does not say it."""
+
 
 class TspError(Exception):
     """An error that the user can do something about.
@@ -73,6 +89,7 @@ class VideoError(TspError):
         reason: A key of :data:`VIDEO_REASONS`.
         message: The details, usually the decoder's own words.
         path: The video.
+        remedy: What to do about it, where :data:`VIDEO_REMEDIES` says too little.
     """
 
     def __init__(

@@ -21,3 +21,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def storable(text: str) -> str:
+    r"""Text that every file can hold: bytes of a name that are no UTF-8 are written as escapes.
+
+    >>> storable("v_\udcff.mp4")
+    'v_\\udcff.mp4'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from tests.videos import make_video
 from tspcli.errors import UsageError
-from tspcli.video import VideoFile, list_videos, probe, store_key
+from tspcli.video import (
+    VideoFile,
+    describe_passed_over,
+    find_videos,
+    list_videos,
+    probe,
+    store_key,
+)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -30,6 +37,20 @@ def test_a_folder_is_searched_in_a_stable_order(tmp_path: Path) -> None:
         tmp_path, "b.mp4", "a.MKV", "sub/c.webm", "notes.txt", ".hidden.mp4", ".git/d.mp4", "e.h5"
     )
     assert keys(list_videos(tmp_path)) == ["a", "b", "c"]
+
+
+def test_what_a_folder_holds_beside_videos_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "old.QT", "b.mp4.part", "sub/c.PART", "sub/README", "d.jpg")
+    touch(tmp_path, ".e.mp4", ".git/f.mp4", ".git/g.mp4")
+    listing = find_videos(tmp_path)
+    assert keys(listing.videos) == ["a", "old"]
+    assert listing.passed_over == {".part": 2, "hidden": 2, "no ending": 1, ".jpg": 1}
+    said = describe_passed_over(listing.passed_over)
+    assert said == "6 files passed over: 2 .part, 2 hidden, 1 .jpg, 1 no ending"
+    with pytest.raises(UsageError, match=r"no video in: .*sub \(2 files passed over: 1 no ending"):
+        find_videos(tmp_path / "sub")
+    many = {f".{number}": 1 for number in range(9)}
+    assert describe_passed_over(many).endswith("1 .5, 3 of other endings")
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ def _summarize(console: Console, report: ExtractReport) -> None:
         elif result.warnings:
             text = printable("; ".join(result.warnings))
             console.print(f"note: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
+    for reason, remedy, count in report.remedies:
+        console.print(
+            f"{reason} ({counted(count, 'video')}): {printable(remedy)}",
+            markup=False,
+            soft_wrap=True,
+        )
     counts = {status: len(report.with_status(status)) for status in STATUSES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     speed = ""

@@ -38,7 +38,7 @@ def videos_option(*, required: bool = False, text: str = "") -> Option:
         type=VIDEO_PATH,
         metavar="DIR|FILE|LIST.txt",
         help=text
-        or "A video, a folder of videos (searched recursively) or a .txt list; may be repeated.",
+        or "A video, a folder (searched for video endings) or a .txt list; may be repeated.",
     )
 
 

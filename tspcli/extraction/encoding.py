@@ -20,7 +20,7 @@ from tspcli.extraction.progress import Progress
 from tspcli.extraction.trace import Trace
 from tspcli.timeline import Sampling
 
-_CPU_BATCH = 4
+CPU_BATCH = 4
 _CUDA_BATCH = 64
 _IN_FLIGHT = {"cuda": 1}
 """Batches that a device works on while the next one is put together."""
@@ -61,7 +61,7 @@ class BatchEncoder(Generic[Owner]):
         self._trace = trace
         self._sized_by_device = batch_size is None
         self._batcher: Batcher[Owner] = Batcher(
-            batch_size or (_CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
+            batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
         )
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
         self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)

@@ -38,6 +38,7 @@ from tspcli.extraction.writing import RowSink
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
+from tspcli.wording import storable
 
 
 @dataclass(eq=False)
@@ -171,7 +172,8 @@ class Engine:
         if self.config.strict and damage:
             said = [text.removeprefix("damaged: ") for text in damage]
             self._drop(video.file.key)
-            self._fail(video.file, VideoError("damaged", "; ".join(said)))
+            remedy = "Fetch or copy it again; without --strict what can be decoded is kept."
+            self._fail(video.file, VideoError("damaged", "; ".join(said), remedy=remedy))
             return
         if self.sampling.n_clips(end.n_ticks) == 0 and self.config.short_videos != "pad":
             self._drop(video.file.key)
@@ -189,14 +191,9 @@ class Engine:
         error = VideoError(
             "too-short",
             f"{float(end.end_s - end.start_s):.3f} s long, one clip takes {needed:.3f} s",
-            remedy="Use --short-videos pad to repeat its last frame.",
         )
         if self.config.short_videos == "skip":
-            self._end(
-                VideoResult(
-                    file.key, str(file.path), "skipped", reason=error.reason, detail=error.detail
-                )
-            )
+            self._end(VideoResult.without_features(file, error, "skipped"))
         else:
             self._fail(file, error)
 
@@ -249,7 +246,7 @@ class Engine:
             )
         fps = video.info.fps or (end.n_frames / duration_s if duration_s else 0.0)
         return {
-            "video": _storable(video.file.path.name),
+            "video": storable(video.file.path.name),
             "source_bytes": video.source_bytes,
             "source_fps": float(fps),
             "source_frames": end.n_frames,
@@ -259,15 +256,11 @@ class Engine:
             "padding": "repeat-last-frame" if padded else "none",
             "padded_samples": padded,
             "decoder": end.decoder,
-            "warnings": json.dumps([_storable(text) for text in warnings]),
+            "warnings": json.dumps([storable(text) for text in warnings]),
         }
 
     def _fail(self, file: VideoFile, error: VideoError) -> None:
-        self._end(
-            VideoResult(
-                file.key, str(file.path), "failed", reason=error.reason, detail=error.detail
-            )
-        )
+        self._end(VideoResult.without_features(file, error))
 
     def _end(self, result: VideoResult) -> None:
         self.report.videos.append(result)
@@ -298,8 +291,3 @@ class Engine:
 
     def _note_wait(self, seconds: float) -> None:
         self.progress.decode_wait_s += seconds
-
-
-def _storable(text: str) -> str:
-    """Text that HDF5 can hold: bytes that are no UTF-8 are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tspcli import __version__
+from tspcli.errors import VIDEO_REMEDIES, VideoError
 from tspcli.features.atomic import write_aside
+from tspcli.video import VideoFile
+from tspcli.wording import storable
 
 Status = Literal["done", "kept", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("done", "kept", "skipped", "failed")
@@ -30,6 +33,7 @@ class VideoResult:
         warnings: What was out of the ordinary.
         reason: Why it has no features: a key of :data:`tspcli.errors.VIDEO_REASONS`.
         detail: The reason in words.
+        remedy: What to do about it.
     """
 
     key: str
@@ -41,6 +45,21 @@ class VideoResult:
     warnings: tuple[str, ...] = ()
     reason: str | None = None
     detail: str | None = None
+    remedy: str | None = None
+
+    @classmethod
+    def without_features(
+        cls, file: VideoFile, error: VideoError, status: Status = "failed"
+    ) -> VideoResult:
+        """The end of a video that has no rows, and why."""
+        return cls(
+            file.key,
+            str(file.path),
+            status,
+            reason=error.reason,
+            detail=error.detail,
+            remedy=error.remedy or VIDEO_REMEDIES[error.reason],
+        )
 
 
 @dataclass
@@ -58,6 +77,7 @@ class ExtractReport:
         encode_s: Time in which the encoder worked.
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
         shard: Of a shard: which one it is, and the plan that all shards share.
+        passed_over: How many files of folders were no videos, by ending.
     """
 
     out: str
@@ -70,6 +90,7 @@ class ExtractReport:
     encode_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     shard: Mapping[str, Any] | None = None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def with_status(self, status: Status) -> list[VideoResult]:
         """The videos that ended in ``status``."""
@@ -79,6 +100,12 @@ class ExtractReport:
     def failed(self) -> list[VideoResult]:
         """The videos that have no features although they should."""
         return self.with_status("failed")
+
+    @property
+    def remedies(self) -> list[tuple[str, str, int]]:
+        """(reason, what to do about it, how many videos failed so), each once."""
+        counts = Counter((v.reason or "", v.remedy) for v in self.failed if v.remedy)
+        return [(reason, remedy or "", count) for (reason, remedy), count in counts.items()]
 
     @property
     def bottleneck(self) -> Literal["decoding", "encoding"]:
@@ -91,9 +118,9 @@ class ExtractReport:
         return report_path(self.out)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """The report as plain values; bytes of names that are no UTF-8 as escapes."""
         counts = Counter(video.status for video in self.videos)
-        return {
+        values = {
             "tool_version": __version__,
             "out": self.out,
             "settings": self.settings,
@@ -106,14 +133,24 @@ class ExtractReport:
             "encode_s": round(self.encode_s, 3),
             "bottleneck": self.bottleneck,
             "notes": self.notes,
+            "passed_over": dict(self.passed_over),
             "videos": [asdict(video) for video in self.videos],
         }
+        return {name: _valid(value) for name, value in values.items()}
 
     def write(self) -> None:
         """Write the report as JSON, whole or not at all."""
         with write_aside(self.path) as aside:
-            # ASCII escapes keep names that are not valid UTF-8 readable by any JSON parser.
             aside.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=True) + "\n")
+
+
+def _valid(value: Any) -> Any:
+    """A value without halves of surrogate pairs, which no JSON reader has to take."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {_valid(name): _valid(item) for name, item in value.items()}
+    return [_valid(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def report_path(out: str | Path) -> Path:

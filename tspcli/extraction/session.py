@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tspcli.encoders import Encoder
-from tspcli.errors import StoreMismatchError, UsageError
+from tspcli.errors import StoreMismatchError
+from tspcli.extraction.bounds import require_memory
 from tspcli.extraction.plan import check_out, file_size, plan_shards, shard_path
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
@@ -25,7 +26,7 @@ from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import PartsFolder
 from tspcli.features.store import open_store
-from tspcli.video import VideoFile, list_videos
+from tspcli.video import VideoFile, describe_passed_over, find_videos
 from tspcli.wording import counted
 
 
@@ -78,12 +79,8 @@ def run_session(
     observer = observer or Observer()
     inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
     check_out(out)
-    files = list_videos(inputs, key_template=config.key_template)
-    if not files:
-        raise UsageError(
-            f"There is no video in {', '.join(str(name) for name in inputs) or 'an empty list'}.",
-            remedy="Name video files, folders of them, or .txt lists.",
-        )
+    listing = find_videos(inputs, key_template=config.key_template)
+    files = listing.videos
     plan = None
     if config.shard is not None:
         plan = plan_shards(files, config.shard[1], observer)
@@ -92,10 +89,15 @@ def run_session(
     with closing(choose_runner(config, encoder)) as runner:
         facts = runner.start(observer)
         sampling = config.resolve_sampling(facts.sampling)
+        require_memory(sampling, facts, config.batch_size)
         rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
         rows = replace(rows, shard_plan=None if plan is None else plan.digest)
         task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
-        board = Board(ExtractReport(str(out), task.metadata.settings), observer)
+        report = ExtractReport(str(out), task.metadata.settings, passed_over=listing.passed_over)
+        board = Board(report, observer)
+        if listing.passed_over:
+            text = describe_passed_over(listing.passed_over)
+            board.note(f"{text}. A file that is named itself is taken whatever its ending.")
         if plan is not None and config.shard is not None:
             board.report.shard = plan.facts(config.shard[0])
             if plan.n_unknown:

@@ -13,6 +13,7 @@ from tspcli.errors import StoreError
 from tspcli.features.atomic import write_aside
 from tspcli.features.store import open_store
 from tspcli.parsing import MALFORMED, parse_json
+from tspcli.wording import storable
 
 _SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
 """The names that `tsp extract --shard` gives."""
@@ -124,9 +125,9 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
     for video in videos:
         counts[video["status"]] = counts.get(video["status"], 0) + 1
     merged = {
-        "out": str(out),
+        "out": storable(str(out)),
         "settings": settings,
-        "merged_from": [str(path) for path in paths],
+        "merged_from": [storable(str(path)) for path in paths],
         "counts": counts,
         "videos": videos,
     }

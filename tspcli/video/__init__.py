@@ -18,7 +18,15 @@ from tspcli.video.events import (
     Woken,
 )
 from tspcli.video.pool import DecodePool
-from tspcli.video.probe import VideoFile, list_videos, probe, store_key
+from tspcli.video.probe import (
+    Listing,
+    VideoFile,
+    describe_passed_over,
+    find_videos,
+    list_videos,
+    probe,
+    store_key,
+)
 from tspcli.video.registry import DECODERS, is_installed, open_source, resolve_decoders
 from tspcli.video.sampled import SampledFrame, SampledFrames, read_clip, sampled_frames
 
@@ -31,6 +39,7 @@ __all__ = [
     "Frame",
     "Frames",
     "Idle",
+    "Listing",
     "Opened",
     "Restarted",
     "SampledFrame",
@@ -40,6 +49,8 @@ __all__ = [
     "VideoInfo",
     "VideoSource",
     "Woken",
+    "describe_passed_over",
+    "find_videos",
     "is_installed",
     "list_videos",
     "open_source",

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
 from tspcli.errors import UsageError
 from tspcli.video.base import VideoInfo, absolute, path_text
+from tspcli.wording import counted
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "m1v", "m2ts", "m2v", "m4v"),
         *("mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv"),
-        *("rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
+        *("qt", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
     )
 )
 """What counts as a video inside a folder. A file that is named itself may have any suffix."""
 
 DEFAULT_KEY_TEMPLATE = "{stem}"
+_MAX_KINDS = 6
 _TEMPLATE_FIELDS = ("stem", "name", "parent")
 # C0 and C1 controls, and the surrogates that stand for bytes that are no UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]")
+
+
+HIDDEN = "hidden"
+NO_ENDING = "no ending"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,20 @@ class VideoFile:
 
     path: Path
     key: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What files, folders and lists name.
+
+    Attributes:
+        videos: In a stable order.
+        passed_over: How many files inside folders were taken for no videos, by their ending
+            (``.part``), or as :data:`HIDDEN` (a folder counts once) or :data:`NO_ENDING`.
+    """
+
+    videos: list[VideoFile]
+    passed_over: dict[str, int]
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -57,6 +78,14 @@ def list_videos(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     key_template: str = DEFAULT_KEY_TEMPLATE,
 ) -> list[VideoFile]:
+    """The videos of :func:`find_videos` alone."""
+    return find_videos(inputs, key_template).videos
+
+
+def find_videos(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    key_template: str = DEFAULT_KEY_TEMPLATE,
+) -> Listing:
     """The videos that files, folders and lists name, in a stable order.
 
     Args:
@@ -76,7 +105,8 @@ def list_videos(
     found: dict[str, VideoFile] = {}
     by_key: dict[str, VideoFile] = {}
     named = [Path(item) for item in inputs]
-    for path in _expand(named):
+    passed_over: Counter[str] = Counter()
+    for path in _expand(named, passed_over):
         place = absolute(path)
         if place in found:
             continue
@@ -91,11 +121,25 @@ def list_videos(
         found[place] = video
     if not found:
         names = ", ".join(path_text(path) for path in named) or "nothing"
+        others = f" ({describe_passed_over(passed_over)})" if passed_over else ""
         raise UsageError(
-            f"There is no video in: {names}.",
+            f"There is no video in: {names}{others}.",
             remedy="Name video files, folders with videos, or .txt lists of paths.",
         )
-    return list(found.values())
+    order = sorted(passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+    return Listing(list(found.values()), dict(order))
+
+
+def describe_passed_over(passed_over: Mapping[str, int]) -> str:
+    """How many files of folders were taken for no videos, in one line.
+
+    >>> describe_passed_over({".part": 2, "hidden": 1})
+    '3 files passed over: 2 .part, 1 hidden'
+    """
+    kinds = [f"{count} {kind}" for kind, count in passed_over.items()]
+    if len(kinds) > _MAX_KINDS:
+        kinds[_MAX_KINDS:] = [f"{sum(list(passed_over.values())[_MAX_KINDS:])} of other endings"]
+    return f"{counted(sum(passed_over.values()), 'file')} passed over: {', '.join(kinds)}"
 
 
 def store_key(text: str) -> str:
@@ -145,12 +189,12 @@ class _KeyMaker:
         return store_key(key)
 
 
-def _expand(inputs: Iterable[Path]) -> Iterator[Path]:
+def _expand(inputs: Iterable[Path], passed_over: Counter[str]) -> Iterator[Path]:
     for path in inputs:
         if _is_folder(path):
-            yield from _in_folder(path)
+            yield from _in_folder(path, passed_over)
         elif path.suffix.lower() == ".txt":
-            yield from _in_list(path)
+            yield from _in_list(path, passed_over)
         else:
             yield path
 
@@ -163,7 +207,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
+def _in_folder(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
     # Links to folders are followed, each place once: a link to its own parent ends.
     seen: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -172,13 +216,21 @@ def _in_folder(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in folders if not name.startswith("."))
+        if len(visible) < len(folders):
+            passed_over[HIDDEN] += len(folders) - len(visible)
+        folders[:] = visible
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                passed_over[HIDDEN] += 1
+            elif suffix in VIDEO_SUFFIXES:
                 yield Path(root, name)
+            else:
+                passed_over[store_key(suffix) or NO_ENDING] += 1
 
 
-def _in_list(path: Path) -> Iterator[Path]:
+def _in_list(path: Path, passed_over: Counter[str]) -> Iterator[Path]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -195,4 +247,4 @@ def _in_list(path: Path) -> Iterator[Path]:
                 f"The list {path_text(path)} is no text.", remedy="Write a path on each line."
             )
         entry = path.parent / name
-        yield from _in_folder(entry) if _is_folder(entry) else (entry,)
+        yield from _in_folder(entry, passed_over) if _is_folder(entry) else (entry,)

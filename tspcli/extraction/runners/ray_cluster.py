@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tspcli import __version__
-from tspcli.errors import TspError, UsageError
+from tspcli.errors import TspError, UsageError, VideoError
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
@@ -300,12 +300,8 @@ class RayRunner:
             if self._video_losses[file.key] >= _MAX_LOSSES:
                 queue.left.discard(file.key)
                 detail = f"{_MAX_LOSSES} encoders were lost while it was under way"
-                board.end(
-                    VideoResult(
-                        file.key, str(file.path), "failed", reason="crashed", detail=detail
-                    ),
-                    queue.sizes[file.key],
-                )
+                error = VideoError("crashed", detail)
+                board.end(VideoResult.without_features(file, error), queue.sizes[file.key])
             else:
                 queue.waiting.appendleft(file)
 
