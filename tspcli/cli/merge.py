@@ -20,23 +20,28 @@ from tspcli.wording import counted
 @click.option(
     "--partial", is_flag=True, help="Join shards although some are missing or planned otherwise."
 )
+@click.option("--link", is_flag=True, help="Write links to the stores instead of their rows.")
 @json_option()
 def command(
-    stores: tuple[Path, ...], out: Path, overwrite: bool, partial: bool, as_json: bool
+    stores: tuple[Path, ...], out: Path, overwrite: bool, partial: bool, link: bool, as_json: bool
 ) -> None:
     """Join stores, or the shards of one run, into one store.
 
     Stores made with other settings are refused, with each difference named; so are a video that two
     of them have, and shards that are incomplete or were not planned over the same videos.
 
+    With --link the stores have to stay in the folder of the new one, or below; any HDF5 program
+    follows the links.
+
     \b
     Examples:
       tsp merge feats.shard-*-of-4.h5 --out feats.h5
+      tsp merge feats.shard-*-of-999.h5 --out feats.h5 --link
       tsp merge train.h5 valid.h5 --out all.h5
     """
     from tspcli.features.merge import merge_stores
 
-    report = merge_stores(stores, out, overwrite=overwrite, partial=partial)
+    report = merge_stores(stores, out, overwrite=overwrite, partial=partial, link=link)
     if as_json:
         print_json(asdict(report))
         return

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 
 from tspcli.errors import StoreError, StoreMismatchError
+from tspcli.features.links import write_links
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
 from tspcli.features.shards import differing_plans, merge_reports, other_shards
@@ -49,6 +50,7 @@ def merge_stores(
     *,
     overwrite: bool = False,
     partial: bool = False,
+    link: bool = False,
 ) -> MergeReport:
     """Join stores into one, written aside and renamed into place.
 
@@ -62,8 +64,11 @@ def merge_stores(
         partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
             among the inputs, or were planned over other videos. A shard without a store, whose
             report says that none of its videos has features, does not count as missing.
+        link: Write links to the inputs, which have to lie in the folder of ``out`` or below and to
+            stay there, instead of their rows. Rows are not compared with their checksums then.
 
     Raises:
+        UsageError: If links cannot lead to an input.
         StoreMismatchError: If settings or widths differ; each difference is named.
         StoreError: If two stores have a video in common, an input cannot be read, a shard is
             missing or was planned otherwise than the others, or the output exists.
@@ -92,7 +97,10 @@ def merge_stores(
             "--partial merges what there is.",
         )
     metadata, n_videos, n_rows, dim = _check(inputs)
-    write_store(out, _videos(inputs), metadata)
+    if link:
+        write_links(out, inputs, metadata)
+    else:
+        write_store(out, _videos(inputs), metadata)
     n_failed = merge_reports([*inputs, *empty], out)
     return MergeReport(
         *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),

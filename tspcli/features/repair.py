@@ -20,7 +20,7 @@ from tspcli.errors import StoreError, TspError
 from tspcli.features.atomic import explain_write_errors, sync_folder
 from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
-from tspcli.features.store import FeatureStore, open_store
+from tspcli.features.store import LINKED_ATTRIBUTE, FeatureStore, open_store
 from tspcli.features.storing import new_store
 from tspcli.features.trailer import Placed, Trailer, missing_bytes, read_trailer
 from tspcli.wording import counted
@@ -118,7 +118,10 @@ def examine_store(path: str | Path) -> Examination:
         trailer = None
         found.problems.append(error.message)
     if trailer is not None:
-        _compare_with_index(path, trailer, found)
+        if LINKED_ATTRIBUTE in trailer.attributes and trailer.frame_is_intact(path):
+            _compare_with_checksums(path, found)
+        else:
+            _compare_with_index(path, trailer, found)
         return found
     if not found.problems and (missing := missing_bytes(path)):
         found.problems.append(f"It was cut off: at least {counted(missing, 'byte')} are missing.")
@@ -154,6 +157,13 @@ def repair_store(path: str | Path) -> Repair:
                 f"{path} holds global features, which are not repaired: "
                 f"{'; '.join(found.problems) or 'some are damaged'}",
                 remedy="Make them again from the store of features: tsp gvf --features FEATS.h5",
+            )
+        if trailer is not None and LINKED_ATTRIBUTE in trailer.attributes:
+            raise StoreError(
+                f"{path} is not whole and holds links alone: "
+                + "; ".join([*found.problems, *sorted(found.damaged.values())[:3]]),
+                remedy="Repair the stores that it leads to, then write it anew with "
+                "`tsp merge --link`.",
             )
         kept = found.savable
         if not kept:

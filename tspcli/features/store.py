@@ -8,10 +8,11 @@ attributes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import h5py
@@ -23,6 +24,9 @@ from tspcli.features.metadata import StoreMetadata
 from tspcli.features.storing import content_checksum, plain
 from tspcli.features.trailer import explain_read_errors, require_intact_frame
 from tspcli.timeline import Sampling, as_rate
+
+LINKED_ATTRIBUTE = "linked_stores"
+"""On a file that leads to the rows of other stores: their number."""
 
 
 class VideoFeatures:
@@ -175,10 +179,13 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             self._file.close()
             raise
         self.sampling = self.metadata.sampling or sampling
+        self.is_linked = LINKED_ATTRIBUTE in attributes
+        """Whether the rows lie in other stores; see :mod:`tspcli.features.links`."""
+        self._known_targets: set[str] = set()
 
     def __getitem__(self, key: str) -> VideoFeatures:
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = entry(self._file, key) if key in self else None
+            item = self._entry(key) if key in self else None
             rows = isinstance(item, h5py.Dataset) and item.ndim == 2
             shape = getattr(item, "shape", "a group")
         if item is None:
@@ -214,8 +221,34 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def is_vector(self, key: str) -> bool:
         """Whether an entry is one readable vector, as in files of global features."""
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = entry(self._file, key)
+            item = self._entry(key)
             return isinstance(item, h5py.Dataset) and item.ndim == 1 and item[()] is not None
+
+    def _entry(self, key: str) -> Any:
+        link = self._file.get(key, getlink=True)
+        if not self.is_linked or not isinstance(link, h5py.ExternalLink):
+            return entry(self._file, key)
+        target = self._require_target(str(link.filename))
+        item = self._file[key]
+        if not target.samefile(item.file.filename):
+            raise ValueError("its link does not end where it leads to")
+        return require_own_rows(item)
+
+    def _require_target(self, name: str) -> Path:
+        """The store that a link leads to: it has to be there, and of the same settings."""
+        target = self.path.parent / name
+        if name not in self._known_targets:
+            if PurePath(name).is_absolute() or os.pardir in PurePath(name).parts:
+                raise ValueError("it is a link out of the folder")
+            if not target.exists():
+                raise StoreError(
+                    f"{self.path} leads to {target}, which does not exist.",
+                    remedy="Put that store back, or write the links anew with `tsp merge --link`.",
+                )
+            with FeatureStore(target) as store:
+                self.metadata.require_same(store.metadata, str(self.path), str(target))
+            self._known_targets.add(name)
+        return target
 
     def close(self) -> None:
         """Close the file; rows not read yet can no longer be."""
@@ -257,7 +290,15 @@ def entry(file: h5py.File, key: str) -> Any:
     """
     if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
         raise ValueError("it is a link to another file")
-    item = file[key]
+    return require_own_rows(file[key])
+
+
+def require_own_rows(item: Any) -> Any:
+    """Refuse a dataset whose rows lie in another file than it does.
+
+    Raises:
+        ValueError: If they do.
+    """
     if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
         raise ValueError("its rows lie in another file")
     return item
