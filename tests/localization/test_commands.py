@@ -88,9 +88,12 @@ def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     evaluate = ["localize", "evaluate", "--results", found, "--annotations", planted / "all.json"]
     assert tsp(*evaluate) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     for text in ("0.95", "average", "AR@100", "AUC"):
         assert text in shown
+    assert f"mAP is of {found}." in said
+    assert f"AR and AUC are of {planted / 'found.proposals.json'}." in said
+    assert "another label" not in said
     assert tsp(*evaluate, "--json", "--protocol", "thumos14") == 0
     figures = json.loads(capsys.readouterr().out)
     assert list(figures["detection"]["map"]) == ["0.30", "0.40", "0.50", "0.60", "0.70"]

@@ -89,6 +89,9 @@ def test_two_videos_cannot_share_a_name(tmp_path: Path) -> None:
         {"segment": [1.0, 2.0], "score": float("nan"), "label": "x"},
         {"segment": [1.0, float("inf")], "score": 1.0, "label": "x"},
         {"segment": [1.0, 2.0], "score": "high", "label": "x"},
+        {"segment": [2.0, 1.0], "score": 1.0, "label": "x"},
+        {"segment": [1.0, 2.0, 3.0], "score": 1.0, "label": "x"},
+        {"segment": "12", "score": 1.0, "label": "x"},
         {"segment": [1.0, 2.0], "score": 1.0, "label": 7},
         {"segment": [1.0, 2.0], "score": 1.0, "label": ["x"]},
         "segment",
@@ -143,3 +146,27 @@ def test_proposals_without_labels_have_no_map() -> None:
     evaluation = evaluate(VIDEOS, {"one": [Prediction(1.0, 2.5, 0.9)]})
     assert evaluation.detection is None
     assert evaluation.proposals.ar_at(100) == pytest.approx(1 / 3)
+
+
+def test_what_ends_before_it_starts_is_named() -> None:
+    good = AnnotatedVideo((Segment(1.0, 1.0, "run"),), 10.0)
+    bad = AnnotatedVideo((Segment(1.0, 2.0, "run"), Segment(5.0, 3.0, "jump")), 10.0)
+    found = {"fine": [Prediction(1.0, 2.0, 0.5, "run")]}
+    evaluate(Annotations({"fine": good}), found)
+    with pytest.raises(AnnotationError, match=r"'odd': 'jump' ends at 3 s, before .* at 5 s"):
+        evaluate(Annotations({"fine": good, "odd": bad}), found)
+    with pytest.raises(AnnotationError, match=r"'fine'.*start_s=2\.0, end_s=1\.0"):
+        evaluate(Annotations({"fine": good}), {"fine": [Prediction(2.0, 1.0, 0.5, "run")]})
+
+
+@pytest.mark.parametrize("segment", [[1.0], [1.0, 2.0, 3.0]])
+def test_annotated_segments_have_two_ends(tmp_path: Path, segment: list[float]) -> None:
+    path = tmp_path / "a.json"
+    item = {"segment": segment, "label": "run"}
+    path.write_text(json.dumps({"database": {"odd": {"annotations": [item]}}}))
+    with pytest.raises(AnnotationError, match="'odd'"):
+        evaluate(path, {"odd": []})
+    entry = {"duration": -3, "annotations": [{"segment": [0, 1], "label": "run"}]}
+    path.write_text(json.dumps({"database": {"odd": entry}}))
+    with pytest.raises(AnnotationError, match="'odd' has -3 seconds"):
+        evaluate(path, {"odd": []})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,9 @@ def predict_command(
 ) -> int:
     """Write where the actions are, in ActivityNet's format, best first.
 
+    Proposals without labels, each once with its own score, go to a file of the same format beside
+    it: OUT.proposals.json.
+
     Exit code 3: finished, but some videos could not be decoded.
 
     \b
@@ -175,7 +178,7 @@ def predict_command(
     from tspcli.errors import UsageError
     from tspcli.localization.checkpoints import load_localizer
     from tspcli.localization.prediction import predict
-    from tspcli.localization.results import Prediction, write_results
+    from tspcli.localization.results import Prediction, proposals_path, write_results
     from tspcli.localization.settings import PredictConfig
     from tspcli.localization.timeline import save_timeline
 
@@ -198,6 +201,7 @@ def predict_command(
         keys = None if subset is None or known is None else _keys_of(features, known)
     chosen = {name: value for name, value in options.items() if value is not None}
     found: dict[str, list[Prediction]] = {}
+    proposals: dict[str, Sequence[Prediction]] = {}
     for video in predict(
         localizer,
         features,
@@ -208,21 +212,30 @@ def predict_command(
         sampling=sampling,
     ):
         found[video.key] = video.predictions
+        proposals[video.key] = video.proposals
         if plot is not None:
             name = None if known is None else known.find(video.key)
             truth = None if known is None or name is None else known[name].segments
             save_timeline(plot / f"{video.key}.png", video, truth)
-    write_results(out, found)
+    write_results(out, found, proposals=proposals)
     n_predictions = sum(len(items) for items in found.values())
     if as_json:
         summary = {"out": str(out), "n_videos": len(found), "n_predictions": n_predictions}
-        print_json({**summary, "failed": failed})
+        print_json({**summary, "proposals": str(proposals_path(out)), "failed": failed})
     say(f"{out}: {n_predictions} predictions in {len(found)} videos.")
+    n_proposals = sum(len(items) for items in proposals.values())
+    say(f"{proposals_path(out)}: {n_proposals} proposals, each once, for AR and AUC.")
     return EXIT_SOME_FAILED if failed else 0
 
 
 @command.command("evaluate", short_help="Measure results: mAP, AR@AN, AUC.")
 @click.option("--results", "-r", required=True, type=PATH, help="A results JSON.")
+@click.option(
+    "--proposals",
+    type=PATH,
+    help="For AR and AUC: each proposal once, in a results JSON.  [default: the one that the "
+    "results name, else the results]",
+)
 @_annotations_option
 @click.option(
     "--subset", help="Evaluate on this one, if the annotations tell subsets.  [default: validation]"
@@ -245,6 +258,7 @@ def predict_command(
 @json_option("all figures")
 def evaluate_command(
     results: Path,
+    proposals: Path | None,
     annotations: Path,
     subset: str | None,
     protocol: str,
@@ -264,6 +278,7 @@ def evaluate_command(
     evaluation = evaluate(
         _read(annotations, subset, "validation"),
         results,
+        proposals=proposals,
         tious=ACTIVITYNET_TIOUS if protocol == "activitynet" else THUMOS14_TIOUS,
         max_average_proposals=max_proposals,
         blocked=() if blocked is None else _lines(blocked),
@@ -272,7 +287,15 @@ def evaluate_command(
         print_json(evaluation.to_dict())
     else:
         show_evaluation(evaluation)
+    if evaluation.detection is not None:
+        say(f"mAP is of {evaluation.detection_source}.")
+    say(f"AR and AUC are of {evaluation.proposals_source}.")
     for count, what in (
+        (
+            evaluation.n_relabelled,
+            "of their rows are a segment once more, with another label; AR and AUC count each as a "
+            "proposal of its own and come out lower. --proposals takes each once",
+        ),
         (evaluation.n_unknown_videos, "videos with predictions have no annotated action"),
         (evaluation.n_silent_videos, "annotated videos have no prediction"),
     ):

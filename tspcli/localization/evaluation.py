@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tspcli.annotations import Annotations, read_actions
 from tspcli.errors import AnnotationError
 from tspcli.localization.metrics import (
@@ -17,7 +19,16 @@ from tspcli.localization.metrics import (
     evaluate_detection,
     evaluate_proposals,
 )
-from tspcli.localization.results import Results, ground_truth_table, read_results, results_table
+from tspcli.localization.results import (
+    Results,
+    SegmentTable,
+    ground_truth_table,
+    linked_proposals,
+    read_results,
+    results_table,
+)
+
+GIVEN = "the given results"
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,11 @@ class Evaluation:
 
     Attributes:
         detection: None if no prediction has a label.
-        proposals: Labels play no part in it.
+        proposals: Of proposals by their own scores; labels play no part in it.
+        detection_source, proposals_source: The files that each is from; "the given results" for
+            what was given as values.
+        n_relabelled: How many rows of the recall are a segment of the same video once more, with
+            another label: the recall counts each label as a proposal of its own.
         n_unknown_videos: Videos with predictions but without annotated actions.
         n_silent_videos: Videos with annotated actions but without predictions.
     """
@@ -35,6 +50,9 @@ class Evaluation:
     proposals: ProposalMetrics
     n_unknown_videos: int
     n_silent_videos: int
+    detection_source: str = GIVEN
+    proposals_source: str = GIVEN
+    n_relabelled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -43,6 +61,9 @@ class Evaluation:
             "proposals": self.proposals.to_dict(),
             "n_unknown_videos": self.n_unknown_videos,
             "n_silent_videos": self.n_silent_videos,
+            "detection_source": self.detection_source,
+            "proposals_source": self.proposals_source,
+            "n_relabelled": self.n_relabelled,
         }
 
 
@@ -50,6 +71,7 @@ def evaluate(
     annotations: Annotations | str | Path,
     results: Results | str | Path,
     *,
+    proposals: Results | str | Path | None = None,
     subset: str | None = None,
     tious: Sequence[float] = ACTIVITYNET_TIOUS,
     max_average_proposals: float | None = MAX_AVERAGE_PROPOSALS,
@@ -60,6 +82,10 @@ def evaluate(
     Args:
         annotations: A file, or what was read from it.
         results: A results JSON, or predictions by the names that the annotations use.
+        proposals: Likewise of each proposal once, by its own score, which the recall is computed
+            from. None: those that the results file names, as ``tsp localize predict`` writes it,
+            else the results themselves; where these repeat a segment with several labels, recall
+            and its area are lower than the proposals deserve.
         subset: The videos to evaluate on, for annotations that tell subsets.
         tious: Thresholds of the mAP. Those of the recall are always ActivityNet's.
         max_average_proposals: The largest average number of proposals a video.
@@ -75,10 +101,10 @@ def evaluate(
     else:
         annotated = read_actions(annotations, subset)
     truth = ground_truth_table(annotated, blocked)
-    if isinstance(results, str | Path):
-        table = read_results(results, blocked)
-    else:
-        table = results_table(results, blocked)
+    if proposals is None and isinstance(results, str | Path):
+        proposals = linked_proposals(results)
+    table = _table(results, blocked)
+    candidates = table if proposals is None else _table(proposals, blocked)
     shared = set(truth.videos) & set(table.videos)
     if table.videos and truth.videos and not shared:
         raise AnnotationError(
@@ -86,11 +112,31 @@ def evaluate(
             f"annotations know {truth.videos[0]!r}.",
             remedy="Results name ActivityNet's videos without 'v_'; check the subset, too.",
         )
-    proposals = evaluate_proposals(truth, table, max_average_proposals=max_average_proposals)
+    recall = evaluate_proposals(truth, candidates, max_average_proposals=max_average_proposals)
     detection = evaluate_detection(truth, table, tious) if table.labels else None
     return Evaluation(
         detection,
-        proposals,
+        recall,
         len(table.videos) - len(shared),
         len(truth.videos) - len(shared),
+        _source(results),
+        _source(results if proposals is None else proposals),
+        _n_relabelled(candidates),
     )
+
+
+def _table(results: Results | str | Path, blocked: set[str]) -> SegmentTable:
+    if isinstance(results, str | Path):
+        return read_results(results, blocked)
+    return results_table(results, blocked)
+
+
+def _source(results: Results | str | Path) -> str:
+    return str(results) if isinstance(results, str | Path) else GIVEN
+
+
+def _n_relabelled(table: SegmentTable) -> int:
+    """How often a segment of a video has one more label."""
+    columns = (table.video, table.start_s, table.end_s, table.label)
+    rows = np.stack([column.astype(np.float64) for column in columns], axis=1)
+    return len(np.unique(rows, axis=0)) - len(np.unique(rows[:, :3], axis=0))

@@ -29,11 +29,20 @@ from tspcli.timeline import Sampling
 
 
 class VideoPrediction(NamedTuple):
-    """What was found in one video, best first."""
+    """What was found in one video, best first.
+
+    Attributes:
+        key: In the store.
+        duration_s: Of the video.
+        predictions: Each proposal with its likeliest labels, scored by proposal times class: for
+            detection.
+        proposals: Each proposal once, with its own score and no label: for recall.
+    """
 
     key: str
     duration_s: float
     predictions: list[Prediction]
+    proposals: Sequence[Prediction] = ()
 
 
 def predict(
@@ -86,9 +95,8 @@ def predict(
         videos = (describe(opened[key], annotations) for key in chosen)
         for video, proposals in _proposals(localizer, videos, config, device):
             kept = soft_nms(proposals, video.duration_s, config)
-            yield VideoPrediction(
-                video.key, video.duration_s, _label(video, kept, labeller, config.top_classes)
-            )
+            labelled = _label(video, kept, labeller, config.top_classes)
+            yield VideoPrediction(video.key, video.duration_s, labelled, _label(video, kept))
 
 
 def _proposals(
@@ -150,8 +158,8 @@ def _run(
 def _label(
     video: LocalizationVideo,
     proposals: Proposals,
-    classifier: Classifier | None,
-    top_classes: int,
+    classifier: Classifier | None = None,
+    top_classes: int = 1,
 ) -> list[Prediction]:
     segments = list(
         zip(

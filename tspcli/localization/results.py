@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tspcli.annotations import Annotations
 from tspcli.annotations.files import collector_paused, load_json
 from tspcli.errors import AnnotationError
+from tspcli.packages import file_sha256
 from tspcli.parsing import refuses_damage
 
 VERSION = "VERSION 1.3"
@@ -62,9 +63,20 @@ def result_name(key: str) -> str:
     return key.removeprefix("v_")
 
 
+def proposals_path(results: str | Path) -> Path:
+    """Where the proposals of a results file lie: ``found.proposals.json`` of ``found.json``."""
+    path = Path(results)
+    return path.with_name(f"{path.stem}.proposals.json")
+
+
 def ground_truth_table(annotations: Annotations, blocked: Iterable[str] = ()) -> SegmentTable:
-    """The annotated actions in columns, leaving out the videos in ``blocked``."""
+    """The annotated actions in columns, leaving out the videos in ``blocked``.
+
+    Raises:
+        AnnotationError: If an action ends before it starts.
+    """
     gone = set(blocked)
+    require_forward(annotations)
     rows = [
         (name, segment)
         for name, video in annotations.items()
@@ -80,11 +92,35 @@ def ground_truth_table(annotations: Annotations, blocked: Iterable[str] = ()) ->
     )
 
 
+def require_forward(annotations: Annotations) -> None:
+    """Raise if an action ends before it starts; it may have no length, as some of ActivityNet's.
+
+    Raises:
+        AnnotationError: Naming the first.
+    """
+    for name, video in annotations.items():
+        for start_s, end_s, label, _ in video.segments:
+            if not start_s <= end_s:
+                raise AnnotationError(
+                    f"{annotations.path or 'The annotations'}, video {name!r}: {label!r} ends at "
+                    f"{end_s:g} s, before it starts at {start_s:g} s.",
+                    remedy="Correct it; `tsp annotations check` names all of them.",
+                )
+
+
 def results_table(results: Results, blocked: Iterable[str] = ()) -> SegmentTable:
-    """Predictions in columns, in the order of the mapping, without the videos in ``blocked``."""
+    """Predictions in columns, in the order of the mapping, without the videos in ``blocked``.
+
+    Raises:
+        AnnotationError: If one ends before it starts, or has a value that is not finite.
+    """
     gone = set(blocked)
     kept = [(name, items) for name, items in results.items() if name not in gone]
     flat = [item for _, items in kept for item in items]
+    for name, items in kept:
+        for item in items:
+            if not (np.isfinite(item[:3]).all() and item.start_s <= item.end_s):
+                raise _bad_entry("The results", name, item)
     return table_of(
         [name for name, items in kept for _ in items],
         [item.label for item in flat],
@@ -109,8 +145,58 @@ def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
         return _parse_results(path, load_json(path, "results"), set(blocked))
 
 
-def write_results(path: str | Path, results: Results, *, version: str = VERSION) -> None:
-    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``."""
+def write_results(
+    path: str | Path,
+    results: Results,
+    *,
+    proposals: Results | None = None,
+    version: str = VERSION,
+) -> None:
+    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``.
+
+    Args:
+        path: The file.
+        results: Predictions, each proposal perhaps several times, with several labels.
+        proposals: Each proposal once with its own score, for the recall. They are written to
+            :func:`proposals_path`, a file of the same format, and the results tell its name and
+            sha256 in ``external_data``, so that evaluating finds it.
+        version: Of the format.
+
+    Raises:
+        AnnotationError: If two videos have one name.
+    """
+    external: dict[str, Any] = {}
+    if proposals is not None:
+        beside = proposals_path(path)
+        _write(beside, proposals, external, version)
+        external = {"proposals": {"file": beside.name, "sha256": file_sha256(beside)}}
+    _write(path, results, external, version)
+
+
+def linked_proposals(path: str | Path) -> Path | None:
+    """The file of proposals that a results JSON names, or None if it names none.
+
+    Raises:
+        AnnotationError: If it is not there any more, or another one by now.
+    """
+    with collector_paused():
+        data = load_json(path, "results")
+    external = data.get("external_data") if isinstance(data, dict) else None
+    link = external.get("proposals") if isinstance(external, dict) else None
+    if not isinstance(link, dict) or not isinstance(link.get("file"), str):
+        return None
+    found = Path(path).parent / Path(link["file"]).name
+    remedy = "Predict again, or give the proposals that belong to the results with --proposals."
+    if not found.is_file():
+        raise AnnotationError(
+            f"{path} says that its proposals are in {found}, which is not there.", remedy=remedy
+        )
+    if file_sha256(found) != link.get("sha256"):
+        raise AnnotationError(f"{found} holds other proposals than those of {path}.", remedy=remedy)
+    return found
+
+
+def _write(path: str | Path, results: Results, external: Mapping[str, Any], version: str) -> None:
     from tspcli.features.atomic import write_aside  # brings HDF5, which the metrics do not need
 
     named = {
@@ -121,7 +207,7 @@ def write_results(path: str | Path, results: Results, *, version: str = VERSION)
         raise AnnotationError(
             "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
         )
-    content = {"version": version, "results": named, "external_data": {}}
+    content = {"version": version, "results": named, "external_data": dict(external)}
     with write_aside(path) as aside:
         aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -151,7 +237,9 @@ def _parse_results(path: str | Path, data: Any, gone: set[str]) -> SegmentTable:
             np.isfinite(table.start_s).all()
             and np.isfinite(table.end_s).all()
             and np.isfinite(table.score).all()
+            and (table.start_s <= table.end_s).all()
             and all(isinstance(label, str) for label in table.labels)
+            and all(type(item["segment"]) is list and len(item["segment"]) == 2 for item in flat)
         )
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         sound = False
@@ -200,9 +288,11 @@ def table_of(
 
 def _is_sound(item: Any) -> bool:
     try:
-        start, end, score = item["segment"][0], item["segment"][1], item["score"]
+        (start, end), score = item["segment"], item["score"]
         values = np.array([start, end, score], np.float64)
-        return bool(np.isfinite(values).all()) and isinstance(item.get("label"), str | None)
+        ordered = isinstance(item["segment"], list) and values[0] <= values[1]
+        finite = bool(np.isfinite(values).all())
+        return finite and bool(ordered) and isinstance(item.get("label"), str | None)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return False
 
@@ -211,5 +301,5 @@ def _bad_entry(path: str | Path, name: str, item: Any) -> AnnotationError:
     shown = repr(item)
     return AnnotationError(
         f"{path}, video {name!r}: {shown[:120]} is no list of predictions or no prediction.",
-        remedy=f"Expected {_SHAPE}, times and scores finite.",
+        remedy=f"Expected {_SHAPE}, times and scores finite, no end before its start.",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tspcli.localization.results import proposals_path
 from tspcli.reproduction.measures import FEATURES, MEASURES, RESULTS, RUN, measure
 from tspcli.reproduction.scales import TAC_SHARE, TRIMMED, Variant, options_of
 from tspcli.reproduction.stages import STDOUT_FILE, Command, Stage, Tell
@@ -143,6 +144,7 @@ class Chain:
         features, bmn = f"{name}.features", f"{name}.bmn"
         folder, store = self.folder(bmn), self.folder(features) / FEATURES
         results, network = str(folder / RESULTS), str(folder / RUN)
+        proposals = proposals_path(results)
         device = ("--device", self.device)
 
         def call(out: Path, tell: Tell) -> None:
@@ -154,6 +156,7 @@ class Chain:
         predict: Command = ("localize", "predict", "--run", network, "--features", str(store))
         predict += ("--annotations", str(self.annotated_valid), "--subset", SUBSET)
         evaluate: Command = ("localize", "evaluate", "--results", results, "--json")
+        evaluate += ("--proposals", str(proposals))
         evaluate += ("--annotations", str(self.annotated_valid), "--protocol", self.protocol)
         return [
             Stage(
@@ -172,7 +175,7 @@ class Chain:
                     evaluate,
                 ),
                 after=(*self.before, self.prefix + features),
-                outputs=(STDOUT_FILE, RESULTS, f"{RUN}/log.json"),
+                outputs=(STDOUT_FILE, RESULTS, proposals.name, f"{RUN}/log.json"),
                 cost=30,
                 about=f"localize: {name}",
             ),
