@@ -91,12 +91,9 @@ def command(
     key, views, segments = _load(stores, video, titles, annotations, sampling)
     frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)
-    for title in data.flattened:
+    for note in _notes(data, out):
         err_console().print(
-            printable(f"Note: the common scale hides most of {title}; --own-scales shows it."),
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
+            printable(f"Note: {note}"), style="yellow", markup=False, soft_wrap=True
         )
     for path in out:
         if path.suffix.lower() == ".html":
@@ -111,6 +108,29 @@ def command(
             if view.separation is not None:
                 terminal.print(f"{view.title}: separation {view.separation:+.3f}", markup=False)
     sys.stdout.flush()
+
+
+def _notes(data: PlotData, out: tuple[Path, ...]) -> list[str]:
+    from tspcli.features.plots.colors import OTHER_COLOR, segment_colors
+    from tspcli.features.plots.texts import undrawable
+
+    notes = [
+        f"the common scale hides most of {title}; --own-scales shows it."
+        for title in data.flattened
+    ]
+    others = [label for label, color in segment_colors(data).items() if color == OTHER_COLOR]
+    if others:
+        notes.append(
+            f"{counted(len(others), 'label')} of {len(data.labels)} have no colour left and are "
+            f"black (the first: {others[0]!r})."
+        )
+    pictures = [path for path in out if path.suffix.lower() != ".html"]
+    if pictures and (missing := undrawable(data)):
+        notes.append(
+            f"no font that matplotlib finds has {' '.join(missing)}, so boxes stand for them in "
+            f"{pictures[0].name}; install a font that has them, or write .html."
+        )
+    return notes
 
 
 def _check_given(
@@ -231,7 +251,7 @@ def _draw(console: Console, data: PlotData) -> None:
     from rich.style import Style
     from rich.text import Text
 
-    from tspcli.features.plots.picture import SEGMENT_COLORS
+    from tspcli.features.plots.colors import legend_entries, segment_colors
     from tspcli.features.plots.terminal import (
         change_line,
         color_row,
@@ -240,6 +260,7 @@ def _draw(console: Console, data: PlotData) -> None:
     )
 
     width = min(_MOST_COLUMNS, max(8, console.width - 2))
+    colors = list(segment_colors(data).values())
     for view in data.views:
         title = f"{data.key}  {view.title}: {counted(view.n_rows, 'clip')}"
         if view.separation is not None:
@@ -251,7 +272,7 @@ def _draw(console: Console, data: PlotData) -> None:
                 if number is None:
                     line.append(" ")
                 else:
-                    line.append("▄", SEGMENT_COLORS[number % len(SEGMENT_COLORS)])
+                    line.append("▄", colors[number])
             console.print(line, no_wrap=True)
         strip = Text()
         for color in color_row(view, width):
@@ -272,8 +293,8 @@ def _draw(console: Console, data: PlotData) -> None:
     )
     if data.segments:
         names = Text()
-        for number, label in enumerate(data.labels):
-            names.append("▄ ", SEGMENT_COLORS[number % len(SEGMENT_COLORS)])
+        for label, color in legend_entries(data):
+            names.append("▄ ", color)
             names.append(printable(label) + "  ")
         console.print(names)
 

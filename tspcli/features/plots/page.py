@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tspcli.features.atomic import write_aside
+from tspcli.features.plots.colors import segment_colors
 from tspcli.features.plots.data import FeatureView, PlotData
 from tspcli.features.plots.page_template import TEMPLATE
-from tspcli.features.plots.picture import segment_colors
 from tspcli.features.plots.thumbnails import png_data_uri, shrink
 
 _THUMBNAIL_PIXELS = 90
@@ -34,7 +35,10 @@ def page(data: PlotData) -> str:
     """The page as text."""
     # "</" inside JSON would end the script element; names may contain anything.
     payload = json.dumps(_payload(data), ensure_ascii=True).replace("<", "\\u003c")
-    return TEMPLATE.replace("{{TITLE}}", html.escape(data.key)).replace("{{DATA}}", payload)
+    # In one pass, for a name may look like a place to fill in; and not every name is valid Unicode.
+    title = html.escape(data.key).encode("utf-8", "replace").decode()
+    parts = {"{{TITLE}}": title, "{{DATA}}": payload}
+    return re.sub("|".join(map(re.escape, parts)), lambda place: parts[place[0]], TEMPLATE)
 
 
 def _payload(data: PlotData) -> dict[str, Any]:

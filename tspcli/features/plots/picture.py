@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from tspcli.errors import DependencyError, UsageError
 from tspcli.features.atomic import write_aside
+from tspcli.features.plots.colors import segment_colors
 from tspcli.features.plots.data import FeatureView, PlotData
+from tspcli.features.plots.legend import lay_out
+from tspcli.features.plots.texts import Ruler, text_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
-SEGMENT_COLORS = (
-    "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800",
-)  # fmt: skip
-"""Colours that people with a colour vision deficiency can tell apart (Okabe and Ito)."""
-
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -33,6 +31,8 @@ _BAR_IN, _BAR_GAP_IN = 0.1, 0.4
 _HEAD_IN, _FOOT_IN = 0.52, 0.54
 _HEIGHTS_IN = {"thumbnails": 0.46, "segments": 0.16, "colors": 0.26, "change": 0.6}
 _SPACE_IN = 0.07
+_NAME_IN = 2.0
+_KEY_STYLE: dict[str, Any] = {"fontsize": 10, "fontweight": "bold"}
 
 
 def check_picture(path: Path) -> str:
@@ -75,7 +75,7 @@ def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with text_style(data) as names, matplotlib.rc_context({**_STYLE, **names}):
         figure = Figure()
         _draw(figure, data)
         # Without a date the same features give the same file.
@@ -98,30 +98,30 @@ def _draw(figure: Figure, data: PlotData) -> None:
         if there
     ]
     n = len(data.views)
-    legend_in = 0.2 if len(data.labels) > 1 else 0.0
     gap_in = _GAP_IN + (_BAR_GAP_IN if data.own_scales else 0)
     width = _LEFT_IN + n * (_COLUMN_IN + gap_in) + _RIGHT_IN
+    ruler = Ruler(figure)
+    legend = lay_out(data, ruler, width - _LEFT_IN - _RIGHT_IN)
     strips_in = sum(_HEIGHTS_IN[name] + _SPACE_IN for name in strips)
-    height = _HEAD_IN + legend_in + strips_in + _COLUMN_IN + _FOOT_IN
+    height = _HEAD_IN + legend.height_in + strips_in + _COLUMN_IN + _FOOT_IN
     figure.set_size_inches(width, height)
     figure.text(
         _LEFT_IN / width,
         1 - 0.17 / height,
-        data.key,
-        fontsize=10,
-        fontweight="bold",
+        ruler.fitted(data.key, width - _LEFT_IN - _RIGHT_IN, **_KEY_STYLE),
         va="center",
+        **_KEY_STYLE,
     )
-    if legend_in:
-        _draw_legend(figure, data, _LEFT_IN / width, (height - _HEAD_IN - 0.05) / height)
+    legend.draw(figure, _LEFT_IN, height - _HEAD_IN)
     for column, view in enumerate(data.views):
         left = _LEFT_IN + column * (_COLUMN_IN + gap_in)
 
         def place(bottom: float, tall: float, wide: float = _COLUMN_IN, left: float = left) -> Axes:
             return figure.add_axes((left / width, bottom / height, wide / width, tall / height))
 
-        top = height - _HEAD_IN - legend_in
-        figure.text(left / width, (height - 0.38) / height, _title(view), va="center")
+        top = height - _HEAD_IN - legend.height_in
+        title = ruler.fitted(_title(view, ruler), _COLUMN_IN + gap_in - 0.1)
+        figure.text(left / width, (height - 0.38) / height, title, va="center")
         for name in strips:
             bottom = top - _HEIGHTS_IN[name]
             axes = place(bottom, _HEIGHTS_IN[name])
@@ -140,36 +140,12 @@ def _draw(figure: Figure, data: PlotData) -> None:
             bar.tick_params(labelsize=7, length=3)
 
 
-def _title(view: FeatureView) -> str:
-    text = f"{view.title}: {view.n_rows} clip{'s' * (view.n_rows != 1)}"
+def _title(view: FeatureView, ruler: Ruler) -> str:
+    """Its name, cut if it is long, so that the numbers stay."""
+    text = f"{ruler.fitted(view.title, _NAME_IN)}: {view.n_rows} clip{'s' * (view.n_rows != 1)}"
     if view.separation is not None:
         text += f", separation {view.separation:+.3f}"
     return text
-
-
-def _draw_legend(figure: Figure, data: PlotData, left: float, top: float) -> None:
-    from matplotlib.patches import Patch
-
-    colors = segment_colors(data)
-    patches = [Patch(color=colors[label], label=label) for label in data.labels[:8]]
-    figure.legend(
-        handles=patches,
-        loc="upper left",
-        bbox_to_anchor=(left, top + 0.02),
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-        handlelength=1,
-        borderpad=0,
-    )
-
-
-def segment_colors(data: PlotData) -> dict[str, str]:
-    """A colour for each label."""
-    return {
-        label: SEGMENT_COLORS[number % len(SEGMENT_COLORS)]
-        for number, label in enumerate(data.labels)
-    }
 
 
 def _strip(axes: Axes, data: PlotData, label: str) -> None:
@@ -210,7 +186,9 @@ def _draw_segments(axes: Axes, data: PlotData, view: FeatureView) -> None:
     if one:
         longest = max(data.segments, key=lambda s: s.end_s - s.start_s)
         share = (longest.end_s - longest.start_s) / data.duration_s
-        fits = share * _COLUMN_IN > 0.065 * len(one)
+        ruler = Ruler(axes.figure)  # type: ignore[arg-type]
+        one = ruler.fitted(one, 0.9 * _COLUMN_IN, fontsize=7)
+        fits = share * _COLUMN_IN > ruler.width_in(one, fontsize=7) + 0.06
         axes.text(
             (longest.start_s + longest.end_s) / 2 if fits else data.duration_s / 2,
             0.46,
@@ -244,11 +222,17 @@ def _draw_change(axes: Axes, data: PlotData, view: FeatureView) -> None:
     axes.set_ylim(0, data.largest_change(view) * 1.08 or 1)
     axes.set_xticks([])
     axes.tick_params(labelsize=6, length=2)
-    axes.locator_params(axis="y", nbins=3)
-    # The 0 would touch the matrix's first tick.
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 < tick <= axes.get_ylim()[1]])
+    axes.set_yticks(_change_ticks(axes.get_ylim()[1]))
     axes.set_ylabel("change", rotation=90, va="center", fontsize=7)
     axes.yaxis.set_label_coords(-0.14, 0.5)
+
+
+def _change_ticks(top: float) -> list[float]:
+    """Two to four ticks; the 0 would touch the matrix's first one."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top)
+    return [float(tick) for tick in ticks if 0 < tick <= top]
 
 
 def _draw_matrix(axes: Axes, data: PlotData, view: FeatureView) -> Any:
