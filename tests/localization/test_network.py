@@ -126,7 +126,7 @@ def test_balanced_logistic_is_its_formula(items: list[tuple[float, bool]]) -> No
     for logit, is_positive in items:
         chance = 1 / (1 + np.exp(-logit))
         if 0 < n_positive < count:
-            weight = 0.5 * count / (n_positive if is_positive else count - n_positive)
+            weight = count / (n_positive if is_positive else count - n_positive)
         else:
             weight = 1.0
         total -= weight * np.log(chance if is_positive else 1 - chance)

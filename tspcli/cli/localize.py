@@ -70,7 +70,9 @@ def command() -> None:
     help="What the class head looks at.  [default: segment]",
 )
 @click.option("--epochs", type=POSITIVE, help="[default: 9]")
-@click.option("--drop-epoch", type=POSITIVE, help="A tenth of the rate from here.  [default: 7]")
+@click.option(
+    "--drop-epoch", type=POSITIVE, help="A tenth of the rate after this one.  [default: 7]"
+)
 @click.option("--batch-size", type=POSITIVE, help="[default: 16]")
 @click.option("--learning-rate", type=float, help="[default: 0.001]")
 @click.option("--seed", type=int, help="[default: 0]")

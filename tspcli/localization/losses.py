@@ -54,16 +54,16 @@ def bmn_loss(output: BmnOutput, targets: BmnTargets, config: LossConfig) -> BmnL
 def balanced_logistic(logits: Tensor, positive: Tensor) -> Tensor:
     """Binary logistic loss in which all positives together weigh as much as all negatives.
 
-    With l values of which p are positive the weights are l/p and l/(l - p), the mean is over l, and
-    half of that is taken, so that a guess of 1/2 costs log 2. Without positives the negatives weigh
-    1.
+    With l values of which p are positive the weights are l/p and l/(l - p), and the mean is over l,
+    so that a guess of 1/2 costs 2 log 2. Where all are negative, or all positive, they weigh 1, as
+    the same formula has it.
     """
     count = positive.numel()
     n_positive = positive.sum()
     n_negative = count - n_positive
     balanced = (n_positive > 0) & (n_negative > 0)
-    weight_positive = torch.where(balanced, count / (2 * n_positive.clamp(min=1)), 1.0)
-    weight_negative = torch.where(balanced, count / (2 * n_negative.clamp(min=1)), 1.0)
+    weight_positive = torch.where(balanced, count / n_positive.clamp(min=1), 1.0)
+    weight_negative = torch.where(balanced, count / n_negative.clamp(min=1), 1.0)
     weights = torch.where(positive, weight_positive, weight_negative)
     losses = functional.binary_cross_entropy_with_logits(
         logits, positive.to(logits.dtype), reduction="none"
@@ -72,10 +72,12 @@ def balanced_logistic(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def balanced_square(logits: Tensor, iou: Tensor, config: LossConfig) -> Tensor:
-    """Squared error of the IoU, its three bands balanced.
+    """Squared error of the IoU: the mean of the means of three bands, those of IoU 0 among the low.
 
-    The authors draw as many proposals of middle and of low IoU as there are of high IoU. Here all
-    enter, each band with the weight of the drawing's expectation: the same loss without its noise.
+    The authors' code takes all proposals of high IoU and draws about as many of middle and of low
+    IoU (0 included), anew at each step. Here all enter, which is what that drawing averages to
+    where each of these bands has at least as many proposals as the high one. Where one has fewer,
+    the authors take it whole and it weighs less; where none is high, theirs is 0/0.
     """
     errors = (torch.sigmoid(logits) - iou) ** 2
     high = iou > config.regression_high

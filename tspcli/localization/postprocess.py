@@ -52,7 +52,7 @@ def propose(
     Args:
         start: (T,) probability of a start at line i.
         end: (T,) probability of an end at line i + 1.
-        confidence: (D, T), product of both confidences of proposal (d, i).
+        confidence: (D, T), of proposal (d, i), from both of its confidences.
         window: Where the grid lies in time.
         peak_ratio: See :func:`boundary_candidates`.
 

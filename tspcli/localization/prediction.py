@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from tspcli.annotations import Annotations
 from tspcli.errors import LocalizationError
+from tspcli.localization.bmn import BmnOutput
 from tspcli.localization.checkpoints import Localizer, load_localizer, pick_device
 from tspcli.localization.classes import Classifier
 from tspcli.localization.grid import Window, sample_grid, windows_of
@@ -136,6 +138,14 @@ def _proposals(
     yield from finished()
 
 
+def fused_confidence(output: BmnOutput) -> Tensor:
+    """(B, D, T): the geometric mean of both confidences, as the paper's score takes them.
+
+    With both boundaries the score of a proposal is p_s * p_e * sqrt(p_cc * p_cr).
+    """
+    return (torch.sigmoid(output.classification) * torch.sigmoid(output.regression)).sqrt()
+
+
 @torch.inference_mode()
 def _run(
     localizer: Localizer,
@@ -145,7 +155,7 @@ def _run(
 ) -> list[tuple[Window, Proposals]]:
     cells = torch.from_numpy(np.stack([cells.T for _, cells in batch])).to(device)
     output = localizer.model(cells)
-    confidence = torch.sigmoid(output.classification) * torch.sigmoid(output.regression)
+    confidence = fused_confidence(output)
     starts = torch.sigmoid(output.start).cpu().numpy()
     ends = torch.sigmoid(output.end).cpu().numpy()
     maps = confidence.cpu().numpy()

@@ -209,7 +209,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     config, model = state.localizer.config, state.localizer.model
     epoch = state.epoch + 1
-    rate = config.learning_rate * (0.1 if epoch >= config.drop_epoch else 1.0)
+    rate = config.learning_rate * (0.1 if epoch > config.drop_epoch else 1.0)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
