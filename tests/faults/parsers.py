@@ -145,7 +145,8 @@ def _toml_parsers() -> list[Parser]:
     ]
 
     def run_recipe(folder: Path) -> list[bytes]:
-        from tspcli.pretraining.recipe import Recipe, to_toml
+        from tspcli.pretraining.recipe import Recipe
+        from tspcli.pretraining.settings import to_toml
 
         return [to_toml({**Recipe().to_dict(), "tool_version": "0.1.0"}).encode()]
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from tspcli.errors import TrainingError, UsageError
-from tspcli.pretraining.recipe import (
-    Execution,
-    Recipe,
-    load_recipe,
-    parse_toml,
-    recipe_names,
-    require_same_recipe,
-    to_toml,
-    with_values,
-)
+from tspcli.pretraining.recipe import RANGES, Execution, Recipe, load_recipe, recipe_names
+from tspcli.pretraining.settings import parse_toml, require_same_recipe, to_toml, with_values
 
 COMMON = {
     "backbone": "r2plus1d_34",
@@ -109,11 +103,64 @@ def test_settings_survive_toml(settings: Recipe | Execution) -> None:
         ({"batch_norm": "off"}, "batch_norm"),
         ({"frame_rate": "fast"}, "frame rate 'fast'"),
         ({"crop": (112,)}, "crop"),
+        ({"milestones": (-5, -1)}, "milestones -5 is out of range"),
+        ({"milestones": (True, 4)}, "milestones is"),
+        ({"warmup_epochs": -3}, "warmup_epochs -3"),
+        ({"warmup_factor": float("nan")}, "warmup_factor nan"),
+        ({"momentum": 7.0}, "momentum 7.0"),
+        ({"head_lr": 1e39}, r"head_lr 1e\+39"),
+        ({"head_lr": 10**400}, "head_lr is 1000"),
+        ({"action_alpha": -1.0}, "action_alpha -1.0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**64}, "seed 18446744073709551616"),
     ],
 )
 def test_values_that_make_no_sense(changed: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load_recipe("tsp-activitynet", changed)
+
+
+@pytest.mark.parametrize("settings", [Recipe, Execution])
+def test_every_number_has_a_range_and_has_to_be_one(settings: type[Recipe | Execution]) -> None:
+    numbers = [
+        item.name
+        for item in fields(settings)
+        if isinstance(item.default, int | float | tuple)
+        and not isinstance(item.default, bool)
+        and item.name != "heads"
+    ]
+    assert len(numbers) > 4 and set(numbers) <= set(RANGES)
+    for name in numbers:
+        least, most = RANGES[name]
+        for number in (math.nan, math.inf, -math.inf, least - 1, most * 10 + 1):
+            value = (number, number) if isinstance(getattr(settings(), name), tuple) else number
+            with pytest.raises(UsageError, match=f"{name} .* is out of range"):
+                settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("variant = 3", "3 is no variant"),
+        ("[[variant]]\nset = {}", "is no variant"),
+        ("[[variant]]\nif = { epochs = 8 }", "is no variant"),
+        ("base = 3", "no recipe '3'"),
+        ("head_lr = nan", "head_lr nan"),
+    ],
+)
+def test_recipe_files_that_make_no_sense(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        load_recipe(path)
+
+
+def test_recipe_of_a_run_is_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    recipe = load_recipe("tac-thumos14", {"backbone": "r3d_18", "seed": 2**64 - 1})
+    told = {**recipe.to_dict(), "tool_version": "1", "execution": Execution().to_dict()}
+    path.write_text(to_toml(told))
+    assert load_recipe(path) == recipe
 
 
 def test_unknown_recipe_and_broken_file(tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def test_draws_are_the_same_forever() -> None:
     assert epoch_order(8, 5, 1).tolist() == [4, 6, 7, 5, 1, 0, 2, 3]
 
 
+def test_no_two_seeds_share_draws() -> None:
+    """Beyond 2**53 neighbours are one number in floating point, beyond 2**63 no signed one."""
+    seeds = [0, 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]
+    draws = {tuple(plan(seed=seed).request(0, 0)[3:6]) for seed in seeds}
+    assert len(draws) == len(seeds)
+    orders = {tuple(epoch_order(50, seed, 0)) for seed in seeds}
+    assert len(orders) == len(seeds)
+    with pytest.raises(OverflowError):
+        epoch_order(5, -1, 0)
+
+
 def test_epochs_have_different_orders_of_the_same_samples() -> None:
     orders = [epoch_order(50, 3, epoch).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(50)) for order in orders)

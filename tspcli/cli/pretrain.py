@@ -176,8 +176,8 @@ def command(
         _relaunch(gpus)
     from tspcli.cli.pretrain_progress import watch
     from tspcli.pretraining.preparing import fill_cache_only
-    from tspcli.pretraining.recipe import with_values
     from tspcli.pretraining.run import pretrain
+    from tspcli.pretraining.settings import with_values
 
     execution = with_values(Execution(), how, "the options")
     console = err_console()
@@ -210,16 +210,20 @@ def _split_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the recipe and of the execution: those of the TOML file, under the options'."""
     from tspcli.errors import UsageError
-    from tspcli.pretraining.recipe import parse_toml
+    from tspcli.pretraining.settings import parse_toml, read_toml_text
 
     merged: dict[str, Any] = {}
     if config is not None:
         if not config.is_file():
             raise UsageError(f"There is no file {config}.", remedy="Check --config.")
-        content = parse_toml(config.read_text("utf-8"), str(config))
+        content = parse_toml(read_toml_text(config), str(config))
         content.pop("tool_version", None)
-        merged = {**content, **content.pop("execution", {})}
-        merged.pop("execution", None)
+        execution = content.pop("execution", {})
+        if not isinstance(execution, dict):
+            raise UsageError(
+                f"{config}: execution is {execution!r}.", remedy="It is a table: [execution]."
+            )
+        merged = {**content, **execution}
     merged.update({name: value for name, value in options.items() if value is not None})
     of_execution = {item.name for item in fields(Execution)}
     how = {name: value for name, value in merged.items() if name in of_execution}

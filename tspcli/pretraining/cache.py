@@ -178,7 +178,7 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
     """
     about = folder / "cache.json"
     if about.exists():
-        from tspcli.pretraining.recipe import differences
+        from tspcli.pretraining.settings import differences
 
         found = differences(json.loads(about.read_text()), settings.to_dict())
         if found:

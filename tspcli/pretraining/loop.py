@@ -104,6 +104,9 @@ class Loop:
             state.train_s = train_s + time.perf_counter() - began
             state.waited_s = waited_s + feed.waited_s - waited_before
             self._recent.append((time.perf_counter(), feed.waited_s, counts.clips))
+            if figures.stop or state.step == self.batches.n_steps:
+                with self.trainer.devices.failing_together():
+                    self.trainer.require_finite()
             if self._is_first:
                 self._tell(figures, rates)
                 self._save_if_due(force=figures.stop)
@@ -175,6 +178,7 @@ class Loop:
             every > 0 and self.state.step % every == 0
         )
         if force or due:
+            self.trainer.require_finite()
             self.checkpointer.save(self.state)
             self._saved_at = time.monotonic()
 
@@ -241,4 +245,4 @@ def _add_figures(sums: list[float], figures: StepFigures, counts: Counts) -> Non
 def _mean_figures(sums: list[float]) -> StepFigures:
     """The means over an epoch so far."""
     losses = sums[0] / max(sums[3], 1.0), sums[1] / max(sums[5], 1.0)
-    return StepFigures._make([*losses, *sums[2:6], False, 0, 0])
+    return StepFigures(*losses, sums[2], sums[3], sums[4], sums[5])

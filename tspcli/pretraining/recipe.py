@@ -6,21 +6,16 @@ in :class:`Execution`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from tspcli.errors import TrainingError, UsageError
+from tspcli.errors import UsageError
+from tspcli.pretraining.settings import parse_toml, read_toml_text, with_values
 from tspcli.timeline import as_rate
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT_RECIPE = "tsp-activitynet"
 HEADS = ("action", "region")
@@ -28,6 +23,35 @@ GVF_KINDS = ("max", "mean", "none")
 BATCH_NORM_MODES = ("train", "frozen", "sync")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 ON_UNREADABLE = ("stop", "skip")
+_MANY = 1_000_000
+_HUGE = 1e30
+"""Far beyond use, and still far within the range of float32."""
+RANGES: dict[str, tuple[float, float]] = {
+    "action_alpha": (0, _HUGE),
+    "region_alpha": (0, _HUGE),
+    "clip_length": (1, _MANY),
+    "clips_per_segment": (1, _MANY),
+    "resize": (1, _MANY),
+    "crop": (1, _MANY),
+    "epochs": (1, _MANY),
+    "batch_size": (1, _MANY),
+    "stem_lr": (0, _HUGE),
+    "backbone_lr": (0, _HUGE),
+    "head_lr": (0, _HUGE),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, _HUGE),
+    "warmup_epochs": (0, _MANY),
+    "warmup_factor": (0, 1),
+    "milestones": (1, _MANY),
+    "gamma": (0, 1),
+    "seed": (0, 2**64 - 1),
+    "accumulate": (1, _MANY),
+    "workers": (-1, _MANY),
+    "checkpoint_every_s": (0, _HUGE),
+    "checkpoint_every_steps": (0, 2**63),
+    "log_every_steps": (1, 2**63),
+}
+"""Least and most that every number of a recipe and of an execution may be."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +120,10 @@ class Recipe:
         _check_choice("gvf_pool", self.gvf_pool, GVF_KINDS)
         _check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
         as_rate(self.frame_rate, "frame rate")
-        for name in ("clip_length", "clips_per_segment", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)} is below 1.", remedy="Give more.")
-        for name in ("stem_lr", "backbone_lr", "head_lr", "momentum", "weight_decay", "gamma"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name)} is no rate.", remedy="Give >= 0.")
+        _check_ranges(self)
         for name in ("resize", "crop"):
             value = getattr(self, name)
-            if value and (len(value) != 2 or min(value) < 1):
+            if value and len(value) != 2:
                 raise UsageError(f"{name} {value} is no size.", remedy="Give height and width.")
         if self.gvf_pool != "none" and "region" not in self.heads:
             raise UsageError(
@@ -186,8 +205,7 @@ class Execution:
     def __post_init__(self) -> None:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("on_unreadable", self.on_unreadable, ON_UNREADABLE)
-        if self.accumulate < 1 or self.log_every_steps < 1:
-            raise UsageError("accumulate and log_every_steps are at least 1.", remedy="Give more.")
+        _check_ranges(self)
         if self.compile and self.checkpoint_activations:
             raise UsageError(
                 "torch.compile and activation checkpointing do not go together here.",
@@ -212,28 +230,37 @@ def load_recipe(
 
     Args:
         recipe: A name of :func:`recipe_names`, or a TOML file with fields of :class:`Recipe`; its
-            ``base`` field, if it has one, names the recipe whose values it replaces.
+            ``base`` field, if it has one, names the recipe whose values it replaces. The
+            ``recipe.toml`` of a run will do: what it tells of that run's machine is left aside.
         overrides: Fields to replace, over those of the file. ``variant`` tables of a recipe apply
             where their condition holds for the replaced values, but never over them.
 
     Raises:
         UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
     """
-    content = dict(_read(recipe))
-    content.pop("summary", None)
+    content = _read(recipe)
+    for name in ("summary", "tool_version", "execution"):
+        content.pop(name, None)
     given = dict(overrides or {})
     own: dict[str, Any] = {}
     base = content.pop("base", None)
     if base is not None:
         own = {k: v for k, v in content.items() if k != "variant"}
-        content = {**_read(base), "name": base}
+        content = {**_read(str(base)), "name": str(base)}
         content.pop("summary", None)
     variants = content.pop("variant", [])
-    content.setdefault("name", base or Path(recipe).stem)
+    content.setdefault("name", Path(recipe).stem)
     chosen = {**content, **own, **given}
+    if not isinstance(variants, list):
+        variants = [variants]
     for variant in variants:
-        condition = variant["if"]
-        if all(chosen.get(key) == value for key, value in condition.items()):
+        parts = [variant.get(key) for key in ("if", "set")] if isinstance(variant, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise UsageError(
+                f"{recipe}: {variant!r} is no variant.",
+                remedy="A [[variant]] has two tables, `if` and `set`.",
+            )
+        if all(chosen.get(key) == value for key, value in variant["if"].items()):
             chosen = {**chosen, **variant["set"], **own, **given}
     return with_values(Recipe(), chosen, str(recipe))
 
@@ -258,109 +285,6 @@ def _read(recipe: str | Path) -> dict[str, Any]:
     return parse_toml(text, str(recipe))
 
 
-def read_toml_text(path: Path) -> str:
-    """The text of a TOML file.
-
-    Raises:
-        UsageError: If it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", remedy="Give a TOML file.") from error
-
-
-def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """TOML as a dict.
-
-    Raises:
-        UsageError: If it is none.
-    """
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is no TOML: {error}.", remedy="Correct that line.") from error
-
-
-def with_values(settings: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Settings with some fields replaced; each value is checked against its field's type.
-
-    Raises:
-        UsageError: If a field is unknown or a value of the wrong kind.
-    """
-    hints = get_type_hints(type(settings))
-    known = {field.name for field in fields(settings)}
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"{where} has no setting {key!r}.",
-                remedy=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}.",
-            )
-        converted[key] = _convert(value, hints[key], key, where)
-    return replace(settings, **converted)
-
-
-def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
-    text = str(kind)
-    try:
-        if kind is bool and isinstance(value, bool):
-            return value
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if kind is str and isinstance(value, str | int | float | Path):
-            return str(value)
-        if text.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
-            item = str if "str" in text else int
-            if all(isinstance(v, item) for v in value):
-                return tuple(value)
-    except (TypeError, ValueError):
-        pass
-    raise UsageError(
-        f"{where}: {key} is {value!r}.",
-        remedy=f"It has to be {text.replace('<class ', '').strip('>')}.",
-    )
-
-
-def to_toml(values: Mapping[str, Any]) -> str:
-    """Plain values as TOML; enough for settings."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            continue
-        lines.append(f"{key} = {_toml_value(value)}")
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{key}]", to_toml(value).rstrip("\n")]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        import json
-
-        return json.dumps(value, ensure_ascii=True)
-    return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Where two sets of plain values differ, readable."""
-    return [
-        f"{key}: {one.get(key)!r} and {other.get(key)!r}"
-        for key in sorted(set(one) | set(other))
-        if one.get(key) != other.get(key)
-    ]
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -376,15 +300,18 @@ def _check_choice(
         )
 
 
-def require_same_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
-    """Raise if a run is resumed with another recipe, naming what differs.
+def _check_ranges(settings: Recipe | Execution) -> None:
+    """See that every number is one, and makes sense.
 
     Raises:
-        TrainingError: With the differences.
+        UsageError: With the first that does not.
     """
-    found = differences(stored, current)
-    if found:
-        raise TrainingError(
-            f"{where} was started with other settings: " + "; ".join(found) + ".",
-            remedy="Resume with the settings it was started with, or give another --out.",
-        )
+    for name, value in vars(settings).items():
+        least, most = RANGES.get(name, (None, None))
+        if least is None or most is None:
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if not least <= number <= most:  # NaN is not either
+                raise UsageError(
+                    f"{name} {number} is out of range.", remedy=f"Give {least} to {most}."
+                )

@@ -44,7 +44,9 @@ def mean_accuracy(figures: Mapping[str, float], heads: Sequence[str]) -> float:
 def write_results(folder: Path, epochs: Sequence[EpochResult]) -> None:
     """Write all epochs' results, one JSON object a line; the file is whole at any instant."""
     with write_aside(folder / RESULTS_FILE) as aside:
-        aside.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+        aside.write_text(
+            "".join(json.dumps(asdict(epoch), allow_nan=False) + "\n" for epoch in epochs)
+        )
 
 
 def read_results(path: str | Path) -> list[EpochResult]:

@@ -25,17 +25,15 @@ from tspcli.pretraining.loading import BatchFeed, choose_workers
 from tspcli.pretraining.loop import Loop
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
 from tspcli.pretraining.preparing import prepare_videos, read_left_out, write_left_out
-from tspcli.pretraining.recipe import (
-    Execution,
-    Recipe,
-    load_recipe,
+from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
+from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
+from tspcli.pretraining.sampling import BatchPlan
+from tspcli.pretraining.settings import (
     parse_toml,
     read_toml_text,
     require_same_recipe,
     to_toml,
 )
-from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
-from tspcli.pretraining.sampling import BatchPlan
 from tspcli.pretraining.state import RECIPE_FILE, Checkpointer, RunFolder, RunState
 from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
 

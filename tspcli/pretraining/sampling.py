@@ -50,7 +50,9 @@ class ClipRequest(NamedTuple):
 
 def _units(seed: int, stream: int, epoch: int, index: int, count: int) -> npt.NDArray[np.float64]:
     """``count`` numbers from [0, 1); their raw bits are the same in every version of numpy."""
-    bits = np.random.Philox(key=[seed % (1 << 64), stream], counter=[0, epoch, index, 0])
+    # Lists with large numbers in them would become floating point, and many seeds one.
+    key = np.array([seed, stream], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=[0, epoch, index, 0])
     raw: npt.NDArray[np.uint64] = bits.random_raw(count)
     return (raw >> np.uint64(11)).astype(np.float64) * _TO_UNIT
 
@@ -68,7 +70,7 @@ class ClipPlan:
         table: The segments.
         sampling: Frame rate, clip length and grid.
         clips_per_segment: Clips drawn from each segment and epoch.
-        seed: Of order, jitter, mirroring and crops.
+        seed: Of order, jitter, mirroring and crops; 0 to 2**64 - 1.
         training: Whether there is chance at all. Validation takes clips evenly spaced, in order.
     """
 

@@ -18,7 +18,8 @@ from tspcli.features.atomic import aside_name, sync_folder
 from tspcli.parsing import MALFORMED
 from tspcli.pretraining.events import EpochResult
 from tspcli.pretraining.optimizing import ScheduledOptimizer
-from tspcli.pretraining.recipe import Recipe, require_same_recipe
+from tspcli.pretraining.recipe import Recipe
+from tspcli.pretraining.settings import require_same_recipe
 from tspcli.timeline import Sampling
 
 LAST_CHECKPOINT = "last.pth"

@@ -22,10 +22,10 @@ from tspcli.pretraining.losses import Counts, head_hits, tsp_losses
 from tspcli.pretraining.optimizing import ScheduledOptimizer, batch_norms, freeze_batch_norms
 from tspcli.pretraining.recipe import Execution, Recipe
 
-ACTION_LOSS, REGION_LOSS, HITS, STOP, UNREADABLE, FAILED = 0, 1, 2, 6, 7, 8
-"""Places in the figures of a step: two losses, four counts of hits, a request to stop, and clips
-that could not be read."""
-N_FIGURES = 9
+ACTION_LOSS, REGION_LOSS, HITS, STOP, UNREADABLE, FAILED, TOTAL_LOSS = 0, 1, 2, 6, 7, 8, 9
+"""Places in the figures of a step: two losses, four counts of hits, a request to stop, clips that
+could not be read, and what is differentiated."""
+N_FIGURES = 10
 
 
 class StepFigures(NamedTuple):
@@ -37,6 +37,7 @@ class StepFigures(NamedTuple):
         stop: Whether some process was asked to stop.
         unreadable: Clips that could not be read, and for which the run need not stop.
         failed: Clips for which it has to.
+        total_loss: The losses times their weights; 0 of a validation.
     """
 
     action_loss: float
@@ -48,6 +49,7 @@ class StepFigures(NamedTuple):
     stop: bool = False
     unreadable: int = 0
     failed: int = 0
+    total_loss: float = 0.0
 
 
 class Trainer:
@@ -135,6 +137,9 @@ class Trainer:
         figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
         figures[STOP] = float(stop)
         figures[UNREADABLE], figures[FAILED] = len(batch.unreadable), len(batch.failed)
+        # Said at once: what would be computed of it is nothing.
+        if self.devices.sum(figures[FAILED].clone()) > 0:
+            self._stop_at_clips(batch.failed)
         for parameter in self.model.parameters():
             parameter.grad = None
         pieces = batch.pieces(self.execution.accumulate)
@@ -143,8 +148,6 @@ class Trainer:
                 self._accumulate(piece, counts, figures)
         self.devices.sum(figures)
         result = _figures(figures)
-        if result.failed:
-            self._stop_at_clips(batch.failed)
         self.unreadable = self._all(batch.unreadable) if result.unreadable else []
         if not _finite(result):
             self._stop_at_batch(batch, result)
@@ -172,6 +175,7 @@ class Trainer:
         (losses.total * self.devices.world_size).backward()
         figures[ACTION_LOSS] += losses.action.double()
         figures[REGION_LOSS] += losses.region.double()
+        figures[TOTAL_LOSS] += losses.total.detach().double()
         with torch.no_grad():
             figures[HITS:STOP] += head_hits(logits, action, region, weight)
 
@@ -200,10 +204,27 @@ class Trainer:
         names = [name for part in self.devices.gather(batch.names) for name in part]
         raise TrainingError(
             f"The loss is not finite (action {figures.action_loss:g}, region "
-            f"{figures.region_loss:g}) in the batch of these clips: {', '.join(names)}.",
+            f"{figures.region_loss:g}, together {figures.total_loss:g}) in the batch of these "
+            f"clips: {', '.join(names)}.",
             remedy="Look at these clips and the global features of their videos; lower the "
             "learning rate if they are in order. The last checkpoint is from before this batch.",
         )
+
+    def require_finite(self) -> None:
+        """See that the model can be stored: no parameter and no statistic of it overflowed.
+
+        Raises:
+            TrainingError: With the first that did.
+        """
+        tensors = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+        broken = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
+        if broken:
+            raise TrainingError(
+                f"Training left the range of numbers: {broken[0]} is not finite, and so are "
+                f"{len(broken)} of {len(tensors)} of the model's tensors.",
+                remedy="Start again with lower learning rates. The last checkpoint is from before.",
+            )
 
     # -- validation --------------------------------------------------------------------------------
 
@@ -217,7 +238,7 @@ class Trainer:
             on_batch: Called with the number of clips done on this device.
 
         Raises:
-            TrainingError: On all devices, if a clip of one cannot be read.
+            TrainingError: On all devices, if a clip of one cannot be read or a loss is not finite.
         """
         self.model.eval()
         # Running statistics of batch norms differ between devices; the first one's are kept.
@@ -228,6 +249,10 @@ class Trainer:
         failed: list[UnreadableClip] = []
         with torch.inference_mode(), self.arithmetic():
             for batch in batches:
+                unreadable += batch.unreadable
+                failed += batch.failed
+                if failed:
+                    break
                 clips, gvf = self.inputs(batch)
                 action = batch.action.to(self.devices.device)
                 region = batch.region.to(self.devices.device)
@@ -238,10 +263,6 @@ class Trainer:
                 figures[ACTION_LOSS] += sums.action.double()
                 figures[REGION_LOSS] += sums.region.double()
                 figures[HITS:STOP] += head_hits(logits, action, region, weight)
-                unreadable += batch.unreadable
-                failed += batch.failed
-                if failed:
-                    break
                 done += len(batch)
                 if on_batch is not None:
                     on_batch(done)
@@ -252,7 +273,14 @@ class Trainer:
         self.unreadable = self._all(unreadable) if figures[UNREADABLE] > 0 else []
         figures[ACTION_LOSS] /= figures[HITS + 1].clamp(min=1)
         figures[REGION_LOSS] /= figures[HITS + 3].clamp(min=1)
-        return _figures(figures)
+        result = _figures(figures)
+        if not _finite(result):
+            raise TrainingError(
+                f"The validation loss is not finite (action {result.action_loss:g}, region "
+                f"{result.region_loss:g}).",
+                remedy="Start again with lower learning rates.",
+            )
+        return result
 
     # -- both --------------------------------------------------------------------------------------
 
@@ -364,8 +392,10 @@ def _batch_count(norm: _BatchNorm) -> Tensor:
 def _figures(values: Tensor) -> StepFigures:
     numbers = values.tolist()
     unreadable, failed = int(numbers[UNREADABLE]), int(numbers[FAILED])
-    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0, unreadable, failed])
+    total = numbers[TOTAL_LOSS]
+    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0, unreadable, failed, total])
 
 
 def _finite(figures: StepFigures) -> bool:
-    return all(abs(value) < float("inf") for value in figures[:2])
+    losses = (figures.action_loss, figures.region_loss, figures.total_loss)
+    return all(abs(value) < float("inf") for value in losses)

@@ -1,0 +1,120 @@
+"""Words and files on the command line of `tsp pretrain` that make no sense."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tspcli.cli.pretrain import _split_settings, command
+from tspcli.errors import TspError, UsageError
+from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
+from tspcli.pretraining.settings import to_toml, with_values
+
+NEEDED = ["--videos", ".", "--train", "t.csv", "--valid", "v.csv", "--out", "run"]
+
+
+def refusal(*words: str) -> TspError:
+    result = CliRunner().invoke(command, [*NEEDED, *words], standalone_mode=False)
+    assert isinstance(result.exception, TspError), result.exception
+    return result.exception
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"execution = 3\n", "execution is 3"),
+        ("# Gr\xf6\xdfe\n".encode("latin-1"), "cannot be read"),
+        (b"epochs = = 3\n", "is no TOML"),
+        (b"head_lr = inf\n", "head_lr inf"),
+        (b"[execution]\ncheckpoint_every_s = nan\n", "checkpoint_every_s nan"),
+    ],
+)
+def test_config_files(tmp_path: Path, content: bytes, said: str) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_bytes(content)
+    assert said in str(refusal("--config", str(config)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--head-lr", "1e39"), "head_lr 1e+39"),
+        (("--action-alpha", "nan"), "action_alpha nan"),
+        (("--milestones=-5,-1",), "milestones -5"),
+        (("--momentum", "7"), "momentum 7.0"),
+        (("--checkpoint-every-s", "nan"), "checkpoint_every_s nan"),
+    ],
+)
+def test_numbers(words: tuple[str, ...], said: str) -> None:
+    assert said in str(refusal(*words))
+
+
+@pytest.mark.parametrize("settings", [Recipe, Execution])
+def test_every_field_has_an_option_and_a_key(
+    settings: type[Recipe | Execution], tmp_path: Path
+) -> None:
+    options = {parameter.name: parameter for parameter in command.params}
+    changed = {
+        "name": "mine",
+        "backbone": "r3d_18",
+        "init": "random",
+        "heads": ["region"],
+        "gvf_pool": "mean",
+        "gvf_weights": "tiny",
+        "frame_rate": "30",
+        "resize": [9, 8],
+        "crop": [7, 6],
+        "milestones": [3, 5],
+        "batch_norm": "frozen",
+        "device": "cpu",
+        "precision": "fp32",
+        "decoder": "pyav",
+        "on_unreadable": "skip",
+        "cache": "folder",
+        "cache_codec": "webp",
+    }
+    for item in fields(settings):
+        default = getattr(settings(), item.name)
+        value = changed.get(item.name, default)
+        if isinstance(value, bool):
+            value = not value
+        elif isinstance(value, int | float):
+            value = value / 2 if isinstance(default, float) and default else value + 1
+        path = tmp_path / f"{item.name}.toml"
+        others = {"heads": ["action"]} if item.name == "foreground_only" else {}
+        path.write_text(to_toml({item.name: value, **others}))
+        what, how = _split_settings(path, {})
+        made = with_values(settings(), what if settings is Recipe else how, "file")
+        expected = tuple(value) if isinstance(value, list) else value
+        assert getattr(made, item.name) == expected != default, item.name
+        if item.name == "name":
+            continue
+        option = options[item.name]
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words = [option.opts[0], text]
+        if isinstance(value, bool):
+            words = [option.opts[0] if value else option.secondary_opts[0]]
+        context = command.make_context("pretrain", [*NEEDED, *words])
+        assert context.params[item.name] == expected, item.name
+
+
+def test_recipe_of_a_run_as_recipe_and_as_config(tmp_path: Path) -> None:
+    run = tmp_path / "recipe.toml"
+    recipe = load_recipe("tac-thumos14")
+    execution = Execution(workers=3)
+    run.write_text(
+        to_toml({**recipe.to_dict(), "tool_version": "1", "execution": execution.to_dict()})
+    )
+    assert load_recipe(run) == recipe
+    what, how = _split_settings(run, {"workers": 2})
+    assert load_recipe(overrides=what) == recipe
+    assert with_values(Execution(), how, "t") == Execution(workers=2)
+
+
+def test_options_that_are_missing_are_named() -> None:
+    result = CliRunner().invoke(command, ["--videos", "."], standalone_mode=False)
+    assert isinstance(result.exception, UsageError)
+    assert "--train, --valid, --out" in str(result.exception)
