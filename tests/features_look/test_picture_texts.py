@@ -77,6 +77,7 @@ def test_the_legend_names_all_and_covers_nothing(data: PlotData, count: int, n_v
     boxes = [t.get_window_extent() for t in figure.texts]
     top = max(axes.get_window_extent().y1 for axes in figure.axes)
     width, height = figure.get_size_inches() * figure.dpi
+    assert min(axes.get_tightbbox().y0 for axes in figure.axes) >= 0
     for box in boxes:
         assert box.y0 >= top and box.x1 <= width and box.y1 <= height
     for number, box in enumerate(boxes):
