@@ -12,6 +12,7 @@ import torch
 from tests.localization.planted import LABELS, SAMPLING, plant
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.errors import (
+    AnnotationError,
     CheckpointError,
     LocalizationError,
     StoreError,
@@ -158,6 +159,62 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     assert states(run)["config"]["seed"] == 5
 
 
+def test_new_features_are_another_run(tmp_path: Path) -> None:
+    learned = plant(tmp_path / "train.h5", 6, seed=1)
+    valid = plant(tmp_path / "valid.h5", 3, seed=2, subset="validation")
+    config = replace(SHORT, epochs=1)
+
+    def again() -> None:
+        stores = [tmp_path / "train.h5", tmp_path / "valid.h5"]
+        train(stores, learned, tmp_path / "run", config=config, valid=valid)
+
+    again()
+    again()
+    for name, part in (("train.h5", "training"), ("valid.h5", "validation")):
+        before = (tmp_path / name).read_bytes()
+        with open_store(tmp_path / name) as store:
+            videos = [(key, store[key].rows.copy(), store[key].attrs) for key in store]
+            metadata = store.metadata
+        # The last value of the last video, and nothing else.
+        videos[-1][1][-1, -1] += 1e-3
+        write_store(tmp_path / name, videos, metadata)
+        with pytest.raises(TrainingError, match=rf"features\.{part} was \w+, now \w+"):
+            again()
+        (tmp_path / name).write_bytes(before)
+    again()
+
+
+@pytest.mark.parametrize("name", ["best.pth", "last.pth", "log.json"])
+def test_files_of_another_program_stay(tmp_path: Path, name: str) -> None:
+    learned = plant(tmp_path / "train.h5", 3, seed=1)
+    config = replace(SHORT, epochs=1)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_bytes(b"somebody's work")
+    with pytest.raises(TrainingError, match=rf"holds {name}, but no config\.json") as found:
+        train(tmp_path / "train.h5", learned, run, config=config)
+    assert "--overwrite" in str(found.value.remedy)
+    assert [path.name for path in run.iterdir()] == [name]
+    assert (run / name).read_bytes() == b"somebody's work"
+    train(tmp_path / "train.h5", learned, run, config=config, overwrite=True)
+    assert states(run)["history"]
+    (run / "last.pth").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"cannot go on from .*last\.pth") as found:
+        train(tmp_path / "train.h5", learned, run, config=config)
+    assert "--overwrite" in str(found.value.remedy)
+    (run / "config.json").write_text('{"name": "of another program"}')
+    with pytest.raises(TrainingError, match=r"config\.json is not of a localization run"):
+        train(tmp_path / "train.h5", learned, run, config=config)
+
+
+def test_what_cannot_be_trained_leaves_nothing(tmp_path: Path) -> None:
+    learned = plant(tmp_path / "a.h5", 3, seed=1)
+    learned["training0"] = AnnotatedVideo((Segment(9.0, 5.0, "run"),), 30.0)
+    with pytest.raises(AnnotationError, match="'training0': 'run' ends at 5 s, before"):
+        train(tmp_path / "a.h5", learned, tmp_path / "run", config=SHORT)
+    assert not (tmp_path / "run").exists()
+
+
 def test_videos_without_features_are_reported(tmp_path: Path) -> None:
     learned = plant(tmp_path / "train.h5", 6, seed=1)
     learned["gone"] = AnnotatedVideo((Segment(0.0, 5.0, "run"),), 30.0)
@@ -165,7 +222,18 @@ def test_videos_without_features_are_reported(tmp_path: Path) -> None:
         tmp_path / "train.h5", learned, tmp_path / "run", config=replace(SHORT, epochs=1)
     )
     assert report.missing == ["gone"]
+    assert report.valid_missing == []
     assert report.n_videos == 6
+    report = train(
+        tmp_path / "train.h5",
+        learned,
+        tmp_path / "run",
+        config=replace(SHORT, epochs=1),
+        valid=learned,
+        overwrite=True,
+    )
+    assert report.valid_missing == ["gone"]
+    assert report.to_dict()["valid_missing"] == ["gone"]
     other = Annotations({"gone": learned["gone"]})
     with pytest.raises(LocalizationError, match=r"'v_training0'.*'gone'"):
         train(tmp_path / "train.h5", other, tmp_path / "run2", config=SHORT)

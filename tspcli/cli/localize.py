@@ -10,6 +10,7 @@ import click
 
 from tspcli.cli.console import print_json
 from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
 from tspcli.cli.localize_display import say, show_evaluation, watch_training
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
@@ -103,7 +104,11 @@ def train_command(
     """
     from tspcli.localization.training import train
 
-    sampling = _sampling(options)
+    check_training(features, annotations, valid_annotations, valid_subset, out)
+    times = _times(options)
+    check_times(features, times)
+    sampling = _sampling(times)
+    config = _train_config(options)
     learned = _read(annotations, subset, "training")
     valid = None
     if valid_annotations is not None:
@@ -113,7 +118,7 @@ def train_command(
             features,
             learned,
             out,
-            config=_train_config(options),
+            config=config,
             valid=valid,
             sampling=sampling,
             overwrite=overwrite,
@@ -136,9 +141,15 @@ def train_command(
     show_default=True,
     help="Labels from the run's class head, or from the encoder's own.",
 )
-@click.option("--weights", "-w", help="The encoder.  [default: the one that the run knows]")
+@click.option(
+    "--weights",
+    "-w",
+    help="The encoder, for videos or its action head.  [default: the one that the run knows]",
+)
 @click.option("--annotations", "-a", type=PATH, help="Drawn above the predictions.")
-@click.option("--subset", help="The annotated subset to predict in.  [default: all videos]")
+@click.option(
+    "--subset", help="Of the stores' videos, only those of this annotated subset.  [default: all]"
+)
 @click.option("--plot", type=PATH, metavar="DIR", help="Draw a timeline of each video.")
 @click.option(
     "--features-out",
@@ -184,19 +195,42 @@ def predict_command(
     from tspcli.localization.settings import PredictConfig
     from tspcli.localization.timeline import save_timeline
 
-    if bool(features) == bool(videos):
-        raise UsageError("Give either --features or --videos.", remedy="One of them is needed.")
-    sampling = _sampling(options)
+    times = _times(options)
+    check_sources(
+        features=features,
+        videos=videos,
+        classes=classes,
+        weights=weights,
+        annotations=annotations,
+        subset=subset,
+        features_out=features_out,
+        times=times,
+    )
+    store = (features_out or out.with_suffix(".h5")) if videos else None
+    check_files(
+        run=run,
+        features=features,
+        videos=videos,
+        weights=weights,
+        annotations=annotations,
+        out=out,
+        store=store,
+    )
+    sampling = _sampling(times)
     device = options["device"]
     localizer = load_localizer(run)
+    if classes == "run" and localizer.class_head is None and options["top_classes"] is not None:
+        raise UsageError(
+            f"--top-classes {options['top_classes']} says nothing: the run has no class head.",
+            remedy="Leave it out, or take labels from the encoder: --classes action-head.",
+        )
     known = None if annotations is None else _read(annotations, subset, None)
     classifier, encoder = None, None
     if classes == "action-head":
         classifier, encoder = action_head(localizer, weights, device)
     failed: list[str] = []
     keys: list[str] | None
-    if videos:
-        store = features_out or out.with_suffix(".h5")
+    if store is not None:
         failed, keys = extract_videos(videos, store, localizer, weights, device, encoder)
         features = (store,)
     else:
@@ -331,15 +365,21 @@ def _train_config(options: Mapping[str, Any]) -> Any:
     return TrainConfig(model=BmnConfig(**model), classes=ClassConfig(**classes), **given)
 
 
-def _sampling(options: dict[str, Any]) -> Sampling | None:
-    """Take the sampling out of the options; None if none was given."""
-    from tspcli.timeline import Sampling, as_rate
+def _times(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what was given of the rows' times out of the options."""
+    from tspcli.timeline import as_rate
 
     given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
     given = {name: value for name, value in given.items() if value is not None}
     if "frame_rate" in given:
         given["frame_rate"] = as_rate(given["frame_rate"], "frame rate")
-    return Sampling(**given) if given else None
+    return given
+
+
+def _sampling(times: Mapping[str, Any]) -> Sampling | None:
+    from tspcli.timeline import Sampling
+
+    return Sampling(**times) if times else None
 
 
 def _keys_of(features: tuple[Path, ...], annotations: Annotations) -> list[str]:

@@ -51,12 +51,12 @@ def watch_training() -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
 
 
 def _data_line(values: Mapping[str, Any]) -> str:
-    missing = values["missing"]
     text = f"{values['n_videos']} videos in {values['n_windows']} windows"
     text += f" ({values['n_empty']} without actions left out), {values['n_valid']} to validate."
-    if missing:
-        shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        text += f" {len(missing)} annotated videos have no features: {shown}"
+    for part, role in (("missing", "training"), ("valid_missing", "validation")):
+        if missing := values[part]:
+            shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+            text += f" {len(missing)} annotated {role} videos have no features: {shown}."
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ class TrainingWindows:
         n_empty: Windows left out because no action belongs to them.
         features: (M, C, T) float32.
         actions: Of each window, (G, 2) in cells.
+        digest: Of all values of the videos' features.
     """
 
     def __init__(self, videos: Sequence[LocalizationVideo], config: TrainConfig) -> None:
@@ -42,14 +44,16 @@ class TrainingWindows:
         self.n_empty = 0
         n_cells = config.model.temporal_scale
         cells = []
+        digest = hashlib.sha256()
         for video in videos:
-            rows, center_s = None, video.features.center_s
+            rows, center_s = video.features.rows, video.features.center_s
+            digest.update(f"{video.key!r} {rows.shape} {rows.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(rows).data)
             for window in windows_of(video.key, video.duration_s, config.window_s):
                 actions = actions_in_window(video.segments, window, n_cells, config.labels)
                 if not len(actions):
                     self.n_empty += 1
                     continue
-                rows = video.features.rows if rows is None else rows
                 cells.append(sample_grid(rows, center_s, window, n_cells).T.copy())
                 self.windows.append(window)
                 self.actions.append(actions)
@@ -58,6 +62,7 @@ class TrainingWindows:
                 "No annotated action lies inside its video.",
                 remedy="Check that annotations and features are of the same videos, in seconds.",
             )
+        self.digest = digest.hexdigest()[:16]
         self.features = torch.from_numpy(np.stack(cells))
 
     def __len__(self) -> int:

@@ -221,7 +221,7 @@ def evaluate_proposals(
     n_videos = len(ground_truth.videos)
     if max_average_proposals is None:
         max_average_proposals = float(len(proposals)) / n_videos
-    if not max_average_proposals > 0:
+    if not 0 < max_average_proposals < np.inf:
         raise UsageError(
             f"The largest average number of proposals is {max_average_proposals}.",
             remedy="Give a positive number; ActivityNet's is 100.",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from tspcli.errors import UsageError
+
+MIN_WINDOW_S = 1.0
+MAX_SEED = 2**32 - 1
 
 ClassSource = Literal["segment", "video", "none"]
 CLASS_SOURCES: tuple[ClassSource, ...] = ("segment", "video", "none")
@@ -82,6 +86,11 @@ class LabelConfig:
     region_min_cells: float = 1.5
     window_coverage: float = 0.9
 
+    def __post_init__(self) -> None:
+        _require("Region ratio", self.region_ratio, 0, 10)
+        _require("Region min cells", self.region_min_cells, 0, math.inf)
+        _require("Window coverage", self.window_coverage, 0, 1)
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -100,6 +109,12 @@ class LossConfig:
     regression_high: float = 0.7
     regression_low: float = 0.3
     regression_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        names = ("boundary_positive", "proposal_positive", "regression_high", "regression_low")
+        for name in names:
+            _require(_spoken(name), getattr(self, name), 0, 1)
+        _require("Regression weight", self.regression_weight, 0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -161,19 +176,17 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "drop_epoch"):
             if getattr(self, name) < 1:
                 raise UsageError(
                     f"{_spoken(name)} is {getattr(self, name)}.", remedy="Give 1 or more."
                 )
-        if self.window_s is not None and self.window_s <= 0:
-            raise UsageError(
-                f"A window of {self.window_s} s is none.", remedy="Give positive seconds."
-            )
-        if self.learning_rate <= 0:
-            raise UsageError(
-                f"The learning rate is {self.learning_rate}.", remedy="Give a positive number."
-            )
+        if self.window_s is not None:
+            # A clip of 16 frames lasts 1.07 s: a shorter window holds nothing of its own.
+            _require("Window", self.window_s, MIN_WINDOW_S, math.inf)
+        _require("Learning rate", self.learning_rate, 0, math.inf, above=True)
+        _require("Weight decay", self.weight_decay, 0, math.inf)
+        _require("Seed", self.seed, 0, MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -206,8 +219,9 @@ class PredictConfig:
                 raise UsageError(
                     f"{_spoken(name)} is {getattr(self, name)}.", remedy="Give 1 or more."
                 )
-        if self.nms_sigma <= 0:
-            raise UsageError(f"The NMS sigma is {self.nms_sigma}.", remedy="It must be positive.")
+        _require("NMS sigma", self.nms_sigma, 0, math.inf, above=True)
+        for name in ("peak_ratio", "nms_low", "nms_high"):
+            _require(_spoken(name), getattr(self, name), 0, 1)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -229,6 +243,15 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
         if name in chosen:
             chosen[name] = kind(**chosen[name])
     return TrainConfig(**chosen)
+
+
+def _require(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    """Raise unless a number is finite and in the range; with ``above``, not ``low`` itself."""
+    if math.isfinite(value) and low <= value <= high and not (above and value == low):
+        return
+    wanted = f"above {low:g}" if above else f"from {low:g}"
+    wanted += "" if high == math.inf else f" to {high:g}" if high < 1e6 else f" to {high}"
+    raise UsageError(f"{name} is {value}.", remedy=f"Give a finite number {wanted}.")
 
 
 def _spoken(name: str) -> str:

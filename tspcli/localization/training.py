@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tspcli.annotations import Annotations
-from tspcli.errors import TrainingError
+from tspcli.errors import CheckpointError, TrainingError
 from tspcli.features.atomic import write_aside
 from tspcli.localization import checkpoints
 from tspcli.localization.batches import TrainingWindows, class_samples
@@ -28,10 +28,13 @@ from tspcli.localization.videos import (
     annotated_videos,
     open_features,
 )
+from tspcli.parsing import MALFORMED
 from tspcli.timeline import Sampling
 
 CONFIG = "config.json"
 LOG = "log.json"
+FILES = (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG)
+"""All that a run writes into its folder."""
 
 Observer = Callable[[str, Mapping[str, Any]], None]
 """Told an event's name (``data``, ``classes``, ``resumed``, ``step``, ``epoch``) and values."""
@@ -46,7 +49,8 @@ class TrainReport:
         best_epoch: Counted from 1: of the lowest validation loss, or the last without validation.
         history: One entry an epoch, with losses.
         n_videos: Training videos.
-        missing: Names that are annotated but have no features.
+        missing: Names that are annotated for training but have no features.
+        valid_missing: Likewise for validation.
     """
 
     run: Path
@@ -54,6 +58,7 @@ class TrainReport:
     history: list[dict[str, float]]
     n_videos: int
     missing: list[str]
+    valid_missing: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -63,6 +68,7 @@ class TrainReport:
             "history": self.history,
             "n_videos": self.n_videos,
             "missing": self.missing,
+            "valid_missing": self.valid_missing,
         }
 
 
@@ -93,8 +99,8 @@ def train(
         observer: Is told how the run goes.
 
     Raises:
-        TrainingError: If ``out`` holds a run with other settings or data, or the loss is not
-            finite.
+        TrainingError: If ``out`` holds a run with other settings or data, or files of another
+            program, which is told before anything is written; or if the loss is not finite.
         LocalizationError: If features and annotations do not fit together.
         StoreError: If a store cannot be read.
     """
@@ -104,10 +110,16 @@ def train(
     device = pick_device(config.device)
     with open_features(features, sampling=sampling) as opened:
         videos, missing = annotated_videos(opened, annotations)
-        valid_videos = [] if valid is None else annotated_videos(opened, valid)[0]
-        _claim(out, _identity(config, opened, videos, valid_videos), overwrite)
+        valid_videos: list[LocalizationVideo] = []
+        valid_missing: list[str] = []
+        if valid is not None:
+            valid_videos, valid_missing = annotated_videos(opened, valid)
         windows = TrainingWindows(videos, config)
         valid_windows = TrainingWindows(valid_videos, config) if valid_videos else None
+        digests = (windows.digest, "" if valid_windows is None else valid_windows.digest)
+        identity = _identity(config, opened, videos, valid_videos, digests)
+        if not overwrite:
+            _require_own(out, identity)
         tell(
             "data",
             {
@@ -116,20 +128,22 @@ def train(
                 "n_empty": windows.n_empty,
                 "n_valid": len(valid_videos),
                 "missing": missing,
+                "valid_missing": valid_missing,
             },
         )
-        state = _State.load(out / checkpoints.LAST, device)
+        state = None if overwrite else _State.load(out / checkpoints.LAST, device)
         if state is None:
             state = _fresh(config, opened, windows, videos, annotations, device, tell)
         else:
             tell("resumed", {"epoch": state.epoch})
+    _begin(out, identity, overwrite)
     while state.epoch < config.epochs:
         losses = _train_epoch(state, windows, device, tell)
         if valid_windows is not None:
             losses.update(_validate(state.localizer.model, valid_windows, device))
         state.finish_epoch(losses, out)
         tell("epoch", {"epoch": state.epoch, "epochs": config.epochs, **losses})
-    return TrainReport(out, state.best_epoch, state.history, len(videos), missing)
+    return TrainReport(out, state.best_epoch, state.history, len(videos), missing, valid_missing)
 
 
 class _State:
@@ -171,10 +185,16 @@ class _State:
     def load(cls, path: Path, device: torch.device) -> _State | None:
         if not path.exists():
             return None
-        values = checkpoints.load(path, device)
-        state = cls(checkpoints.localizer_from_state(values, device))
-        state.optimizer.load_state_dict(values["optimizer"])
-        state.history, state.best_epoch = values["history"], values["best_epoch"]
+        try:
+            values = checkpoints.load(path, device)
+            state = cls(checkpoints.localizer_from_state(values, device))
+            state.optimizer.load_state_dict(values["optimizer"])
+            state.history, state.best_epoch = values["history"], values["best_epoch"]
+        except (CheckpointError, *MALFORMED) as error:
+            raise TrainingError(
+                f"The run cannot go on from {path}: {error}",
+                remedy="Start over with --overwrite, or give another --out.",
+            ) from error
         return state
 
 
@@ -254,8 +274,9 @@ def _identity(
     features: FeatureSet,
     videos: list[LocalizationVideo],
     valid_videos: list[LocalizationVideo],
+    values: tuple[str, str],
 ) -> dict[str, Any]:
-    """What two runs must have in common to be one."""
+    """What two runs must have in common to be one; ``values`` are digests of all features."""
     digests = {}
     for name, chosen in (("training", videos), ("validation", valid_videos)):
         told = [
@@ -269,17 +290,16 @@ def _identity(
         "features": {
             "width": features.dim,
             "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
+            "training": values[0],
+            "validation": values[1],
         },
         "videos": digests,
     }
 
 
-def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Make the run's folder this run's, or refuse."""
+def _require_own(out: Path, identity: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run, or files of another program."""
     path = out / CONFIG
-    if overwrite:
-        for name in (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG):
-            (out / name).unlink(missing_ok=True)
     if path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
@@ -287,6 +307,10 @@ def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
             raise TrainingError(
                 f"{path} cannot be read ({error}).", remedy="Give --overwrite or another --out."
             ) from error
+        if not isinstance(known, dict) or set(known) != set(identity):
+            raise TrainingError(
+                f"{path} is not of a localization run.", remedy="Give another --out."
+            )
         different = sorted(_differences(known, json.loads(json.dumps(identity)), ""))
         if different:
             raise TrainingError(
@@ -294,7 +318,23 @@ def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
                 remedy="Give the same ones to go on, another --out, or --overwrite.",
             )
         return
-    with write_aside(path) as aside:
+    foreign = [name for name in FILES if (out / name).exists()]
+    if foreign:
+        raise TrainingError(
+            f"{out} holds {', '.join(foreign)}, but no {CONFIG}: they are not of a localization "
+            "run.",
+            remedy="Give another --out, or --overwrite, which replaces them.",
+        )
+
+
+def _begin(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder this run's."""
+    if overwrite:
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    elif (out / CONFIG).exists():
+        return
+    with write_aside(out / CONFIG) as aside:
         aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tspcli.annotations import Annotations, Segment
 from tspcli.errors import LocalizationError, StoreMismatchError
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
+from tspcli.localization.results import require_forward
 from tspcli.timeline import Sampling
 
 Paths = str | Path | Sequence[str | Path]
@@ -138,7 +139,9 @@ def annotated_videos(
 
     Raises:
         LocalizationError: If no video has both.
+        AnnotationError: If an action ends before it starts.
     """
+    require_forward(annotations)
     found = []
     met = set()
     for key, name in sorted(annotations.pair(list(features)).items()):
