@@ -30,7 +30,7 @@ def test_csv_with_metadata_then_check(tmp_path: Path) -> None:
     arguments = ["csv", table, "--metadata", f"train={train}", "--metadata", f"valid={valid}"]
     result = CliRunner().invoke(command, [*arguments, "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "train: 1 videos, 1 actions, 2 background rows" in result.output
+    assert "train: 1 video, 1 action, 2 background rows" in result.output
     rows = read_groundtruth(out / "valid_groundtruth.csv")
     assert [(r.start_s, r.end_s) for r in rows if r.label is None] == [(0, 5), (9, 20), (30, 40)]
 

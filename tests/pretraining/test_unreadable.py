@@ -93,7 +93,8 @@ def test_clips_that_fail_are_replaced_or_left_out_and_counted(
         counted = plans["valid"].n_samples - n_valid
         right = result.valid["region_accuracy"] * counted
         assert right == pytest.approx(round(right), abs=1e-6)
-        assert f"{n_train} clips of 1 videos replaced in training" in epoch_figures(result, 2)
+        clips = "1 clip" if n_train == 1 else f"{n_train} clips"
+        assert f"{clips} of 1 video replaced in training" in epoch_figures(result, 2)
     assert all(value.isfinite().all() for value in parameters(skipped).values())
 
 
@@ -192,7 +193,7 @@ def test_resumed_run_keeps_to_what_it_began_with(damaged_set: SmallSet, tmp_path
     again = pretrain(**arguments, resume=True, stop_requested=lambda: True)
     assert again.left_out == first.left_out
     (train / "train_0002.mp4").write_bytes(b"gone")
-    with pytest.raises(TrainingError, match="1 videos cannot be read that could be when the run"):
+    with pytest.raises(TrainingError, match="1 video cannot be read that could be when the run"):
         pretrain(**arguments, resume=True)
 
 

@@ -9,6 +9,7 @@ import click
 
 from tspcli.cli.inputs import PATH
 from tspcli.cli.options import json_option, together
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
@@ -214,8 +215,8 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
 
     for name, part in report.subsets.items():
         say(
-            f"{name}: {part.n_videos} videos, {part.n_actions} actions, {part.n_background} "
-            f"background rows -> {part.groundtruth}"
+            f"{name}: {counted(part.n_videos, 'video')}, {counted(part.n_actions, 'action')}, "
+            f"{counted(part.n_background, 'background row')} -> {part.groundtruth}"
         )
         if part.missing:
             say(f"  annotated, but no duration known: {_some(part.missing)}")
@@ -229,7 +230,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
     if report.missing:
         say(f"annotated, but no duration known: {_some(report.missing)}")
     for reason, count in report.skipped.items():
-        say(f"left out of the source: {count} rows ({reason})")
+        say(f"left out of the source: {counted(count, 'row')} ({reason})")
     for file, reason in failed.items():
         say(f"cannot be read: {file}: {reason}")
     say(f"{report.n_classes} classes -> {report.labels}")

@@ -15,6 +15,7 @@ from tspcli.cli.localize_display import say, show_evaluation, watch_training
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import device_option, json_option, row_time_options, videos_option
+from tspcli.wording import counted
 
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
@@ -258,7 +259,7 @@ def predict_command(
     if as_json:
         summary = {"out": str(out), "n_videos": len(found), "n_predictions": n_predictions}
         print_json({**summary, "proposals": str(proposals_path(out)), "failed": failed})
-    say(f"{out}: {n_predictions} predictions in {len(found)} videos.")
+    say(f"{out}: {counted(n_predictions, 'prediction')} in {counted(len(found), 'video')}.")
     n_proposals = sum(len(items) for items in proposals.values())
     say(f"{proposals_path(out)}: {n_proposals} proposals, each once, for AR and AUC.")
     return EXIT_SOME_FAILED if failed else 0

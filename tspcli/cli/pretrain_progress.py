@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tspcli.cli.console import live_bars, printable
 from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus, TrainingObserver
-from tspcli.wording import clock
+from tspcli.wording import clock, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def epoch_figures(result: EpochResult, epochs: int) -> str:
 
 def _unreadable(result: EpochResult) -> str:
     parts = [
-        f"{sum(counts.values())} clips of {len(counts)} videos {what}"
+        f"{counted(sum(counts.values()), 'clip')} of {counted(len(counts), 'video')} {what}"
         for split, what in (("train", "replaced in training"), ("valid", "left out of validation"))
         if (counts := result.unreadable.get(split))
     ]

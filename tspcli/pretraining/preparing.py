@@ -24,6 +24,7 @@ from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.events import TrainingObserver
 from tspcli.pretraining.recipe import Execution, Recipe
 from tspcli.pretraining.state import RECIPE_FILE
+from tspcli.wording import counted
 
 UNREADABLE_FILE = "unreadable.json"
 _MAX_THREADS = 16
@@ -77,17 +78,18 @@ def refuse_unreadable(
     more = "; …" if len(failed) > _NAMED else ""
     if failed and began:
         raise TrainingError(
-            f"{len(failed)} videos cannot be read that could be when the run began: {first}{more}.",
+            f"{counted(len(failed), 'video')} cannot be read that could be when the run began: "
+            f"{first}{more}.",
             remedy="Bring them back, or start a new run.",
         )
     if failed and execution.on_unreadable == "stop":
         raise TrainingError(
-            f"{len(failed)} videos cannot be read: {first}{more}.",
+            f"{counted(len(failed), 'video')} cannot be read: {first}{more}.",
             remedy="Repair them, take their rows out of the tables, or do without them: "
             "--on-unreadable skip.",
         )
     if failed:
-        observer.message(f"{len(failed)} videos are left out (--on-unreadable skip).")
+        observer.message(f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip).")
 
 
 def try_videos(

@@ -36,6 +36,7 @@ from tspcli.pretraining.settings import (
 )
 from tspcli.pretraining.state import RECIPE_FILE, Checkpointer, RunFolder, RunState
 from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
+from tspcli.wording import counted
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -148,7 +149,7 @@ def _run(
         if devices.is_first:
             stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
     if left_out:
-        notes.append(f"{len(left_out)} videos cannot be read: {', '.join(left_out)}.")
+        notes.append(f"{counted(len(left_out), 'video')} cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:
         notes.append(
             f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "

@@ -29,6 +29,7 @@ from tspcli.extraction.stopping import GentleStop
 from tspcli.features.parts import PartsFolder
 from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Idle, VideoFile, Woken
 from tspcli.video.process import ChildProcess, available_cores
+from tspcli.wording import counted
 
 _STOP_S = 5.0
 """What a device gets to commit what it has when the run is interrupted."""
@@ -280,7 +281,8 @@ class DevicesRunner:
                 remedy="Finished videos are kept; the same command goes on from there.",
             )
         board.note(
-            f"The process of {device.name} {words}. {len(lost)} videos under way there are "
+            f"The process of {device.name} {words}. Under way there: "
+            f"{counted(len(lost), 'video')}, "
             + ("left." if stop.wanted else "done by the other devices.")
         )
         device.videos.clear()

@@ -32,6 +32,7 @@ from tspcli.extraction.stopping import GentleStop
 from tspcli.features.parts import PartsFolder
 from tspcli.video import VideoFile
 from tspcli.video.base import absolute
+from tspcli.wording import counted
 
 _LOOK_EVERY_S = 2.0
 """How often nodes are counted and encoders asked how far they are."""
@@ -291,7 +292,8 @@ class RayRunner:
         self._losses[encoder.place] += 1
         lost = list(encoder.videos.values())
         board.note(
-            f"The {encoder.place.name} {words}. {len(lost)} videos under way there are "
+            f"The {encoder.place.name} {words}. Under way there: "
+            f"{counted(len(lost), 'video')}, "
             + ("left." if self._stop.wanted else "done again elsewhere.")
         )
         for file in reversed(lost):
