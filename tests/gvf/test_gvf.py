@@ -164,7 +164,7 @@ def test_command(videos: Path, store: Path, tmp_path: Path) -> None:
     assert read_gvf(out).pool == "max"
     result = CliRunner().invoke(
         command,
-        ["--features", str(store), "--pool", "mean", "--out", str(out), "--json"],
+        ["--features", str(store), "--pool", "mean", "--out", str(out), "--json", "--overwrite"],
         standalone_mode=False,
         catch_exceptions=False,
     )
@@ -173,3 +173,40 @@ def test_command(videos: Path, store: Path, tmp_path: Path) -> None:
         assert list(features) == list(read_gvf(out))
     result = CliRunner().invoke(command, ["--out", str(out)], standalone_mode=False)
     assert isinstance(result.exception, UsageError)
+
+
+def refused(*words: object) -> Exception:
+    result = CliRunner().invoke(command, [*map(str, words)], standalone_mode=False)
+    assert result.exception is not None, result.output
+    return result.exception  # type: ignore[return-value]
+
+
+def test_a_feature_store_is_never_replaced_by_its_pool(store: Path, tmp_path: Path) -> None:
+    before = store.read_bytes()
+    link = tmp_path / "link.h5"
+    link.symlink_to(store)
+    for out in (store, link):
+        for more in ((), ("--overwrite",)):
+            error = refused("--features", store, "--out", out, *more)
+            assert isinstance(error, UsageError)
+            assert f"The output {out} is the input {store}" in str(error)
+    other = tmp_path / "other.h5"
+    other.write_bytes(before)
+    assert "holds no global features" in str(refused("--features", store, "--out", other))
+    assert store.read_bytes() == other.read_bytes() == before
+    gvf_from_store(store, other, overwrite=True)
+    made = other.read_bytes()
+    assert list(gvf_from_store(store, other)) == ["a", "b"]  # the same again
+    with pytest.raises(StoreMismatchError, match="pool: max, not mean"):
+        gvf_from_store(store, other, pool="mean")
+    assert other.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    "words", [("--weights", "nonsense"), ("--stride", "16"), ("--decoder", "pyav")]
+)
+def test_options_that_would_do_nothing(store: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    error = refused("--features", store, "--out", tmp_path / "gvf.h5", *words)
+    assert isinstance(error, UsageError)
+    assert f"{words[0]} would do nothing beside --features" in str(error)
+    assert not (tmp_path / "gvf.h5").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.inputs import PATH, POSITIVE
@@ -49,7 +50,9 @@ from tspcli.wording import counted
 @engine_options
 @click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
 @json_option()
+@click.pass_context
 def command(
+    context: click.Context,
     videos: tuple[str, ...],
     features: Path | None,
     out: Path,
@@ -74,7 +77,8 @@ def command(
     if features is not None:
         from tspcli.features.gvf import gvf_from_store
 
-        made = gvf_from_store(features, out, pool=pool)
+        _refuse_idle_options(context)
+        made = gvf_from_store(features, out, pool=pool, overwrite=options["overwrite"])
         if as_json:
             print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
         else:
@@ -109,3 +113,24 @@ def command(
         f"{printable(str(out))}: {counted(done, 'video')} ({pool}).", markup=False, soft_wrap=True
     )
     return EXIT_SOME_FAILED if report.failed else 0
+
+
+_WITH_FEATURES = ("features", "out", "pool", "overwrite", "as_json")
+
+
+def _refuse_idle_options(context: click.Context) -> None:
+    """Refuse what would do nothing because rows are computed already."""
+    from tspcli.errors import UsageError
+
+    idle = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in _WITH_FEATURES
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)} would do nothing beside --features: its rows are computed already.",
+            remedy="Leave that out, or give --videos instead of --features.",
+        )

@@ -121,6 +121,7 @@ def _field_docs(settings: type) -> dict[str, str]:
 )
 @click.option("--config", type=PATH, help="TOML file of settings that override the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on with the run that --out holds.")
+@click.option("--overwrite", is_flag=True, help="Delete the run that --out holds, and start anew.")
 @click.option("--gpus", type=POSITIVE, help="Processes on this machine, one a device.")
 @click.option("--cache-only", is_flag=True, help="Fill the clip cache (--cache) and stop.")
 @click.option("--list-recipes", is_flag=True, help="Show the recipes and stop.")
@@ -137,6 +138,7 @@ def command(
     recipe: str,
     config: Path | None,
     resume: bool,
+    overwrite: bool,
     gpus: int | None,
     cache_only: bool,
     list_recipes: bool,
@@ -183,7 +185,9 @@ def command(
     console = err_console()
     if cache_only:
         with watch(console) as observer:
-            filled = fill_cache_only(videos, train, valid, chosen, execution, observer=observer)
+            filled = fill_cache_only(
+                videos, train, valid, chosen, execution, labels=labels, observer=observer
+            )
         return EXIT_SOME_FAILED if filled.failed else 0
     stopping = _StopOnSignal()
     with watch(console) as observer:
@@ -197,6 +201,7 @@ def command(
             labels=labels,
             gvf=gvf,
             resume=resume,
+            overwrite=overwrite,
             observer=observer,
             stop_requested=stopping.requested,
         )

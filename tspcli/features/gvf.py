@@ -201,19 +201,29 @@ def write_gvf(
         append_trailer(aside, {}, {})
 
 
-def gvf_from_store(features: str | Path, out: str | Path, *, pool: Pool = "max") -> GlobalFeatures:
+def gvf_from_store(
+    features: str | Path, out: str | Path, *, pool: Pool = "max", overwrite: bool = False
+) -> GlobalFeatures:
     """Pool a feature store, in memory that does not depend on the videos' length.
 
     Args:
         features: A store, ours or in the official layout.
-        out: The file to write.
+        out: The file to write. One that holds global features of the same settings is replaced.
         pool: ``max`` or ``mean``.
+        overwrite: Whether any other file is replaced, too; never the store itself.
 
     Raises:
-        StoreError: If the store cannot be read or holds a video without rows.
+        UsageError: If ``out`` is the store.
+        StoreError: If the store cannot be read or holds a video without rows, or ``out`` is
+            something else already.
     """
     vectors, attributes = {}, {}
+    features, out = Path(features), Path(out)
+    if out.exists() and features.exists() and out.samefile(features):
+        raise UsageError(f"The output {out} is the input {features}.", remedy="Give another --out.")
     with open_store(features) as store:
+        if out.exists() and not overwrite:
+            _require_replaceable(out, pooled_metadata(store.metadata, pool))
         if store.metadata.settings.get("pool"):
             raise StoreMismatchError(
                 f"{features} holds global features already.", remedy="Give a feature store."
@@ -231,3 +241,12 @@ def gvf_from_store(features: str | Path, out: str | Path, *, pool: Pool = "max")
             raise StoreError(f"{features} holds no video.", remedy="Run `tsp extract` first.")
         write_gvf(out, vectors, pool=pool, metadata=store.metadata, attributes=attributes)
     return read_gvf(out)
+
+
+def _require_replaceable(out: Path, metadata: StoreMetadata) -> None:
+    if not is_gvf(out):
+        raise StoreError(
+            f"{out} exists and holds no global features.",
+            remedy="Give another --out, or --overwrite.",
+        )
+    read_gvf(out).metadata.require_same(metadata, "this run", str(out))

@@ -25,6 +25,7 @@ from typing import Any
 from tspcli.config import FrameSpec
 from tspcli.errors import TrainingError, VideoError
 from tspcli.features.atomic import write_aside
+from tspcli.parsing import MALFORMED, parse_json
 from tspcli.pretraining.cache_files import (
     CODECS,
     JPEG_QUALITY,
@@ -180,7 +181,14 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
     if about.exists():
         from tspcli.pretraining.settings import differences
 
-        found = differences(json.loads(about.read_text()), settings.to_dict())
+        try:
+            stored = parse_json(about.read_text())
+            found = differences(stored, settings.to_dict())
+        except MALFORMED as error:
+            raise TrainingError(
+                f"{about} is damaged ({type(error).__name__}: {error}).",
+                remedy="Delete the cache; it is built again. Or give another --cache.",
+            ) from error
         if found:
             raise TrainingError(
                 f"The clip cache {folder} was made with other settings: {'; '.join(found)}.",
@@ -188,7 +196,8 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
                 "delete this one.",
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"The --cache {folder} is a file.", remedy="Give a folder.")
     with write_aside(about) as aside:
         aside.write_text(json.dumps(settings.to_dict(), indent=1) + "\n")
 

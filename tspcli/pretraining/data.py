@@ -14,7 +14,7 @@ from tspcli.annotations import read_groundtruth, read_label_mapping
 from tspcli.config import ResizeSpec
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.errors import TrainingError
+from tspcli.errors import TrainingError, UsageError
 from tspcli.features.gvf import GlobalFeatures, read_gvf
 from tspcli.pretraining.annotations.check import check_groundtruth
 from tspcli.pretraining.cache import CachedClips, CacheSettings, cache_file
@@ -237,6 +237,14 @@ def frame_preprocessing(recipe: Recipe, spec: BackboneSpec) -> Preprocessing:
     if recipe.resize:
         resize = ResizeSpec(height=recipe.resize[0], width=recipe.resize[1])
     crop = (recipe.crop[0], recipe.crop[1]) if recipe.crop else own.crop
+    # Where the other side follows the video's shape, either may be the short one.
+    frame = (resize.height or resize.short_side or 0, resize.width or resize.short_side or 0)
+    if crop[0] > frame[0] or crop[1] > frame[1]:
+        raise UsageError(
+            f"A crop of {crop[0]} x {crop[1]} does not fit into frames that are scaled to "
+            f"{frame[0]} x {frame[1]}.",
+            remedy="Give a smaller --crop or a larger --resize, both height,width.",
+        )
     return Preprocessing(resize=resize, crop=crop, mean=own.mean, std=own.std)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tspcli.errors import TrainingError, TspError, UsageError, VideoError
 from tspcli.features.atomic import write_aside
+from tspcli.parsing import MALFORMED, parse_json
 from tspcli.pretraining.cache import (
     CacheReport,
     CacheSettings,
@@ -139,10 +140,25 @@ def read_left_out(folder: Path, devices: Devices) -> dict[str, str] | None:
     """
     file = folder / UNREADABLE_FILE
     known: dict[str, str] | None = None
-    if devices.is_first and file.is_file() and (folder / RECIPE_FILE).is_file():
-        known = json.loads(file.read_text("utf-8"))
+    with devices.failing_together():
+        if devices.is_first and file.is_file() and (folder / RECIPE_FILE).is_file():
+            known = _left_out_in(file)
     first: dict[str, str] | None = devices.gather(known)[0]
     return first
+
+
+def _left_out_in(file: Path) -> dict[str, str]:
+    try:
+        known = parse_json(file.read_text("utf-8"))
+        if not isinstance(known, dict):
+            raise TypeError("it is no table")
+    except MALFORMED as error:
+        raise TrainingError(
+            f"{file}, the videos without which the run began, is damaged ({error}).",
+            remedy="Write them there as {name: reason}, or {} if it left none out; or give another "
+            "--out.",
+        ) from error
+    return {str(name): str(reason) for name, reason in known.items()}
 
 
 def write_left_out(folder: Path, left_out: Mapping[str, str]) -> None:
@@ -229,6 +245,7 @@ def fill_cache_only(
     recipe: Recipe,
     execution: Execution,
     *,
+    labels: str | Path | None = None,
     observer: TrainingObserver | None = None,
 ) -> CacheReport:
     """Fill the clip cache of a run without training, for instance on a machine without a GPU.
@@ -239,6 +256,7 @@ def fill_cache_only(
         valid: Likewise of validation.
         recipe: Of the run; global features are not needed.
         execution: Names the cache.
+        labels: Label mapping of the run; the tables have to fit it.
         observer: Is told how far it is.
 
     Raises:
@@ -248,7 +266,8 @@ def fill_cache_only(
     if not execution.cache:
         raise UsageError("There is no cache to fill.", remedy="Name its folder: --cache DIR.")
     observer = observer or TrainingObserver()
-    inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid))
+    mapping = None if labels is None else Path(labels)
+    inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid), mapping)
     with Devices(find_placement(os.environ), "cpu") as devices:
         data = load_data(inputs, replace(recipe, gvf_pool="none"))
         report = fill_cache(data, execution, devices, observer)

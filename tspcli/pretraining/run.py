@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from tspcli import __version__
-from tspcli.annotations.labels import write_label_mapping
 from tspcli.encoders import BACKBONES, Heads, TspModel
 from tspcli.encoders.encoder import find_checkpoint
 from tspcli.encoders.weights_registry import list_weights
 from tspcli.errors import TrainingError, UsageError
-from tspcli.features.atomic import write_aside
-from tspcli.features.lock import lock_store
 from tspcli.pretraining.data import RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.events import PretrainReport, RunInfo, TrainingObserver
+from tspcli.pretraining.folder import check_folder, open_folder, read_run_recipe
 from tspcli.pretraining.loading import BatchFeed, choose_workers
 from tspcli.pretraining.loop import Loop
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.preparing import prepare_videos, read_left_out, write_left_out
+from tspcli.pretraining.preparing import prepare_videos, read_left_out
 from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
 from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
 from tspcli.pretraining.sampling import BatchPlan
-from tspcli.pretraining.settings import (
-    parse_toml,
-    read_toml_text,
-    require_same_recipe,
-    to_toml,
-)
-from tspcli.pretraining.state import RECIPE_FILE, Checkpointer, RunFolder, RunState
+from tspcli.pretraining.state import Checkpointer, RunFolder, RunState
 from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
 from tspcli.wording import counted
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
-LABELS_FILE = "action_label_mapping.json"
 
 
 def pretrain(
@@ -54,6 +44,7 @@ def pretrain(
     labels: str | Path | None = None,
     gvf: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     observer: TrainingObserver | None = None,
     stop_requested: Callable[[], bool] | None = None,
 ) -> PretrainReport:
@@ -71,6 +62,7 @@ def pretrain(
         labels: Label mapping (JSON list); the sorted classes of the training table if not given.
         gvf: Global video features (see ``tsp gvf``), if the recipe wants them.
         resume: Go on with the run that ``out`` holds; begin it if it holds none.
+        overwrite: Delete what a run left in ``out``, and begin.
         observer: Is told how the run goes, on the first process.
         stop_requested: Asked before every step; if it says yes, the run stores where it stands and
             returns.
@@ -91,6 +83,8 @@ def pretrain(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe) if recipe is not None else load_recipe()
+    if resume and overwrite:
+        raise UsageError("A run cannot be resumed and overwritten.", remedy="Choose one of them.")
     execution = execution or Execution()
     folders = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
     inputs = RunInputs(
@@ -107,14 +101,19 @@ def pretrain(
         stack.enter_context(devices)
         with devices.failing_together():
             recipe = _resolve_init(recipe)
+        folder = RunFolder(Path(out))
+        with devices.failing_together():
+            if devices.is_first:
+                check_folder(folder, recipe, inputs, resume=resume, overwrite=overwrite)
         return _run(
             inputs,
-            RunFolder(Path(out)),
+            folder,
             recipe,
             execution,
             devices,
             watched,
             resume,
+            overwrite,
             stop_requested or (lambda: False),
             stack,
         )
@@ -128,26 +127,29 @@ def _run(
     devices: Devices,
     observer: TrainingObserver,
     resume: bool,
+    overwrite: bool,
     stop_requested: Callable[[], bool],
     stack: ExitStack,
 ) -> PretrainReport:
     with devices.failing_together():
         data = load_data(inputs, recipe)
         precision = resolve_precision(execution.precision, devices.device)
-        if devices.is_first:
-            _check_folder(folder, recipe, resume)
     notes = list(data.notes)
     for note in notes:
         observer.message(note)
     if execution.on_unreadable == "stop":
         with devices.failing_together():
-            data.require_gvf()  # before hours of caching
-    known = read_left_out(folder.path, devices)
+            data.require_gvf()
+    # Whatever can be wrong about the model shows before hours of caching.
+    model = build_model(recipe, data, devices)
+    trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
+    known = None if overwrite else read_left_out(folder.path, devices)
     data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
     with devices.failing_together():
         data.require_gvf()
         if devices.is_first:
-            stack.enter_context(_open_folder(folder, recipe, execution, data, left_out))
+            opened = open_folder(folder, recipe, execution, data.labels, left_out, overwrite)
+            stack.enter_context(opened)
     if left_out:
         notes.append(f"{counted(len(left_out), 'video')} cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:
@@ -157,9 +159,7 @@ def _run(
         )
         observer.message(notes[-1])
     stack.enter_context(process_arithmetic(devices.device, precision))
-    model = build_model(recipe, data, devices)
     batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
-    trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
     optimizer = ScheduledOptimizer(
         build_optimizer(trainer.model, recipe, devices.world_size),
         Schedule.of(recipe, batches.n_steps),
@@ -305,74 +305,6 @@ def _resolve_init(recipe: Recipe) -> Recipe:
             remedy="Give --init with a checkpoint, or `--init random`.",
         )
     return replace(recipe, init=plain[0])
-
-
-def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
-    """See that a run can be begun or gone on with in a folder, and write nothing yet.
-
-    Raises:
-        TrainingError: If it holds a run, and that is not to be resumed or was another.
-    """
-    path = folder.path
-    stored = path / RECIPE_FILE
-    if stored.exists():
-        if not resume:
-            raise TrainingError(
-                f"{path} holds a run already.",
-                remedy="Go on with it (--resume), or give another --out.",
-            )
-        content = parse_toml(read_toml_text(stored), str(stored))
-        content.pop("execution", None)
-        content.pop("tool_version", None)
-        require_same_recipe(content, recipe.to_dict(), str(path))
-    elif path.exists() and not path.is_dir():
-        raise TrainingError(f"{path} is a file.", remedy="Give a folder as --out.")
-
-
-def _open_folder(
-    folder: RunFolder,
-    recipe: Recipe,
-    execution: Execution,
-    data: RunData,
-    left_out: Mapping[str, str],
-) -> ExitStack:
-    """Lock the run's folder and write down what it is."""
-    path, stored = folder.path, folder.path / RECIPE_FILE
-    path.mkdir(parents=True, exist_ok=True)
-    stack = ExitStack()
-    stack.enter_context(lock_store(folder.last))
-    for leftover in path.glob(".*.tmp"):  # of a run that was killed while it wrote
-        leftover.unlink()
-    write_label_mapping(path / LABELS_FILE, data.labels)
-    write_left_out(path, left_out)
-    with write_aside(stored) as aside:
-        aside.write_text(
-            "# The resolved recipe of this run.\n"
-            + to_toml(
-                {
-                    **recipe.to_dict(),
-                    "tool_version": __version__,
-                    "execution": execution.to_dict(),
-                }
-            ),
-            encoding="utf-8",
-        )
-    return stack
-
-
-def read_run_recipe(folder: str | Path) -> Recipe:
-    """The recipe of a run's folder.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    path = Path(folder) / RECIPE_FILE
-    if not path.is_file():
-        raise UsageError(f"{folder} is no run's folder.", remedy="It lacks recipe.toml.")
-    content = parse_toml(read_toml_text(path), str(path))
-    return Recipe.from_dict(
-        {k: v for k, v in content.items() if k not in ("execution", "tool_version")}
-    )
 
 
 __all__ = ["PretrainReport", "pretrain", "read_run_recipe"]
