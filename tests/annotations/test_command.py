@@ -73,3 +73,113 @@ def test_check_prints_chance_levels(tmp_path: Path) -> None:
     assert result.return_value == 0
     assert "chance level of the region head: 50.00 %" in result.output
     assert "chance level of the action head: 100.00 %" in result.output
+
+
+ROWS = "video,start,end,label\na,10,20,run\nb,5,9,run\n"
+
+
+def convert(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(command, [*map(str, words)], standalone_mode=False)
+    said = str(result.exception) if result.exception else result.output
+    return (1 if result.exception else 0), said
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[str]:
+    table = write(tmp_path / "actions.csv", ROWS)
+    metadata = write(tmp_path / "m.csv", METADATA + "a.mp4,60,30,1800\nb.mp4,40,30,1200\n")
+    return [table, "--metadata", f"train={metadata}"]
+
+
+def test_other_tables_are_replaced_only_when_asked_for(given: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    words = ["csv", *given, "--out", out]
+    assert convert(*words) == (0, convert(*words)[1])  # the same tables again
+    table = out / "train_groundtruth.csv"
+    made = table.read_text()
+    table.write_text("mine\n")
+    labels = (out / "action_label_mapping.json").read_text()
+    code, said = convert(*words, "--include-unannotated")
+    assert code and "holds other tables: train_groundtruth.csv" in said and "--overwrite" in said
+    assert table.read_text() == "mine\n"
+    assert convert(*words, "--overwrite")[0] == 0
+    assert table.read_text() == made
+    assert (out / "action_label_mapping.json").read_text() == labels
+    assert not list(out.glob("*.tmp"))
+
+
+def test_an_input_is_never_replaced(given: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "tables" / "train_groundtruth.csv"
+    source.parent.mkdir()
+    source.write_text(ROWS)
+    words = ["csv", source, *given[1:], "--out", source.parent, "--overwrite"]
+    code, said = convert(*words)
+    assert code and f"The output {source} is the input {source}" in said
+    metadata = tmp_path / "tables" / "train_metadata.csv"
+    metadata.write_text(METADATA + "a.mp4,60.0,30,1800\nb.mp4,40,30,1200\n")
+    words = ["csv", given[0], "--metadata", metadata, "--out", source.parent, "--overwrite"]
+    assert "is the input" in convert(*words)[1]
+    assert source.read_text() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "FILE"], "is a file"),
+        (["--min-gap", "nan"], "'nan' is no number"),
+        (["--min-gap", "inf"], "'inf' is no number"),
+        (["--column", "foo=bar"], "no column for 'foo'"),
+        (["--column", "label=label", "--column", "label=video"], "label is named twice"),
+    ],
+)
+def test_words_that_make_no_sense(
+    given: list[str], tmp_path: Path, words: list[str], said: str
+) -> None:
+    file = write(tmp_path / "file", "")
+    words = [file if word == "FILE" else word for word in words]
+    code, output = convert("csv", *given, "--out", tmp_path / "tables", *words)
+    assert code and said in output
+    assert not (tmp_path / "tables").exists()
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_json_times_have_to_be_numbers(given: list[str], tmp_path: Path, value: str) -> None:
+    segment = '{"segment": [1, VALUE], "label": "run"}'
+    text = '{"database": {"a": {"subset": "training", "annotations": [' + segment + "]}}}"
+    source = write(tmp_path / "anet.json", text.replace("VALUE", value))
+    code, said = convert("activitynet", source, *given[1:], "--out", tmp_path / "tables")
+    assert code and "no time in seconds" in said
+    assert not (tmp_path / "tables").exists()
+
+
+def test_reversed_segments_are_left_out_and_counted(given: list[str], tmp_path: Path) -> None:
+    table = write(tmp_path / "actions.csv", ROWS + "a,5,2,run\n")
+    code, said = convert("csv", table, *given[1:], "--out", tmp_path / "tables")
+    assert code == 0 and "1 row (ends before it starts)" in said
+    rows = read_groundtruth(tmp_path / "tables" / "train_groundtruth.csv")
+    own = sorted((r.start_s, r.end_s) for r in rows if r.filename == "a.mp4")
+    assert own == [(0, 10), (10, 20), (20, 60)]
+
+
+def test_a_video_in_two_subsets(given: list[str], tmp_path: Path) -> None:
+    rows = "video,start,end,label,subset\na,10,20,run,train\na,30,40,run,%s\n"
+    table = write(tmp_path / "actions.csv", rows % "validation")
+    code, said = convert("csv", table, *given[1:], "--out", tmp_path / "tables")
+    assert code and "line 3: 'a' is in 'validation' here, and in 'train' above" in said
+    table = write(tmp_path / "actions.csv", rows % "Training")
+    assert convert("csv", table, *given[1:], "--out", tmp_path / "tables")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--videos", "foo=."], "foo=.: there is no table 'foo'"),
+        (["--metadata", "valid=m.csv"], "there is no table 'valid'"),
+        (["--clip-seconds", "nan"], "'nan' is no number"),
+    ],
+)
+def test_checks_that_would_look_at_nothing(tmp_path: Path, words: list[str], said: str) -> None:
+    header = "filename,t-start,t-end,action-label,video-duration\n"
+    table = write(tmp_path / "t.csv", header + "a.mp4,0,9,run,40\na.mp4,9,40,,40\n")
+    code, output = convert("check", "--train", table, *words)
+    assert code and said in output

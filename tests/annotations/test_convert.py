@@ -177,7 +177,8 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     # An action may be annotated beyond the end; the row keeps what was annotated.
     assert [(r.start_s, r.end_s) for r in read_groundtruth(valid.groundtruth)] == [(0, 70)]
 
-    report = convert(annotations, videos, tmp_path, min_gap_s=1.0, include_unannotated=True)
+    everything = tmp_path / "everything"
+    report = convert(annotations, videos, everything, min_gap_s=1.0, include_unannotated=True)
     assert report.subsets["train"].n_background == 3
 
 

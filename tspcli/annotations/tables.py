@@ -9,6 +9,7 @@ from pathlib import Path
 from tspcli.annotations.files import Row, Table, count, number, parse_time, read_text
 from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind, Segment
 from tspcli.annotations.names import without_suffix
+from tspcli.annotations.subsets import same_subset
 from tspcli.errors import AnnotationError
 from tspcli.parsing import refuses_damage
 
@@ -43,8 +44,14 @@ def read_table(path: str | Path, *, columns: Mapping[str, str] | None = None) ->
         counted. Columns of subsets, durations and frames are kept, if there are any.
 
     Raises:
-        AnnotationError: If a column is missing or a value is no time, naming the line.
+        AnnotationError: If a column is missing, a value is no time, or a video is in two subsets,
+            naming the line.
     """
+    unknown = sorted(set(columns or {}) - set(KNOWN_COLUMNS))
+    if unknown:
+        raise AnnotationError(
+            f"There is no column for {unknown[0]!r}.", remedy=f"Name {', '.join(KNOWN_COLUMNS)}."
+        )
     return _segments(Table(read_text(path, "table"), path), columns or {})
 
 
@@ -104,7 +111,13 @@ def _segments(
             )
         video = found.get(name, AnnotatedVideo())
         if subset and row[subset]:
-            video = replace(video, subset=str(row[subset]).strip())
+            told = str(row[subset]).strip()
+            if video.subset is not None and not same_subset(video.subset, told):
+                raise AnnotationError(
+                    f"{where}: {name!r} is in {told!r} here, and in {video.subset!r} above.",
+                    remedy="A video is in one subset.",
+                )
+            video = replace(video, subset=told)
         if duration and video.duration_s is None:
             video = replace(video, duration_s=number(row[duration], f"{where}, {duration}"))
         found[name] = video

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.inputs import PATH
+from tspcli.cli.inputs import PATH, Amount
 from tspcli.cli.options import json_option, together
 from tspcli.wording import counted
 
@@ -45,6 +45,7 @@ _conversion_options = together(
     ),
     click.option("--out", required=True, type=PATH, help="Folder for the tables."),
     click.option("--labels", type=PATH, help="Existing label mapping (JSON list) to keep ids."),
+    click.option("--overwrite", is_flag=True, help="Replace other tables that --out holds."),
     click.option(
         "--include-unannotated",
         is_flag=True,
@@ -57,7 +58,7 @@ _conversion_options = together(
 def _min_gap_option(clips: int) -> Any:
     return click.option(
         "--min-gap",
-        type=click.FloatRange(min=0),
+        type=Amount(),
         default=clips * 16 / 15,
         show_default=f"{16 * clips}/15",
         help="Shortest stretch, in seconds, that becomes a background row.",
@@ -129,7 +130,11 @@ def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
     """
     from tspcli.annotations import read_table
 
-    named = dict(_split_name(column, "--column") for column in columns)
+    named: dict[str, str] = {}
+    for role, name in (_split_name(column, "--column") for column in columns):
+        if role in named:
+            raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
+        named[role] = name
     _convert(read_table(table, columns=named), options)
 
 
@@ -159,7 +164,9 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
     from tspcli.pretraining.annotations import convert, probe_folder
+    from tspcli.pretraining.annotations.convert import require_folder
 
+    require_folder(options["out"])
     if not options["videos"] and not options["metadata"]:
         raise UsageError(
             "Durations of the videos are needed.", remedy="Give --videos DIR or --metadata FILE."
@@ -185,6 +192,8 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
         gap_rule=options["background"],
         labels=labels,
         include_unannotated=options["include_unannotated"],
+        overwrite=options["overwrite"],
+        inputs=[path for _, path in map(_named_path, options["metadata"])],
     )
     if options["as_json"]:
         print_json({**_plain(asdict(report)), "unreadable": failed})
@@ -254,7 +263,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
 )
 @click.option(
     "--clip-seconds",
-    type=click.FloatRange(min=0),
+    type=Amount(),
     default=16 / 15,
     show_default="16/15",
     help="Duration of a clip; shorter segments are dropped.",
@@ -307,6 +316,7 @@ def _files_at_hand(
     videos: tuple[Path, ...], metadata: tuple[Path, ...], subsets: list[str]
 ) -> dict[str, dict[str, float | None]]:
     from tspcli.annotations import read_metadata
+    from tspcli.errors import UsageError
     from tspcli.pretraining.annotations import probe_folder
 
     found: dict[str, dict[str, float | None]] = {}
@@ -314,6 +324,11 @@ def _files_at_hand(
         for value in paths:
             named = not value.exists() and "=" in str(value)
             name, path = _split_name(str(value), "--videos") if named else ("", str(value))
+            if named and name not in subsets:
+                raise UsageError(
+                    f"{value}: there is no table {name!r} to compare with.",
+                    remedy=f"Name {' or '.join(subsets)}, or none for all tables.",
+                )
             files: dict[str, float | None] = {}
             if probing:
                 probed = probe_folder(path)

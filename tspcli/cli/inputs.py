@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,23 @@ class Shard(click.ParamType):
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is not a shard such as 1/4 (the first of four).", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class Amount(click.ParamType):
+    """A number that is not negative; neither infinite nor NaN, which passes every comparison."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            self.fail(f"{value!r} is no number from 0 on.", param, ctx)
+        return number
 
 
 class Numbers(click.ParamType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Literal
 
 from tspcli.annotations.groundtruth import GroundTruthRow
 from tspcli.annotations.tables import REGION_LABELS
+from tspcli.errors import UsageError
 from tspcli.pretraining.annotations.background import CLIP_S
 
 Severity = Literal["error", "warning", "note"]
@@ -96,7 +98,12 @@ def check_groundtruth(
             cannot be read.
         min_segment_s: Segments whose part inside the video is shorter are dropped by training.
         clips_per_segment: Clips drawn from each segment and epoch.
+
+    Raises:
+        UsageError: If ``min_segment_s`` is no duration.
     """
+    if not 0 <= min_segment_s < math.inf:
+        raise UsageError(f"A clip of {min_segment_s} s is none.", remedy="Give 0 or more.")
     report = CheckReport()
     named = {row.filename for rows in tables.values() for row in rows}
     for subset, rows in tables.items():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +14,8 @@ from tspcli.annotations.groundtruth import GroundTruthRow, write_groundtruth
 from tspcli.annotations.labels import write_label_mapping
 from tspcli.annotations.metadata import VideoEntry, write_metadata
 from tspcli.annotations.model import Annotations, Segment
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, UsageError
+from tspcli.features.atomic import write_aside
 from tspcli.pretraining.annotations.background import GapRule, background_segments
 
 LABELS_FILE = "action_label_mapping.json"
@@ -73,6 +77,8 @@ def convert(
     gap_rule: GapRule = "union",
     labels: Sequence[str] | None = None,
     include_unannotated: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> ConversionReport:
     """Write ground-truth tables, metadata tables and the label mapping into a folder.
 
@@ -85,10 +91,16 @@ def convert(
         gap_rule: See :func:`background_segments`.
         labels: Class names in the order of their ids; sorted names of all classes otherwise.
         include_unannotated: Take videos without any action as background from end to end.
+        overwrite: Whether files of these names that hold something else are replaced.
+        inputs: Files that the arguments were read from; they are never replaced.
 
     Raises:
-        AnnotationError: If no video is annotated, or a label is not among ``labels``.
+        AnnotationError: If no video is annotated, a label is not among ``labels``, or the folder
+            holds other tables.
     """
+    if not 0 <= min_gap_s < math.inf:
+        raise UsageError(f"A shortest gap of {min_gap_s} s is none.", remedy="Give 0 or more.")
+    annotations = _without_reversed(annotations)
     names = list(labels) if labels is not None else annotations.labels()
     unknown = sorted(set(annotations.labels()) - set(names))
     if unknown:
@@ -109,9 +121,11 @@ def convert(
             f"{next(iter(annotations))!r}: they have to agree.",
         )
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    require_folder(out)
     report = ConversionReport(out / LABELS_FILE, len(names), {}, dict(annotations.skipped))
-    write_label_mapping(report.labels, names)
+    writers: dict[Path, Callable[[Path], None]] = {
+        report.labels: lambda path: write_label_mapping(path, names)
+    }
     present = {annotations.find(v.stem) for entries in videos.values() for v in entries}
     missing = [
         name for name, video in annotations.items() if video.segments and name not in present
@@ -124,10 +138,64 @@ def convert(
         part.n_actions = sum(row.label is not None for row in rows)
         part.n_background = len(rows) - part.n_actions
         part.n_videos = len({row.filename for row in rows})
-        write_groundtruth(part.groundtruth, rows)
-        write_metadata(part.metadata, by_subset[subset])
+        writers[part.groundtruth] = partial(write_groundtruth, rows=rows)
+        writers[part.metadata] = partial(write_metadata, videos=by_subset[subset])
         report.subsets[subset] = part
+    _write_all(writers, overwrite, [*inputs, *([annotations.path] if annotations.path else [])])
     return report
+
+
+def require_folder(out: Path) -> None:
+    """See that tables can be written into a folder.
+
+    Raises:
+        AnnotationError: If it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise AnnotationError(f"{out} is a file.", remedy="Give a folder as --out.")
+
+
+def _without_reversed(annotations: Annotations) -> Annotations:
+    """Without the segments that end before they start: of these no clip can be taken."""
+    kept = annotations.chosen(lambda name, video: True)
+    for name, video in annotations.items():
+        segments = tuple(s for s in video.segments if s.end_s >= s.start_s)
+        if len(segments) < len(video.segments):
+            kept[name] = replace(video, segments=segments)
+            kept.skipped["ends before it starts"] += len(video.segments) - len(segments)
+    return kept
+
+
+def _write_all(
+    writers: Mapping[Path, Callable[[Path], None]], overwrite: bool, inputs: Sequence[Path]
+) -> None:
+    """Write files aside and rename them, but replace nothing that is not to be replaced.
+
+    Raises:
+        AnnotationError: If one holds something else, before any is written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        contents: dict[Path, bytes] = {}
+        for number, (target, write) in enumerate(writers.items()):
+            made = Path(folder) / str(number)
+            write(made)
+            contents[target] = made.read_bytes()
+    others = [p for p, content in contents.items() if p.exists() and p.read_bytes() != content]
+    for target in others:
+        source = next((path for path in inputs if path.exists() and path.samefile(target)), None)
+        if source is not None:
+            raise AnnotationError(
+                f"The output {target} is the input {source}.", remedy="Give another --out."
+            )
+    if others and not overwrite:
+        names = ", ".join(path.name for path in others)
+        raise AnnotationError(
+            f"{others[0].parent} holds other tables: {names}.",
+            remedy="Give another --out, or --overwrite.",
+        )
+    for target, content in contents.items():
+        with write_aside(target) as aside:
+            aside.write_bytes(content)
 
 
 def _assign(
