@@ -37,7 +37,8 @@ def test_every_encoder_has_all_its_figures(experiment: Experiment) -> None:
         assert -1 <= values["separation"] <= 1
     assert "region_accuracy" in figures["tsp-max"][0]
     assert "region_accuracy" not in figures["tac"][0]
-    assert report.confirmed == (figures["tsp-max"][0]["map"] > figures["tac"][0]["map"])
+    # One seed confirms nothing.
+    assert not report.confirmed
 
 
 def test_the_report_begins_with_the_verdict(experiment: Experiment) -> None:
@@ -46,7 +47,13 @@ def test_the_report_begins_with_the_verdict(experiment: Experiment) -> None:
     assert report.table.read_text().splitlines()[0] == verdict
     page = report.page.read_text()
     assert re.search(r"<body>\s*<p class=\"verdict", page)
-    assert ("does NOT come out" in verdict) == (not report.confirmed)
+    assert "one seed cannot tell" in verdict
+    figures = json.loads((experiment[0] / "report" / "summary.json").read_text())["figures"]
+    ahead = (
+        figures["Rendered videos"]["tsp-max"][0]["map"]
+        - (figures["Rendered videos"]["tac"][0]["map"])
+    )
+    assert ("does NOT come out" in verdict) == (ahead <= 0)
 
 
 def test_the_page_needs_nothing_else(experiment: Experiment) -> None:

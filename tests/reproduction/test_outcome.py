@@ -9,6 +9,7 @@ import pytest
 
 from tspcli.reproduction.measures import COLUMNS, MEASURES, head_figures
 from tspcli.reproduction.outcome import Group, Outcome, markdown
+from tspcli.reproduction.report import _markdown
 
 TITLES = {"tac": "TAC", "tsp-none": "TSP, no GVF", "tsp-max": "TSP, max GVF"}
 
@@ -59,7 +60,34 @@ def test_another_order_is_said_first(tmp_path: Path) -> None:
 
 
 def test_a_tie_is_no_lead(tmp_path: Path) -> None:
-    assert not outcome(tmp_path, {"tac": [0.4], "tsp-max": [0.4]}).confirmed
+    assert not outcome(tmp_path, {"tac": [0.4, 0.4], "tsp-max": [0.4, 0.4]}).confirmed
+
+
+@pytest.mark.parametrize(("lead", "order"), [(0.0001, "comes out"), (-0.2, "does NOT come out")])
+def test_one_seed_cannot_tell(tmp_path: Path, lead: float, order: str) -> None:
+    found = outcome(tmp_path, {"tac": [0.4], "tsp-max": [0.4 + lead]})
+    assert not found.confirmed
+    assert found.verdict() == (
+        "Some videos: one seed cannot tell whether TSP (max GVF) localizes better than TAC; in it "
+        f"the order of the paper {order}: mean mAP {40 + 100 * lead:.2f} against 40.00."
+    )
+    rows = found.expectation_table()[1:]
+    assert {row[-1] for row in rows} == {"one seed cannot tell"}
+    assert not any("inf" in cell for row in rows for cell in row)
+
+
+def test_the_markdown_report_has_every_figure(tmp_path: Path) -> None:
+    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-max": [0.5, 0.62]})
+    text = _markdown("Title", [found], {"seeds": "0, 1"}, [])
+    assert text.splitlines()[0] == found.verdict()
+    headers = [line for line in text.splitlines() if line.startswith(("| encoder", "| frames"))]
+    assert [line.split(" | ")[0] for line in headers] == [
+        "| encoder", "| frames a clip", "| encoder, seed",
+    ]  # fmt: skip
+    for line in headers:
+        for title in ("AR@1", "AR@10", "AR@100", "AUC", *(column.title for column in COLUMNS)):
+            assert title in line.strip("| ").split(" | ")
+    assert "| TAC, 1 | –" in text and "Mean ± standard deviation" in text
 
 
 def test_tables_have_means_and_spread(tmp_path: Path) -> None:

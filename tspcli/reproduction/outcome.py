@@ -85,10 +85,10 @@ class Expectation:
 
     @property
     def error(self) -> float:
-        """Standard error of the lead; 0 for one seed, of which nothing can be told."""
+        """Standard error of the lead; infinite for one seed, of which nothing can be told."""
         n = len(self.pairs)
         differences = [a - b for a, b in self.pairs]
-        return float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+        return float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
     @property
     def holds(self) -> bool:
@@ -97,7 +97,9 @@ class Expectation:
 
     @property
     def answer(self) -> str:
-        """``yes``, ``NO``, or ``within the spread``."""
+        """``yes``, ``NO``, ``within the spread``, or ``one seed cannot tell``."""
+        if len(self.pairs) == 1:
+            return "one seed cannot tell"
         if self.holds:
             return "yes"
         return "NO" if self.lead <= 0 and -self.lead >= 2 * self.error else "within the spread"
@@ -151,20 +153,23 @@ class Outcome:
 
     @property
     def confirmed(self) -> bool:
-        """Whether TSP leads TAC in mean mAP by more than the seeds differ."""
+        """Whether TSP leads TAC in mean mAP by more than the seeds differ; never with one seed."""
         return self.expectations()[0].holds
 
     def verdict(self) -> str:
         """One sentence on the paper's claim."""
         claim = self.expectations()[0]
         figures = f"mean mAP {100 * claim.got[0]:.2f} against {100 * claim.got[1]:.2f}"
-        if len(claim.pairs) > 1:
-            figures += (
-                f", lead {100 * claim.lead:+.2f} with a standard error of {100 * claim.error:.2f}; "
-                f"TSP ahead in {claim.n_agreeing} of {len(claim.pairs)} seeds"
+        if len(claim.pairs) == 1:
+            order = "comes out" if claim.lead > 0 else "does NOT come out"
+            return (
+                f"{self.group.title}: one seed cannot tell whether TSP (max GVF) localizes better "
+                f"than TAC; in it the order of the paper {order}: {figures}."
             )
-        else:
-            figures += ", one seed, whose spread is not known"
+        figures += (
+            f", lead {100 * claim.lead:+.2f} with a standard error of {100 * claim.error:.2f}; "
+            f"TSP ahead in {claim.n_agreeing} of {len(claim.pairs)} seeds"
+        )
         if claim.holds:
             return f"{self.group.title}: TSP (max GVF) localizes better than TAC: {figures}."
         how = "TSP (max GVF) and TAC localize alike within the spread of the seeds"
@@ -186,6 +191,16 @@ class Outcome:
                     for column in columns
                 ]
                 rows.append([f"{self.group.titles[name]}, published", *cells])
+        return rows
+
+    def seed_table(self) -> list[list[str]]:
+        """Header and rows: every encoder with every seed."""
+        columns = self.group.columns
+        rows = [["encoder, seed", *(column.title for column in columns)]]
+        for name, title in self.group.titles.items():
+            for number, seed in enumerate(self.group.seeds):
+                cells = [column.show([self.values(name, column.key)[number]]) for column in columns]
+                rows.append([f"{title}, {seed}", *cells])
         return rows
 
     def clip_length_table(self) -> list[list[str]]:

@@ -137,11 +137,11 @@ def _markdown(
     parts = [*(outcome.verdict() for outcome in outcomes), f"# {title}"]
     parts += list(remarks)
     for outcome in outcomes:
-        parts += [f"## {outcome.group.title}", markdown(outcome.table())]
-        if outcome.group.published_note:
-            parts.append(outcome.group.published_note)
+        parts += [f"## {outcome.group.title}", markdown(outcome.table()), _legend(outcome.group)]
         parts += ["### Length of clips", markdown(outcome.clip_length_table())]
         parts += ["### Expected and got", markdown(outcome.expectation_table())]
+        if len(outcome.group.seeds) > 1:
+            parts += ["### Every seed", markdown(outcome.seed_table())]
     parts += ["## Run", markdown([["what", "value"], *map(list, facts.items())])]
     return "\n\n".join(parts) + "\n"
 
@@ -186,14 +186,20 @@ def _page(
     )
 
 
+def _legend(group: Group) -> str:
+    """What the figures of a table are."""
+    spread = "Mean ± standard deviation over the seeds" if len(group.seeds) > 1 else "One seed"
+    text = (
+        f"{spread}; mAP, AR, AUC and accuracies in percent; separation is a silhouette from -1 to "
+        f"1. {group.published_note}"
+    )
+    return text.strip()
+
+
 def _group_section(outcome: Outcome) -> list[str]:
     group = outcome.group
     body = [f"<h2>{html.escape(group.title)}</h2>", _html_table(outcome.table())]
-    spread = "mean ± standard deviation over the seeds" if len(group.seeds) > 1 else "one seed"
-    body.append(
-        f"<p><small>{spread}; mAP, AR, AUC and accuracies in percent; separation is a silhouette "
-        f"from -1 to 1. {html.escape(group.published_note)}</small></p>"
-    )
+    body.append(f"<p><small>{html.escape(_legend(group))}</small></p>")
     body += ["<h3>Expected and got</h3>", _html_table(outcome.expectation_table())]
     body += ["<h3>Length of clips</h3>", _html_table(outcome.clip_length_table())]
     body.append("<h3>Localization</h3>")
@@ -210,15 +216,8 @@ def _group_section(outcome: Outcome) -> list[str]:
     )
     body += [_image(pictures.timeline_picture(group, key), f"timeline, {key}") for key in keys]
     if len(group.seeds) > 1:
-        rows = [["encoder, seed", *(column.title for column in group.columns)]]
-        for name, title in group.titles.items():
-            for number, seed in enumerate(group.seeds):
-                cells = [
-                    column.show([outcome.values(name, column.key)[number]])
-                    for column in group.columns
-                ]
-                rows.append([f"{title}, {seed}", *cells])
-        body.append(f"<details><summary>Every seed</summary>{_html_table(rows)}</details>")
+        rows = _html_table(outcome.seed_table())
+        body.append(f"<details><summary>Every seed</summary>{rows}</details>")
     return body
 
 

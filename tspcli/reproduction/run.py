@@ -31,7 +31,8 @@ class ReproductionReport:
         page: The report as one HTML page.
         table: The same tables as Markdown.
         verdicts: The first lines of the report, one a data set.
-        confirmed: Whether the order of the paper came out in all of them: TSP above TAC.
+        confirmed: Whether the order of the paper, TSP above TAC, came out in all of them by more
+            than the seeds differ, which one seed cannot tell.
     """
 
     page: Path
