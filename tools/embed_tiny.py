@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
+from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
 from tspcli.pretraining.results import read_results
 from tspcli.video import list_videos
 
@@ -51,6 +51,17 @@ def main() -> None:
     options = parser.parse_args()
     run = options.root / f"seed{options.seed}" / VARIANT / "run"
     checkpoint = load_checkpoint(run)
+    best = [epoch for epoch in read_results(run) if epoch.best][-1]
+    # Which run it came from stands in the file; a test holds the registry's claims against it.
+    trained_by = {
+        "command": f"tsp reproduce --scale tiny --seeds {options.seed}",
+        "encoder": VARIANT,
+        "seed": options.seed,
+        "epoch": best.epoch,
+        "checkpoint_sha256": hashlib.sha256((run / BEST_CHECKPOINT).read_bytes()).hexdigest(),
+        "action_accuracy": best.valid["action_accuracy"],
+        "region_accuracy": best.valid["region_accuracy"],
+    }
     save_checkpoint(
         options.out,
         checkpoint.build_model().half(),
@@ -58,8 +69,8 @@ def main() -> None:
         class_names=checkpoint.class_names,
         sampling=checkpoint.sampling,
         preprocessing=checkpoint.preprocessing,
+        extra={"trained_by": trained_by},
     )
-    best = [epoch for epoch in read_results(run) if epoch.best][-1]
     error = rounding_error(run, options.out, options.root / "data" / "videos" / "valid")
     content = options.out.read_bytes()
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}

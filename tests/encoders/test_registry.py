@@ -68,6 +68,23 @@ def test_all_released_models_are_there() -> None:
     assert registry.DEFAULT_WEIGHTS in RELEASED
 
 
+def test_the_embedded_weights_are_those_that_the_registry_tells_of() -> None:
+    entry = registry.find_weights("tiny")
+    assert file_sha256(entry.local_path()) == entry.sha256
+    checkpoint = load_checkpoint(entry.local_path())
+    run = checkpoint.extra["trained_by"]
+    assert run["command"] == f"tsp reproduce --scale tiny --seeds {run['seed']}"
+    assert re.fullmatch("[0-9a-f]{64}", run["checkpoint_sha256"])
+    assert run["encoder"] == "tsp-none" and "without global video features" in entry.trained_on
+    assert checkpoint.heads == Heads(n_actions=6, region=True, gvf_dim=0)
+    assert checkpoint.preprocessing is not None and checkpoint.preprocessing.crop == (32, 32)
+    claim = (
+        f"right for {100 * run['action_accuracy']:.1f} % of {len(checkpoint.class_names or ())} "
+        f"motions and {100 * run['region_accuracy']:.1f} % of regions"
+    )
+    assert claim in str(entry.note)
+
+
 @pytest.mark.parametrize("entry", registry.list_weights(), ids=lambda e: e.name)
 def test_conformance_of_every_entry(entry: registry.WeightsEntry) -> None:
     assert entry.feature_dim == BACKBONES[entry.backbone].feature_dim
