@@ -15,11 +15,11 @@ from tspcli.config import ResizeSpec
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError, UsageError
-from tspcli.features.gvf import GlobalFeatures, read_gvf
 from tspcli.pretraining.annotations.check import check_groundtruth
 from tspcli.pretraining.cache import CachedClips, CacheSettings, cache_file
 from tspcli.pretraining.clips import VideoClips
-from tspcli.pretraining.loading import ClipLoader, gvf_rows
+from tspcli.pretraining.global_features import check_gvf, gvf_rows
+from tspcli.pretraining.loading import ClipLoader
 from tspcli.pretraining.recipe import Execution, Recipe
 from tspcli.pretraining.sampling import ClipPlan
 from tspcli.pretraining.segments import SegmentTable, build_segments, find_videos
@@ -246,84 +246,6 @@ def frame_preprocessing(recipe: Recipe, spec: BackboneSpec) -> Preprocessing:
             remedy="Give a smaller --crop or a larger --resize, both height,width.",
         )
     return Preprocessing(resize=resize, crop=crop, mean=own.mean, std=own.std)
-
-
-def check_gvf(
-    path: Path | None, recipe: Recipe, spec: BackboneSpec
-) -> tuple[GlobalFeatures | None, list[str]]:
-    """The global features, if they are what the recipe says, and warnings.
-
-    Raises:
-        TrainingError: If they are missing or not wanted, of the wrong width or pooling, or made by
-            another encoder.
-    """
-    if recipe.gvf_pool == "none":
-        if path is not None:
-            raise TrainingError(
-                f"The recipe does without global features, but {path} is given.",
-                remedy="Set gvf_pool to max or mean (--gvf-pool), or leave --gvf out.",
-            )
-        return None, []
-    if path is None:
-        raise TrainingError(
-            f"The recipe wants {recipe.gvf_pool} global features, and none are given.",
-            remedy="Make them with `tsp gvf` and give --gvf, or do without: --gvf-pool none.",
-        )
-    features = read_gvf(path)
-    expected, encoder = spec.feature_dim, recipe.backbone
-    made_by = _registered(recipe.gvf_weights)
-    if made_by is not None:
-        expected, encoder = made_by
-    if features.dim != expected:
-        raise TrainingError(
-            f"{path} has global features of {features.dim} values; those of {encoder} have "
-            f"{expected}.",
-            remedy="Make them with the encoder that the recipe names, or name yours: "
-            "--gvf-weights.",
-        )
-    if features.pool is None:
-        return features, [
-            f"{path} does not tell which encoder made it, nor how it was pooled; taken for "
-            f"{recipe.gvf_pool} features of {recipe.gvf_weights or encoder}."
-        ]
-    if features.pool != recipe.gvf_pool:
-        raise TrainingError(
-            f"{path} was pooled by {features.pool}, the recipe says {recipe.gvf_pool}.",
-            remedy=f"Give --gvf-pool {features.pool}, or another file.",
-        )
-    weights = features.metadata.weights
-    if recipe.gvf_weights and weights is not None:
-        if Path(recipe.gvf_weights).name != Path(weights).name:
-            raise TrainingError(
-                f"{path} was made with {weights}, the recipe says {recipe.gvf_weights}.",
-                remedy=f"Give --gvf-weights {weights} if that is meant, or another file.",
-            )
-        if made_by is not None and features.metadata.encoder not in (None, encoder):
-            raise TrainingError(
-                f"{path} was made by a {features.metadata.encoder}, the recipe says {encoder}.",
-                remedy="Give another file.",
-            )
-    sampling = features.metadata.sampling
-    if sampling is not None and sampling.stride != sampling.clip_length:
-        return features, [
-            f"{path} was pooled over clips at stride {sampling.stride}; the official features are "
-            f"pooled over clips that do not overlap ({sampling.clip_length})."
-        ]
-    return features, []
-
-
-def _registered(weights: str) -> tuple[int, str] | None:
-    """(feature width, backbone) of weights that the registry knows."""
-    from tspcli.encoders.weights_registry import find_weights
-    from tspcli.errors import WeightsError
-
-    if not weights:
-        return None
-    try:
-        entry = find_weights(weights)
-    except WeightsError:
-        return None
-    return entry.feature_dim, entry.backbone
 
 
 def _segment_notes(name: str, table: SegmentTable) -> list[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -199,21 +198,6 @@ class ClipLoader:
             unreadable=[c for item in items if not item.fatal for c in item.unreadable[:1]],
             failed=[item.unreadable[-1] for item in items if item.fatal],
         )
-
-
-def gvf_rows(
-    table: SegmentTable, vectors: Mapping[str, npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
-    """The global features of a table's videos, one row a video; NaN where there are none."""
-    dim = len(next(iter(vectors.values())))
-    rows = np.full((len(table.filenames), dim), np.nan, dtype=np.float32)
-    for place, filename in enumerate(table.filenames):
-        # The official files are keyed by the name up to its first dot.
-        for key in (Path(filename).stem, filename.split(".")[0]):
-            if key in vectors:
-                rows[place] = vectors[key]
-                break
-    return rows
 
 
 def choose_workers(wanted: int, processes_here: int) -> int:

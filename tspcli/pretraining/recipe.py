@@ -66,7 +66,8 @@ class Recipe:
         heads: ``action``, ``region`` or both; one is TAC or the region head alone, two are TSP.
         gvf_pool: How the global video feature was pooled: ``max``, ``mean``, or ``none`` to do
             without one.
-        gvf_weights: The encoder that the global video features shall come from.
+        gvf_weights: The encoder that the global video features shall come from: a name in the
+            registry, a checkpoint or a run directory.
         foreground_only: Whether clips of background are left out (TAC).
         action_alpha, region_alpha: Weights of the two losses.
         clip_length: Frames a clip.
