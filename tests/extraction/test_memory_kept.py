@@ -46,8 +46,9 @@ def page_faults(**environment: str) -> tuple[int, int]:
 @glibc
 def test_pages_are_taken_once() -> None:
     inside, after = page_faults()
-    assert inside < 1000
-    assert after > 10_000
+    # glibc may split what it kept and take one block of the five once more.
+    assert after > 4 * 16_384
+    assert inside < after / 4
 
 
 @glibc
