@@ -81,7 +81,8 @@ def test_a_flipped_bit_anywhere_is_found_and_costs_one_video_at_most(
 
 
 @pytest.mark.slow
-def test_every_byte_of_a_store(original: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(7200)
+def test_every_third_byte_of_a_store(original: Path, tmp_path: Path) -> None:
     size = original.stat().st_size
     print(flips_everywhere(original, tmp_path, list(range(0, size, 3))))
 

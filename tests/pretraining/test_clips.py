@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import signal
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from tspcli.pretraining.cache import (
     cache_file,
     check_space,
 )
-from tspcli.pretraining.cache_files import decode_frame, encode_frame
+from tspcli.pretraining.cache_files import CachedVideo, decode_frame, encode_frame
 from tspcli.pretraining.clips import VideoClips
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.loading import BatchFeed, ClipLoader
@@ -111,6 +113,12 @@ def test_cache_of_other_settings_is_refused(video: Path, tmp_path: Path) -> None
         build_cache([video], tmp_path, CacheSettings(SAMPLING, other, "jpeg"), workers=1)
 
 
+def numbers_per_frame(file: Path) -> int:
+    cached = CachedVideo(file)
+    cached.close()
+    return math.prod(cached.shape)
+
+
 def test_damaged_and_outdated_cache_files_are_built_again(video: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
@@ -120,7 +128,10 @@ def test_damaged_and_outdated_cache_files_are_built_again(video: Path, tmp_path:
     file = cache_file(folder, copy)
     whole = file.read_bytes()
     assert build_cache([copy], folder, settings, workers=1).kept == 1
-    for broken in (whole[:-3], whole[:100], b""):
+    table = struct.pack("<2Q", 0, numbers_per_frame(file))
+    assert whole.count(table) == 1
+    before_the_file = whole.replace(table, struct.pack("<q", -(1 << 60)) + table[8:])
+    for broken in (whole[:-3], whole[:100], b"", before_the_file):
         file.write_bytes(broken)
         with pytest.raises(TrainingError, match="no whole cache file"):
             CachedClips([file], 8).read(0, 0)
