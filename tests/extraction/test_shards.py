@@ -86,7 +86,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shard(videos: list[Path], out: Path, index: int) -> ExtractReport:
     options = {"weights": "random", "backbone": "tiny", "seed": 1, "device": "cpu", "workers": 1}
-    return extract(videos, out, shard=(index, 2), config=ExtractConfig(**options))  # type: ignore[arg-type]
+    return extract(videos, out, shard=(index, 2), config=ExtractConfig(**options))  # type: ignore[arg-type]  # any field
 
 
 def test_shards_last_equally_long_and_say_how_they_were_planned(

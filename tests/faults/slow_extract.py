@@ -44,7 +44,7 @@ if __name__ == "__main__":
     device = "cpu,cpu" if "--two" in options else "cpu"
     if "--fast" not in options:
         slow_down(0.15, stuck_after=8 if "--stuck" in options else -1)
-        devices.ChildProcess = SlowDevice  # type: ignore[misc]
+        devices.ChildProcess = SlowDevice  # type: ignore[misc]  # in this process alone
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
     main([*arguments, "--stride", "8", "--device", device])

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.features_exports.conftest import ANET, Clip, Export, anet_json, make_foreign, make_store
 from tests.features_look.stores import features, store
 from tspcli.cli.main import cli
-from tspcli.errors import AnnotationError, ExportError, StoreError, UsageError
+from tspcli.errors import AnnotationError, ExportError, StoreError, TspError, UsageError
 from tspcli.features import open_store
 from tspcli.features.compare import compare_stores
 from tspcli.features.plots import view_features
@@ -202,8 +202,9 @@ class TestRemedies:
         command = ["plot", str(path), "a", "-o", str(tmp_path / "p.html")]
         command += ["--video", str(tmp_path / "nope.mp4")]
         result = CliRunner().invoke(cli, command, standalone_mode=False)
-        assert "nope.mp4" in result.exception.message  # type: ignore[union-attr]
-        assert result.exception.remedy  # type: ignore[union-attr]
+        assert isinstance(result.exception, TspError)
+        assert "nope.mp4" in result.exception.message
+        assert result.exception.remedy
 
     def test_annotations_that_are_no_text(
         self, anet_store: Path, export: Export, tmp_path: Path

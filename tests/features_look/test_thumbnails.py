@@ -39,7 +39,7 @@ def test_frames_are_those_of_their_seconds(tmp_path: Path, count: int, start: in
     assert result.exit_code == 0, result.output
     page = (tmp_path / "p.html").read_text()
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page)
-    thumbnails = json.loads(found[1])["thumbnails"]  # type: ignore[index]
+    thumbnails = json.loads(found[1])["thumbnails"]  # type: ignore[index]  # or it fails here
     expected = [(number + 0.5) / count * DURATION_S for number in range(count)]
     assert [t["time"] for t in thumbnails] == pytest.approx(expected, abs=1 / 25)
     for thumbnail, time in zip(thumbnails, expected, strict=True):

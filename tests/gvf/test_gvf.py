@@ -177,8 +177,8 @@ def test_command(videos: Path, store: Path, tmp_path: Path) -> None:
 
 def refused(*words: object) -> Exception:
     result = CliRunner().invoke(command, [*map(str, words)], standalone_mode=False)
-    assert result.exception is not None, result.output
-    return result.exception  # type: ignore[return-value]
+    assert isinstance(result.exception, Exception), result.output
+    return result.exception
 
 
 def test_a_feature_store_is_never_replaced_by_its_pool(store: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_score_is_both_boundaries_and_the_root_of_both_confidences() -> None
     output = BmnOutput(
         logit(start) * line, logit(end) * line, logit(right) * map_, logit(overlap) * map_
     )
-    localizer = Localizer(lambda cells: output, TrainConfig())  # type: ignore[arg-type]
+    localizer = Localizer(lambda cells: output, TrainConfig())  # type: ignore[arg-type]  # no network
     window = Window("v", 0.0, 1.0, 1.0)
     batch = [(window, np.zeros((1, 3), np.float32))]
     ((_, proposals),) = _run(localizer, batch, PredictConfig(), torch.device("cpu"))
