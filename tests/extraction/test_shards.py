@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import h5py
 import pytest
@@ -17,6 +18,9 @@ from tests.videos import make_video
 from tspcli.errors import StoreError
 from tspcli.extraction import ExtractConfig, ExtractReport, extract, plan
 from tspcli.extraction.plan import ShardPlan
+from tspcli.extraction.runners import Task
+from tspcli.extraction.runners.devices import DevicesRunner
+from tspcli.extraction.runners.local import LocalRunner
 from tspcli.features import open_store
 from tspcli.features.merge import merge_stores
 from tspcli.video import VideoFile
@@ -87,6 +91,29 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shard(videos: list[Path], out: Path, index: int) -> ExtractReport:
     options = {"weights": "random", "backbone": "tiny", "seed": 1, "device": "cpu", "workers": 1}
     return extract(videos, out, shard=(index, 2), config=ExtractConfig(**options))  # type: ignore[arg-type]  # any field
+
+
+@pytest.mark.parametrize(
+    ("device", "order"),
+    [("cpu,cpu", ["long", "s0", "s1", "s2", "s3"]), ("cpu", ["s0", "s1", "s2", "s3", "long"])],
+    ids=["several devices: by duration", "one device: by size"],
+)
+def test_the_order_in_which_videos_are_begun(
+    videos: Path, tmp_path: Path, device: str, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    run = (DevicesRunner if "," in device else LocalRunner).run
+
+    def noted(self: Any, task: Task, todo: list[VideoFile], *rest: Any) -> None:
+        begun.extend(video.key for video in todo)
+        run(self, task, todo, *rest)
+
+    monkeypatch.setattr(DevicesRunner, "run", noted)
+    monkeypatch.setattr(LocalRunner, "run", noted)
+    options = {"weights": "random", "backbone": "tiny", "seed": 1, "device": device, "workers": 1}
+    report = extract(videos, tmp_path / "f.h5", config=ExtractConfig(**options))  # type: ignore[arg-type]  # any field
+    assert not report.failed
+    assert begun == order
 
 
 def test_shards_last_equally_long_and_say_how_they_were_planned(

@@ -28,7 +28,7 @@ from tspcli.extraction.decoding import EventSource, open_pool
 from tspcli.extraction.encoding import BatchEncoder
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.feeding import Prepared, Word, feed
-from tspcli.extraction.plan import file_size, file_stamp, longest_first
+from tspcli.extraction.plan import file_size, file_stamp
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
@@ -94,9 +94,9 @@ class Engine:
         self._stop = GentleStop(self.observer)
 
     def run(self, videos: Sequence[VideoFile]) -> None:
-        """Encode the videos, the longest first; returns once every row was handed to its sink."""
+        """Encode the videos in this order; returns once every row was handed to its sink."""
         facts = EncoderFacts.of(self.encoder)
-        self.consume(open_pool(longest_first(videos), facts, self.sampling, self.config))
+        self.consume(open_pool(videos, facts, self.sampling, self.config))
 
     def consume(self, source: EventSource) -> None:
         """Encode what comes from a source until it ends; it is closed then."""

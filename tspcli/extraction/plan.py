@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ class ShardPlan:
     Attributes:
         shards: The videos of each shard.
         n_unknown: Videos whose duration is not known.
+        weights: How long each video takes beside the others, by key; empty if nobody asked.
     """
 
     shards: tuple[tuple[VideoFile, ...], ...]
     n_unknown: int = 0
+    weights: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_videos(self) -> int:
@@ -71,42 +73,61 @@ def plan_shards(videos: Sequence[VideoFile], count: int, observer: Observer) -> 
         observer: Is told when reading the durations takes a while.
     """
     if count == 1:
-        return balance(videos, [None] * len(videos), 1)
+        return ShardPlan((tuple(videos),))
+    return balance(videos, durations_ms(videos, observer), count)
+
+
+def durations_ms(videos: Sequence[VideoFile], observer: Observer) -> list[int | None]:
+    """What the videos' headers say, in milliseconds; None where they say nothing.
+
+    Args:
+        videos: The videos.
+        observer: Is told when that takes a while.
+    """
     if len(videos) >= _MANY_VIDEOS:
         observer.message(f"Reading the durations of {len(videos):,} videos.")
-    return balance(videos, read_durations([video.path for video in videos]), count)
+    return read_durations([video.path for video in videos])
 
 
-def balance(
-    videos: Sequence[VideoFile], durations_ms: Sequence[int | None], count: int
-) -> ShardPlan:
+def weigh(videos: Sequence[VideoFile], durations: Sequence[int | None]) -> dict[str, int]:
+    """How long each video takes beside the others, by key.
+
+    That is its duration in milliseconds; one without counts by its size times the milliseconds a
+    byte of the others.
+
+    Args:
+        videos: The videos.
+        durations: Milliseconds of each, or None.
+    """
+    sizes = [file_size(video.path) for video in videos]
+    known = [(d, size) for d, size in zip(durations, sizes, strict=True) if d is not None]
+    total_ms, total_bytes = sum(d for d, _ in known), sum(size for _, size in known)
+    # Whole numbers, whose sums do not depend on their order.
+    return {
+        video.key: size * (total_ms or 1) // (total_bytes or 1) if duration is None else duration
+        for video, duration, size in zip(videos, durations, sizes, strict=True)
+    }
+
+
+def balance(videos: Sequence[VideoFile], durations: Sequence[int | None], count: int) -> ShardPlan:
     """The longest video goes to the emptiest shard, then the next.
 
-    The order in which the videos were named makes no difference. A video without a duration counts
-    by its size times the seconds a byte of the others.
+    The order in which the videos were named makes no difference.
 
     Args:
         videos: All videos.
-        durations_ms: Of each video, or None.
+        durations: Milliseconds of each video, or None.
         count: The number of shards.
     """
-    sizes = [file_size(video.path) for video in videos]
-    known = [(d, size) for d, size in zip(durations_ms, sizes, strict=True) if d is not None]
-    total_ms, total_bytes = sum(d for d, _ in known), sum(size for _, size in known)
-    # Whole numbers, whose sums do not depend on their order.
-    weights = [
-        size * (total_ms or 1) // (total_bytes or 1) if duration is None else duration
-        for duration, size in zip(durations_ms, sizes, strict=True)
-    ]
+    weights = weigh(videos, durations)
     loads = [(0, number) for number in range(count)]
     shards: list[list[VideoFile]] = [[] for _ in range(count)]
-    for weight, video in sorted(
-        zip(weights, videos, strict=True), key=lambda pair: (-pair[0], pair[1].key)
-    ):
+    for video in longest_first(videos, weights):
         load, number = heapq.heappop(loads)
-        heapq.heappush(loads, (load + max(1, weight), number))
+        heapq.heappush(loads, (load + max(1, weights[video.key]), number))
         shards[number].append(video)
-    return ShardPlan(tuple(map(tuple, shards)), len(videos) - len(known))
+    n_unknown = sum(duration is None for duration in durations)
+    return ShardPlan(tuple(map(tuple, shards)), n_unknown, weights)
 
 
 def check_out(out: Path) -> None:
@@ -129,12 +150,19 @@ def check_out(out: Path) -> None:
         )
 
 
-def longest_first(videos: Sequence[VideoFile]) -> list[VideoFile]:
+def longest_first(
+    videos: Sequence[VideoFile], weights: Mapping[str, int] | None = None
+) -> list[VideoFile]:
     """The order in which a run starts its videos, so that no long one is left for the end.
 
-    Size stands for duration: it is free to read, and the order only has to be good.
+    Args:
+        videos: The videos.
+        weights: How long each takes (:func:`weigh`). Without them size stands for duration, which
+            is free to read: one encoder works through its videos in any order equally fast.
     """
-    return sorted(videos, key=lambda video: (-file_size(video.path), video.key))
+    if weights is None:
+        weights = {video.key: file_size(video.path) for video in videos}
+    return sorted(videos, key=lambda video: (-weights[video.key], video.key))
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:

@@ -16,10 +16,19 @@ from typing import Any, NamedTuple, Protocol
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreMismatchError
 from tspcli.extraction.bounds import require_memory
-from tspcli.extraction.plan import check_out, file_size, plan_shards, shard_path
+from tspcli.extraction.plan import (
+    ShardPlan,
+    check_out,
+    durations_ms,
+    file_size,
+    longest_first,
+    plan_shards,
+    shard_path,
+    weigh,
+)
 from tspcli.extraction.progress import Observer
 from tspcli.extraction.report import ExtractReport, VideoResult
-from tspcli.extraction.runners import Board, Task, choose_runner
+from tspcli.extraction.runners import Board, Runner, Task, choose_runner
 from tspcli.extraction.settings import ExtractConfig
 from tspcli.features.gvf import Pool
 from tspcli.features.lock import lock_store
@@ -113,7 +122,7 @@ def run_session(
             board.progress.total_bytes = sum(file_size(file.path) for file in todo)
             observer.started(board.progress, len(files) - len(todo))
             if todo:
-                runner.run(task, todo, parts, board)
+                runner.run(task, _in_order(todo, plan, runner, observer), parts, board)
             # A shard is written even if it holds nothing, so that no shard is ever missed.
             if parts.parts or replanned or (plan is not None and not out.exists()):
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
@@ -122,6 +131,17 @@ def run_session(
             board.report.videos.sort(key=lambda result: result.key)
             board.report.write()
     return board.report
+
+
+def _in_order(
+    todo: list[VideoFile], plan: ShardPlan | None, runner: Runner, observer: Observer
+) -> list[VideoFile]:
+    """The order in which the videos are begun."""
+    if plan is not None and plan.weights:
+        return longest_first(todo, plan.weights)
+    if runner.shares_out:
+        return longest_first(todo, weigh(todo, durations_ms(todo, observer)))
+    return longest_first(todo)
 
 
 def require_known(metadata: StoreMetadata, out: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from tspcli.errors import TspError
 from tspcli.extraction.decoding import open_pool
 from tspcli.extraction.facts import EncoderFacts
-from tspcli.extraction.plan import file_size, longest_first
+from tspcli.extraction.plan import file_size
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.runners.task import Board, Task, require_alike
 from tspcli.extraction.settings import ExtractConfig
@@ -151,6 +151,8 @@ class DevicesRunner:
         devices: Names of torch devices; one may be named twice.
     """
 
+    shares_out = True
+
     def __init__(self, config: ExtractConfig, devices: Sequence[str]) -> None:
         self._config = config
         self._names = list(devices)
@@ -180,9 +182,7 @@ class DevicesRunner:
         assert self._facts is not None
         left = {video.key: video for video in videos}
         started = time.monotonic()
-        pool = open_pool(
-            longest_first(videos), self._facts, task.sampling, task.config, hold_open=True
-        )
+        pool = open_pool(videos, self._facts, task.sampling, task.config, hold_open=True)
         owners: dict[str, Device] = {}
         stop = GentleStop(board.observer)
         try:
@@ -288,7 +288,7 @@ class DevicesRunner:
         device.videos.clear()
         if stop.wanted:
             return
-        for file in reversed(longest_first(lost)):
+        for file in reversed(lost):
             del owners[file.key]
             pool.redo(file)
 

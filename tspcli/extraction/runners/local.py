@@ -23,6 +23,8 @@ class LocalRunner:
         encoder: An encoder that is loaded already.
     """
 
+    shares_out = False
+
     def __init__(self, config: ExtractConfig, encoder: Encoder | None = None) -> None:
         self._config = config
         self._encoder = encoder

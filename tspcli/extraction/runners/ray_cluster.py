@@ -70,6 +70,8 @@ class RayRunner:
             alone, started for the run.
     """
 
+    shares_out = True
+
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
         self._encoders: list[_Encoder] = []

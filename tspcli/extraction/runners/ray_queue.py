@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tspcli.errors import StoreError
-from tspcli.extraction.plan import file_size, longest_first
+from tspcli.extraction.plan import file_size
 from tspcli.features.parts import PartsFolder
 from tspcli.video import VideoFile
 
@@ -18,13 +18,13 @@ class VideoQueue:
     """The videos of a run.
 
     Attributes:
-        waiting: Those to be handed out, the longest first.
+        waiting: Those to be handed out, in the order given.
         left: Keys of those that have not ended.
         sizes: Bytes of each one's file.
     """
 
     def __init__(self, videos: Sequence[VideoFile]) -> None:
-        self.waiting = deque(longest_first(videos))
+        self.waiting = deque(videos)
         self.left = {video.key for video in videos}
         self.sizes = {video.key: file_size(video.path) for video in videos}
 

@@ -76,7 +76,13 @@ class Runner(Protocol):
 
     A runner commits every finished video to the parts folder and tells the board; it writes no
     store. What it has committed when it raises is kept, and the next run goes on from there.
+
+    Attributes:
+        shares_out: Whether several encoders do the videos, so that one begun last may keep the
+            others waiting.
     """
+
+    shares_out: bool
 
     def start(self, observer: Observer) -> EncoderFacts:
         """Load the encoder, or as many as there will be, which have to be alike.
@@ -88,7 +94,7 @@ class Runner(Protocol):
     def run(
         self, task: Task, videos: Sequence[VideoFile], parts: PartsFolder, board: Board
     ) -> None:
-        """Do the videos, the longest first.
+        """Do the videos, in this order.
 
         Args:
             task: The run.
