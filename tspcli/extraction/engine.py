@@ -52,8 +52,16 @@ class _Video:
     stamp: tuple[int, int] | None = None
     info: VideoInfo | None = None
     n_rows: int = 0
+    encoded_s: float = 0.0
     end: Finished | None = None
     dropped: bool = False
+
+    @property
+    def begun_bytes(self) -> float:
+        """What of the file is encoded, as far as its header tells how long it is."""
+        if self.info is None or not self.info.duration_s:
+            return 0.0
+        return self.source_bytes * min(1.0, self.encoded_s / float(self.info.duration_s))
 
 
 @dataclass
@@ -183,7 +191,7 @@ class Engine:
         # Only now is the number of its clips known: before, a batch that ends with one of them
         # would have made the video look whole.
         video.end = end
-        self.progress.video_s += float(end.end_s - end.start_s)
+        self._count_seconds(video, float(end.end_s - end.start_s))
         self._commit_if_whole(video)
 
     def _too_short(self, file: VideoFile, end: Finished) -> None:
@@ -208,9 +216,15 @@ class Engine:
             if not video.dropped:
                 video.sink.append(rows[start : start + count])
                 video.n_rows += count
+                if video.end is None:
+                    self._count_seconds(video, video.n_rows * float(self.sampling.stride_s))
                 self._commit_if_whole(video)
             start += count
-        self.observer.progressed(self.progress)
+        self._tell_progress()
+
+    def _count_seconds(self, video: _Video, encoded_s: float) -> None:
+        self.progress.video_s += encoded_s - video.encoded_s
+        video.encoded_s = encoded_s
 
     def _commit_if_whole(self, video: _Video) -> None:
         end = video.end
@@ -266,6 +280,10 @@ class Engine:
         self.report.videos.append(result)
         self.progress.count_end(result, file_size(result.path))
         self.observer.video_ended(result)
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        self.progress.begun_bytes = sum(video.begun_bytes for video in self._videos.values())
         self.observer.progressed(self.progress)
 
     def _safe(self, result: VideoResult) -> None:
@@ -283,6 +301,7 @@ class Engine:
         video = self._videos.pop(key, None)
         if video is not None:
             video.dropped = True
+            self._count_seconds(video, 0.0)
             video.sink.abort()
 
     def _note(self, text: str) -> None:

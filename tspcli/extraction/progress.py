@@ -16,9 +16,10 @@ class Progress:
         n_ended: Videos done, skipped or failed.
         n_failed: Videos failed.
         n_clips: Clips encoded.
-        video_s: Seconds of video decoded.
+        video_s: Seconds of video encoded.
         total_bytes: Size of all files of this run.
         ended_bytes: Size of the files of ended videos.
+        begun_bytes: What is encoded of the files under way, by their announced durations.
         elapsed_s: Seconds since the first video was opened.
         decode_wait_s: Seconds in which the encoder had to wait for frames.
         encode_s: Seconds in which the encoder worked.
@@ -31,6 +32,7 @@ class Progress:
     video_s: float = 0.0
     total_bytes: int = 0
     ended_bytes: int = 0
+    begun_bytes: float = 0.0
     elapsed_s: float = 0.0
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
@@ -56,10 +58,11 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left, by the size of the files; None before the first video has ended."""
-        if not self.ended_bytes or not self.elapsed_s:
+        """Seconds left, by the size of the files; None before anything is done."""
+        done = min(self.ended_bytes + self.begun_bytes, self.total_bytes)
+        if not done or not self.elapsed_s:
             return None
-        return self.elapsed_s * (self.total_bytes - self.ended_bytes) / self.ended_bytes
+        return self.elapsed_s * (self.total_bytes - done) / done
 
 
 class Observer:

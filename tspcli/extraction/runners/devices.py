@@ -326,6 +326,9 @@ class DevicesRunner:
         if each:
             board.progress.n_clips = sum(progress.n_clips for progress in each)
             board.progress.video_s = sum(progress.video_s for progress in each)
+            board.progress.begun_bytes = sum(
+                device.progress.begun_bytes for device in self._devices if device.alive
+            )
             board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
             board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
 

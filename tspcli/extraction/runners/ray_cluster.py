@@ -331,6 +331,7 @@ class RayRunner:
         figures = each + [words.progress for words in self._gone]
         board.progress.n_clips = sum(progress.n_clips for progress in figures)
         board.progress.video_s = sum(progress.video_s for progress in figures)
+        board.progress.begun_bytes = sum(progress.begun_bytes for progress in each)
         if each:
             board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
             board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
