@@ -38,6 +38,10 @@ _NEEDED = {
     "h5py": "h5py",
     "opencv": "opencv-python-headless",
 }
+_SLOW = (
+    "Run `tsp doctor` again when the machine does less. If it stays so, import it in Python alone: "
+    "a driver or a file system may hang."
+)
 _EXTRAS = {
     "matplotlib": "plots",
     "tensorboard": "train",
@@ -126,6 +130,8 @@ def _check_python() -> Check:
 def _check_needed(name: str, probe: Probe) -> Check:
     if probe.facts is not None:
         return Check("installation", name, "ok", probe.version)
+    if probe.timed_out:
+        return Check("installation", name, "note", probe.problem or "", _SLOW)
     package = _NEEDED[name]
     remedy = f"pip install --upgrade {package}"
     if name == "torchvision" and probe.installed:
@@ -144,6 +150,9 @@ def _check_decoders(found: dict[str, Probe]) -> list[Check]:
             codecs = probe.facts.get("codecs")
             text = probe.version + (f", reads {', '.join(codecs)}" if codecs else "")
             checks.append(Check("decoders", name, "ok", text))
+            continue
+        if probe.timed_out:
+            checks.append(Check("decoders", name, "note", probe.problem or "", _SLOW))
             continue
         remedy = {
             "pyav": "pip install av",

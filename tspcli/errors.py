@@ -25,10 +25,10 @@ VIDEO_REASONS: dict[str, str] = {
 """Every named reason for which a video can end without features."""
 
 VIDEO_REMEDIES: dict[str, str] = {
-    "missing": "Correct the path or the list that names it.",
+    "missing": "Correct the path, or the list that names it: its paths start from its own folder.",
     "unreadable": "Make it a regular file that you may read: see its permissions and its disk.",
     "empty": "Fetch or copy it again.",
-    "not-a-video": "Fetch it again if it should be a video; leave it out if not.",
+    "not-a-video": "Fetch it again if it should be one, leave it out if not; lists end with .txt.",
     "no-video-stream": "Leave it out, or fetch the version with pictures.",
     "no-frames": "Fetch or copy it again; `ffprobe FILE` tells more.",
     "too-short": "Use --short-videos pad (repeats its last frame) or a shorter --clip-length.",

@@ -71,11 +71,19 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Probe:
-    """What came of a probe: its facts, or why there are none."""
+    """What came of a probe: its facts, or why there are none.
+
+    Attributes:
+        facts: What it found.
+        problem: Why it found nothing.
+        installed: Whether the package is there at all.
+        timed_out: Whether it was only too slow, which says nothing about what it looked for.
+    """
 
     facts: dict[str, Any] | None
     problem: str | None = None
     installed: bool = True
+    timed_out: bool = False
 
     @property
     def version(self) -> str:
@@ -98,7 +106,7 @@ def run_probe(code: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Probe(None, f"no answer within {timeout_s:g} s")
+        return Probe(None, f"no answer within {timeout_s:g} s", timed_out=True)
     except OSError as error:
         return Probe(None, f"no process could be started: {error}")
     if done.returncode < 0:

@@ -57,6 +57,10 @@ def grid_tick(time_s: Fraction, grid_rate: Fraction) -> int:
     return round_half_away(time_s * grid_rate)
 
 
+MOST_SAMPLES = 10**9
+"""Two years at 15 samples a second; beyond, numbers no longer fit where they are stored."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a video is cut into clips. The defaults are those of the released TSP features.
@@ -83,6 +87,11 @@ class Sampling:
                 raise UsageError(
                     f"{name.replace('_', ' ')} {value!r} is not a positive whole number.",
                     remedy="Give a number of frames, such as 16.",
+                )
+            if value > MOST_SAMPLES:
+                raise UsageError(
+                    f"{name.replace('_', ' ')} {value} is longer than any video.",
+                    remedy=f"Give a number of frames up to {MOST_SAMPLES}, such as 16.",
                 )
         if self.frame_rate > self.grid_rate:
             raise UsageError(

@@ -82,6 +82,10 @@ def test_a_module_that_kills_its_process_is_only_a_finding(
     assert "signal 6" in str(died.problem)
     hangs = run_probe(PROBES["torchcodec"], timeout_s=1)
     assert "no answer within 1 s" in str(hangs.problem)
+    # Slow is not broken: nothing is to be installed again.
+    checks = diagnose_with(torch=hangs, pyav=hangs)
+    assert checks["torch"].status == checks["pyav"].status == "note"
+    assert "pip" not in str(checks["torch"].remedy) + str(checks["pyav"].remedy)
 
 
 def test_missing_is_told_from_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,13 +314,38 @@ def test_an_interrupted_run_keeps_what_is_finished(
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"stride": 0}, {"shard": (3, 2)}, {"frame_rate": "x"}, {"workers": 0}],
+    [
+        {"batch_size": 0},
+        {"stride": 0},
+        {"stride": 10**20},
+        {"clip_length": 10**20},
+        {"shard": (3, 2)},
+        {"frame_rate": "x"},
+        {"workers": 0},
+    ],
 )
 def test_senseless_settings_are_refused(
     sources: Path, encoder: Encoder, tmp_path: Path, options: dict[str, object]
 ) -> None:
     with pytest.raises(UsageError):
         extract(sources, tmp_path / "f.h5", encoder=encoder, **options)
+
+
+def test_a_store_that_nothing_replaces_stays_and_the_run_says_so(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.h5"
+    extract(sources / "b.mp4", out, encoder=encoder)
+    before = out.read_bytes()
+    report = extract(tmp_path / "gone.mp4", out, encoder=encoder, overwrite=True)
+    assert len(report.failed) == 1
+    assert out.read_bytes() == before
+    assert any("stays as it was" in note for note in report.notes)
+
+
+def test_a_seed_for_weights_that_are_not_random_is_refused() -> None:
+    with pytest.raises(UsageError, match="--seed 3 says nothing: the weights 'tiny'"):
+        load_encoder("tiny", device="cpu", seed=3)
 
 
 def test_no_video_at_all_is_an_error(encoder: Encoder, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_rows_of_a_wrong_width_are_refused(tmp_path: Path) -> None:
 
 def test_an_unassembled_store_says_so(tmp_path: Path) -> None:
     commit(folder(tmp_path), "a")
-    with pytest.raises(StoreError, match="not assembled yet; 1 finished video"):
+    with pytest.raises(StoreError, match="not assembled yet: 1 finished video in"):
         open_store(tmp_path / "feats.h5")
 
 
@@ -139,6 +139,7 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
     )
+    commit(folder(tmp_path), "a")
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     try:
         with (
@@ -146,12 +147,14 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
             lock_store(out),
         ):
             pass
+        with pytest.raises(StoreError, match=f"A run is writing it .process {holder.pid} on "):
+            open_store(out)
     finally:
         holder.kill()
         holder.wait()
     with lock_store(out):
         assert str(os.getpid()) in (tmp_path / "feats.h5.lock").read_text()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["feats.h5.parts"]
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full on this system")

@@ -252,6 +252,11 @@ def load_encoder(
     }
     if str(weights) == registry.RANDOM_WEIGHTS:
         return _random_encoder(backbone, 0 if seed is None else seed, settings)
+    if seed is not None:
+        raise UsageError(
+            f"--seed {seed} says nothing: the weights {str(weights)!r} are not random.",
+            remedy="Leave it out, or give --weights random.",
+        )
     checkpoint, entry = find_checkpoint(weights, backbone, on_progress)
     spec = backbone_spec(checkpoint.backbone)
     model = checkpoint.build_model()

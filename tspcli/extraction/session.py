@@ -128,6 +128,8 @@ def run_session(
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
             else:
                 parts.remove()
+                if config.overwrite and out.exists():
+                    board.note(f"{out} stays as it was: no video of this run has features.")
             board.report.videos.sort(key=lambda result: result.key)
             board.report.write()
     return board.report

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -29,6 +30,7 @@ def lock_store(store: Path) -> Iterator[None]:
     path = store.with_name(f"{store.name}.lock")
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    patience = 3
     while True:
         with explain_write_errors(path):
             handle = os.open(path, _OPEN, 0o666)
@@ -37,6 +39,10 @@ def lock_store(store: Path) -> Iterator[None]:
         except BlockingIOError:
             owner = _owner(handle)
             os.close(handle)
+            # A reader that asks who writes holds it for an instant (`writer_of`).
+            if patience := patience - 1:
+                time.sleep(0.02)
+                continue
             raise StoreLockedError(
                 f"{store} is being written by another run ({owner}).",
                 remedy="Wait for it, stop it, or give another --out.",
@@ -56,6 +62,24 @@ def lock_store(store: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
+
+
+def writer_of(store: Path) -> str | None:
+    """The run that holds a store's lock now, in words; None if there is none."""
+    try:
+        handle = os.open(store.with_name(f"{store.name}.lock"), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        # Shared, and let go of at once: only a writer keeps it away.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(handle)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
 
 
 def _is_current(handle: int, path: Path) -> bool:

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.errors import StoreError
+from tspcli.features.lock import writer_of
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.storing import content_checksum, plain
 from tspcli.features.trailer import explain_read_errors, require_intact_frame
 from tspcli.timeline import Sampling, as_rate
+from tspcli.wording import counted
 
 LINKED_ATTRIBUTE = "linked_stores"
 """On a file that leads to the rows of other stores: their number."""
@@ -313,10 +315,14 @@ def _open_hdf5(path: Path) -> h5py.File:
     parts = parts_folder(path)
     if not path.exists():
         if parts.is_dir():
-            finished = sum(1 for _ in parts.glob("*.part"))
+            finished = counted(sum(1 for _ in parts.glob("*.part")), "finished video")
+            writer = writer_of(path)
             raise StoreError(
-                f"{path} is not assembled yet; {finished} finished videos wait in {parts}.",
-                remedy="Run the `tsp extract` command again: it goes on where it stopped.",
+                f"{path} is not assembled yet: {finished} in {parts}."
+                + (f" A run is writing it ({writer})." if writer else ""),
+                remedy="Wait until that run has ended."
+                if writer
+                else "Run the `tsp extract` command again: it goes on where it stopped.",
             )
         raise StoreError(f"{path} does not exist.", remedy="Check the path.")
     if path.is_dir():
