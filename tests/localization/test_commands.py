@@ -115,6 +115,21 @@ def test_a_subset_is_predicted_alone(planted: Path) -> None:
     assert set(json.loads(out.read_text())["results"]) == {f"training{i}" for i in range(8)}
 
 
+def test_a_subset_of_which_the_store_has_no_video_is_refused(
+    planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = planted / "none.json"
+    code = tsp(
+        "localize", "predict", "--run", planted / "run", "--features", planted / "valid.h5",
+        "--annotations", planted / "all.json", "--subset", "training", "--out", out,
+    )  # fmt: skip
+    assert code == 1
+    assert "None of the 4 videos with features belongs to the subset 'training'" in (
+        capsys.readouterr().err
+    )
+    assert not out.exists()
+
+
 def test_wrong_usage_is_told(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--features", planted / "valid.h5", "--videos", planted, "--out", planted / "x.json"]
     assert tsp("localize", "predict", "--run", planted / "run", *both) == 2

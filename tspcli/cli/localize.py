@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tspcli.cli.console import print_json
 from tspcli.cli.inputs import PATH, POSITIVE
 from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
 from tspcli.cli.localize_display import say, show_evaluation, watch_training
+from tspcli.cli.localize_settings import row_sampling, row_times, train_config
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import device_option, json_option, row_time_options, videos_option
@@ -20,7 +21,6 @@ from tspcli.wording import counted
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
     from tspcli.annotations.subsets import Role
-    from tspcli.timeline import Sampling
 
 
 _annotations_option = click.option(
@@ -106,10 +106,10 @@ def train_command(
     from tspcli.localization.training import train
 
     check_training(features, annotations, valid_annotations, valid_subset, out)
-    times = _times(options)
+    times = row_times(options)
     check_times(features, times)
-    sampling = _sampling(times)
-    config = _train_config(options)
+    sampling = row_sampling(times)
+    config = train_config(options)
     learned = _read(annotations, subset, "training")
     valid = None
     if valid_annotations is not None:
@@ -196,7 +196,7 @@ def predict_command(
     from tspcli.localization.settings import PredictConfig
     from tspcli.localization.timeline import save_timeline
 
-    times = _times(options)
+    times = row_times(options)
     check_sources(
         features=features,
         videos=videos,
@@ -217,7 +217,7 @@ def predict_command(
         out=out,
         store=store,
     )
-    sampling = _sampling(times)
+    sampling = row_sampling(times)
     device = options["device"]
     localizer = load_localizer(run)
     if classes == "run" and localizer.class_head is None and options["top_classes"] is not None:
@@ -235,7 +235,7 @@ def predict_command(
         failed, keys = extract_videos(videos, store, localizer, weights, device, encoder)
         features = (store,)
     else:
-        keys = None if subset is None or known is None else _keys_of(features, known)
+        keys = None if subset is None or known is None else _keys_of(features, known, subset)
     chosen = {name: value for name, value in options.items() if value is not None}
     found: dict[str, list[Prediction]] = {}
     proposals: dict[str, Sequence[Prediction]] = {}
@@ -352,42 +352,21 @@ def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
     return found
 
 
-def _train_config(options: Mapping[str, Any]) -> Any:
-    from tspcli.localization.settings import BmnConfig, ClassConfig, TrainConfig
-
-    given = {name: value for name, value in options.items() if value is not None}
-    model: dict[str, int] = {
-        k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given
-    }
-    channels = given.pop("channels", None)
-    if channels is not None:
-        model.update(BmnConfig.widths(channels))
-    classes = {"source": given.pop("classes")} if "classes" in given else {}
-    return TrainConfig(model=BmnConfig(**model), classes=ClassConfig(**classes), **given)
-
-
-def _times(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what was given of the rows' times out of the options."""
-    from tspcli.timeline import as_rate
-
-    given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if "frame_rate" in given:
-        given["frame_rate"] = as_rate(given["frame_rate"], "frame rate")
-    return given
-
-
-def _sampling(times: Mapping[str, Any]) -> Sampling | None:
-    from tspcli.timeline import Sampling
-
-    return Sampling(**times) if times else None
-
-
-def _keys_of(features: tuple[Path, ...], annotations: Annotations) -> list[str]:
+def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) -> list[str]:
+    """The videos of the stores that belong to the subset."""
+    from tspcli.errors import LocalizationError
     from tspcli.localization.videos import open_features
 
     with open_features(features) as opened:
-        return sorted(annotations.pair(list(opened)))
+        keys = sorted(annotations.pair(list(opened)))
+        if not keys:
+            raise LocalizationError(
+                f"None of the {len(opened)} videos with features belongs to the subset "
+                f"{subset!r}: the store holds {next(iter(opened))!r}, the subset "
+                f"{next(iter(annotations))!r}.",
+                remedy="Give another --subset, or the store of its videos.",
+            )
+        return keys
 
 
 def _lines(path: Path) -> list[str]:
