@@ -20,7 +20,7 @@ from tspcli.errors import (
     TrainingError,
 )
 from tspcli.features import StoreMetadata, open_store, write_store
-from tspcli.localization import checkpoints
+from tspcli.localization import checkpoints, training
 from tspcli.localization.checkpoints import load_localizer
 from tspcli.localization.classes import ActionHeadClassifier
 from tspcli.localization.evaluation import evaluate
@@ -157,6 +157,28 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
         train(tmp_path / "train.h5", fewer, run, config=config)
     train(tmp_path / "train.h5", fewer, run, config=replace(config, seed=5), overwrite=True)
     assert states(run)["config"]["seed"] == 5
+
+
+def test_a_folder_is_refused_before_features_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = plant(tmp_path / "train.h5", 6, seed=1)
+    config = replace(SHORT, epochs=1)
+    train(tmp_path / "train.h5", learned, tmp_path / "run", config=config)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "log.json").write_text("[]")
+
+    def read(*arguments: object) -> None:
+        pytest.fail("all features are read")
+
+    monkeypatch.setattr(training, "TrainingWindows", read)
+    with pytest.raises(TrainingError, match=r"config\.seed was 0, now 5\."):
+        train(tmp_path / "train.h5", learned, tmp_path / "run", config=replace(config, seed=5))
+    with pytest.raises(TrainingError, match=r"holds log\.json, but no config\.json"):
+        train(tmp_path / "train.h5", learned, tmp_path / "foreign", config=config)
+    (tmp_path / "run" / "last.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(TrainingError, match="cannot go on from"):
+        train(tmp_path / "train.h5", learned, tmp_path / "run", config=config)
 
 
 def test_new_features_are_another_run(tmp_path: Path) -> None:

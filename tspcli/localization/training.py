@@ -35,6 +35,8 @@ CONFIG = "config.json"
 LOG = "log.json"
 FILES = (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG)
 """All that a run writes into its folder."""
+_OF_ALL_ROWS = frozenset({"features.training", "features.validation"})
+"""What of a run's identity is known once all features were read."""
 
 Observer = Callable[[str, Mapping[str, Any]], None]
 """Told an event's name (``data``, ``classes``, ``resumed``, ``step``, ``epoch``) and values."""
@@ -114,10 +116,18 @@ def train(
         valid_missing: list[str] = []
         if valid is not None:
             valid_videos, valid_missing = annotated_videos(opened, valid)
+        identity = _identity(config, opened, videos, valid_videos)
+        state = None
+        if not overwrite:
+            # Before all features are read, which may take minutes.
+            _require_own(out, identity, unknown=_OF_ALL_ROWS)
+            state = _State.load(out / checkpoints.LAST, device)
         windows = TrainingWindows(videos, config)
         valid_windows = TrainingWindows(valid_videos, config) if valid_videos else None
-        digests = (windows.digest, "" if valid_windows is None else valid_windows.digest)
-        identity = _identity(config, opened, videos, valid_videos, digests)
+        identity["features"] |= {
+            "training": windows.digest,
+            "validation": "" if valid_windows is None else valid_windows.digest,
+        }
         if not overwrite:
             _require_own(out, identity)
         tell(
@@ -131,7 +141,6 @@ def train(
                 "valid_missing": valid_missing,
             },
         )
-        state = None if overwrite else _State.load(out / checkpoints.LAST, device)
         if state is None:
             state = _fresh(config, opened, windows, videos, annotations, device, tell)
         else:
@@ -274,9 +283,8 @@ def _identity(
     features: FeatureSet,
     videos: list[LocalizationVideo],
     valid_videos: list[LocalizationVideo],
-    values: tuple[str, str],
 ) -> dict[str, Any]:
-    """What two runs must have in common to be one; ``values`` are digests of all features."""
+    """What two runs must have in common to be one, but for :data:`_OF_ALL_ROWS`."""
     digests = {}
     for name, chosen in (("training", videos), ("validation", valid_videos)):
         told = [
@@ -290,15 +298,21 @@ def _identity(
         "features": {
             "width": features.dim,
             "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
-            "training": values[0],
-            "validation": values[1],
         },
         "videos": digests,
     }
 
 
-def _require_own(out: Path, identity: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run, or files of another program."""
+def _require_own(
+    out: Path, identity: dict[str, Any], unknown: frozenset[str] = frozenset()
+) -> None:
+    """Refuse a folder that holds another run, or files of another program.
+
+    Args:
+        out: The folder.
+        identity: Of this run.
+        unknown: What of it is not compared yet, such as ``features.training``.
+    """
     path = out / CONFIG
     if path.exists():
         try:
@@ -311,7 +325,8 @@ def _require_own(out: Path, identity: dict[str, Any]) -> None:
             raise TrainingError(
                 f"{path} is not of a localization run.", remedy="Give another --out."
             )
-        different = sorted(_differences(known, json.loads(json.dumps(identity)), ""))
+        told = _differences(known, json.loads(json.dumps(identity)), "")
+        different = [told[name] for name in sorted(told) if name not in unknown]
         if different:
             raise TrainingError(
                 f"{out} holds a run with other settings or data: {'; '.join(different)}.",
@@ -338,11 +353,12 @@ def _begin(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
         aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
 
-def _differences(known: Any, given: Any, name: str) -> list[str]:
+def _differences(known: Any, given: Any, name: str) -> dict[str, str]:
+    """Where two nested values differ: name with dots to a text."""
     if isinstance(known, dict) and isinstance(given, dict):
-        return [
-            text
-            for key in {*known, *given}
-            for text in _differences(known.get(key), given.get(key), f"{name}{key}.")
-        ]
-    return [] if known == given else [f"{name.rstrip('.')} was {known}, now {given}"]
+        found: dict[str, str] = {}
+        for key in {*known, *given}:
+            inner = f"{name}.{key}" if name else key
+            found |= _differences(known.get(key), given.get(key), inner)
+        return found
+    return {} if known == given else {name: f"{name} was {known}, now {given}"}
