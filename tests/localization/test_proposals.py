@@ -18,8 +18,8 @@ from tspcli.localization.evaluation import GIVEN, evaluate
 from tspcli.localization.prediction import predict
 from tspcli.localization.results import (
     Prediction,
-    linked_proposals,
     proposals_path,
+    read_linked_results,
     read_results,
     write_results,
 )
@@ -96,8 +96,9 @@ def test_the_file_of_proposals_is_a_results_file(tmp_path: Path) -> None:
         "external_data": {},
     }
     assert len(read_results(path)) == 4
-    assert linked_proposals(path) == tmp_path / "found.proposals.json"
-    assert linked_proposals(proposals_path(path)) is None
+    table, linked = read_linked_results(path)
+    assert (len(table), linked) == (4, tmp_path / "found.proposals.json")
+    assert read_linked_results(proposals_path(path))[1] is None
     given = evaluate(TRUTH, TWICE, proposals=ONCE)
     assert given.proposals_source == GIVEN
     assert given.proposals.to_dict() == evaluate(TRUTH, path).proposals.to_dict()

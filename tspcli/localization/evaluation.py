@@ -23,7 +23,7 @@ from tspcli.localization.results import (
     Results,
     SegmentTable,
     ground_truth_table,
-    linked_proposals,
+    read_linked_results,
     read_results,
     results_table,
 )
@@ -102,8 +102,9 @@ def evaluate(
         annotated = read_actions(annotations, subset)
     truth = ground_truth_table(annotated, blocked)
     if proposals is None and isinstance(results, str | Path):
-        proposals = linked_proposals(results)
-    table = _table(results, blocked)
+        table, proposals = read_linked_results(results, blocked)
+    else:
+        table = _table(results, blocked)
     candidates = table if proposals is None else _table(proposals, blocked)
     shared = set(truth.videos) & set(table.videos)
     if table.videos and truth.videos and not shared:

@@ -173,14 +173,22 @@ def write_results(
     _write(path, results, external, version)
 
 
-def linked_proposals(path: str | Path) -> Path | None:
-    """The file of proposals that a results JSON names, or None if it names none.
+@refuses_damage(AnnotationError, f"Expected {_SHAPE}.")
+def read_linked_results(
+    path: str | Path, blocked: Iterable[str] = ()
+) -> tuple[SegmentTable, Path | None]:
+    """:func:`read_results`, and the file of proposals that the JSON names, None if it names none.
 
     Raises:
-        AnnotationError: If it is not there any more, or another one by now.
+        AnnotationError: Likewise; also if the proposals are not there any more, or other ones by
+            now.
     """
     with collector_paused():
         data = load_json(path, "results")
+        return _parse_results(path, data, set(blocked)), _linked_proposals(path, data)
+
+
+def _linked_proposals(path: str | Path, data: Any) -> Path | None:
     external = data.get("external_data") if isinstance(data, dict) else None
     link = external.get("proposals") if isinstance(external, dict) else None
     if not isinstance(link, dict) or not isinstance(link.get("file"), str):
