@@ -9,9 +9,11 @@ import click
 import pytest
 
 from tspcli.cli.main import COMMANDS
+from tspcli.errors import UsageError
 from tspcli.pretraining.recipe import load_recipe
 from tspcli.reproduction.experiment import ExperimentPlan
 from tspcli.reproduction.full import FULL, FullPlan
+from tspcli.reproduction.run import reproduce
 from tspcli.reproduction.scales import SCALES, VARIANTS
 from tspcli.reproduction.stages import Command, Stage
 
@@ -78,3 +80,13 @@ def test_variants_are_what_the_recipes_allow() -> None:
             recipe = load_recipe(f"{variant.recipe}-{suffix}", values)
             assert recipe.heads == variant.heads
             assert recipe.foreground_only == (variant.name == "tac")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_one_of_the_stages_refuses_are_refused_at_once(
+    seed: int, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match=f"The seed {seed} is none"):
+        reproduce("tiny", tmp_path / "out", seeds=(0, seed))
+    assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from typing import Any
 
 from tspcli.errors import UsageError
 from tspcli.features.lock import lock_store
+from tspcli.localization.settings import MAX_SEED
 from tspcli.reproduction.experiment import ExperimentPlan
 from tspcli.reproduction.full import FULL, FullPlan, FullScale
 from tspcli.reproduction.measures import MEASURES
@@ -83,6 +84,10 @@ def reproduce(
     chosen = tuple(scale.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) != len(chosen):
         raise UsageError(f"The seeds {chosen} are none, or one occurs twice.", remedy="Give 0,1,2.")
+    for seed in chosen:
+        # Otherwise the localizer would be the first to say so, after the trainings.
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"The seed {seed} is none.", remedy=f"Give 0 to {MAX_SEED}.")
     root = Path(out).absolute()
     plan: ExperimentPlan | FullPlan
     if isinstance(scale, FullScale):
