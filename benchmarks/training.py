@@ -35,8 +35,9 @@ from tspcli.pretraining.distributed import Devices, Placement
 from tspcli.pretraining.loading import ClipBatch
 from tspcli.pretraining.losses import Counts
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.precision import process_arithmetic
 from tspcli.pretraining.recipe import Execution, load_recipe
-from tspcli.pretraining.stepping import Trainer, process_arithmetic
+from tspcli.pretraining.stepping import Trainer
 from tspcli.reproduction.synthetic import SyntheticVideo, render_video
 
 N_CLASSES = 200

@@ -16,8 +16,9 @@ from tspcli.pretraining.distributed import Devices, Placement
 from tspcli.pretraining.loading import ClipBatch
 from tspcli.pretraining.losses import Counts
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.precision import process_arithmetic, resolve_precision
 from tspcli.pretraining.recipe import Execution, Recipe
-from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
+from tspcli.pretraining.stepping import Trainer
 
 N_STEPS, BATCH = 20, 6
 RECIPE = replace(

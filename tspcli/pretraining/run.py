@@ -21,12 +21,13 @@ from tspcli.pretraining.folder import check_folder, open_folder, read_run_recipe
 from tspcli.pretraining.loading import BatchFeed, choose_workers
 from tspcli.pretraining.loop import Loop
 from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.precision import process_arithmetic, resolve_precision
 from tspcli.pretraining.preparing import prepare_videos, read_left_out
 from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
 from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
 from tspcli.pretraining.sampling import BatchPlan
 from tspcli.pretraining.state import Checkpointer, RunFolder, RunState
-from tspcli.pretraining.stepping import Trainer, process_arithmetic, resolve_precision
+from tspcli.pretraining.stepping import Trainer
 from tspcli.wording import counted
 
 PRETRAINED = "pretrained"
