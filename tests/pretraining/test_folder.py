@@ -53,15 +53,16 @@ def test_a_run_is_overwritten_when_asked_for_alone(small_set: SmallSet, tmp_path
     assert "head_lr = 0.5" in (tmp_path / "recipe.toml").read_text()
 
 
-@pytest.mark.parametrize("what", ["init", "labels"])
+@pytest.mark.parametrize("what", ["init", "gvf-weights", "labels"])
 def test_an_input_is_never_overwritten(small_set: SmallSet, tmp_path: Path, what: str) -> None:
     arguments = small_set.arguments(out=tmp_path, recipe=ONCE)
     pretrain(**arguments, **STOP)
     shutil.copy(tmp_path / "last.pth", tmp_path / "epoch_7.pth")
-    if what == "init":
-        arguments["recipe"] = replace(ONCE, init=str(tmp_path / "epoch_7.pth"))
-    else:
+    if what == "labels":
         arguments["labels"] = tmp_path / "action_label_mapping.json"
+    else:
+        named: dict[str, Any] = {what.replace("-", "_"): str(tmp_path / "epoch_7.pth")}
+        arguments["recipe"] = replace(ONCE, **named)
     before = sorted(file.name for file in tmp_path.iterdir())
     with pytest.raises(UsageError, match=f"--{what} .* lies in --out"):
         pretrain(**arguments, overwrite=True)

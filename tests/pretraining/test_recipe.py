@@ -83,10 +83,21 @@ def test_file_over_recipe_and_option_over_file(tmp_path: Path) -> None:
     assert recipe.heads == ("action",)
 
 
-@pytest.mark.parametrize("settings", [load_recipe("tsp-thumos14"), Execution(cache='a "b" ü')])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        load_recipe("tsp-thumos14"),
+        *(Execution(cache=name) for name in ('a "b" ü', "\N{GRINNING FACE}/cache", "del\x7f\\")),
+    ],
+)
 def test_settings_survive_toml(settings: Recipe | Execution) -> None:
     text = to_toml(settings.to_dict())
     assert with_values(type(settings)(), parse_toml(text, "t"), "t") == settings
+
+
+def test_a_name_that_no_text_can_hold_is_written_all_the_same() -> None:
+    text = to_toml({"cache": "v_\udcff"})
+    assert parse_toml(text, "t") == {"cache": "v_\\udcff"}
 
 
 @pytest.mark.parametrize(

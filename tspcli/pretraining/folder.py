@@ -64,7 +64,9 @@ def check_folder(
         content = parse_toml(read_toml_text(stored), str(stored))
         content.pop("execution", None)
         content.pop("tool_version", None)
-        require_same_recipe(content, recipe.to_dict(), str(path))
+        # As it would be stored: not every name of a file can be.
+        current = parse_toml(to_toml(recipe.to_dict()), "the recipe")
+        require_same_recipe(content, current, str(path))
     elif present:
         raise TrainingError(
             f"{path} holds {present[0].name}, but no {RECIPE_FILE}: that is of no run which could "
@@ -80,6 +82,7 @@ def _refuse_inputs(present: set[Path], path: Path, recipe: Recipe, inputs: RunIn
         "--labels": inputs.labels,
         "--gvf": inputs.gvf,
         "--init": Path(recipe.init),
+        "--gvf-weights": Path(recipe.gvf_weights) if recipe.gvf_weights else None,
     }
     for option, source in given.items():
         if source is None or not source.exists():

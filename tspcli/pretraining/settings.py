@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from tspcli.errors import TrainingError, UsageError
+from tspcli.wording import storable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -104,9 +106,8 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        import json
-
-        return json.dumps(value, ensure_ascii=True)
+        # JSON's escapes are TOML's, but for characters beyond 16 bits; DEL has to be escaped.
+        return json.dumps(storable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return "[" + ", ".join(_toml_value(v) for v in value) + "]"
 
 
