@@ -106,7 +106,7 @@ def simulate(
     }
     if ray:
         shared["driver"] = 3600 / (c.driver_ms_per_video / 1e3) * mean_h
-    left, steps, done, busy, failures, again = hours, 0, 0.0, 0.0, 0, 0.0
+    left, steps, busy, failures, again = hours, 0, 0.0, 0, 0.0
     limits: dict[str, int] = {}
     back_at: list[int] = []
     step_h = max(1 / 60, hours / (n_gpus * min(by_gpu, by_cores)) / STEPS)
@@ -129,7 +129,6 @@ def simulate(
         limits[scarcest] = limits.get(scarcest, 0) + 1
         rate = means[scarcest]
         left -= rate * step_h
-        done += rate * step_h
         busy += rate / by_gpu / n_gpus
         steps += 1
     # The longest video starts first, on one core.
