@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 
-def counted(count: int, what: str) -> str:
-    """A number and what it counts, in the plural unless it is one.
+def counted(count: int, what: str, many: str | None = None) -> str:
+    """A number and what it counts, in the plural (``many``, or with an s) unless it is one.
 
     >>> counted(1, "video"), counted(0, "video"), counted(2, "common video")
     ('1 video', '0 videos', '2 common videos')
+    >>> counted(2, "class", "classes")
+    '2 classes'
     """
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {what}" if count == 1 else f"{count} {many or what + 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -167,7 +167,11 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     assert (train.n_videos, train.n_actions, train.n_background) == (1, 1, 2)
     assert train.missing == ["gone"]
     assert train.unannotated == ["v_quiet.mp4"]
-    assert report.subsets["all"].unannotated == ["other.mp4"]
+    # No table is made for videos of which the annotations know nothing.
+    assert report.unlisted == ["other.mp4"]
+    assert sorted(report.subsets) == ["train", "valid"]
+    assert not list(tmp_path.glob("all_*"))
+    assert (train.n_beyond, valid.n_beyond) == (0, 1)
     rows = read_groundtruth(train.groundtruth)
     assert [(r.video_name, r.start_s, r.end_s, r.label) for r in rows] == [
         ("a", 10, 20, "run"),
@@ -186,6 +190,11 @@ def test_convert_refuses_what_cannot_be_right(tmp_path: Path) -> None:
     annotations = Annotations({"a": AnnotatedVideo((Segment(1, 2, "run"),))})
     with pytest.raises(AnnotationError, match="Not one video is annotated"):
         convert(annotations, {"train": [entry("b")]}, tmp_path, min_gap_s=1.0)
+    with pytest.raises(AnnotationError, match="no video whose duration"):
+        convert(annotations, {"train": []}, tmp_path, min_gap_s=1.0)
+    backwards = Annotations({"a": AnnotatedVideo((Segment(3, 2, "run"),))})
+    with pytest.raises(AnnotationError, match=r"'a\.mp4' is named.*1 row: ends before it starts"):
+        convert(backwards, {"train": [entry("a")]}, tmp_path, min_gap_s=1.0)
     with pytest.raises(AnnotationError, match="'run' is annotated"):
         convert(annotations, {"t": [entry("a")]}, tmp_path, min_gap_s=1.0, labels=["jump"])
     twice = {"train": [entry("a")], "valid": [entry("a")]}

@@ -175,3 +175,15 @@ def test_metadata_and_label_mapping_that_do_not_fit(tmp_path: Path) -> None:
     path.write_text('["a", "b", "a"]')
     with pytest.raises(AnnotationError, match="'a' twice"):
         read_label_mapping(path)
+
+
+def test_a_file_of_the_other_kind_is_told_its_command(tmp_path: Path) -> None:
+    table, data = tmp_path / "t.csv", tmp_path / "a.json"
+    table.write_text("video,start,end,label\na,1,2,run\n", encoding="utf-8")
+    data.write_text('{"database": {}}', encoding="utf-8")
+    with pytest.raises(AnnotationError, match=r"t\.csv is no JSON.*annotations csv"):
+        read_activitynet(table)
+    with pytest.raises(
+        AnnotationError, match=r"a\.json is JSON, no table.*annotations activitynet"
+    ):
+        read_table(data)

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tspcli.annotations.files import count, json_value, number, read_text, seconds
+from tspcli.annotations.files import (
+    count,
+    json_value,
+    looks_like_json,
+    number,
+    read_text,
+    seconds,
+)
 from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind, Segment
 from tspcli.errors import AnnotationError
 from tspcli.parsing import refuses_damage
@@ -28,7 +35,13 @@ def read_activitynet(path: str | Path) -> Annotations:
     Raises:
         AnnotationError: If the file is neither, naming the first video that does not fit.
     """
-    found = parse_json_annotations(read_text(path, "annotation file"), path)
+    text = read_text(path, "annotation file")
+    if text.strip() and not looks_like_json(text):
+        raise AnnotationError(
+            f"{path} is no JSON.",
+            remedy="`tsp annotations csv` reads tables, `thumos14` the files of THUMOS14.",
+        )
+    found = parse_json_annotations(text, path)
     if found.kind != "actions":
         raise AnnotationError(f"{path} holds {found.kind}, no actions.", remedy=_SHAPES)
     return found

@@ -79,6 +79,11 @@ def json_value(text: str, path: str | Path, what: str) -> Any:
         ) from error
 
 
+def looks_like_json(text: str) -> bool:
+    """Whether a text begins as JSON of many things does; no table's header line does."""
+    return text.lstrip()[:1] in ("{", "[")
+
+
 class Table:
     """A table with a header line, separated by commas, tabs or semicolons.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tspcli.annotations.activitynet import parse_json_annotations
-from tspcli.annotations.files import read_text
+from tspcli.annotations.files import looks_like_json, read_text
 from tspcli.annotations.model import Annotations
 from tspcli.annotations.subsets import Role
 from tspcli.annotations.tables import parse_table
@@ -50,7 +50,7 @@ def _read(path: Path) -> Annotations:
     if path.is_dir() or is_class_file(path):
         return with_subsets(read_class_files(path))
     text = read_text(path, "annotation file")
-    if text.lstrip()[:1] in ("{", "["):
+    if looks_like_json(text):
         return parse_json_annotations(text, path)
     found = parse_table(text, path)
     if found is None:

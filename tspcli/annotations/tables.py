@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tspcli.annotations.files import Row, Table, count, number, parse_time, read_text
+from tspcli.annotations.files import (
+    Row,
+    Table,
+    count,
+    looks_like_json,
+    number,
+    parse_time,
+    read_text,
+)
 from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind, Segment
 from tspcli.annotations.names import without_suffix
 from tspcli.annotations.subsets import same_subset
@@ -52,7 +60,12 @@ def read_table(path: str | Path, *, columns: Mapping[str, str] | None = None) ->
         raise AnnotationError(
             f"There is no column for {unknown[0]!r}.", remedy=f"Name {', '.join(KNOWN_COLUMNS)}."
         )
-    return _segments(Table(read_text(path, "table"), path), columns or {})
+    text = read_text(path, "table")
+    if looks_like_json(text):
+        raise AnnotationError(
+            f"{path} is JSON, no table.", remedy="`tsp annotations activitynet` reads JSON."
+        )
+    return _segments(Table(text, path), columns or {})
 
 
 def parse_table(text: str, path: str | Path) -> Annotations | None:
@@ -104,6 +117,10 @@ def _segments(
     found = Annotations(path=Path(table.path), dialect=dialect, kind=kind)
     segments: dict[str, list[Segment]] = {}
     for where, row in table.rows():
+        if (absent := next((c for c in chosen.values() if row[c] is None), None)) is not None:
+            raise AnnotationError(
+                f"{where}: the row ends before the column {absent!r}.", remedy="Complete it."
+            )
         name = without_suffix((row[chosen["video"]] or "").strip())
         if not name:
             raise AnnotationError(

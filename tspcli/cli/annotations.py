@@ -231,6 +231,11 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
             say(f"  annotated, but no duration known: {_some(part.missing)}")
         if part.unannotated:
             say(f"  without any action, so without a row: {_some(part.unannotated)}")
+        if part.n_beyond:
+            say(
+                f"  beyond their video, where training cuts them: "
+                f"{counted(part.n_beyond, 'action')} (`tsp annotations check` names them)"
+            )
         if part.nested:
             say(
                 f"  nested actions, where --background union and official differ (used: {rule}): "
@@ -238,11 +243,13 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
             )
     if report.missing:
         say(f"annotated, but no duration known: {_some(report.missing)}")
+    if report.unlisted:
+        say(f"videos that no annotation mentions, in no table: {_some(report.unlisted)}")
     for reason, count in report.skipped.items():
         say(f"left out of the source: {counted(count, 'row')} ({reason})")
     for file, reason in failed.items():
         say(f"cannot be read: {file}: {reason}")
-    say(f"{report.n_classes} classes -> {report.labels}")
+    say(f"{counted(report.n_classes, 'class', 'classes')} -> {report.labels}")
 
 
 @command.command()

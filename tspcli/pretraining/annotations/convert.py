@@ -17,6 +17,8 @@ from tspcli.annotations.model import Annotations, Segment
 from tspcli.errors import AnnotationError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.pretraining.annotations.background import GapRule, background_segments
+from tspcli.pretraining.annotations.check import OUTSIDE_TOLERANCE_S
+from tspcli.wording import counted
 
 LABELS_FILE = "action_label_mapping.json"
 SPLITS = {"training": "train", "validation": "valid", "testing": "test"}
@@ -36,6 +38,8 @@ class SubsetReport:
         missing: Annotated videos of this split whose duration is not known.
         unannotated: Videos without any action, which get no row.
         nested: Videos in which the two rules for background differ.
+        n_beyond: Actions that reach more than :data:`OUTSIDE_TOLERANCE_S` beyond their video. They
+            are written as they are; training cuts them to the video.
     """
 
     groundtruth: Path
@@ -46,6 +50,7 @@ class SubsetReport:
     missing: list[str] = field(default_factory=list)
     unannotated: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
+    n_beyond: int = 0
 
 
 @dataclass
@@ -59,6 +64,8 @@ class ConversionReport:
         skipped: Source rows left out, by reason.
         missing: Annotated videos whose duration is not known, where the annotations do not tell
             which split they belong to.
+        unlisted: Videos that no annotation mentions, of splits that hold nothing else and so have
+            no tables.
     """
 
     labels: Path
@@ -66,6 +73,7 @@ class ConversionReport:
     subsets: dict[str, SubsetReport]
     skipped: dict[str, int]
     missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -114,15 +122,13 @@ def convert(
         for subset, entries in by_subset.items()
     }
     if not any(rows for rows, _, _ in tables.values()):
-        example = next((v.filename for entries in videos.values() for v in entries), "none")
-        raise AnnotationError(
-            "Not one video is annotated.",
-            remedy=f"Videos are called like {example!r}, annotated names like "
-            f"{next(iter(annotations))!r}: they have to agree.",
-        )
+        raise _nothing_annotated(annotations, videos)
     out = Path(out)
     require_folder(out)
     report = ConversionReport(out / LABELS_FILE, len(names), {}, dict(annotations.skipped))
+    told = {split_of(annotations, name) for name in annotations}
+    for subset in [name for name, (rows, _, _) in tables.items() if not rows and name not in told]:
+        report.unlisted += tables.pop(subset)[1]
     writers: dict[Path, Callable[[Path], None]] = {
         report.labels: lambda path: write_label_mapping(path, names)
     }
@@ -138,11 +144,44 @@ def convert(
         part.n_actions = sum(row.label is not None for row in rows)
         part.n_background = len(rows) - part.n_actions
         part.n_videos = len({row.filename for row in rows})
+        part.n_beyond = sum(
+            row.start_s < 0 or row.end_s > row.duration_s + OUTSIDE_TOLERANCE_S
+            for row in rows
+            if row.label is not None
+        )
         writers[part.groundtruth] = partial(write_groundtruth, rows=rows)
         writers[part.metadata] = partial(write_metadata, videos=by_subset[subset])
         report.subsets[subset] = part
     _write_all(writers, overwrite, [*inputs, *([annotations.path] if annotations.path else [])])
     return report
+
+
+def _nothing_annotated(
+    annotations: Annotations, videos: Mapping[str, Sequence[VideoEntry]]
+) -> AnnotationError:
+    """Why no video has a row: the names do not meet, or nothing is left of their annotations."""
+    files = [video for entries in videos.values() for video in entries]
+    if not files:
+        return AnnotationError(
+            "There is no video whose duration is known.",
+            remedy="Give a folder of videos that can be read, or a metadata table with rows.",
+        )
+    named = next((video for video in files if annotations.find(video.stem) is not None), None)
+    if named is None:
+        return AnnotationError(
+            "Not one video is annotated.",
+            remedy=f"Videos are called like {files[0].filename!r}, annotated names like "
+            f"{next(iter(annotations))!r}: they have to agree.",
+        )
+    left_out = "; ".join(
+        f"{counted(count, 'row')}: {reason}" for reason, count in annotations.skipped.items()
+    )
+    return AnnotationError(
+        f"Not one video has an action: {named.filename!r} is named, but without any.",
+        remedy=f"Left out of the source: {left_out}."
+        if left_out
+        else "Name the videos that have actions, or --include-unannotated.",
+    )
 
 
 def require_folder(out: Path) -> None:
