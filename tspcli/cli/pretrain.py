@@ -13,7 +13,7 @@ import click
 
 from tspcli.cli.console import err_console, print_json, printable
 from tspcli.cli.inputs import PATH, POSITIVE, VIDEO_PATH, Numbers
-from tspcli.cli.main import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import json_option
 from tspcli.pretraining.recipe import (
     BATCH_NORM_MODES,
@@ -190,24 +190,28 @@ def command(
             )
         return EXIT_SOME_FAILED if filled.failed else 0
     stopping = _StopOnSignal()
-    with watch(console) as observer:
-        report = pretrain(
-            videos,
-            train,
-            valid,
-            out,
-            recipe=chosen,
-            execution=execution,
-            labels=labels,
-            gvf=gvf,
-            resume=resume,
-            overwrite=overwrite,
-            observer=observer,
-            stop_requested=stopping.requested,
-        )
+    try:
+        with watch(console) as observer:
+            report = pretrain(
+                videos,
+                train,
+                valid,
+                out,
+                recipe=chosen,
+                execution=execution,
+                labels=labels,
+                gvf=gvf,
+                resume=resume,
+                overwrite=overwrite,
+                observer=observer,
+                stop_requested=stopping.requested,
+            )
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        return stopping.exit_code
     if int(os.environ.get("RANK", 0)) == 0:
         _summarize(console, report, as_json)
-    return EXIT_INTERRUPTED if report.stopped else 0
+    return stopping.exit_code if report.stopped else 0
 
 
 def _split_settings(
@@ -253,23 +257,34 @@ def _relaunch(processes: int) -> None:
 class _StopOnSignal:
     """The first SIGTERM or Ctrl-C asks the run to store where it stands; the second ends it.
 
-    So does the end of torch's launcher: its processes would otherwise train on without it.
+    So does the end of torch's launcher: its processes would otherwise train on without it. Before
+    the first step there is nothing to store, and the first signal ends the run.
     """
 
     def __init__(self) -> None:
         self._asked = False
+        self._attended = False
+        self._number = int(signal.SIGINT)
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: object) -> None:
-        if self._asked:
+        self._number = number
+        # Filling a clip cache may take hours, in which nobody asks.
+        if self._asked or not self._attended:
             raise KeyboardInterrupt
         self._asked = True
 
     def requested(self) -> bool:
-        """Whether the run shall stop."""
+        """Whether the run shall stop; asked before every step."""
+        self._attended = True
         return self._asked or self._launcher not in (None, os.getppid())
+
+    @property
+    def exit_code(self) -> int:
+        """Of a run that was stopped: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self._number
 
 
 def _summarize(console: Console, report: PretrainReport, as_json: bool) -> None:
