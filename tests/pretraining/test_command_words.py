@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from tspcli.cli.pretrain import _split_settings, command
+from tspcli.cli.main import _is_told_elsewhere
+from tspcli.cli.pretrain import _split_settings, _StopOnSignal, command
 from tspcli.errors import TspError, UsageError
 from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
 from tspcli.pretraining.settings import to_toml, with_values
@@ -118,3 +122,46 @@ def test_options_that_are_missing_are_named() -> None:
     result = CliRunner().invoke(command, ["--videos", "."], standalone_mode=False)
     assert isinstance(result.exception, UsageError)
     assert "--train, --valid, --out" in str(result.exception)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_the_run(number: signal.Signals) -> None:
+    """Nobody asks while the clip cache is filled, which may take hours."""
+    stopping = _StopOnSignal()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert stopping.exit_code == 128 + number
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_training_asks_and_the_next_one_ends_the_run(
+    number: signal.Signals,
+) -> None:
+    stopping = _StopOnSignal()
+    assert not stopping.requested()
+    os.kill(os.getpid(), number)
+    assert stopping.requested() and stopping.exit_code == 128 + number
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+def test_who_tells_an_error_is_what_the_processes_agreed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that the second process alone has found is told by the second."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    error = UsageError("The device lacks that.")
+    assert _is_told_elsewhere(error)
+    error.told_elsewhere = False
+    assert not _is_told_elsewhere(error)

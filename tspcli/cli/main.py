@@ -155,8 +155,8 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _is_told_elsewhere(error: Exception) -> bool:
     """Whether another process of this command, which a launcher started too, shows this error."""
-    if isinstance(error, TspError) and error.told_elsewhere:
-        return True
+    if isinstance(error, TspError) and "told_elsewhere" in vars(error):
+        return error.told_elsewhere  # the processes have agreed on who tells it
     # torchrun gives every process the same words, in which each finds the same fault.
     together = "TORCHELASTIC_RUN_ID" in os.environ
     in_words = isinstance(error, (click.ClickException, UsageError))
