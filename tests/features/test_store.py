@@ -121,8 +121,11 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_store_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(StoreError, match="cannot be opened as HDF5"):
+    with pytest.raises(StoreError, match=r"text\.h5 is not an HDF5 file\."):
         open_store(tmp_path / "text.h5")
+    (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    with pytest.raises(StoreError, match=r"cut\.h5"):
+        open_store(tmp_path / "cut.h5")
     with pytest.raises(StoreError, match="does not exist"):
         open_store(tmp_path / "none.h5")
     with pytest.raises(StoreError, match="is a folder"):

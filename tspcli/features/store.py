@@ -331,6 +331,11 @@ def _open_hdf5(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if not h5py.is_hdf5(path) and os.access(path, os.R_OK):
+            raise StoreError(
+                f"{path} is not an HDF5 file.",
+                remedy="Give a feature store; if it was one, compute it again.",
+            ) from error
         raise StoreError(
             f"{path} cannot be opened as HDF5 ({error}).",
             remedy="Check that it is a feature store; if it was one, compute it again.",
