@@ -165,3 +165,14 @@ def test_who_tells_an_error_is_what_the_processes_agreed_on(
     assert _is_told_elsewhere(error)
     error.told_elsewhere = False
     assert not _is_told_elsewhere(error)
+
+
+def test_every_option_of_a_recipe_says_its_own_and_the_official_value() -> None:
+    options = {option.name: str(getattr(option, "help", "")) for option in command.params}
+    official = load_recipe("tsp-activitynet")
+    said = [options[field.name].split(" (tsp-activitynet")[0] for field in fields(Recipe)[1:]]
+    assert all(len(text) > len("[what] ") for text in said)
+    # Momentum and weight decay are both "Of SGD."
+    assert len(set(said)) == len(said) - 1
+    assert f"(tsp-activitynet: {official.warmup_factor})" in options["warmup_factor"]
+    assert "(tsp-activitynet: 4,6)" in options["milestones"]

@@ -24,6 +24,7 @@ from tspcli.pretraining.recipe import (
     PRECISIONS,
     Execution,
     Recipe,
+    load_recipe,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _field_options(settings: type[Recipe] | type[Execution], group: str) -> Any:
     """An option for every field of some settings; none of them has a default of its own."""
     hints = get_type_hints(settings)
     docs = _field_docs(settings)
+    official = load_recipe(DEFAULT_RECIPE) if settings is Recipe else None
 
     def decorate(function: Any) -> Any:
         for item in reversed(fields(settings)):
@@ -78,6 +80,9 @@ def _field_options(settings: type[Recipe] | type[Execution], group: str) -> Any:
                 settled["type"] = Numbers()
             else:
                 settled["type"] = kind
+            if official is not None and (value := getattr(official, item.name)) not in ("", ()):
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                settled["help"] += f" ({official.name}: {shown})"
             if group == "how" and default not in ("", None):
                 settled["help"] += f" (default {default})"
             function = click.option(option, item.name, **settled)(function)
@@ -158,7 +163,7 @@ def command(
       torchrun --nproc-per-node 8 -m tspcli pretrain --videos v/ --train t.csv … --out run/
     """
     from tspcli.errors import UsageError
-    from tspcli.pretraining.recipe import load_recipe, recipe_names, recipe_summary
+    from tspcli.pretraining.recipe import recipe_names, recipe_summary
 
     if list_recipes:
         for name in recipe_names():

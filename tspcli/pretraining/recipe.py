@@ -69,7 +69,8 @@ class Recipe:
         gvf_weights: The encoder that the global video features shall come from: a name in the
             registry, a checkpoint or a run directory.
         foreground_only: Whether clips of background are left out (TAC).
-        action_alpha, region_alpha: Weights of the two losses.
+        action_alpha: Weight of the action head's loss.
+        region_alpha: Weight of the region head's loss.
         clip_length: Frames a clip.
         frame_rate: Frames a second inside a clip; a decimal or a ratio.
         clips_per_segment: Clips drawn from each segment and epoch.
@@ -77,11 +78,16 @@ class Recipe:
         crop: (height, width) of the crop; empty for the backbone's own.
         epochs: Passes over the segments.
         batch_size: Clips a step on each device.
-        stem_lr, backbone_lr, head_lr: Learning rates of the stem, the other layers and the heads.
-        scale_lr_by_world_size: Whether they are multiplied by the number of devices.
-        momentum, weight_decay: Of SGD.
-        warmup_epochs, warmup_factor: The learning rate rises linearly from that factor.
-        milestones, gamma: The epochs at which the learning rate is multiplied by gamma.
+        stem_lr: Learning rate of the stem.
+        backbone_lr: Learning rate of the backbone's other layers.
+        head_lr: Learning rate of the heads.
+        scale_lr_by_world_size: Whether the learning rates are multiplied by the number of devices.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        warmup_epochs: Epochs in which the learning rates rise linearly to their full values.
+        warmup_factor: Where they begin, as a factor.
+        milestones: Epochs from which the learning rates are multiplied by gamma.
+        gamma: What they are multiplied by at each milestone.
         batch_norm: ``train`` (statistics of each device's batch), ``sync`` (of all devices' batch)
             or ``frozen`` (neither statistics nor scales move).
         seed: Of everything that chance decides.
