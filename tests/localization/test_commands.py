@@ -99,7 +99,7 @@ def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str])
     assert list(figures["detection"]["map"]) == ["0.30", "0.40", "0.50", "0.60", "0.70"]
     assert 0 < figures["proposals"]["auc"] < 1
     assert figures["n_silent_videos"] == 0
-    (planted / "blocked.txt").write_text("validation0\nvalidation1\n")
+    (planted / "blocked.txt").write_text("validation0\n\n a name \nvalidation1\n")
     assert tsp(*evaluate, "--json", "--blocked", planted / "blocked.txt") == 0
     assert json.loads(capsys.readouterr().out)["proposals"]["n_videos"] == 2
 

@@ -373,7 +373,8 @@ def _lines(path: Path) -> list[str]:
     from tspcli.errors import AnnotationError
 
     try:
-        return path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(
             f"The blocked videos {path} cannot be read: {error}.", remedy="Check the path."

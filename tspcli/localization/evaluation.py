@@ -25,6 +25,7 @@ from tspcli.localization.results import (
     ground_truth_table,
     read_linked_results,
     read_results,
+    result_name,
     results_table,
 )
 
@@ -89,23 +90,24 @@ def evaluate(
         subset: The videos to evaluate on, for annotations that tell subsets.
         tious: Thresholds of the mAP. Those of the recall are always ActivityNet's.
         max_average_proposals: The largest average number of proposals a video.
-        blocked: Videos to leave out on both sides.
+        blocked: Videos to leave out on both sides, by either side's name.
 
     Raises:
         AnnotationError: If a file cannot be read, or no predicted video is annotated.
         UsageError: If there is nothing to evaluate.
     """
-    blocked = set(blocked)
     if isinstance(annotations, Annotations):
         annotated = annotations.subset(subset)
     else:
         annotated = read_actions(annotations, subset)
-    truth = ground_truth_table(annotated, blocked)
+    gone = {spelling for name in blocked for spelling in _spellings(name, annotated)}
+    truth = ground_truth_table(annotated, gone)
     if proposals is None and isinstance(results, str | Path):
-        table, proposals = read_linked_results(results, blocked)
+        table, proposals = read_linked_results(results, gone)
     else:
-        table = _table(results, blocked)
-    candidates = table if proposals is None else _table(proposals, blocked)
+        table = _table(results, gone)
+    candidates = table if proposals is None else _table(proposals, gone)
+    table, candidates = _as_annotated(table, annotated), _as_annotated(candidates, annotated)
     shared = set(truth.videos) & set(table.videos)
     if table.videos and truth.videos and not shared:
         raise AnnotationError(
@@ -130,6 +132,24 @@ def _table(results: Results | str | Path, blocked: set[str]) -> SegmentTable:
     if isinstance(results, str | Path):
         return read_results(results, blocked)
     return results_table(results, blocked)
+
+
+def _spellings(name: str, annotated: Annotations) -> set[str]:
+    """What the annotations, and results that lost a `v_`, call a video of this name."""
+    found = annotated.find(name) or name
+    bare = result_name(found)
+    return {name, found} | (set() if bare in annotated else {bare})
+
+
+def _as_annotated(table: SegmentTable, annotated: Annotations) -> SegmentTable:
+    """Results by the annotations' names: where these begin with `v_`, results have lost it.
+
+    Not the other way round, which the official evaluation would not recognise either.
+    """
+    named = {result_name(name): name for name in annotated if result_name(name) not in annotated}
+    taken = set(table.videos)
+    videos = (name if (full := named.get(name, name)) in taken else full for name in table.videos)
+    return SegmentTable(tuple(videos), *table[1:])
 
 
 def _source(results: Results | str | Path) -> str:
