@@ -21,13 +21,15 @@ from tspcli.errors import (
 )
 from tspcli.features import StoreMetadata, open_store, write_store
 from tspcli.localization import checkpoints, training
+from tspcli.localization.batches import TrainingWindows, class_samples
 from tspcli.localization.checkpoints import load_localizer
-from tspcli.localization.classes import ActionHeadClassifier
+from tspcli.localization.classes import ActionHeadClassifier, ClassHead
 from tspcli.localization.evaluation import evaluate
 from tspcli.localization.prediction import predict
 from tspcli.localization.results import Prediction, result_name
 from tspcli.localization.settings import BmnConfig, ClassConfig, PredictConfig, TrainConfig
 from tspcli.localization.training import train
+from tspcli.localization.videos import annotated_videos, open_features
 
 TINY = TrainConfig(
     model=BmnConfig(
@@ -179,6 +181,17 @@ def test_a_folder_is_refused_before_features_are_read(
     (tmp_path / "run" / "last.pth").write_bytes(b"no checkpoint")
     with pytest.raises(TrainingError, match="cannot go on from"):
         train(tmp_path / "train.h5", learned, tmp_path / "run", config=config)
+
+
+def test_rows_are_not_kept_once_they_are_on_the_grid(tmp_path: Path) -> None:
+    """A dense store may be larger than memory."""
+    learned = plant(tmp_path / "train.h5", 4, seed=1)
+    with open_features(tmp_path / "train.h5") as opened:
+        videos, _ = annotated_videos(opened, learned)
+        TrainingWindows(videos, SHORT)
+        class_samples(videos, ClassHead(opened.dim, learned.labels(), SHORT.classes))
+        assert len(videos) == 4
+        assert not any("rows" in vars(video.features) for video in videos)
 
 
 def test_new_features_are_another_run(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from tspcli.localization.videos import LocalizationVideo
 class TrainingWindows:
     """Windows with at least one action, their features on the grid held in memory.
 
-    That is T x C x 4 bytes a window: 2 GB for ActivityNet at T = 100 and C = 512.
+    That is T x C x 4 bytes a window: 2 GB for ActivityNet at T = 100 and C = 512. Of the rows
+    themselves, which may be many times as much, one video's are held at a time.
 
     Attributes:
         windows: The M windows.
@@ -46,7 +47,7 @@ class TrainingWindows:
         cells = []
         digest = hashlib.sha256()
         for video in videos:
-            rows, center_s = video.features.rows, video.features.center_s
+            rows, center_s = _rows_once(video), video.features.center_s
             digest.update(f"{video.key!r} {rows.shape} {rows.dtype.str}".encode())
             digest.update(np.ascontiguousarray(rows).data)
             for window in windows_of(video.key, video.duration_s, config.window_s):
@@ -125,10 +126,15 @@ def class_samples(videos: Sequence[LocalizationVideo], head: ClassHead) -> Class
         start_s = np.array([segment.start_s for segment in segments])
         end_s = np.array([segment.end_s for segment in segments])
         stretch = head.segments(center_s, start_s, end_s)
-        features.append(mean_over(video.features.rows, center_s, *stretch).astype(np.float32))
+        features.append(mean_over(_rows_once(video), center_s, *stretch).astype(np.float32))
         targets.extend(place[segment.label] for segment in segments)
     width = len(head.mean)
     return ClassSamples(
         np.concatenate(features) if features else np.zeros((0, width), np.float32),
         np.array(targets, dtype=np.int64),
     )
+
+
+def _rows_once(video: LocalizationVideo) -> npt.NDArray[np.float32]:
+    """All rows of a video, which itself does not keep them."""
+    return video.features.read_rows(0, video.features.n_rows)
