@@ -200,3 +200,14 @@ def test_convert_refuses_what_cannot_be_right(tmp_path: Path) -> None:
     twice = {"train": [entry("a")], "valid": [entry("a")]}
     with pytest.raises(AnnotationError, match=r"a\.mp4"):
         convert(annotations, twice, tmp_path, min_gap_s=1.0)
+
+
+def test_a_video_whose_name_is_annotated_is_that_one(tmp_path: Path) -> None:
+    """`v_x.mp4` is another video beside `x.mp4`, and what is annotated of that is not of it."""
+    segment = Segment(1.0, 4.0, "run")
+    annotations = Annotations({"x": AnnotatedVideo((segment,)), "y": AnnotatedVideo((segment,))})
+    videos = [VideoEntry(f"{name}.mp4", 10.0, 30.0, 300) for name in ("v_x", "x", "v_y")]
+    part = convert(annotations, {"train": videos}, tmp_path, min_gap_s=1.0).subsets["train"]
+    actions = [row.filename for row in read_groundtruth(part.groundtruth) if row.label]
+    assert actions == ["x.mp4", "v_y.mp4"]
+    assert part.unannotated == ["v_x.mp4"]

@@ -116,13 +116,15 @@ def convert(
             f"The class {unknown[0]!r} is annotated, but the label mapping lacks it.",
             remedy="Give the mapping of this data set, or none to have it made.",
         )
-    by_subset = _assign(annotations, videos)
+    _require_unique(videos)
+    known = annotations.pair([v.stem for entries in videos.values() for v in entries])
+    by_subset = _assign(annotations, known, videos)
     tables = {
-        subset: _rows(annotations, entries, min_gap_s, gap_rule, include_unannotated)
+        subset: _rows(annotations, known, entries, min_gap_s, gap_rule, include_unannotated)
         for subset, entries in by_subset.items()
     }
     if not any(rows for rows, _, _ in tables.values()):
-        raise _nothing_annotated(annotations, videos)
+        raise _nothing_annotated(annotations, known, videos)
     out = Path(out)
     require_folder(out)
     report = ConversionReport(out / LABELS_FILE, len(names), {}, dict(annotations.skipped))
@@ -132,7 +134,7 @@ def convert(
     writers: dict[Path, Callable[[Path], None]] = {
         report.labels: lambda path: write_label_mapping(path, names)
     }
-    present = {annotations.find(v.stem) for entries in videos.values() for v in entries}
+    present = set(known.values())
     missing = [
         name for name, video in annotations.items() if video.segments and name not in present
     ]
@@ -157,7 +159,9 @@ def convert(
 
 
 def _nothing_annotated(
-    annotations: Annotations, videos: Mapping[str, Sequence[VideoEntry]]
+    annotations: Annotations,
+    known: Mapping[str, str],
+    videos: Mapping[str, Sequence[VideoEntry]],
 ) -> AnnotationError:
     """Why no video has a row: the names do not meet, or nothing is left of their annotations."""
     files = [video for entries in videos.values() for video in entries]
@@ -166,7 +170,7 @@ def _nothing_annotated(
             "There is no video whose duration is known.",
             remedy="Give a folder of videos that can be read, or a metadata table with rows.",
         )
-    named = next((video for video in files if annotations.find(video.stem) is not None), None)
+    named = next((video for video in files if video.stem in known), None)
     if named is None:
         return AnnotationError(
             "Not one video is annotated.",
@@ -237,12 +241,9 @@ def _write_all(
             aside.write_bytes(content)
 
 
-def _assign(
-    annotations: Annotations, videos: Mapping[str, Sequence[VideoEntry]]
-) -> dict[str, list[VideoEntry]]:
-    assigned: dict[str, list[VideoEntry]] = {}
+def _require_unique(videos: Mapping[str, Sequence[VideoEntry]]) -> None:
     seen: dict[str, str] = {}
-    for given, entries in videos.items():
+    for entries in videos.values():
         for video in entries:
             if video.stem in seen:
                 raise AnnotationError(
@@ -250,7 +251,18 @@ def _assign(
                     remedy="Names without extension have to be unique; rename or remove one.",
                 )
             seen[video.stem] = video.filename
-            name = annotations.find(video.stem)
+
+
+def _assign(
+    annotations: Annotations,
+    known: Mapping[str, str],
+    videos: Mapping[str, Sequence[VideoEntry]],
+) -> dict[str, list[VideoEntry]]:
+    """The videos of each split; ``known`` has the names under which they are annotated."""
+    assigned: dict[str, list[VideoEntry]] = {}
+    for given, entries in videos.items():
+        for video in entries:
+            name = known.get(video.stem)
             told = split_of(annotations, name) if name is not None else None
             assigned.setdefault(told or given, []).append(video)
     return assigned
@@ -266,6 +278,7 @@ def split_of(annotations: Annotations, name: str) -> str | None:
 
 def _rows(
     annotations: Annotations,
+    known: Mapping[str, str],
     videos: Sequence[VideoEntry],
     min_gap_s: float,
     gap_rule: GapRule,
@@ -289,7 +302,7 @@ def _rows(
         )
 
     for video in videos:
-        name = annotations.find(video.stem)
+        name = known.get(video.stem)
         segments: Sequence[Segment] = annotations[name].segments if name is not None else ()
         if not segments:
             unannotated.append(video.filename)
