@@ -183,6 +183,21 @@ def test_a_folder_is_refused_before_features_are_read(
         train(tmp_path / "train.h5", learned, tmp_path / "run", config=config)
 
 
+def test_a_video_has_the_actions_of_its_own_name_alone(tmp_path: Path) -> None:
+    """`v_x` beside `x`, of which only the second is annotated; the first may be `v_v_x` at most."""
+    rows = np.zeros((30, 4), np.float32)
+    videos = [(key, rows + index, {"duration_s": 30.0}) for index, key in enumerate(("v_x", "x"))]
+    metadata = StoreMetadata.build(sampling=SAMPLING, encoder={"backbone": "none"})
+    write_store(tmp_path / "f.h5", videos, metadata)
+    one = AnnotatedVideo((Segment(1.0, 4.0, "run"),), 30.0)
+    other = AnnotatedVideo((Segment(5.0, 9.0, "run"),), 30.0)
+    with open_features(tmp_path / "f.h5") as opened:
+        (found,), _ = annotated_videos(opened, Annotations({"x": one}))
+        assert found.key == "x"
+        both, _ = annotated_videos(opened, Annotations({"x": one, "v_v_x": other}))
+        assert [video.segments for video in both] == [other.segments, one.segments]
+
+
 def test_rows_are_not_kept_once_they_are_on_the_grid(tmp_path: Path) -> None:
     """A dense store may be larger than memory."""
     learned = plant(tmp_path / "train.h5", 4, seed=1)

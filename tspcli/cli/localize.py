@@ -236,6 +236,7 @@ def predict_command(
         features = (store,)
     else:
         keys = None if subset is None or known is None else _keys_of(features, known, subset)
+    names = {} if known is None or plot is None else _names_in(features, known)
     chosen = {name: value for name, value in options.items() if value is not None}
     found: dict[str, list[Prediction]] = {}
     proposals: dict[str, Sequence[Prediction]] = {}
@@ -251,7 +252,7 @@ def predict_command(
         found[video.key] = video.predictions
         proposals[video.key] = video.proposals
         if plot is not None:
-            name = None if known is None else known.find(video.key)
+            name = names.get(video.key)
             truth = None if known is None or name is None else known[name].segments
             save_timeline(plot / f"{video.key}.png", video, truth)
     write_results(out, found, proposals=proposals)
@@ -355,18 +356,23 @@ def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
 def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) -> list[str]:
     """The videos of the stores that belong to the subset."""
     from tspcli.errors import LocalizationError
+
+    names = _names_in(features, annotations)
+    if not names:
+        raise LocalizationError(
+            f"None of the videos with features belongs to the subset {subset!r}, which has "
+            f"{next(iter(annotations))!r}.",
+            remedy="Give another --subset, or the store of its videos.",
+        )
+    return sorted(names)
+
+
+def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str, str]:
+    """The names under which videos of the stores are annotated, by their keys."""
     from tspcli.localization.videos import open_features
 
     with open_features(features) as opened:
-        keys = sorted(annotations.pair(list(opened)))
-        if not keys:
-            raise LocalizationError(
-                f"None of the {len(opened)} videos with features belongs to the subset "
-                f"{subset!r}: the store holds {next(iter(opened))!r}, the subset "
-                f"{next(iter(annotations))!r}.",
-                remedy="Give another --subset, or the store of its videos.",
-            )
-        return keys
+        return annotations.pair(list(opened))
 
 
 def _lines(path: Path) -> list[str]:

@@ -73,6 +73,7 @@ def predict(
         CheckpointError: If the network cannot be loaded.
         StoreMismatchError: If the features come from another encoder than the network knows.
         LocalizationError: If a key is not in the stores, or a video has no rows.
+        AnnotationError: If it cannot be told which of two annotated videos one of the stores is.
     """
     config = config or PredictConfig()
     device = pick_device(config.device)
@@ -94,7 +95,11 @@ def predict(
                 f"The stores hold no video {unknown[0]!r}.", remedy="`tsp inspect` lists them."
             )
         chosen = sorted(opened) if keys is None else list(keys)
-        videos = (describe(opened[key], annotations) for key in chosen)
+        known = annotations or Annotations()
+        names = known.pair(list(opened))
+        videos = (
+            describe(opened[key], known[names[key]] if key in names else None) for key in chosen
+        )
         for video, proposals in _proposals(localizer, videos, config, device):
             kept = soft_nms(proposals, video.duration_s, config)
             labelled = _label(video, kept, labeller, config.top_classes)

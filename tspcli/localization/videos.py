@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tspcli.annotations import Annotations, Segment
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.errors import LocalizationError, StoreMismatchError
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
 from tspcli.localization.results import require_forward
@@ -107,7 +107,7 @@ def open_features(paths: Paths, *, sampling: Sampling | None = None) -> Iterator
         yield FeatureSet(stores)
 
 
-def describe(features: VideoFeatures, annotations: Annotations | None) -> LocalizationVideo:
+def describe(features: VideoFeatures, annotated: AnnotatedVideo | None) -> LocalizationVideo:
     """A video with its duration and, if it is annotated, its actions.
 
     Raises:
@@ -118,8 +118,6 @@ def describe(features: VideoFeatures, annotations: Annotations | None) -> Locali
         raise LocalizationError(
             f"The video {features.key!r} has no features.", remedy="Leave it out, or extract it."
         )
-    name = None if annotations is None else annotations.find(features.key)
-    annotated = None if name is None or annotations is None else annotations[name]
     duration_s = features.duration_s
     if duration_s is None and annotated is not None:
         duration_s = annotated.duration_s
@@ -146,7 +144,7 @@ def annotated_videos(
     met = set()
     for key, name in sorted(annotations.pair(list(features)).items()):
         met.add(name)
-        video = describe(features[key], annotations)
+        video = describe(features[key], annotations[name])
         if video.segments:
             found.append(video)
     if not found:
