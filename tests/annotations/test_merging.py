@@ -71,6 +71,8 @@ def test_other_durations_are_told(tmp_path: Path) -> None:
     far = write(tmp_path / "far_metadata.csv", table.format(99))
     (note,) = read_together([one, far]).notes
     assert "1 video" in note and "'abc': 9 s" in note and "far_metadata.csv 99 s" in note
+    assert read_together([one, far]).notes_on("abc") == [note]
+    assert read_together([one, far]).notes_on("other") == []
 
 
 def test_actions_are_taken_beside_captions(tmp_path: Path) -> None:

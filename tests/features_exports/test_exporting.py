@@ -31,7 +31,7 @@ from tspcli.errors import (
     UsageError,
 )
 from tspcli.features import open_store
-from tspcli.features.exports import TARGETS, given_sampling
+from tspcli.features.exports import TARGETS
 from tspcli.features.lock import lock_store
 from tspcli.timeline import Sampling
 
@@ -59,14 +59,8 @@ class TestInputs:
             export(path, "actionformer", tmp_path / "out")
         for part in ("--frame-rate 15", "--stride 16", "--stride 1", "--clip-length 16"):
             assert part in str(caught.value)
-        sampling = given_sampling("15", 16, 16)
-        report = export(path, "actionformer", tmp_path / "out", sampling=sampling)
+        report = export(path, "actionformer", tmp_path / "out", sampling=TSP)
         assert report.time_errors["steps"].inside_s < 1e-9
-
-    def test_a_part_of_the_sampling_is_no_sampling(self) -> None:
-        with pytest.raises(UsageError, match="--frame-rate and --clip-length missing"):
-            given_sampling(None, 16, None)
-        assert given_sampling(None, None, None) is None
 
     def test_a_store_is_not_contradicted(
         self, anet_store: Path, export: Export, tmp_path: Path

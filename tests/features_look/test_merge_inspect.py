@@ -16,6 +16,7 @@ from tspcli.cli.main import cli
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.features import open_store
 from tspcli.features.inspect import summarize, view_video
+from tspcli.features.lookup import find_video
 from tspcli.features.merge import merge_stores
 from tspcli.timeline import Sampling
 
@@ -173,30 +174,73 @@ class TestInspect:
         rows[15] = rows[3] * 2
         path = store(tmp_path / "s.h5", {"v_0": rows})
         with open_store(path) as opened:
-            views = view_video(opened, "0", n_neighbours=2)
+            views = view_video(find_video(opened, "0"), n_neighbours=2)
         assert views[15].neighbours[0][0] == 3 and views[3].neighbours[0][0] == 15
         assert views[3].neighbours[0][1] == pytest.approx(1)
         assert views[15].norm == pytest.approx(2 * views[3].norm)
         assert views[2].center_s == pytest.approx((2 * 16 + 8) / 15)
         assert views[2].start_s == pytest.approx(32 / 15) and views[2].end_s == pytest.approx(3.2)
 
+    def test_rows_that_are_not_those_written(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, checksums=True)
+        with h5py.File(path, "r+") as file:
+            file["v_1"][3, 0] += 1
+        run = CliRunner().invoke
+        refused = run(cli, ["inspect", str(path), "v_1"], standalone_mode=False).exception
+        assert isinstance(refused, StoreError) and "checksum differs" in refused.message
+        assert run(cli, ["inspect", str(path), "v_2"], standalone_mode=False).exception is None
+
+    def test_check_of_a_video(self, tmp_path: Path) -> None:
+        rows = features(9, 0)
+        rows[4, 0] = np.inf
+        path = store(tmp_path / "s.h5", {"v_0": rows, "v_1": features(9, 1)}, checksums=True)
+        run = CliRunner().invoke
+        for key, code in (("v_0", 1), ("v_1", 0)):
+            result = run(cli, ["inspect", str(path), key, "--check"], standalone_mode=False)
+            assert result.return_value == code
+
+    def test_check_goes_on_past_rows_that_cannot_be_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "gzip.h5"
+        with h5py.File(path, "w") as file:
+            for key, rows in VIDEOS.items():
+                file.create_dataset(key, data=rows, compression="gzip")
+            offset, size = (lambda c: (c.byte_offset, c.size))(file["v_1"].id.get_chunk_info(0))
+        data = bytearray(path.read_bytes())
+        data[offset : offset + size] = bytes(size)
+        path.write_bytes(data)
+        with open_store(path) as opened:
+            summary = summarize(opened, check=True)
+        assert {v.key: v.intact for v in summary.videos} == {
+            "v_0": None,
+            "v_1": False,
+            "v_2": None,
+            "v_3": None,
+        }
+        result = CliRunner().invoke(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1 and "1 damaged video" in result.output
+
+    def test_neighbours_are_a_videos(self, base: Path) -> None:
+        run = CliRunner().invoke
+        refused = run(cli, ["inspect", str(base), "--neighbours", "2"], standalone_mode=False)
+        assert isinstance(refused.exception, UsageError)
+
     def test_overlapping_clips_are_no_neighbours(self, tmp_path: Path) -> None:
         dense = Sampling(stride=1, frame_rate=Fraction(15))
         path = store(tmp_path / "s.h5", {"v_0": features(80, 0, sampling=dense)}, sampling=dense)
         with open_store(path) as opened:
-            for view in view_video(opened, "v_0"):
+            for view in view_video(opened["v_0"]):
                 assert len(view.neighbours) == 3
                 assert all(abs(other - view.row) >= 16 for other, _ in view.neighbours)
 
     def test_one_row(self, tmp_path: Path) -> None:
         path = store(tmp_path / "s.h5", {"v_0": features(1, 0)})
         with open_store(path) as opened:
-            (view,) = view_video(opened, "v_0")
+            (view,) = view_video(opened["v_0"])
         assert view.neighbours == []
 
     def test_unknown_video(self, base: Path) -> None:
         with open_store(base) as opened, pytest.raises(UsageError, match="no video 'v_7'") as error:
-            view_video(opened, "v_7")
+            find_video(opened, "v_7")
         assert "v_" in str(error.value.remedy)
 
     def test_released_files(self, tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from tspcli.features.plots import (
-    PlotData,
-    write_page,
-)
+from tspcli.cli.main import cli
+from tspcli.features.plots import PlotData, write_page
 from tspcli.features.plots.page import page
 
 
@@ -110,3 +109,14 @@ class TestPage:
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
         assert text.count("</script>") == 2  # the video's name did not end one
         assert "<b>Wrap" not in text
+
+
+def test_other_durations_of_the_video_are_told(store: Path, tmp_path: Path) -> None:
+    table = "video,start,end,label,duration\n{0},16,32,Long jump,{1}\nv_b,1,2,Long jump,{2}\n"
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text(table.format("v_a", 64, 9))
+    second.write_text(table.format("v_a", 70, 99))
+    arguments = ["plot", str(store), "v_a", "-o", str(tmp_path / "p.html"), "-a", str(first)]
+    said = CliRunner().invoke(cli, [*arguments, "-a", str(second)]).output
+    assert "different durations of 1 video" in said and "'v_a': 64 s" in said
+    assert "different durations" not in CliRunner().invoke(cli, arguments).output

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tspcli.annotations.model import AnnotatedVideo, Annotations, Kind, Segment
 from tspcli.annotations.names import pair_names
 from tspcli.annotations.reading import read_annotations
 from tspcli.annotations.subsets import parse_role, role_of, role_of_file
 from tspcli.errors import AnnotationError
+from tspcli.wording import counted
 
 _SAME_TIME_S = 0.5
 """Up to this far apart two files' times of one action are one time, rounded."""
@@ -39,7 +41,11 @@ class AnnotationSet:
     @property
     def notes(self) -> list[str]:
         """Contradictions that are no errors, and which side was taken."""
-        return self._merged.notes()
+        return _told_of(self._merged.durations)
+
+    def notes_on(self, name: str) -> list[str]:
+        """:attr:`notes`, of one video alone."""
+        return _told_of([found for found in self._merged.durations if found.name == name])
 
     @cached_property
     def labels(self) -> list[str]:
@@ -84,6 +90,27 @@ def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> 
     return AnnotationSet(files)
 
 
+class _OtherDuration(NamedTuple):
+    """A duration that another file tells of a video.
+
+    Attributes:
+        name: The video.
+        taken_s: The duration that is taken, of the first file that tells one.
+        other_s: The other one.
+        path: Whose that is.
+    """
+
+    name: str
+    taken_s: float
+    other_s: float
+    path: Path | None
+
+    @property
+    def apart_s(self) -> float:
+        """By how much they differ."""
+        return abs(self.taken_s - self.other_s)
+
+
 @dataclass
 class _Merged:
     """What was merged so far.
@@ -92,14 +119,13 @@ class _Merged:
         videos: The videos.
         names: For each file the names in ``videos`` by its own.
         with_actions: The videos whose segments are actions, and the file that told them.
-        durations: Videos of which files tell other durations: (difference, name, the duration that
-            is taken, the other one and its file).
+        durations: Where files tell other durations than those that are taken.
     """
 
     videos: dict[str, AnnotatedVideo] = field(default_factory=dict)
     names: list[dict[str, str]] = field(default_factory=list)
     with_actions: dict[str, Path | None] = field(default_factory=dict)
-    durations: list[tuple[float, str, float, float, Path | None]] = field(default_factory=list)
+    durations: list[_OtherDuration] = field(default_factory=list)
 
     def add(self, file: Annotations) -> None:
         pairs = pair_names(file, self.videos)
@@ -111,17 +137,6 @@ class _Merged:
             self.videos[name] = video if known is None else self._merge(known, video, name, file)
             if file.kind == "actions" and video.segments:
                 self.with_actions.setdefault(name, file.path)
-
-    def notes(self) -> list[str]:
-        if not self.durations:
-            return []
-        _, name, taken, other, path = max(self.durations, key=lambda d: d[:2])
-        many = len(self.durations)
-        subject = "1 video" if many == 1 else f"{many} videos"
-        return [
-            f"The annotation files tell different durations of {subject}, and the first file's "
-            f"count; the most they differ for {name!r}: {taken:g} s, in {path} {other:g} s."
-        ]
 
     def _merge(
         self, known: AnnotatedVideo, new: AnnotatedVideo, name: str, file: Annotations
@@ -143,7 +158,7 @@ class _Merged:
             )
         taken, other = known.duration_s, new.duration_s
         if taken is not None and other is not None and abs(taken - other) > _SAME_DURATION_S:
-            self.durations.append((abs(taken - other), name, taken, other, file.path))
+            self.durations.append(_OtherDuration(name, taken, other, file.path))
         # Captions are segments too, but actions are what is asked of a merged video.
         own = new.segments if actions and name not in self.with_actions else known.segments
         return replace(
@@ -155,6 +170,17 @@ class _Merged:
             fps=known.fps if known.fps is not None else new.fps,
             feature_frame=known.feature_frame or new.feature_frame,
         )
+
+
+def _told_of(durations: Sequence[_OtherDuration]) -> list[str]:
+    if not durations:
+        return []
+    worst = max(durations, key=lambda found: (found.apart_s, found.name))
+    return [
+        f"The annotation files tell different durations of {counted(len(durations), 'video')}, and "
+        f"the first file's count; the most they differ for {worst.name!r}: {worst.taken_s:g} s, in "
+        f"{worst.path} {worst.other_s:g} s."
+    ]
 
 
 def _difference(known: tuple[Segment, ...], new: tuple[Segment, ...]) -> str:

@@ -59,10 +59,11 @@ def command(
     """
     from tspcli.features import open_store
     from tspcli.features.compare import compare_stores
-    from tspcli.features.exports import given_sampling
+    from tspcli.features.row_times import given_sampling, require_agreement_or_use
 
     sampling = given_sampling(frame_rate, stride, clip_length)
     with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
+        require_agreement_or_use([a, b], sampling)
         comparison = compare_stores(a, b, videos=videos or None)
     if as_json:
         print_json(comparison.to_dict())

@@ -143,8 +143,8 @@ def command(
         ExportOptions,
         ExportRequest,
         export_features,
-        given_sampling,
     )
+    from tspcli.features.row_times import given_sampling
 
     request = ExportRequest(stores, target, out, annotations, subset, ExportOptions(**options))
     sampling = given_sampling(frame_rate, stride, clip_length)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
 from tspcli.cli.inputs import PATH, POSITIVE
@@ -57,15 +58,19 @@ def command(
       tsp inspect released.h5 --frame-rate 15 --stride 16 --clip-length 16 --json
     """
     from tspcli.features import open_store
-    from tspcli.features.exports import given_sampling
     from tspcli.features.gvf import is_gvf
     from tspcli.features.inspect import summarize, view_video
     from tspcli.features.lookup import find_video
+    from tspcli.features.row_times import given_sampling, require_agreement
 
-    if is_gvf(store):
+    sampling = given_sampling(frame_rate, stride, clip_length)
+    is_global = is_gvf(store)
+    _refuse_idle_options(video, is_global=is_global, times_given=sampling is not None)
+    if is_global:
         _inspect_global(store, video, neighbours, limit, as_json)
         return 0
-    with open_store(store, sampling=given_sampling(frame_rate, stride, clip_length)) as opened:
+    with open_store(store, sampling=sampling) as opened:
+        require_agreement(opened, sampling)
         if video is None:
             summary = summarize(opened, check=check)
             if as_json:
@@ -73,13 +78,29 @@ def command(
             else:
                 _show_store(summary, limit)
             return 1 if any(v.intact is False or v.not_finite for v in summary.videos) else 0
-        key = find_video(opened, video).key
-        rows = view_video(opened, video, n_neighbours=neighbours)
+        features = find_video(opened, video)
+        rows = view_video(features, n_neighbours=neighbours)
     if as_json:
-        print_json({"key": key, "rows": [vars(row) for row in rows]})
+        print_json({"key": features.key, "rows": [vars(row) for row in rows]})
     else:
-        _show_video(key, rows, limit)
-    return 0
+        _show_video(features.key, rows, limit)
+    return 1 if check and not all(math.isfinite(row.norm) for row in rows) else 0
+
+
+def _refuse_idle_options(video: str | None, *, is_global: bool, times_given: bool) -> None:
+    from tspcli.errors import UsageError
+
+    if is_global and times_given:
+        raise UsageError(
+            "Global features are of whole videos and have no seconds.",
+            remedy="Leave --frame-rate, --stride and --clip-length away.",
+        )
+    source = click.get_current_context().get_parameter_source("neighbours")
+    if video is None and source is not ParameterSource.DEFAULT:
+        raise UsageError(
+            "--neighbours does nothing without a video.",
+            remedy="Name one, or leave --neighbours away.",
+        )
 
 
 def _inspect_global(
@@ -164,7 +185,7 @@ def _show_store(summary: StoreSummary, limit: int) -> None:
         ("rows", f"{summary.n_rows} of width {', '.join(map(str, summary.dims)) or '?'}"),
         ("seconds", "unknown" if summary.seconds is None else f"{summary.seconds:.1f}"),
     )
-    checked = any(video.not_finite is not None for video in summary.videos)
+    checked = any(video.is_checked for video in summary.videos)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("video", overflow="fold")
     for column in ("rows", "covers s", "of s", "fps"):
@@ -202,7 +223,7 @@ def _show_warnings_and_failures(summary: StoreSummary, out: Any) -> None:
         counted(warned, "video") + " with warnings",
         counted(len(summary.failures), "failure"),
     ]
-    if any(video.not_finite is not None for video in videos):
+    if any(video.is_checked for video in videos):
         odd = sum(bool(video.not_finite) for video in videos)
         damaged = sum(video.intact is False for video in videos)
         closing.append(counted(odd, "video") + " with rows that are not finite")

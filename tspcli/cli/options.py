@@ -123,7 +123,8 @@ row_time_options = together(
     click.option(
         "--frame-rate",
         metavar="FPS",
-        help="For files that do not tell, such as released ones: frames a second (15).",
+        help="For files that do not tell, such as released ones: frames a second (15). One that "
+        "contradicts a file is an error.",
     ),
     click.option(
         "--stride", type=POSITIVE, help="Likewise: frames from clip to clip (16; THUMOS14: 1)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,8 @@ def command(
       tsp plot tac.h5 v_sJFgo9H6zNo --against tsp.h5 --title TAC --title TSP -o page.html
     """
     from tspcli.errors import UsageError
-    from tspcli.features.exports import given_sampling
     from tspcli.features.plots import PlotData, write_page, write_picture
+    from tspcli.features.row_times import given_sampling
 
     terminal = out_console()
     if not out and not terminal.is_terminal:
@@ -92,9 +93,7 @@ def command(
     frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)
     for note in _notes(data, out):
-        err_console().print(
-            printable(f"Note: {note}"), style="yellow", markup=False, soft_wrap=True
-        )
+        _note(note)
     for path in out:
         if path.suffix.lower() == ".html":
             write_page(data, path)
@@ -108,6 +107,10 @@ def command(
             if view.separation is not None:
                 terminal.print(f"{view.title}: separation {view.separation:+.3f}", markup=False)
     sys.stdout.flush()
+
+
+def _note(text: str) -> None:
+    err_console().print(printable(f"Note: {text}"), style="yellow", markup=False, soft_wrap=True)
 
 
 def _notes(data: PlotData, out: tuple[Path, ...]) -> list[str]:
@@ -182,26 +185,27 @@ def _load(
     from tspcli.features import open_store
     from tspcli.features.lookup import find_video
     from tspcli.features.plots import view_features
+    from tspcli.features.row_times import require_agreement_or_use
 
-    annotated = read_together(annotations).videos if annotations else {}
-    key, views = video, []
+    given = read_together(annotations)
     segments: tuple[Segment, ...] = ()
-    for number, path in enumerate(stores):
-        with open_store(path, sampling=sampling) as opened:
-            features = find_video(opened, video)
-            if not number:
-                key = features.key
-                known = pair_names(list(opened), annotated).get(key)
-                if known is not None:
-                    segments = annotated[known].segments
-                elif annotations:
-                    err_console().print(
-                        printable(f"Note: the annotations do not mention {key!r}."),
-                        style="yellow",
-                        markup=False,
-                    )
-            title = titles[number] if number < len(titles) else path.stem
-            views.append(view_features(features, title, segments))
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_store(path, sampling=sampling)) for path in stores]
+        require_agreement_or_use(opened, sampling)
+        found = [find_video(store, video) for store in opened]
+        key = found[0].key
+        known = pair_names(list(opened[0]), given.videos).get(key)
+        if known is not None:
+            segments = given.videos[known].segments
+            for note in given.notes_on(known):
+                _note(note)
+        elif annotations:
+            _note(f"the annotations do not mention {key!r}.")
+        called = [*titles, *(path.stem for path in stores[len(titles) :])]
+        views = [
+            view_features(features, title, segments)
+            for features, title in zip(found, called, strict=True)
+        ]
     return key, views, segments
 
 
@@ -237,12 +241,7 @@ def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbn
             if frame is not None:
                 frames.append(Thumbnail(float(frame.pts_s - origin), frame.rgb().copy()))
     if frames and duration - frames[-1].time_s > duration / count + _LATE_S:
-        err_console().print(
-            printable(f"Note: {path} is shorter than the features; is it the same video?"),
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
+        _note(f"{path} is shorter than the features; is it the same video?")
     return frames
 
 

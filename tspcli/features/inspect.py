@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.errors import StoreError
-from tspcli.features.lookup import find_video, unit_rows
+from tspcli.features.lookup import unit_rows
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
 from tspcli.parsing import MALFORMED, parse_json
@@ -31,8 +31,9 @@ class VideoSummary:
         source_fps: Frames a second of the source, if known.
         decoder: The decoder that read it, if known.
         warnings: What was out of the ordinary.
-        intact: Whether rows and attributes are as written; None if unchecked or unknown.
-        not_finite: Rows with a value that is not finite; None if unchecked.
+        intact: Whether rows and attributes are as written; None if unchecked or unknown, False
+            also if they cannot be read.
+        not_finite: Rows with a value that is not finite; None if unchecked or unreadable.
     """
 
     key: str
@@ -45,6 +46,11 @@ class VideoSummary:
     warnings: list[str]
     intact: bool | None = None
     not_finite: int | None = None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its rows were looked at."""
+        return self.intact is not None or self.not_finite is not None
 
 
 @dataclass(frozen=True)
@@ -142,17 +148,16 @@ def summarize(store: FeatureStore, *, check: bool = False) -> StoreSummary:
     )
 
 
-def view_video(store: FeatureStore, name: str, *, n_neighbours: int = 3) -> list[RowView]:
+def view_video(video: VideoFeatures, *, n_neighbours: int = 3) -> list[RowView]:
     """The rows of a video with their seconds, norms and nearest neighbours.
 
     Neighbours are looked for within the video, by cosine, among rows whose clips do not overlap
     the row's own (unless nothing else is there to compare with).
 
     Raises:
-        UsageError: If there is no such video.
+        StoreError: If the rows cannot be read, or are not those that were written.
     """
-    video = find_video(store, name)
-    rows = video.rows
+    rows = video.checked_rows()
     known = video.sampling is not None
     start, center, end = (
         (video.start_s, video.center_s, video.end_s) if known else (None, None, None)
@@ -212,8 +217,11 @@ def _summarize(video: VideoFeatures, check: bool) -> VideoSummary:
         covered = float(sampling.clip_end_s(video.n_rows - 1)) if video.n_rows else 0.0
     intact, not_finite = None, None
     if check:
-        intact = video.verify()
-        not_finite = int((~np.isfinite(video.rows).all(axis=1)).sum())
+        try:
+            not_finite = int((~np.isfinite(video.rows).all(axis=1)).sum())
+            intact = video.verify()
+        except StoreError:
+            intact = False
     return VideoSummary(
         video.key,
         video.n_rows,

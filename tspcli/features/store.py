@@ -38,12 +38,22 @@ class VideoFeatures:
         self,
         key: str,
         dataset: h5py.Dataset,
-        sampling: Sampling | None,
+        sampling: Sampling | None = None,
+        otherwise: Sampling | None = None,
     ) -> None:
+        """For stores.
+
+        Args:
+            key: The video.
+            dataset: Its rows.
+            sampling: What the file says of all its videos; None where it says nothing.
+            otherwise: What holds where neither the file nor the dataset says anything.
+        """
         self.key = key
         self._dataset = dataset
         self._path = dataset.file.filename
         self._sampling = sampling
+        self._otherwise = otherwise
 
     @cached_property
     def rows(self) -> npt.NDArray[np.float32]:
@@ -74,7 +84,13 @@ class VideoFeatures:
 
     @property
     def sampling(self) -> Sampling | None:
-        """How the video was cut into clips, or None if the file does not tell."""
+        """How the video was cut into clips, or None if nobody tells."""
+        own = self.own_sampling
+        return self._otherwise if own is None else own
+
+    @property
+    def own_sampling(self) -> Sampling | None:
+        """How the video was cut into clips, as the file says it itself."""
         if self._sampling is not None:
             return self._sampling
         names = ("frame_rate", "clip_length", "stride")
@@ -180,7 +196,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         except BaseException:
             self._file.close()
             raise
-        self.sampling = self.metadata.sampling or sampling
+        self._otherwise = sampling
         self.is_linked = LINKED_ATTRIBUTE in attributes
         """Whether the rows lie in other stores; see :mod:`tspcli.features.links`."""
         self._known_targets: set[str] = set()
@@ -202,7 +218,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             raise StoreError(
                 f"{self.path}: the entry {key!r} is {shape}, not rows of features.", remedy=remedy
             )
-        return VideoFeatures(key, item, self.sampling)
+        return VideoFeatures(key, item, self.metadata.sampling, self._otherwise)
 
     def __iter__(self) -> Iterator[str]:
         with explain_read_errors(self.path, "the list of videos"):
@@ -219,6 +235,14 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         with explain_read_errors(self.path, f"the entry {key!r}"):
             # Of the link alone: what it leads to may be damaged, and then is not missing.
             return bool(self._file.id.links.exists(key.encode("utf-8", "surrogateescape")))
+
+    @property
+    def own_sampling(self) -> Sampling | None:
+        """How videos were cut into clips, as the file says it of all or of its first one."""
+        if self.metadata.sampling is not None:
+            return self.metadata.sampling
+        first = next(iter(self), None)
+        return None if first is None else self[first].own_sampling
 
     def is_vector(self, key: str) -> bool:
         """Whether an entry is one readable vector, as in files of global features."""
@@ -268,8 +292,8 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
 
     Args:
         path: The HDF5 file.
-        sampling: Where rows lie in time, for files that do not tell it themselves. Ignored for
-            those that do.
+        sampling: Where rows lie in time, for files that do not tell it themselves. Those that do
+            keep their own; :mod:`tspcli.features.row_times` tells whether they agree.
 
     Raises:
         StoreError: If there is no such file, or it is not an HDF5 file, or its attributes are

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tspcli.features.exports.options import ExportOptions, ExportRequest
 from tspcli.features.exports.registry import TARGETS
 from tspcli.features.exports.run import ExportReport, export_features
-from tspcli.features.exports.sources import given_sampling
 from tspcli.features.exports.target import Target
 
 __all__ = [
@@ -15,5 +14,4 @@ __all__ = [
     "ExportRequest",
     "Target",
     "export_features",
-    "given_sampling",
 ]

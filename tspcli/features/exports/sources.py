@@ -7,14 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tspcli.errors import ExportError, StoreMismatchError, UsageError
+from tspcli.errors import ExportError, StoreMismatchError
+from tspcli.features.row_times import RELEASED, require_agreement
 from tspcli.features.store import FeatureStore, VideoFeatures, open_store
-from tspcli.timeline import Sampling, as_rate
-
-RELEASED = (
-    "The features released with TSP have --frame-rate 15 --clip-length 16, and --stride 16 "
-    "(ActivityNet) or --stride 1 (THUMOS14)."
-)
+from tspcli.timeline import Sampling
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,8 @@ class Sources:
                 store = self._stack.enter_context(open_store(path, sampling=sampling))
                 self.stores.append(store)
             self._check_settings()
-            self._check_sampling(sampling)
+            for store in self.stores:
+                require_agreement(store, sampling)
             self.videos, self.dim = self._index()
         except BaseException:
             self._stack.close()
@@ -101,17 +98,6 @@ class Sources:
                     + "; ".join(differences)
                     + ".",
                     remedy="Export stores of one encoder and one sampling at a time.",
-                )
-
-    def _check_sampling(self, given: Sampling | None) -> None:
-        for path, store in zip(self.paths, self.stores, strict=True):
-            own = store.metadata.sampling
-            if own is not None and given is not None and _rhythm(own) != _rhythm(given):
-                raise UsageError(
-                    f"{path} says frame rate {own.frame_rate}, stride {own.stride}, clip length "
-                    f"{own.clip_length}; the command says {given.frame_rate}, {given.stride}, "
-                    f"{given.clip_length}.",
-                    remedy="Leave --frame-rate, --stride and --clip-length away: the store knows.",
                 )
 
     def _index(self) -> tuple[list[SourceVideo], int]:
@@ -163,29 +149,3 @@ class Sources:
             features.source_fps,
             None if frames is None else int(frames),
         )
-
-
-def given_sampling(
-    frame_rate: str | None, stride: int | None, clip_length: int | None
-) -> Sampling | None:
-    """The sampling that the command line tells, for files that do not tell it themselves.
-
-    Raises:
-        UsageError: If only a part of it is given.
-    """
-    given = {"--frame-rate": frame_rate, "--stride": stride, "--clip-length": clip_length}
-    if all(value is None for value in given.values()):
-        return None
-    absent = [name for name, value in given.items() if value is None]
-    if absent:
-        raise UsageError(
-            f"{' and '.join(absent)} missing: the three belong together.", remedy=RELEASED
-        )
-
-    assert frame_rate is not None and stride is not None and clip_length is not None
-    rate = as_rate(frame_rate, "frame rate")
-    return Sampling(rate, clip_length, stride, grid_rate=max(rate, as_rate(30)))
-
-
-def _rhythm(sampling: Sampling) -> tuple[object, ...]:
-    return sampling.frame_rate, sampling.stride, sampling.clip_length
