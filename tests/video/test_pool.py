@@ -34,6 +34,7 @@ from tspcli.video import (
     VideoFile,
     Woken,
     list_videos,
+    process,
 )
 
 SPEC = FrameSpec(ResizeSpec(48, 64))
@@ -433,3 +434,34 @@ def test_a_video_decoded_afresh_comes_whole(videos: list[VideoFile]) -> None:
                 pool.finish()
     assert n_opened == 2
     assert kept == expected(240)
+
+
+def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_redone(
+    videos: list[VideoFile],
+) -> None:
+    """As where a decode worker and the device that its video was for die together."""
+    opened: list[str] = []
+    asked = False
+    with pool_of(videos[2:], workers=1, hold_open=True) as pool:
+        for event in pool.live():
+            if isinstance(event, Frames):
+                event.release()
+            if isinstance(event, Opened):
+                opened.append(event.job.key)
+            if not asked and opened:
+                asked = True
+                pool.redo(videos[3])
+                pool.redo(videos[3])
+                pool.finish()
+    assert opened == [videos[2].key, videos[3].key]
+
+
+def test_memory_is_shared_out_as_far_as_this_process_may_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib = 1 << 30
+    for available, workers, share in (
+        (6 * gib, 2, 2 * gib), (2 * gib, 4, gib), (64 * gib, 2, 4 * gib), (None, 2, 4 * gib),
+    ):  # fmt: skip
+        monkeypatch.setattr(process, "memory_bytes", lambda available=available: available)
+        assert process.default_memory_limit_bytes(workers) == share

@@ -179,6 +179,10 @@ class DecodePool:
             if worker.job is not None and worker.job.file == file:
                 worker.dismiss()
                 worker.job = None
+        # Or it waits for its next go, after a worker died over it.
+        for job in list(self._pending):
+            if job.file == file:
+                self._pending.remove(job)
         self.add(file, first=True)
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from tspcli.machine import memory_bytes
 from tspcli.video.base import absolute
 from tspcli.video.worker import SlotMemory, WorkerSetup
 
@@ -159,12 +160,9 @@ def available_cores() -> int:
 
 
 def default_memory_limit_bytes(workers: int) -> int:
-    """What one of several workers may allocate: a share of the machine, between 1 and 4 GiB."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return 4 * _GIB
-    return max(_GIB, min(4 * _GIB, total // (workers + 1)))
+    """What one of several workers may allocate: a share of the memory, between 1 and 4 GiB."""
+    total = memory_bytes()
+    return 4 * _GIB if total is None else max(_GIB, min(4 * _GIB, total // (workers + 1)))
 
 
 def _anonymous_file(name: str, append: bool = False) -> int:
