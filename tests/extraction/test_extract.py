@@ -322,6 +322,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
         {"shard": (3, 2)},
         {"frame_rate": "x"},
         {"workers": 0},
+        {"ray_address": "head:6379"},
     ],
 )
 def test_senseless_settings_are_refused(

@@ -102,3 +102,14 @@ def test_the_bound_is_that_of_one_batch(encoder: Encoder) -> None:
         require_memory(Sampling(), facts, 3, available=2 * one_clip)
     with pytest.raises(UsageError, match="batch of 4 clips"):
         require_memory(Sampling(), facts, None, available=2 * one_clip)
+
+
+@pytest.mark.parametrize("profile", ["f.h5", "f.h5.report.json", "v.mp4", "folder/../v.mp4"])
+def test_a_profile_is_a_file_of_its_own(tmp_path: Path, profile: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "v.mp4").write_bytes(b"a video")
+    arguments = ["--videos", str(tmp_path / "v.mp4"), "--out", str(tmp_path / "f.h5")]
+    arguments += ["--weights", "tiny", "--profile", str(tmp_path / profile)]
+    refused = CliRunner().invoke(command, arguments, standalone_mode=False).exception
+    assert isinstance(refused, UsageError) and "is the same file as" in refused.message
+    assert (tmp_path / "v.mp4").read_bytes() == b"a video"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.extraction.same import assert_same_store
 from tests.videos import make_video
-from tspcli.errors import StoreError
+from tspcli.errors import StoreError, UsageError
 from tspcli.extraction import ExtractConfig, ExtractReport, extract, plan
 from tspcli.extraction.plan import ShardPlan
 from tspcli.extraction.runners import Task
@@ -210,3 +210,14 @@ def test_slurm_example_does_one_shard(tmp_path: Path, status: int, expected: int
     )  # fmt: skip
     assert code == expected, said
     assert calls == ["tsp|extract|--videos|list.txt|--out|out dir/f.h5|--shard|2/3|--strict|"]
+
+
+def test_the_store_of_a_shard_replaces_nothing_that_is_no_store(
+    videos: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "f.shard-1-of-2.h5"
+    notes.write_text("not to be lost")
+    config = ExtractConfig(weights="random", backbone="tiny", shard=(1, 2), overwrite=True)
+    with pytest.raises(UsageError, match="not an HDF5 file"):
+        extract(videos, tmp_path / "f.h5", config=config)
+    assert notes.read_text() == "not to be lost"

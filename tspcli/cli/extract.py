@@ -18,6 +18,7 @@ from tspcli.cli.options import (
     videos_option,
     weights_options,
 )
+from tspcli.cli.outputs import require_apart
 from tspcli.wording import counted
 
 if TYPE_CHECKING:
@@ -89,10 +90,14 @@ def command(as_json: bool, **options: Any) -> int:
     from tspcli.cli.extract_progress import watch
     from tspcli.cli.stopping import stoppable
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
+    from tspcli.features.reports import report_path
 
     options["weights"] = options["weights"] or DEFAULT_WEIGHTS
     videos, out = options.pop("videos"), options.pop("out")
     config = ExtractConfig(**options)
+    outputs = [("--out", out), ("its report", report_path(out))]
+    outputs += [("--profile", config.profile)] if config.profile else []
+    require_apart(outputs, [("--videos", path) for path in videos])
     console = err_console()
     with stoppable(console, out) as stop:
         try:

@@ -76,7 +76,7 @@ class _FeatureStore:
         with open_store(out) as store:
             require_known(store.metadata, out)
             store.metadata.require_same(metadata, "this run", str(out))
-            return {key: Kept(store[key].n_rows, store[key].attrs) for key in store}
+            return {video.key: Kept(video.n_rows, video.attrs) for video in store.values()}
 
     def assemble(self, parts: PartsFolder, rows: StoreMetadata, *, keep_existing: bool) -> None:
         """Write the store."""

@@ -87,6 +87,8 @@ def run_session(
     """
     observer = observer or Observer()
     inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+    if config.shard is not None:
+        out = shard_path(out, config.shard)
     check_out(out)
     listing = find_videos(inputs, key_template=config.key_template)
     files = listing.videos
@@ -94,7 +96,6 @@ def run_session(
     if config.shard is not None:
         plan = plan_shards(files, config.shard[1], observer)
         files = list(plan.shards[config.shard[0] - 1])
-        out = shard_path(out, config.shard)
     with closing(choose_runner(config, encoder)) as runner:
         facts = runner.start(observer)
         sampling = config.resolve_sampling(facts.sampling)

@@ -79,6 +79,11 @@ class ExtractConfig:
                 f"The decode time limit {self.decode_timeout_s} s is not positive.",
                 remedy="Give seconds, such as 60.",
             )
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(
+                f"The Ray cluster {self.ray_address} is named, but the engine is {self.engine}.",
+                remedy="Add --engine ray, or leave --ray-address away.",
+            )
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(
                 f"There is no shard {self.shard[0]} of {self.shard[1]}.",
