@@ -187,3 +187,39 @@ def test_a_file_of_the_other_kind_is_told_its_command(tmp_path: Path) -> None:
         AnnotationError, match=r"a\.json is JSON, no table.*annotations activitynet"
     ):
         read_table(data)
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("v_a.mp4", "v_a"),
+        ("v_a.WMV", "v_a"),
+        ("a.b.m2ts", "a.b"),
+        ("take 1.2", "take 1.2"),
+        (".mp4", ".mp4"),
+    ],
+)
+def test_names_lose_endings_of_videos_and_no_others(
+    tmp_path: Path, filename: str, name: str
+) -> None:
+    for content in (
+        f"filename,video-duration\n{filename},9\n",
+        f"video,start,end,label\n{filename},1,2,run\n",
+    ):
+        path = tmp_path / "t.csv"
+        path.write_text(content)
+        assert list(read_annotations(path)) == [name]
+
+
+def test_subsets_of_thumos14_are_told_by_its_own_names_alone(tmp_path: Path) -> None:
+    path = tmp_path / "thumos.csv"
+    path.write_text(
+        "video,start,end,label,subset\nvideo_test_0000004,1,2,Diving,x\n"
+        "video_validation_0000051,1,2,Diving,\ncontest_1,1,2,Diving,train\n"
+    )
+    told = {name: video.subset for name, video in read_thumos14(path).items()}
+    assert told == {
+        "video_test_0000004": "test",
+        "video_validation_0000051": "valid",
+        "contest_1": "train",
+    }

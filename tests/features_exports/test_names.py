@@ -178,6 +178,12 @@ class TestNames:
         assert shown in str(caught.value) or key in str(caught.value)
         assert [path.name for path in tmp_path.iterdir()] == ["odd.h5"]
 
+    def test_a_name_may_have_any_space(self, tmp_path: Path, export: Export) -> None:
+        odd = "\u6771\u4eac\u3000\u30bf\xa0x"
+        store = make_store(tmp_path / "s.h5", [Clip(odd, 20, 30)], TSP)
+        export(store, "npy", tmp_path / "out")
+        assert names(tmp_path / "out") == {f"{odd}.npy"}
+
     def test_a_group_is_named(self, tmp_path: Path, export: Export) -> None:
         path = tmp_path / "nested.h5"
         with h5py.File(path, "w") as file:

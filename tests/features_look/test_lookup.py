@@ -28,6 +28,7 @@ def path(tmp_path: Path) -> Path:
         ("x", "v_x"),
         ("v_x.mp4", "v_x"),
         ("x.MKV", "v_x"),
+        ("v_x.ogm", "v_x"),
         ("videos/v_x.webm", "v_x"),
         ("v_one.row", "v_one.row"),
         ("v_one.row.mp4", "v_one.row"),

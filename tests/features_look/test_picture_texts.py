@@ -66,6 +66,10 @@ def test_odd_names_are_written_as_they_are(data: PlotData, tmp_path: Path, endin
     assert {*ODD[:4], "two\ufffdlines \ufffd"} <= said
 
 
+def test_spaces_of_other_scripts_are_spaces() -> None:
+    assert texts.shown("\u6771\u4eac\u3000\u30bf\xa0x\ny") == "\u6771\u4eac \u30bf x\ufffdy"
+
+
 @pytest.mark.parametrize("count", [2, 5, 8, 9, 24, 40])
 @pytest.mark.parametrize("n_views", [1, 2])
 def test_the_legend_names_all_and_covers_nothing(data: PlotData, count: int, n_views: int) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable
 
 from tspcli.errors import AnnotationError
+from tspcli.filenames import VIDEO_SUFFIXES
 
 PREFIX = "v_"
 """What ActivityNet's file names put before the video's ID."""
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts")
 
 
 def find_name(name: str, known: Container[str]) -> str | None:
@@ -66,10 +65,8 @@ def shared_prefix(names: Iterable[str]) -> str:
 def without_suffix(name: str) -> str:
     """A video's name without folders and without its file extension, if it has a video's."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
-    for suffix in VIDEO_SUFFIXES:
-        if base.lower().endswith(suffix):
-            return base[: -len(suffix)]
-    return base
+    stem, dot, ending = base.rpartition(".")
+    return stem if stem and dot + ending.lower() in VIDEO_SUFFIXES else base
 
 
 def _spellings(name: str) -> list[str]:

@@ -24,10 +24,11 @@ _ROLES: dict[str, Role] = {
     "test": "testing",
     "testing": "testing",
 }
-_THUMOS14: dict[str, Role] = {
+THUMOS14_NAMES: dict[str, Role] = {
     "video_validation_": "training",
     "video_test_": "validation",
 }
+"""What THUMOS14's names begin with, and the part that such a video plays."""
 
 
 def role_of(name: str, subset: str | None, default: Role | None = None) -> Role | None:
@@ -41,7 +42,7 @@ def role_of(name: str, subset: str | None, default: Role | None = None) -> Role 
     Raises:
         AnnotationError: If the word is none that is known.
     """
-    told = _role_by_name(name)
+    told = role_by_name(name)
     if told is not None or subset is None:
         return told or default
     return parse_role(subset, name)
@@ -49,7 +50,7 @@ def role_of(name: str, subset: str | None, default: Role | None = None) -> Role 
 
 def plays(role: Role, name: str, subset: str | None) -> bool:
     """Whether a video plays a part; not so if its subset has a name that tells none."""
-    told = _role_by_name(name)
+    told = role_by_name(name)
     return role == (told or (None if subset is None else _known(subset)))
 
 
@@ -83,5 +84,6 @@ def _known(word: str) -> Role | None:
     return _ROLES.get(word.strip().lower())
 
 
-def _role_by_name(name: str) -> Role | None:
-    return next((role for prefix, role in _THUMOS14.items() if name.startswith(prefix)), None)
+def role_by_name(name: str) -> Role | None:
+    """The part that a THUMOS14 video plays; None for videos of other sets."""
+    return next((role for prefix, role in THUMOS14_NAMES.items() if name.startswith(prefix)), None)

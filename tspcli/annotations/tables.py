@@ -192,8 +192,7 @@ def _metadata(table: Table) -> Annotations:
     """The official metadata: of its columns, rate and frame count are the re-encoded video's."""
     found = Annotations(path=Path(table.path), dialect="tsp-metadata", kind="metadata")
     for where, row in table.rows():
-        filename = row["filename"] or ""
-        name = Path(filename).stem if "." in filename else filename
+        name = without_suffix(row["filename"] or "")
         duration_s = number(row["video-duration"], f"{where}, video-duration")
         _add(found, name, AnnotatedVideo(duration_s=duration_s), where)
     return found

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tspcli.annotations.files import parse_time, read_text
 from tspcli.annotations.model import AnnotatedVideo, Annotations, Segment
+from tspcli.annotations.subsets import role_by_name
 from tspcli.annotations.tables import read_table
 from tspcli.errors import AnnotationError
 from tspcli.parsing import refuses_damage
 
+_SUBSETS = {"training": "valid", "validation": "test"}
 _CLASS_FILE = re.compile(r"(?P<label>.+)_(?:val|test)\.txt")
 
 
@@ -42,10 +44,10 @@ def is_class_file(path: Path) -> bool:
 
 
 def with_subsets(found: Annotations) -> Annotations:
-    """The videos with the subsets ``valid`` and ``test`` that their names tell."""
+    """The videos with the subsets ``valid`` and ``test`` that their names tell, if they do."""
     for name, video in found.items():
-        told = next((s for w, s in (("validation", "valid"), ("test", "test")) if w in name), None)
-        found[name] = replace(video, subset=told)
+        role = role_by_name(name)
+        found[name] = video if role is None else replace(video, subset=_SUBSETS[role])
     return found
 
 

@@ -14,15 +14,9 @@ from tspcli.annotations.names import find_name, pair_names
 from tspcli.errors import UsageError
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
+from tspcli.filenames import VIDEO_SUFFIXES
 
 _SHOWN = 3
-_VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts"),
-        *("webm", "wmv"),
-    )
-)
 
 
 def find_video(store: FeatureStore, name: str) -> VideoFeatures:
@@ -45,7 +39,7 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
     """
     spelled = {unquote(key, errors="surrogateescape"): key for key in store if "%" in key}
     names = [name, Path(name).name]
-    if Path(name).suffix.lower() in _VIDEO_SUFFIXES:
+    if Path(name).suffix.lower() in VIDEO_SUFFIXES:
         names.append(Path(name).stem)
     for other in names:
         if (key := find_name(other, {*store, *spelled})) is not None:

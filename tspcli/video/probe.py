@@ -11,18 +11,9 @@ from pathlib import Path
 from string import Formatter
 
 from tspcli.errors import UsageError
+from tspcli.filenames import VIDEO_SUFFIXES
 from tspcli.video.base import VideoInfo, absolute, path_text
 from tspcli.wording import counted
-
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "m1v", "m2ts", "m2v", "m4v"),
-        *("mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv"),
-        *("qt", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
-    )
-)
-"""What counts as a video inside a folder. A file that is named itself may have any suffix."""
 
 DEFAULT_KEY_TEMPLATE = "{stem}"
 _MAX_KINDS = 6

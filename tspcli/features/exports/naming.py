@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from tspcli.annotations.names import PREFIX, shared_prefix
@@ -10,6 +11,9 @@ from tspcli.errors import ExportError, UsageError
 
 _MAX_BYTES = 240
 """File systems allow 255 bytes; ``_flow.npy`` and a temporary name have to fit as well."""
+
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")
+"""Control characters, halves of surrogate pairs, and what breaks a line; other spaces are fit."""
 
 _RULE = re.compile(r"auto|keep|(?:add|strip):.+")
 
@@ -106,14 +110,10 @@ def _fault(name: str) -> str | None:
         return "it is no name"
     if "/" in name or "\\" in name:
         return "it would leave the output folder or make a folder in it"
-    if any(not c.isprintable() for c in name):
-        return "it has control characters"
+    if any(unicodedata.category(c) in _UNFIT for c in name):
+        return "it has control characters or is not valid Unicode"
     if name.startswith("."):
         return "it would be hidden"
     if len(name.encode("utf-8", "replace")) > _MAX_BYTES:
         return f"it is longer than {_MAX_BYTES} bytes"
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return "it is not valid Unicode"
     return None

@@ -5,6 +5,7 @@ Of matplotlib alone; pages leave this to the browser.
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ _LAST_RESORT = "lastresort"
 
 def shown(text: str) -> str:
     """A text in which nothing breaks the line or cannot be written."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return "".join(_shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Spaces that are no plain ones, such as the ideographic one, count as not printable.
+    return " " if unicodedata.category(character) == "Zs" else "\ufffd"
 
 
 def undrawable(data: PlotData) -> str:
