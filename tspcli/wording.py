@@ -32,3 +32,12 @@ def storable(text: str) -> str:
     'v_\\udcff.mp4'
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    r"""The first line of what an error says, so many characters at most; its kind if it is mute.
+
+    >>> first_line(ValueError("one\ntwo")), first_line(ValueError())
+    ('one', 'ValueError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

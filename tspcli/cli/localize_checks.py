@@ -112,7 +112,7 @@ def check_files(
         inputs.append(("--annotations", annotations))
     outputs = [("--out", out), ("the proposals beside --out", proposals_path(out))]
     if store is not None:
-        from tspcli.extraction.report import report_path
+        from tspcli.features.reports import report_path
         from tspcli.video.probe import list_videos
 
         inputs += [("--videos", Path(path)) for path in videos]

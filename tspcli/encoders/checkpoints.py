@@ -34,6 +34,7 @@ from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import CheckpointError
 from tspcli.parsing import refuses_damage
 from tspcli.timeline import Sampling
+from tspcli.wording import first_line
 
 OWN_KEY = "tspcli"
 BEST_CHECKPOINT = "best.pth"
@@ -231,7 +232,7 @@ def read_torch_file(path: Path) -> Any:
         needed = _named_class(str(error))
         if needed is None:
             raise CheckpointError(
-                f"{path} is damaged or no checkpoint: {_first_line(error)}",
+                f"{path} is damaged or no checkpoint: {first_line(error)}",
                 remedy=_FETCH_AGAIN,
             ) from error
         raise CheckpointError(
@@ -240,7 +241,7 @@ def read_torch_file(path: Path) -> Any:
         ) from error
     except Exception as error:  # whatever torch's reader stumbles over in a damaged file
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint: {_first_line(error)}",
+            f"{path} is damaged or no checkpoint: {first_line(error)}",
             remedy=_FETCH_AGAIN,
         ) from error
 
@@ -257,10 +258,6 @@ def _named_class(message: str) -> str | None:
         if match := re.search(pattern, message):
             return match.group(1)
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def save_checkpoint(
@@ -317,7 +314,7 @@ def write_torch_file(path: Path, content: Any) -> None:
         aside.replace(path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} cannot be written: {_first_line(error)}",
+            f"{path} cannot be written: {first_line(error)}",
             remedy="Check the free space, and that you may write there.",
         ) from error
     finally:

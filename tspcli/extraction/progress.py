@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.report import ExtractReport, VideoResult, bottleneck
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Progress:
     @property
     def bottleneck(self) -> str:
         """``decoding`` or ``encoding``, whichever the run waits for more."""
-        return "decoding" if self.decode_wait_s > self.encode_s else "encoding"
+        return bottleneck(self.decode_wait_s, self.encode_s)
 
     @property
     def left_s(self) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tspcli import __version__
 from tspcli.errors import VIDEO_REMEDIES, VideoError
 from tspcli.features.atomic import write_aside
+from tspcli.features.reports import report_path
 from tspcli.video import VideoFile
 from tspcli.wording import storable
 
@@ -62,6 +63,11 @@ class VideoResult:
         )
 
 
+def bottleneck(decode_wait_s: float, encode_s: float) -> Literal["decoding", "encoding"]:
+    """What a run waits for more: frames, or the encoder."""
+    return "decoding" if decode_wait_s > encode_s else "encoding"
+
+
 @dataclass
 class ExtractReport:
     """The outcome of a run.
@@ -110,7 +116,7 @@ class ExtractReport:
     @property
     def bottleneck(self) -> Literal["decoding", "encoding"]:
         """What the run waited for most."""
-        return "decoding" if self.decode_wait_s > self.encode_s else "encoding"
+        return bottleneck(self.decode_wait_s, self.encode_s)
 
     @property
     def path(self) -> Path:
@@ -151,9 +157,3 @@ def _valid(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_valid(name): _valid(item) for name, item in value.items()}
     return [_valid(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def report_path(out: str | Path) -> Path:
-    """Where the report of a store lies: ``feats.h5.report.json``."""
-    out = Path(out)
-    return out.with_name(out.name + ".report.json")

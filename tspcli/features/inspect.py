@@ -11,9 +11,9 @@ import numpy as np
 
 from tspcli.errors import StoreError
 from tspcli.features.lookup import unit_rows
+from tspcli.features.reports import read_report
 from tspcli.features.resampling import FloatArray
 from tspcli.features.store import FeatureStore, VideoFeatures
-from tspcli.parsing import MALFORMED, parse_json
 
 _BLOCK_ROWS = 1024
 
@@ -182,21 +182,12 @@ def read_failures(path: Path) -> list[dict[str, Any]]:
     Raises:
         StoreError: If the report is damaged.
     """
-    report = path.with_name(path.name + ".report.json")
-    if not report.is_file():
-        return []
-    try:
-        videos = parse_json(report.read_text(encoding="utf-8"))["videos"]
-        return [
-            {"key": v["key"], "reason": v.get("reason"), "detail": v.get("detail")}
-            for v in videos
-            if v["status"] == "failed"
-        ]
-    except MALFORMED as error:
-        raise StoreError(
-            f"{report} is damaged ({type(error).__name__}: {error}).",
-            remedy="Delete it, or run the extraction again.",
-        ) from error
+    report = read_report(path) or {"videos": []}
+    return [
+        {"key": video["key"], "reason": video.get("reason"), "detail": video.get("detail")}
+        for video in report["videos"]
+        if video["status"] == "failed"
+    ]
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

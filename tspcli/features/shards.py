@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tspcli.errors import StoreError
 from tspcli.features.atomic import write_aside
+from tspcli.features.reports import read_report, report_path
 from tspcli.features.store import open_store
-from tspcli.parsing import MALFORMED, parse_json
 from tspcli.wording import storable
 
 _SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
@@ -51,7 +50,7 @@ def _ended_without_features(path: Path) -> bool:
     """Whether a shard was run, and none of its videos got features, so that it left no store."""
     if path.exists():
         return False
-    report = _read_report(path)
+    report = read_report(path)
     return report is not None and not any(v["status"] in _IN_STORE for v in report["videos"])
 
 
@@ -74,7 +73,7 @@ def _difference(paths: Sequence[Path]) -> str | None:
     planned: set[str] = set()
     ended: set[str] = set()
     for path in paths:
-        report = _read_report(path) or {"videos": []}
+        report = read_report(path) or {"videos": []}
         shard = report.get("shard") or {}
         plan = shard.get("plan")
         if path.exists():
@@ -110,11 +109,11 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
     Returns:
         How many videos failed.
     """
-    target = _report_path(out)
+    target = report_path(out)
     videos: list[Any] = []
     settings: Any = {}
     for path in paths:
-        report = _read_report(path)
+        report = read_report(path)
         if report is not None:
             videos += report["videos"]
             settings = report.get("settings", settings)
@@ -134,25 +133,3 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
     with write_aside(target) as aside:
         aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
     return counts.get("failed", 0)
-
-
-def _read_report(store: Path) -> dict[str, Any] | None:
-    """The report of the run that made a store, or None if it left none."""
-    path = _report_path(store)
-    try:
-        report = parse_json(path.read_text(encoding="utf-8"))
-        for video in report["videos"]:
-            video["status"]
-        frozenset((report.get("shard") or {}).get("keys") or ())
-    except FileNotFoundError:
-        return None
-    except MALFORMED as error:
-        raise StoreError(
-            f"{path} is damaged ({type(error).__name__}: {error}).",
-            remedy="Delete it and merge again.",
-        ) from error
-    return dict(report)
-
-
-def _report_path(store: Path) -> Path:
-    return store.with_name(store.name + ".report.json")

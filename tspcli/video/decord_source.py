@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tspcli.errors import VideoError
 from tspcli.video.base import check_file, path_text
 from tspcli.video.indexed import IndexedSource
+from tspcli.wording import first_line
 
 # In others the seek with which decord begins does not reach the first frame.
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
@@ -57,7 +58,7 @@ class DecordSource(IndexedSource):
                 "unsupported", "decord takes no name that is not UTF-8", path=path_text(path)
             ) from error
         except (decord.DECORDError, RuntimeError) as error:
-            raise VideoError("not-a-video", _first_line(error), path=path_text(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=path_text(path)) from error
         self.check_count(len(self._reader))
         # decord counts times from the stream's start.
         start_s = self._index.pts[0] * self.info.time_base
@@ -78,7 +79,7 @@ class DecordSource(IndexedSource):
             return _without_padding(self._reader.next().asnumpy())
         except (self._error, StopIteration, RuntimeError) as error:
             raise VideoError(
-                "damaged", f"frame {index}: {_first_line(error)}", path=self.info.path
+                "damaged", f"frame {index}: {first_line(error)}", path=self.info.path
             ) from error
 
     def _open(self) -> Any:
@@ -97,8 +98,3 @@ def _without_padding(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return rgb
     rows = rgb.reshape(height, width * channels)
     return np.ascontiguousarray(rows[:, : width * 3]).reshape(height, width, 3)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

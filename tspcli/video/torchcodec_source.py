@@ -21,6 +21,7 @@ from tspcli.video.base import check_file, path_text
 from tspcli.video.indexed import IndexedFrame, IndexedSource
 from tspcli.video.parity_gate import require_same_start
 from tspcli.video.pyav_source import PyavSource
+from tspcli.wording import first_line
 
 
 class TorchcodecSource(IndexedSource):
@@ -45,7 +46,7 @@ class TorchcodecSource(IndexedSource):
             decoders: Any = importlib.import_module("torchcodec.decoders")
         except (ImportError, OSError, RuntimeError) as error:
             raise DependencyError(
-                f"torchcodec cannot be loaded: {str(error).strip().splitlines()[0]}",
+                f"torchcodec cannot be loaded: {first_line(error)}",
                 remedy="It needs the package torchcodec and FFmpeg's shared libraries (Debian: "
                 "apt-get install ffmpeg), or use --decoder auto.",
             ) from error
@@ -65,7 +66,7 @@ class TorchcodecSource(IndexedSource):
                 "unsupported", "torchcodec takes no name that is not UTF-8", path=path_text(path)
             ) from error
         except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoError("not-a-video", _first_line(error), path=path_text(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=path_text(path)) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
@@ -82,7 +83,7 @@ class TorchcodecSource(IndexedSource):
             frame = self._reader.get_frame_at(index)
         except (RuntimeError, IndexError) as error:
             raise VideoError(
-                "damaged", f"frame {index}: {_first_line(error)}", path=self.info.path
+                "damaged", f"frame {index}: {first_line(error)}", path=self.info.path
             ) from error
         self.check_time(index, float(frame.pts_seconds))
         return frame.data
@@ -160,8 +161,3 @@ def scale_there(rgb: Any, spec: FrameSpec) -> Any:
         return scaled.contiguous()
     top, left = spec.crop_origin(height, width)
     return scaled[top : top + spec.crop[0], left : left + spec.crop[1]].contiguous()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

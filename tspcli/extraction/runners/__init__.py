@@ -9,6 +9,7 @@ from tspcli.errors import UsageError
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.runners.task import Board, Runner, Task
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.wording import counted
 
 __all__ = ["Board", "EncoderFacts", "Runner", "Task", "choose_runner"]
 
@@ -66,7 +67,7 @@ def device_names(config: ExtractConfig) -> list[str]:
     wanted = found if config.gpus == "all" else int(config.gpus)
     if wanted > found or not wanted:
         raise UsageError(
-            f"--gpus {config.gpus}: torch sees {found} GPUs.",
+            f"--gpus {config.gpus}: torch sees {counted(found, 'GPU')}.",
             remedy="Use --device cpu, or see `tsp doctor`.",
         )
     return [f"cuda:{index}" for index in range(wanted)]

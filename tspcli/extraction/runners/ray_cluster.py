@@ -32,7 +32,7 @@ from tspcli.extraction.stopping import GentleStop
 from tspcli.features.parts import PartsFolder
 from tspcli.video import VideoFile
 from tspcli.video.base import absolute
-from tspcli.wording import counted
+from tspcli.wording import counted, first_line
 
 _LOOK_EVERY_S = 2.0
 """How often nodes are counted and encoders asked how far they are."""
@@ -97,7 +97,7 @@ class RayRunner:
         if not find_places(self._nodes(), self._config):
             raise UsageError(
                 "The Ray cluster has no node for an encoder: "
-                f"{len(self._nodes())} nodes, device {self._config.device}, "
+                f"{counted(len(self._nodes()), 'node')}, device {self._config.device}, "
                 f"GPUs {self._config.gpus or 'as many as there are'}.",
                 remedy="See `ray status`; --device cpu computes without GPUs.",
             )
@@ -239,7 +239,7 @@ class RayRunner:
                 else:
                     self._lose(encoder, f"failed: {cause!r}", queue, board)
             except RayError as error:
-                self._lose(encoder, f"is gone ({_first_line(error)})", queue, board)
+                self._lose(encoder, f"is gone ({first_line(error)})", queue, board)
             else:
                 self._take_answer(encoder, method, reference, answer, queue, parts, board)
 
@@ -378,7 +378,3 @@ class RayRunner:
                 ray.kill(encoder.actor)
         self._encoders.clear()
         self._calls.clear()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

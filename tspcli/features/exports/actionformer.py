@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tspcli.annotations import Segment
+from tspcli.annotations import AMBIGUOUS, Segment
 from tspcli.annotations.writing import DatabaseEntry, write_database
 from tspcli.errors import AnnotationError, ExportError
 from tspcli.features import resampling
@@ -38,7 +38,6 @@ _SUBSETS = {
     "thumos14": {"training": "Validation", "validation": "Test", "testing": "Test"},
 }
 _TRUNC_THRESH = 0.5
-AMBIGUOUS = "Ambiguous"
 
 
 class ActionFormer(Target):
