@@ -1,9 +1,11 @@
-"""One video in every dialect."""
+"""One video in every dialect, and three videos of two subsets."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 
 
 def write(path: Path, text: object) -> Path:
@@ -11,6 +13,15 @@ def write(path: Path, text: object) -> Path:
     return path
 
 
+TWO_SUBSETS = Annotations(
+    {
+        "one": AnnotatedVideo(
+            (Segment(1.0, 2.5, "run"), Segment(3.0, 4.0, "jump")), 10.0, "validation"
+        ),
+        "two": AnnotatedVideo((), 20.0, "validation"),
+        "three": AnnotatedVideo((Segment(0.0, 5.0, "run"),), 30.0, "training"),
+    }
+)
 SEGMENT = {"segment": [1.0, 2.5], "label": "Archery"}
 DIALECTS: dict[str, object] = {
     "anet.json": {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations.dialects import write
+from tests.annotations.dialects import TWO_SUBSETS, write
 from tspcli.annotations import (
     AnnotatedVideo,
     Annotations,
@@ -17,15 +17,6 @@ from tspcli.annotations import (
 from tspcli.annotations.writing import write_activitynet
 from tspcli.errors import AnnotationError
 
-VIDEOS = Annotations(
-    {
-        "one": AnnotatedVideo(
-            (Segment(1.0, 2.5, "run"), Segment(3.0, 4.0, "jump")), 10.0, "validation"
-        ),
-        "two": AnnotatedVideo((), 20.0, "validation"),
-        "three": AnnotatedVideo((Segment(0.0, 5.0, "run"),), 30.0, "training"),
-    }
-)
 THUMOS14 = """{"database": {
     "video_validation_0000001": {"subset": "Validation", "annotations": []},
     "video_test_0000001": {"subset": "Test", "annotations": []}}}"""
@@ -33,19 +24,21 @@ THUMOS14 = """{"database": {
 
 def test_activitynet_json_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_activitynet(path, VIDEOS)
-    assert read_annotations(path) == VIDEOS
+    write_activitynet(path, TWO_SUBSETS)
+    assert read_annotations(path) == TWO_SUBSETS
     assert list(read_actions(path, "training")) == ["three"]
     assert list(read_actions(path, role="training")) == ["three"]
     assert list(read_actions(path, "val")) == ["one", "two"]
-    assert VIDEOS.labels() == ["jump", "run"]
+    assert TWO_SUBSETS.labels() == ["jump", "run"]
     for chosen in ({"subset": "test"}, {"role": "testing"}):
         with pytest.raises(AnnotationError, match=r"'test.*training, validation"):
             read_actions(path, **chosen)
 
 
 def test_names_meet_with_and_without_prefix() -> None:
-    named = Annotations({"abc": VIDEOS["one"], "v_xyz": VIDEOS["two"], "v_v_q": VIDEOS["two"]})
+    named = Annotations(
+        {"abc": TWO_SUBSETS["one"], "v_xyz": TWO_SUBSETS["two"], "v_v_q": TWO_SUBSETS["two"]}
+    )
     assert named.find("v_abc") == "abc"
     assert named.find("xyz") == "v_xyz"
     assert named.find("v_q") == "v_v_q"

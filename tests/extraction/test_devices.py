@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.extraction.ray_driver import OPTIONS as ONE
 from tests.extraction.same import assert_same_store, leftovers
-from tests.videos import make_mixed_videos
 from tspcli.encoders import load_encoder
 from tspcli.errors import StoreError, TspError, UsageError
 from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, extract
@@ -23,24 +24,7 @@ from tspcli.extraction.runners.devices import Device, DevicesRunner
 from tspcli.features.gvf import read_gvf
 from tspcli.features.parts import read_part
 
-ONE = ExtractConfig(
-    weights="random", backbone="tiny", seed=1, device="cpu", workers=2, batch_size=3, stride=4
-)
-TWO = ExtractConfig(
-    weights="random", backbone="tiny", seed=1, device="cpu,cpu", workers=2, batch_size=3, stride=4
-)
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_mixed_videos(tmp_path_factory.mktemp("videos"), [90, 40, 300, 12, 70, 250, 55, 150])
-
-
-@pytest.fixture(scope="module")
-def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("expected") / "feats.h5"
-    extract(videos, out, config=ONE)
-    return out
+TWO = replace(ONE, device="cpu,cpu")
 
 
 class Pids(Observer):

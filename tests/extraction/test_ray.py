@@ -20,7 +20,6 @@ import pytest
 
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
-from tests.videos import make_mixed_videos
 from tspcli.errors import UsageError
 from tspcli.extraction import Observer, VideoResult, extract
 from tspcli.extraction.gvf import compute_gvf
@@ -38,18 +37,6 @@ PATIENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "10",
 }
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_mixed_videos(tmp_path_factory.mktemp("videos"), [90, 40, 300, 12, 70, 250, 55, 150])
-
-
-@pytest.fixture(scope="module")
-def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("expected") / "feats.h5"
-    extract(videos, out, config=OPTIONS)
-    return out
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tspcli.annotations import read_together
 from tspcli.features.exports import TARGETS, ExportOptions, ExportRequest
-from tspcli.features.exports.run import make_plan
+from tspcli.features.exports.planning import make_plan
 from tspcli.features.exports.sources import Sources
 from tspcli.features.exports.timing import worst_errors
 from tspcli.features.metadata import sampling_attributes

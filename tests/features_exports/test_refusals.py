@@ -131,6 +131,7 @@ class TestOptionsThatDoNothing:
         [
             (["--subset", "holdout"], "--subset does nothing"),
             (["--missing", "list"], "--missing list does nothing"),
+            (["--missing", "skip"], "--missing skip does nothing"),
             (["--feature-frame", "keep"], "--feature-frame keep does nothing"),
             (["--label-ids", "ids.json"], "--label-ids means nothing for bmn"),
         ],

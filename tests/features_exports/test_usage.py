@@ -60,7 +60,8 @@ def test_what_is_named_was_written(
             )
             annotations = [metadata]
     subset = "training" if told == "train alone" else None
-    report = export(store, target, tmp_path / "out", annotations, subset=subset, missing="skip")
+    missing = "skip" if annotations else None
+    report = export(store, target, tmp_path / "out", annotations, subset=subset, missing=missing)
     written = [
         p for p in (tmp_path / "out").iterdir() if p.suffix in (".txt", ".yml", ".yaml", ".py")
     ]

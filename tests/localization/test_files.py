@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.annotations.dialects import ACTIONS, write_dialect
+from tests.annotations.dialects import ACTIONS, TWO_SUBSETS, write_dialect
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
 from tspcli.annotations.writing import write_activitynet
 from tspcli.errors import AnnotationError
@@ -16,16 +16,6 @@ from tspcli.localization.results import (
     ground_truth_table,
     read_results,
     write_results,
-)
-
-VIDEOS = Annotations(
-    {
-        "one": AnnotatedVideo(
-            (Segment(1.0, 2.5, "run"), Segment(3.0, 4.0, "jump")), 10.0, "validation"
-        ),
-        "two": AnnotatedVideo((), 20.0, "validation"),
-        "three": AnnotatedVideo((Segment(0.0, 5.0, "run"),), 30.0, "training"),
-    }
 )
 
 
@@ -125,7 +115,7 @@ def test_whole_scores_and_numbers_in_quotes_are_numbers(tmp_path: Path) -> None:
 
 def test_evaluate_reads_files_and_leaves_out_the_blocked(tmp_path: Path) -> None:
     truth, results = tmp_path / "a.json", tmp_path / "r.json"
-    write_activitynet(truth, VIDEOS)
+    write_activitynet(truth, TWO_SUBSETS)
     found = {
         "one": [Prediction(1.0, 2.5, 0.9, "run"), Prediction(3.0, 4.0, 0.8, "jump")],
         "elsewhere": [Prediction(0.0, 1.0, 0.5, "run")],
@@ -135,11 +125,11 @@ def test_evaluate_reads_files_and_leaves_out_the_blocked(tmp_path: Path) -> None
     assert evaluation.detection is not None
     assert evaluation.detection.average_map == 1.0
     assert (evaluation.n_unknown_videos, evaluation.n_silent_videos) == (1, 0)
-    both = evaluate(VIDEOS, found, subset=None, blocked=["elsewhere"])
+    both = evaluate(TWO_SUBSETS, found, subset=None, blocked=["elsewhere"])
     assert (both.n_unknown_videos, both.n_silent_videos) == (0, 1)
     assert json.loads(json.dumps(both.to_dict()))["detection"]["n_ground_truth"] == 3
     with pytest.raises(AnnotationError, match=r"'v_one'.*'one'"):
-        evaluate(VIDEOS, {"v_one": found["one"]})
+        evaluate(TWO_SUBSETS, {"v_one": found["one"]})
 
 
 def test_annotated_names_may_begin_with_v(tmp_path: Path) -> None:
@@ -164,7 +154,7 @@ def test_annotated_names_may_begin_with_v(tmp_path: Path) -> None:
 
 
 def test_proposals_without_labels_have_no_map() -> None:
-    evaluation = evaluate(VIDEOS, {"one": [Prediction(1.0, 2.5, 0.9)]})
+    evaluation = evaluate(TWO_SUBSETS, {"one": [Prediction(1.0, 2.5, 0.9)]})
     assert evaluation.detection is None
     assert evaluation.proposals.ar_at(100) == pytest.approx(1 / 3)
 

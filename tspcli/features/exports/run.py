@@ -1,10 +1,9 @@
-"""From a request to an export: plan everything, then write one video at a time."""
+"""From a request to an export: what was planned is written, one video at a time."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,45 +11,23 @@ from typing import Any
 import numpy as np
 
 from tspcli import __version__
-from tspcli.annotations import (
-    AnnotationSet,
-    pair_names,
-    read_together,
-)
+from tspcli.annotations import read_together
 from tspcli.annotations.labels import read_label_mapping
 from tspcli.errors import ExportError, UsageError
 from tspcli.features.exports.actionformer import ActionFormer
-from tspcli.features.exports.gtad_thumos import original_rate
-from tspcli.features.exports.naming import (
-    check_file_name,
-    check_rule,
-    exported_names,
-    reader_prefix,
-)
-from tspcli.features.exports.options import DataSet, ExportOptions, ExportRequest
+from tspcli.features.exports.naming import check_rule
+from tspcli.features.exports.options import ExportRequest
+from tspcli.features.exports.planning import make_plan
 from tspcli.features.exports.registry import TARGETS
-from tspcli.features.exports.rows import plan_rows, read_rows
+from tspcli.features.exports.rows import read_rows
 from tspcli.features.exports.sources import Sources
-from tspcli.features.exports.staging import MANIFEST, check_free, companions_of, staged
+from tspcli.features.exports.staging import MANIFEST, check_free, staged
 from tspcli.features.exports.target import OWN_FILES, ExportPlan, PlannedVideo, Target, Usage
 from tspcli.features.exports.timing import TimeError, worst_errors
 from tspcli.timeline import Sampling
 from tspcli.wording import counted
 
 USAGE = "HOW_TO_USE.txt"
-_THUMOS_NAMES = ("video_validation_", "video_test_")
-_SHOWN = 3
-_STORE_ONLY = {
-    "checksum",
-    "warnings",
-    "frame_rate",
-    "clip_length",
-    "stride",
-    "grid_rate",
-    "duration_s",
-    "source_fps",
-    "source_frames",
-}
 
 
 @dataclass
@@ -133,56 +110,8 @@ def export_features(
         )
         plan = make_plan(target, replace(request, out=out), sources, annotations)
         plan.label_ids = None if label_ids is None else _label_ids(label_ids)
-        check_free(out, is_file=target.is_file(plan.options, out), overwrite=_over(plan))
+        check_free(out, is_file=target.is_file(plan.options, out), overwrite=plan.options.overwrite)
         return _write(target, plan, sources, on_video)
-
-
-def make_plan(
-    target: Target, request: ExportRequest, sources: Sources, annotations: AnnotationSet | None
-) -> ExportPlan:
-    """Decide every name, duration and number of rows of an export, and check them."""
-    keys = [video.key for video in sources.videos]
-    data_set = request.options.data_set or _data_set(keys)
-    options = target.resolve(request.options, data_set)
-    annotated = annotations.videos if annotations else {}
-    videos: list[PlannedVideo] = []
-    names = exported_names(keys, options.name_prefix, target.wants_prefix(data_set))
-    prefix = reader_prefix(names.values(), options.name_prefix)
-    pairs = pair_names(keys, annotated)
-    for source in sources.videos:
-        name = names[source.key]
-        check_file_name(name, options.suffix)
-        known = pairs.get(source.key)
-        video = PlannedVideo(
-            source,
-            name,
-            target.annotation_name(name, prefix),
-            known,
-            None if known is None else annotated[known],
-        )
-        video = replace(video, span_s=target.span_s(video, options))
-        videos.append(plan_rows(video, options, original_rate(video)))
-    is_file = target.is_file(options, request.out)
-    plan = ExportPlan(
-        options,
-        data_set,
-        sources.dim,
-        videos,
-        annotations,
-        _missing(target, videos, annotations),
-        sources.sampling,
-        request.out,
-        companions_of(request.out) if is_file else request.out,
-        sources.stores[0].metadata if _agreed(sources) else None,
-        lambda video: _extra(sources, video),
-    )
-    plan.notes += annotations.notes if annotations else []
-    _check_missing(plan, options)
-    _note_unannotated(plan)
-    if target.trains and options.missing != "error":
-        _note_absent_subsets(plan)
-    target.check(plan)
-    return plan
 
 
 def _write(
@@ -193,7 +122,7 @@ def _write(
 ) -> ExportReport:
     options = plan.options
     is_file = target.is_file(options, plan.out)
-    with staged(plan.out, is_file=is_file, overwrite=_over(plan)) as staging:
+    with staged(plan.out, is_file=is_file, overwrite=plan.options.overwrite) as staging:
         if staging.n_cleared:
             plan.notes.append(
                 f"{counted(staging.n_cleared, 'unfinished export')} to this place, left by a "
@@ -206,7 +135,8 @@ def _write(
             writer.close()
         if odd:
             plan.notes.append(
-                f"{len(odd)} videos have values that are not finite (the first: {odd[0]!r})."
+                f"{counted(len(odd), 'video')} with values that are not finite (the first: "
+                f"{odd[0]!r})."
             )
         target.write_extras(plan, staging.main)
         paths: list[Path] = []
@@ -231,7 +161,7 @@ def _write(
             n_rows=sum(video.n_rows for video in plan.videos),
             width=plan.width,
             missing=plan.missing,
-            unannotated=_unannotated(plan),
+            unannotated=plan.n_unannotated,
             annotations=[str(plan.annotation_folder / path.name) for path in paths],
             time_errors=worst_errors(target, plan),
             notes=plan.notes,
@@ -275,7 +205,7 @@ def _check_given(request: ExportRequest, label_ids: Path | None) -> None:
     for option, there in (
         ("--subset", request.subset is not None),
         ("--label-ids", label_ids is not None),
-        ("--missing list", request.options.missing == "list"),
+        (f"--missing {request.options.missing}", request.options.missing in ("skip", "list")),
         ("--feature-frame keep", request.options.feature_frame == "keep"),
     ):
         if there:
@@ -297,105 +227,6 @@ def _target(name: str) -> Target:
     return TARGETS[name]()
 
 
-def _over(plan: ExportPlan) -> bool:
-    return plan.options.overwrite
-
-
-def _data_set(keys: list[str]) -> DataSet:
-    thumos = all(key.startswith(_THUMOS_NAMES) for key in keys)
-    return "thumos14" if thumos else "activitynet"
-
-
-def _agreed(sources: Sources) -> bool:
-    """Whether every store says how it was made (that they agree is checked before)."""
-    return all(store.metadata.settings for store in sources.stores)
-
-
-def _extra(sources: Sources, video: PlannedVideo) -> dict[str, Any]:
-    attributes = sources.features(video.source).attrs
-    return {name: value for name, value in attributes.items() if name not in _STORE_ONLY}
-
-
-def _missing(
-    target: Target, videos: list[PlannedVideo], annotations: AnnotationSet | None
-) -> list[str]:
-    """Annotated videos without features, as the reader's annotations would name them."""
-    if annotations is None:
-        return []
-    found = {v.annotated_as: v.annotation_name for v in videos if v.annotated_as is not None}
-    if not found:
-        raise ExportError(
-            f"No exported video is in the annotations. The stores have "
-            f"{_some([video.source.key for video in videos])}; the annotations have "
-            f"{_some(sorted(annotations.videos))}.",
-            remedy="Check that they belong together; names are compared with and without v_.",
-        )
-    # Renamed as most of the others are.
-    ways = Counter(_way(theirs, readers) for theirs, readers in found.items())
-    add, strip = ways.most_common(1)[0][0]
-    missing = [name for name in sorted(annotations.videos) if name not in found]
-    return [
-        (add if not name.startswith(add) else "") + name.removeprefix(strip) for name in missing
-    ]
-
-
-def _way(name: str, other: str) -> tuple[str, str]:
-    """What is put before a name, and what is taken from it, to make it the other."""
-    if other.endswith(name):
-        return other[: len(other) - len(name)], ""
-    return ("", name[: len(name) - len(other)]) if name.endswith(other) else ("", "")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return shown + " …" * (len(names) > _SHOWN) if names else "no video"
-
-
-def _check_missing(plan: ExportPlan, options: ExportOptions) -> None:
-    if not plan.missing:
-        return
-    if options.missing == "error":
-        shown = ", ".join(map(repr, plan.missing[:_SHOWN]))
-        raise ExportError(
-            f"{len(plan.missing)} of {len(plan.missing) + len(plan.videos) - _unannotated(plan)} "
-            f"annotated videos have no features: {shown}"
-            + (" …." if len(plan.missing) > _SHOWN else "."),
-            remedy="Use --missing skip to leave them out of the written annotations, or "
-            "--missing list to list them in missing_files.txt too.",
-        )
-    for name in plan.missing:
-        if options.missing == "list" and ("\n" in name or "\r" in name):
-            raise ExportError(f"{name!r} cannot stand in a list of one name a line.")
-    plan.notes.append(
-        f"{len(plan.missing)} annotated videos have no features and are left out (the first: "
-        f"{plan.missing[0]!r})."
-    )
-
-
-def _note_unannotated(plan: ExportPlan) -> None:
-    if count := _unannotated(plan):
-        first = next(video.source.key for video in plan.videos if video.annotated is None)
-        subject = "1 exported video is" if count == 1 else f"{count} exported videos are"
-        plan.notes.append(
-            f"{subject} in no annotation (the first: {first!r}): the features are written, the "
-            "annotation files do not list them."
-        )
-
-
-def _note_absent_subsets(plan: ExportPlan) -> None:
-    """Readers look for all subsets in one place; half of the stores is easily forgotten."""
-    if plan.annotations is None:
-        return
-    present = {video.annotated.subset for video in plan.videos if video.annotated}
-    for subset in ("training", "validation"):
-        told = any(video.subset == subset for video in plan.annotations.videos.values())
-        if told and subset not in present:
-            plan.notes.append(
-                f"No {subset} video is exported, though the annotations have some: readers look "
-                "for all subsets in one place, so give the stores of all of them."
-            )
-
-
 def _with_own_files(usage: Usage) -> Usage:
     """Say what stands for files that were not written, where there are any."""
     places = ["the lines above"] if str(OWN_FILES) in usage.text else []
@@ -410,12 +241,6 @@ def _list_missing(plan: ExportPlan, folder: Path) -> None:
     path = folder / "missing_files.txt"
     if not path.exists():
         path.write_text("".join(f"{name}\n" for name in plan.missing), encoding="utf-8")
-
-
-def _unannotated(plan: ExportPlan) -> int:
-    if plan.annotations is None:
-        return 0
-    return sum(video.annotated is None for video in plan.videos)
 
 
 def _usage_page(report: ExportReport) -> str:

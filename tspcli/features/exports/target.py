@@ -150,6 +150,13 @@ class ExportPlan:
         return max(self.dim, self.options.pad_channels or 0)
 
     @property
+    def n_unannotated(self) -> int:
+        """How many exported videos no annotation mentions, if annotations were given."""
+        if self.annotations is None:
+            return 0
+        return sum(video.annotated is None for video in self.videos)
+
+    @property
     def max_rows(self) -> int:
         """Rows of the longest exported video."""
         return max(video.n_rows for video in self.videos)
