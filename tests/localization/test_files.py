@@ -135,7 +135,7 @@ def test_evaluate_reads_files_and_leaves_out_the_blocked(tmp_path: Path) -> None
 def test_annotated_names_may_begin_with_v(tmp_path: Path) -> None:
     """As a table of file names has them; results always lose it."""
     path = tmp_path / "r.json"
-    named = Annotations({f"v_{name}": video for name, video in VIDEOS.items()})
+    named = Annotations({f"v_{name}": video for name, video in TWO_SUBSETS.items()})
     found = {
         "v_one": [Prediction(1.0, 2.5, 0.9, "run"), Prediction(3.0, 4.0, 0.8, "jump")],
         "v_three": [Prediction(0.0, 1.0, 0.5, "run")],
@@ -143,13 +143,13 @@ def test_annotated_names_may_begin_with_v(tmp_path: Path) -> None:
     write_results(path, found, proposals=found)
     bare = {name.removeprefix("v_"): items for name, items in found.items()}
     for blocked in ((), ("three",)):
-        expected = evaluate(VIDEOS, bare, blocked=blocked).to_dict()
+        expected = evaluate(TWO_SUBSETS, bare, blocked=blocked).to_dict()
         for spelling in (blocked, [f"v_{name}" for name in blocked]):
             got = evaluate(named, path, blocked=spelling).to_dict()
             for key in ("detection", "proposals", "n_unknown_videos", "n_silent_videos"):
                 assert got[key] == expected[key]
     # Two videos of the annotations whose names differ by it alone are two.
-    both = Annotations({"one": VIDEOS["one"], "v_one": VIDEOS["three"]})
+    both = Annotations({"one": TWO_SUBSETS["one"], "v_one": TWO_SUBSETS["three"]})
     assert evaluate(both, {"one": found["v_one"]}).n_silent_videos == 1
 
 
