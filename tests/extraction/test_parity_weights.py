@@ -121,21 +121,29 @@ def rows_of(video: Path, out: Path, encoder: Encoder, decoder: str = "pyav") -> 
         return store["jump"].rows
 
 
-@pytest.mark.parametrize(("decoder", "bar"), [("pyav", SAME_PIXELS), ("decord", OTHER_DECODER)])
+@pytest.mark.parametrize(
+    ("decoder", "bar"),
+    [("pyav", SAME_PIXELS), ("decord", OTHER_DECODER), ("torchcodec", OTHER_DECODER)],
+)
 def test_trained_weights_in_fp32(
     i3d: Encoder, real_video: Path, expected: np.ndarray, tmp_path: Path, decoder: str, bar: float
 ) -> None:
-    pytest.importorskip({"pyav": "av"}.get(decoder, decoder), exc_type=Exception)
+    module = {"pyav": "av", "torchcodec": "torchcodec.decoders"}.get(decoder, decoder)
+    pytest.importorskip(module, exc_type=Exception)
     rows = rows_of(real_video, tmp_path / "f.h5", i3d, decoder)
     assert rows.shape == expected.shape and len(rows) >= 3
     assert reference.relative_error(rows, expected) <= bar
     assert reference.error_to_spread(rows, expected) <= SPREAD * bar / SAME_PIXELS
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_trained_weights_as_auto_computes(
-    i3d: Encoder, real_video: Path, expected: np.ndarray, tmp_path: Path
+    i3d: Encoder, real_video: Path, expected: np.ndarray, tmp_path: Path, device: str
 ) -> None:
-    auto = load_encoder("i3d-kinetics400", device="cpu", precision="auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    auto = load_encoder("i3d-kinetics400", device=device, precision="auto")
+    assert auto.precision == {"cpu": "fp32", "cuda": "fp16"}[device]
     error = reference.relative_error(rows_of(real_video, tmp_path / "f.h5", auto), expected)
     assert error <= AUTO
 

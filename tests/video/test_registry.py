@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from tests.videos import make_video
 from tspcli.errors import DependencyError
 from tspcli.video import registry
 from tspcli.video.registry import resolve_decoders
@@ -29,3 +36,23 @@ def test_auto_without_any_decoder_says_what_to_install(monkeypatch: pytest.Monke
     with pytest.raises(DependencyError) as caught:
         resolve_decoders("auto")
     assert "pip install av" in str(caught.value.remedy)
+
+
+def test_torchcodec_without_ffmpeg_says_what_it_needs(tmp_path: Path) -> None:
+    package = tmp_path / "broken" / "torchcodec"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "decoders.py").write_text("raise OSError('libavutil.so.59: cannot open')")
+    video, out = make_video(tmp_path / "v.mp4"), tmp_path / "f.h5"
+    words = ["extract", "-v", str(video), "-o", str(out), "-w", "tiny", "--device", "cpu", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tspcli", *words, "--decoder", "torchcodec"],
+        env={**os.environ, "PYTHONPATH": f"{package.parent}{os.pathsep}{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 3, done.stderr
+    [failed] = json.loads(done.stdout)["videos"]
+    assert failed["reason"] == "unsupported"
+    assert "libavutil.so.59" in failed["detail"] and "apt-get install ffmpeg" in failed["detail"]

@@ -46,7 +46,7 @@ class TorchcodecSource(IndexedSource):
             decoders: Any = importlib.import_module("torchcodec.decoders")
         except (ImportError, OSError, RuntimeError) as error:
             raise DependencyError(
-                f"torchcodec cannot be loaded: {first_line(error)}",
+                f"torchcodec cannot be loaded: {first_line(error).rstrip('.')}.",
                 remedy="It needs the package torchcodec and FFmpeg's shared libraries (Debian: "
                 "apt-get install ffmpeg), or use --decoder auto.",
             ) from error
