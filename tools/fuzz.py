@@ -3,7 +3,7 @@
     python tools/fuzz.py --seconds 60 [--only "index of a store"]
 
 Begins from the good files of ``tests/faults/parsers.py``; anything but a ``TspError`` is a finding,
-which is printed with the input that brings it out.
+which is printed with the input that brings it out (in base64).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+TOLD = ("RuntimeError: ", "ERROR: libFuzzer", "Base64: ")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -57,11 +58,10 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=int, default=60)
     options.add_argument("--only")
-    options.add_argument("--worker", action="store_true")
+    options.add_argument("--worker", type=Path, metavar="FOLDER")
     chosen = options.parse_args()
-    if chosen.worker:
-        with tempfile.TemporaryDirectory() as folder:
-            fuzz_one(chosen.only, chosen.seconds, Path(folder))
+    if chosen.worker is not None:
+        fuzz_one(chosen.only, chosen.seconds, chosen.worker)
         return 0
     try:
         import atheris  # noqa: F401 (whether it is there)
@@ -72,13 +72,20 @@ def main() -> int:
 
     findings = 0
     for name in [p.name for p in parsers() if chosen.only in (None, p.name)]:
-        command = [sys.executable, __file__, "--worker", "--only", name]
-        command += ["--seconds", str(chosen.seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [x for x in done.stderr.splitlines() if "cov:" in x or "RuntimeError" in x]
+        # The worker ends without cleaning up after itself.
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--worker", folder, "--only", name]
+            command += ["--seconds", str(chosen.seconds)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False
+            )
+        said = (done.stdout + done.stderr).splitlines()
         findings += done.returncode != 0
         print(f"{name}: {'a finding' if done.returncode else 'nothing'}")
-        print("   ", "\n    ".join(lines[-1:] or done.stderr.splitlines()[-3:]))
+        told = [x for x in said if "cov:" in x][-1:]
+        if done.returncode:
+            told = [x for x in said if any(word in x for word in TOLD)] or said[-3:]
+        print("   ", "\n    ".join(told))
     return 1 if findings else 0
 
 
