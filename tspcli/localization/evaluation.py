@@ -158,6 +158,8 @@ def _source(results: Results | str | Path) -> str:
 
 def _n_relabelled(table: SegmentTable) -> int:
     """How often a segment of a video has one more label."""
+    if not table.labels:
+        return 0
     columns = (table.video, table.start_s, table.end_s, table.label)
     rows = np.stack([column.astype(np.float64) for column in columns], axis=1)
     return len(np.unique(rows, axis=0)) - len(np.unique(rows[:, :3], axis=0))
