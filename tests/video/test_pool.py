@@ -8,57 +8,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from tests.video.fake_decoders import HOOK
-from tests.videos import make_video, read_number
+from tests.video.pools import expected, make_pool_videos, pool_of
+from tests.videos import read_number
 from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.errors import UsageError
-from tspcli.timeline import Sampling
 from tspcli.video import (
     DecodePool,
     Event,
     Failed,
     Finished,
     Frames,
-    Idle,
     Opened,
     Restarted,
     VideoFile,
-    Woken,
-    list_videos,
     process,
 )
 
-SPEC = FrameSpec(ResizeSpec(48, 64))
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[VideoFile]:
-    folder = tmp_path_factory.mktemp("videos")
-    for index, n_frames in enumerate((240, 150, 60, 9)):
-        make_video(folder / f"v{index}.mp4", n_frames=n_frames)
-    return list_videos(folder)
-
-
-def pool_of(videos: Sequence[VideoFile], **options: Any) -> DecodePool:
-    settings: dict[str, Any] = {
-        "sampling": Sampling(),
-        "spec": SPEC,
-        "workers": 2,
-        "timeout_s": 20.0,
-        "extra_decoders": (HOOK,),
-        "chunk_bytes": 20 * 48 * 64 * 3,
-    }
-    return DecodePool(videos, **(settings | options))
+    return make_pool_videos(tmp_path_factory.mktemp("videos"))
 
 
 def consume(pool: DecodePool) -> tuple[dict[str, list[tuple[int, int]]], dict[str, Event]]:
@@ -79,10 +58,6 @@ def consume(pool: DecodePool) -> tuple[dict[str, list[tuple[int, int]]], dict[st
             else:
                 ends[key] = event
     return kept, ends
-
-
-def expected(n_frames: int) -> list[tuple[int, int]]:
-    return [(tick, tick) for tick in range(0, n_frames, 2)]
 
 
 def test_all_frames_of_all_videos_come_once_and_in_order(videos: list[VideoFile]) -> None:
@@ -376,84 +351,6 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in ("Z", "X")
-
-
-def test_a_pool_held_open_takes_videos_until_it_is_told_to_finish(videos: list[VideoFile]) -> None:
-    told: list[str] = []
-    late = [videos[1], videos[3]]
-    with pool_of(videos[:1], hold_open=True) as pool:
-        for event in pool.live():
-            if isinstance(event, Frames):
-                event.release()
-            elif isinstance(event, Finished):
-                told.append(event.job.key)
-            elif isinstance(event, Idle):
-                told.append("idle")
-                if late:
-                    pool.add(late.pop(0))
-                else:
-                    pool.finish()
-    assert told == ["v0", "idle", "v1", "idle", "v3", "idle"]
-
-
-def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(
-    videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tspcli.video.pool._GRACE_S", 0.2)
-    pids: list[list[int]] = []
-    with pool_of(videos[3:], hold_open=True, timeout_s=0.5) as pool:
-        for event in pool.live():
-            if isinstance(event, Frames):
-                event.release()
-            elif isinstance(event, Idle):
-                pids.append(pool.pids)
-                # Longer than a busy worker may be silent.
-                threading.Timer(2.0, pool.wake).start()
-            elif isinstance(event, Woken):
-                pids.append(pool.pids)
-                pool.finish()
-    assert pids[0] and pids[0] == pids[1]
-
-
-def test_a_video_decoded_afresh_comes_whole(videos: list[VideoFile]) -> None:
-    kept: list[tuple[int, int]] = []
-    n_opened = n_chunks = 0
-    with pool_of(videos[:1], hold_open=True, slots=1) as pool:
-        for event in pool.live():
-            if isinstance(event, Opened):
-                n_opened += 1
-                kept = []
-            elif isinstance(event, Frames):
-                n_chunks += 1
-                for ticks, rgb in zip(event.ticks, event.pixels, strict=True):
-                    kept += [(tick, read_number(rgb)) for tick in ticks]
-                event.release()
-                if n_chunks == 2:
-                    pool.redo(videos[0])
-            elif isinstance(event, Finished):
-                pool.finish()
-    assert n_opened == 2
-    assert kept == expected(240)
-
-
-def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_redone(
-    videos: list[VideoFile],
-) -> None:
-    """As where a decode worker and the device that its video was for die together."""
-    opened: list[str] = []
-    asked = False
-    with pool_of(videos[2:], workers=1, hold_open=True) as pool:
-        for event in pool.live():
-            if isinstance(event, Frames):
-                event.release()
-            if isinstance(event, Opened):
-                opened.append(event.job.key)
-            if not asked and opened:
-                asked = True
-                pool.redo(videos[3])
-                pool.redo(videos[3])
-                pool.finish()
-    assert opened == [videos[2].key, videos[3].key]
 
 
 def test_memory_is_shared_out_as_far_as_this_process_may_use_it(
