@@ -222,14 +222,10 @@ def test_archives_are_never_unpacked_whole() -> None:
 
 
 def test_temporary_files_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
     from tspcli.cache import cache_dir
 
     monkeypatch.setenv("TSPCLI_HOME", str(tmp_path / "home"))
     assert stat.S_IMODE(cache_dir("weights").stat().st_mode) == 0o700
-    with tempfile.TemporaryDirectory() as name:
-        assert stat.S_IMODE(Path(name).stat().st_mode) == 0o700
     # What a run writes aside lies in the user's own folder and begins with nothing that is there.
     from tspcli.features.atomic import aside_name
 

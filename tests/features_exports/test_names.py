@@ -164,7 +164,7 @@ class TestNames:
         with h5py.File(tmp_path / "out" / "rgb_test.h5") as file:
             assert len(file) == 0  # the reader opens it all the same
 
-    @pytest.mark.parametrize("key", ["..", ".hidden", "a\\b", "a\nb", "x" * 300])
+    @pytest.mark.parametrize("key", ["..", ".hidden", "a\\b", "a\nb", "\u202egnp", "x" * 300])
     @pytest.mark.parametrize("target", ["npy", "bmn", "official"])
     def test_no_name_leaves_the_folder(
         self, tmp_path: Path, export: Export, key: str, target: str
@@ -179,7 +179,7 @@ class TestNames:
         assert [path.name for path in tmp_path.iterdir()] == ["odd.h5"]
 
     def test_a_name_may_have_any_space(self, tmp_path: Path, export: Export) -> None:
-        odd = "\u6771\u4eac\u3000\u30bf\xa0x"
+        odd = "\u6771\u4eac\u3000\u30bf\xa0x\u200dy"
         store = make_store(tmp_path / "s.h5", [Clip(odd, 20, 30)], TSP)
         export(store, "npy", tmp_path / "out")
         assert names(tmp_path / "out") == {f"{odd}.npy"}

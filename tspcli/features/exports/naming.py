@@ -12,8 +12,12 @@ from tspcli.errors import ExportError, UsageError
 _MAX_BYTES = 240
 """File systems allow 255 bytes; ``_flow.npy`` and a temporary name have to fit as well."""
 
-_UNFIT = ("Cc", "Cs", "Zl", "Zp")
-"""Control characters, halves of surrogate pairs, and what breaks a line; other spaces are fit."""
+_UNFIT = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Control characters, those that turn the direction of writing, halves of surrogate pairs, and what
+breaks a line; spaces of any other script are fit."""
+
+_JOINERS = "\u200c\u200d"
+"""Fit as well: Persian, Indic scripts and emoji need them."""
 
 _RULE = re.compile(r"auto|keep|(?:add|strip):.+")
 
@@ -110,7 +114,7 @@ def _fault(name: str) -> str | None:
         return "it is no name"
     if "/" in name or "\\" in name:
         return "it would leave the output folder or make a folder in it"
-    if any(unicodedata.category(c) in _UNFIT for c in name):
+    if any(unicodedata.category(c) in _UNFIT and c not in _JOINERS for c in name):
         return "it has control characters or is not valid Unicode"
     if name.startswith("."):
         return "it would be hidden"
