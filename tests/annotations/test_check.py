@@ -79,7 +79,9 @@ def test_class_whose_training_segments_are_all_too_short() -> None:
         "train": [*GOOD["train"], row(40, 40.5, "swim")],
         "valid": [*GOOD["valid"], row(51, 55, "swim", "b")],
     }
-    assert kinds(check_groundtruth(tables))["class-in-validation-alone"] == ("error", "valid", 1)
+    found = kinds(check_groundtruth(tables))
+    assert found["class-in-validation-alone"] == ("error", "valid", 1)
+    assert found["short-class"] == ("warning", "train", 1)
 
 
 def test_files_extra_unreadable_and_of_other_length() -> None:

@@ -162,8 +162,15 @@ def test_asked_to_stop_then_resumed(
 ) -> None:
     steps = iter([False, False, False, True])
     arguments = small_set.arguments(out=tmp_path / "run", execution=QUIET)
-    report = pretrain(**arguments, stop_requested=lambda: next(steps))
+    said: list[str] = []
+    listener = TrainingObserver()
+    listener.message = said.append  # type: ignore[method-assign]  # of this one alone
+    # A job that always says --resume begins its run so, but not without a word.
+    report = pretrain(
+        **arguments, stop_requested=lambda: next(steps), resume=True, observer=listener
+    )
     assert report.stopped
+    assert any("nothing to go on with" in text for text in said)
     assert report.epochs == []
     with pytest.raises(TrainingError, match="holds a run already"):
         pretrain(**arguments)

@@ -154,7 +154,9 @@ def run_line(info: RunInfo) -> str:
     where = f"{info.world_size} × {info.device}" if info.world_size > 1 else info.device
     chance = ", ".join(f"{head} {100 * level:.2f}%" for head, level in info.chance.items())
     again = ""
-    if info.first_epoch or info.first_step:
+    if info.first_epoch >= int(info.recipe["epochs"]):
+        again = f" All {info.recipe['epochs']} epochs are done."
+    elif info.first_epoch or info.first_step:
         again = f" Goes on at epoch {info.first_epoch}, step {info.first_step}."
     return (
         f"{info.recipe['name']}: {info.recipe['backbone']} on {where} ({info.precision}), "

@@ -178,7 +178,10 @@ def _run(
         execution.keep_epochs,
     )
     with devices.failing_together():
-        state = (checkpointer.resume() if resume else None) or RunState()
+        stored = checkpointer.resume() if resume else None
+        state = stored or RunState()
+    if resume and stored is None:
+        observer.message(f"{folder.path} holds nothing to go on with: the run begins anew.")
     observer.started(
         RunInfo(
             out=str(folder.path),

@@ -108,7 +108,7 @@ def check_groundtruth(
     named = {row.filename for rows in tables.values() for row in rows}
     for subset, rows in tables.items():
         report.findings += _check_rows(subset, rows, min_segment_s)
-        report.findings += _check_labels(subset, rows, labels)
+        report.findings += _check_labels(subset, rows, labels, min_segment_s)
         if videos is not None and subset in videos:
             report.findings += _check_files(subset, rows, videos[subset], named)
         kept = [row for row in rows if usable_length_s(row) >= min_segment_s]
@@ -284,7 +284,10 @@ def _check_overlaps(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fin
 
 
 def _check_labels(
-    subset: str, rows: Sequence[GroundTruthRow], labels: Sequence[str] | None
+    subset: str,
+    rows: Sequence[GroundTruthRow],
+    labels: Sequence[str] | None,
+    min_segment_s: float,
 ) -> Iterator[Finding]:
     used = {row.label for row in rows if row.label is not None}
     if labels is not None:
@@ -302,6 +305,16 @@ def _check_labels(
             "{n} classes of the label mapping have no sample.",
             [name for name in labels if name not in used],
         )
+    long_enough = {
+        row.label for row in rows if row.label is not None and usable_length_s(row) >= min_segment_s
+    }
+    yield from _finding(
+        "short-class",
+        "warning",
+        subset,
+        f"{{n}} classes have no segment as long as a clip ({min_segment_s:.4g} s).",
+        sorted(used - long_enough),
+    )
     regions = {row.region for row in rows}
     yield from _finding(
         "missing-region",
