@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.features_exports import readers
-from tests.features_exports.conftest import ANET, DIM, ROW, TIME, VIDEO, Clip, Export
+from tests.features_exports.conftest import ANET, DIM, ROW, TIME, VIDEO, Clip, Export, anet_json
 from tspcli.features import open_store
 from tspcli.timeline import Sampling
 
@@ -139,6 +139,18 @@ def test_bmn_and_mmaction2(
                 assert inside <= CLIP_S + clip.duration_s / 100
         worst = max(worst, error_of(rows[there], labels[there], centers(anet_store, clip.key))[0])
     assert report.time_errors["labels"].worst_s == pytest.approx(worst, abs=EXACT)
+
+
+def test_times_are_told_of_the_videos_that_the_reader_loads(
+    anet_store: Path, export: Export, tmp_path: Path
+) -> None:
+    whole = export(anet_store, "bmn", tmp_path / "all", [anet_json(tmp_path / "all.json", ANET)])
+    worst = whole.time_errors["labels"]
+    others = [clip for clip in ANET if clip.key != worst.video]
+    named = anet_json(tmp_path / "others.json", others)
+    some = export(anet_store, "bmn", tmp_path / "some", [named])
+    assert some.time_errors["labels"].video in {clip.key for clip in others}
+    assert some.time_errors["labels"].worst_s < worst.worst_s
 
 
 def test_bmn_values_survive_the_table(anet_store: Path, export: Export, tmp_path: Path) -> None:

@@ -38,9 +38,14 @@ class TimeError:
 
 
 def worst_errors(target: Target, plan: ExportPlan) -> dict[str, TimeError]:
-    """The worst time errors of an export, by clock."""
+    """The worst time errors of an export, by clock.
+
+    Of the videos that the annotations name, where there are any: the reader loads no others.
+    """
     found: dict[str, TimeError] = {}
     for video in plan.videos:
+        if plan.annotations is not None and video.annotated_as is None:
+            continue
         for name, clock in target.clocks(video, plan).items():
             worst, inside = errors_of(video, clock)
             known = found.get(name)
