@@ -19,6 +19,7 @@ from tspcli.errors import TrainingError, TspError, VideoError
 from tspcli.pretraining.clips import ClipReader
 from tspcli.pretraining.sampling import ClipPlan, ClipRequest
 from tspcli.pretraining.segments import SegmentTable
+from tspcli.wording import first_line
 
 _MAX_WORKERS = 8
 _PREFETCHED_BATCHES = 4
@@ -239,7 +240,7 @@ class BatchFeed:
                 batch = next(batches, None)
             except RuntimeError as error:
                 raise TrainingError(
-                    f"A loader process ended unexpectedly: {str(error).splitlines()[0]}",
+                    f"A loader process ended unexpectedly: {first_line(error)}",
                     remedy="Give fewer --workers if memory ran out, then --resume.",
                 ) from error
             self.waited_s += time.perf_counter() - started

@@ -28,7 +28,7 @@ from tspcli.pretraining.results import TensorBoard, draw_curves, write_results
 from tspcli.pretraining.sampling import BatchPlan
 from tspcli.pretraining.state import Checkpointer, RunFolder, RunState
 from tspcli.pretraining.stepping import Trainer
-from tspcli.wording import counted
+from tspcli.wording import counted, first_line
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -258,7 +258,7 @@ def _lost_processes_explained(devices: Devices) -> Iterator[None]:
             raise
         raise TrainingError(
             f"Another process of this run has ended, as process {devices.rank} found: "
-            f"{text.splitlines()[0]}",
+            f"{first_line(error)}",
             remedy="Its own message tells why. Go on with --resume.",
         ) from error
 
