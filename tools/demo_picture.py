@@ -81,7 +81,7 @@ def draw(video: VideoFeatures, encoder: Encoder, target: Path) -> None:
         centred @ centred.T, extent=(*span, span[1], span[0]), cmap="magma", vmin=-0.5, vmax=1
     )
     upper.set(ylabel="time [s]", title=f"{video.key}: {video.n_rows} clips beside each other")
-    figure.colorbar(image, cax=bar)
+    figure.colorbar(image, cax=bar).set_label("cosine similarity, the mean clip taken away")
     for colour, i in zip(COLOURS, best, strict=True):
         lower.plot(video.center_s, probabilities[:, i], label=names[i], color=colour, lw=1.6)
     lower.set(xlabel="time [s]", ylabel="probability", xlim=span, ylim=(0, 1.02))

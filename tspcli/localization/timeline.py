@@ -86,6 +86,8 @@ def draw_timeline(
     axes.set_ylim(n_rows - 0.5, -0.5)
     axes.set_xlim(0, video.duration_s)
     axes.set_xlabel("seconds")
+    if predictions:
+        axes.set_ylabel("score of each prediction")
     # A dollar sign in a file's name is no formula.
     axes.set_title(video.key.replace("$", r"\$"), fontsize=10)
     for side in ("top", "right"):
