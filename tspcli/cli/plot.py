@@ -224,9 +224,10 @@ def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbn
     from fractions import Fraction
 
     from tspcli.features.plots import Thumbnail
+    from tspcli.features.plots.data import axis_s
     from tspcli.video import open_source
 
-    duration = max(view.end_s for view in views)
+    duration = axis_s(views)
     frames = []
     with open_source(path) as source:
         origin = None

@@ -51,6 +51,7 @@ class FeatureView:
         change_s: When the change is measured, seconds, shape (K,).
         change: 1 - cosine of a row and the first later one whose clip shares no frame with its.
         separation: See :func:`tspcli.features.plots.separation.separation`; None without segments.
+        video_s: Seconds that the video lasts; None if the store does not tell.
     """
 
     title: str
@@ -63,6 +64,7 @@ class FeatureView:
     change_s: FloatArray
     change: FloatArray
     separation: float | None
+    video_s: float | None = None
 
     @property
     def end_s(self) -> float:
@@ -91,7 +93,7 @@ class PlotData:
     @property
     def duration_s(self) -> float:
         """Seconds that the time axis has."""
-        return max(view.end_s for view in self.views)
+        return axis_s(self.views)
 
     @property
     def labels(self) -> list[str]:
@@ -120,6 +122,11 @@ class PlotData:
             for view in self.views
             if not self.own_scales and high - _scale([view])[0] < _FLAT * (high - low)
         ]
+
+
+def axis_s(views: Sequence[FeatureView]) -> float:
+    """Seconds of a time axis for some views: to the video's end, which its clips may not reach."""
+    return max(max(view.end_s, view.video_s or 0.0) for view in views)
 
 
 def _scale(views: Sequence[FeatureView]) -> tuple[float, float]:
@@ -174,6 +181,7 @@ def view_features(
         change_s,
         change,
         separation(rows, foreground, apart=apart) if segments else None,
+        video.duration_s,
     )
 
 

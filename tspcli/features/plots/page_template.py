@@ -38,8 +38,9 @@ TEMPLATE = """\
   .matrix canvas { position: absolute; image-rendering: pixelated; }
   .matrix:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
   .matrix svg { position: absolute; inset: 0; height: 100%; }
-  .thumbs { display: flex; height: 62px; gap: 1px; }
-  .thumbs img { flex: 1 1 0; min-width: 0; height: 100%; object-fit: cover; }
+  .caption { color: var(--soft); font-size: 12px; }
+  .thumbs { display: flex; align-items: flex-start; gap: 1px; }
+  .thumbs img { flex: 1 1 0; min-width: 0; height: auto; }
   .cursor { position: absolute; top: 0; bottom: 0; width: 1px; background: var(--mark);
             pointer-events: none; display: none; }
   .row { position: absolute; left: 0; right: 0; height: 1px; background: var(--mark);
@@ -96,7 +97,10 @@ for (const view of data.views) {
   make(box, "p").textContent = view.rows + " clips of width " + view.dim +
     (view.separation === null ? "" :
      ", foreground and background separated by " + view.separation.toFixed(3));
-  const lane = name => make(box, "div", "lane " + name);
+  const lane = (name, caption) => {
+    if (caption) make(box, "div", "caption").textContent = caption;
+    return make(box, "div", "lane " + name);
+  };
   if (data.thumbnails.length) {
     const thumbs = lane("thumbs");
     for (const t of data.thumbnails) {
@@ -107,7 +111,7 @@ for (const view of data.views) {
     }
   }
   if (data.segments.length) {
-    const segments = lane("segments");
+    const segments = lane("segments", "annotated actions");
     for (const s of data.segments) {
       const bar = make(segments, "span");
       bar.style.left = percent(s.start);
@@ -116,7 +120,7 @@ for (const view of data.views) {
       bar.title = s.label + ", " + seconds(s.start) + " to " + seconds(s.end);
     }
   }
-  const strip = make(lane("colors"), "canvas");
+  const strip = make(lane("colors", "PCA: what looks alike is alike"), "canvas");
   strip.width = view.cells;
   strip.height = 1;
   strip.style.height = "100%";
@@ -128,7 +132,8 @@ for (const view of data.views) {
     stripPixels.data.set([colors[3 * i], colors[3 * i + 1], colors[3 * i + 2], 255], 4 * i);
   }
   strip.getContext("2d").putImageData(stripPixels, 0, 0);
-  const change = lane("change"), plot = document.createElementNS(SVG, "svg");
+  const change = lane("change", "change from clip to clip, up to " + view.most.toFixed(3)),
+        plot = document.createElementNS(SVG, "svg");
   change.appendChild(plot);
   const top = Math.max(view.most, 1e-9) * 1.05;
   plot.setAttribute("viewBox", "0 0 " + data.duration + " 1");
@@ -146,7 +151,7 @@ for (const view of data.views) {
   plot.appendChild(line);
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", "Change of the features over time");
-  const matrix = lane("matrix"), canvas = make(matrix, "canvas");
+  const matrix = lane("matrix", "similarity of all clips"), canvas = make(matrix, "canvas");
   matrix.tabIndex = 0;
   matrix.setAttribute("role", "img");
   matrix.setAttribute("aria-label", "Self-similarity matrix, " + view.title);
