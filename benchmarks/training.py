@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -162,13 +163,16 @@ def run(
     report = build_cache([video], folder / "cache", CacheSettings(SAMPLING, SPEC), workers=1)
     straight = VideoClips([video], SAMPLING, SPEC)
     cached = CachedClips([cache_file(folder / "cache", video)], SAMPLING.clip_length)
-    rng = np.random.default_rng(0)
-
     # Clips that end before the video does: both readers then decode all of their frames.
     last = int(report.video_s * SAMPLING.frame_rate) - SAMPLING.clip_length
 
-    def starts() -> list[int]:
-        return rng.integers(0, last, size).tolist()
+    def reading(batch: Callable[[list[int]], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """Reads other clips each time; every reader the same ones, seeking takes unequally long."""
+        rng = np.random.default_rng(0)
+        return lambda: batch(rng.integers(0, last, size).tolist())
+
+    by_clip = partial(literal_batch, video)
+    from_videos, from_cache = partial(product_batch, straight), partial(product_batch, cached)
 
     literal = Literal(options.backbone, device)
     plain = Execution()
@@ -187,23 +191,28 @@ def run(
         name: Product(options.backbone, device, precision, execution)
         for name, (precision, execution) in ways.items()
     }
-    pixels = product_batch(cached, starts())
-    clips = literal_batch(video, starts())
+    pixels, clips = reading(from_cache)(), reading(by_clip)()
     best = list(products)[-1]
+
+    def trained(
+        step: Callable[[torch.Tensor], float], read: Callable[[], torch.Tensor]
+    ) -> Callable[[], float]:
+        return lambda: step(read())
+
     groups: dict[str, dict[str, Callable[[], object]]] = {
         "reading": {
-            "literal": lambda: literal_batch(video, starts()),
-            "from videos": lambda: product_batch(straight, starts()),
-            "from the cache": lambda: product_batch(cached, starts()),
+            "literal": reading(by_clip),
+            "from videos": reading(from_videos),
+            "from the cache": reading(from_cache),
         },
         "step": {
             "literal": lambda: literal.step(clips),
             **{name: (lambda way=way: way.step(pixels)) for name, way in products.items()},
         },
         "reading and step": {
-            "literal": lambda: literal.step(literal_batch(video, starts())),
-            f"from videos, {best}": lambda: products[best].step(product_batch(straight, starts())),
-            f"from the cache, {best}": lambda: products[best].step(product_batch(cached, starts())),
+            "literal": trained(literal.step, reading(by_clip)),
+            f"from videos, {best}": trained(products[best].step, reading(from_videos)),
+            f"from the cache, {best}": trained(products[best].step, reading(from_cache)),
         },
     }
     rows: list[dict[str, float | str]] = []

@@ -177,12 +177,12 @@ def growth(device: torch.device, clock: Clock) -> list[Figure]:
             assert observer.at_s is not None
             return clock() - observer.at_s, report.n_clips - observer.n_clips
 
-        def steady(count: int, seconds: float) -> tuple[float, int]:
-            """The fastest of three: in a tenth of a second, one pause of the machine shows."""
+        def fastest(count: int, seconds: float) -> tuple[float, int]:
+            """Of three runs: in a tenth of a second, one pause of the machine shows."""
             return min(run(count, seconds) for _ in range(3))
 
-        long = [steady(1, 30), steady(1, 300), run(1, 3000)]
-        many = [steady(15, 2), steady(150, 2), run(1500, 2)]
+        long = [fastest(1, seconds) for seconds in (30, 300, 3000)]
+        many = [fastest(count, 2) for count in (15, 150, 1500)]
     figures = [
         Figure("extract", f"cost grows with the {what} to the power", power := _power(points),
                target="1 ± 0.03", met=abs(power - 1) <= 0.03,
