@@ -155,7 +155,9 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     annotations = Annotations(
         {
             "a": AnnotatedVideo((Segment(10, 20, "run"),), subset="training"),
-            "b": AnnotatedVideo((Segment(0, 70, "jump"),), subset="validation"),
+            "b": AnnotatedVideo(
+                (Segment(0, 70, "jump"), Segment(200, 210, "jump")), subset="validation"
+            ),
             "quiet": AnnotatedVideo(subset="training"),
             "gone": AnnotatedVideo((Segment(1, 2, "run"),), subset="training"),
         },
@@ -172,6 +174,7 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     assert sorted(report.subsets) == ["train", "valid"]
     assert not list(tmp_path.glob("all_*"))
     assert (train.n_beyond, valid.n_beyond) == (0, 1)
+    assert (train.n_outside, valid.n_outside) == (0, 1)
     rows = read_groundtruth(train.groundtruth)
     assert [(r.video_name, r.start_s, r.end_s, r.label) for r in rows] == [
         ("a", 10, 20, "run"),
@@ -179,7 +182,8 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
         ("a", 20, 60, None),
     ]
     # An action may be annotated beyond the end; the row keeps what was annotated.
-    assert [(r.start_s, r.end_s) for r in read_groundtruth(valid.groundtruth)] == [(0, 70)]
+    kept = [(r.start_s, r.end_s) for r in read_groundtruth(valid.groundtruth) if r.label]
+    assert kept == [(0, 70), (200, 210)]
 
     everything = tmp_path / "everything"
     report = convert(annotations, videos, everything, min_gap_s=1.0, include_unannotated=True)

@@ -104,12 +104,20 @@ def test_the_bound_is_that_of_one_batch(encoder: Encoder) -> None:
         require_memory(Sampling(), facts, None, available=2 * one_clip)
 
 
-@pytest.mark.parametrize("profile", ["f.h5", "f.h5.report.json", "v.mp4", "folder/../v.mp4"])
-def test_a_profile_is_a_file_of_its_own(tmp_path: Path, profile: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "shard"),
+    [
+        *((name, None) for name in ("f.h5", "f.h5.report.json", "v.mp4", "folder/../v.mp4")),
+        ("f.shard-1-of-2.h5", "1/2"),
+        ("f.shard-1-of-2.h5.report.json", "1/2"),
+    ],
+)
+def test_a_profile_is_a_file_of_its_own(tmp_path: Path, profile: str, shard: str | None) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "v.mp4").write_bytes(b"a video")
     arguments = ["--videos", str(tmp_path / "v.mp4"), "--out", str(tmp_path / "f.h5")]
     arguments += ["--weights", "tiny", "--profile", str(tmp_path / profile)]
+    arguments += ["--shard", shard] if shard else []
     refused = CliRunner().invoke(command, arguments, standalone_mode=False).exception
     assert isinstance(refused, UsageError) and "is the same file as" in refused.message
     assert (tmp_path / "v.mp4").read_bytes() == b"a video"

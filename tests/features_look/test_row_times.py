@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.features_look.stores import TSP, VIDEOS, features, store
+from tspcli.cli.localize_checks import check_times
 from tspcli.cli.main import cli
 from tspcli.errors import UsageError
 from tspcli.features import open_store
@@ -94,3 +95,10 @@ def test_global_features_have_no_seconds(tmp_path: Path) -> None:
     refused = tsp("inspect", path, *OWN).exception
     assert isinstance(refused, UsageError) and "no seconds" in refused.message
     assert tsp("inspect", path).exception is None
+
+
+def test_localization_is_not_told_otherwise_either(tmp_path: Path) -> None:
+    path = telling_datasets(tmp_path / "own.h5", TSP)
+    check_times((path,), {"stride": TSP.stride, "frame_rate": TSP.frame_rate})
+    with pytest.raises(UsageError, match=r"--stride 1 contradicts .*own\.h5, which says 16"):
+        check_times((path,), {"stride": 1})

@@ -117,7 +117,8 @@ def _segments(
     found = Annotations(path=Path(table.path), dialect=dialect, kind=kind)
     segments: dict[str, list[Segment]] = {}
     for where, row in table.rows():
-        if (absent := next((c for c in chosen.values() if row[c] is None), None)) is not None:
+        needed = [column for role, column in chosen.items() if role != "label"]
+        if (absent := next((c for c in needed if row[c] is None), None)) is not None:
             raise AnnotationError(
                 f"{where}: the row ends before the column {absent!r}.", remedy="Complete it."
             )

@@ -231,11 +231,15 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
             say(f"  annotated, but no duration known: {_some(part.missing)}")
         if part.unannotated:
             say(f"  without any action, so without a row: {_some(part.unannotated)}")
-        if part.n_beyond:
-            say(
-                f"  beyond their video, where training cuts them: "
-                f"{counted(part.n_beyond, 'action')} (`tsp annotations check` names them)"
-            )
+        for count, where, what in (
+            (part.n_beyond, "beyond", "cuts"),
+            (part.n_outside, "wholly outside", "drops"),
+        ):
+            if count:
+                say(
+                    f"  {where} their video, where training {what} them: "
+                    f"{counted(count, 'action')} (`tsp annotations check` names them)"
+                )
         if part.nested:
             say(
                 f"  nested actions, where --background union and official differ (used: {rule}): "
@@ -244,7 +248,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
     if report.missing:
         say(f"annotated, but no duration known: {_some(report.missing)}")
     if report.unlisted:
-        say(f"videos that no annotation mentions, in no table: {_some(report.unlisted)}")
+        say(f"videos without any action, whose split has no table: {_some(report.unlisted)}")
     for reason, count in report.skipped.items():
         say(f"left out of the source: {counted(count, 'row')} ({reason})")
     for file, reason in failed.items():

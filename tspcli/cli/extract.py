@@ -90,12 +90,14 @@ def command(as_json: bool, **options: Any) -> int:
     from tspcli.cli.extract_progress import watch
     from tspcli.cli.stopping import stoppable
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
+    from tspcli.extraction.plan import shard_path
     from tspcli.features.reports import report_path
 
     options["weights"] = options["weights"] or DEFAULT_WEIGHTS
     videos, out = options.pop("videos"), options.pop("out")
     config = ExtractConfig(**options)
-    outputs = [("--out", out), ("its report", report_path(out))]
+    place = out if config.shard is None else shard_path(out, config.shard)
+    outputs = [("--out", place), ("the report beside --out", report_path(place))]
     outputs += [("--profile", config.profile)] if config.profile else []
     require_apart(outputs, [("--videos", path) for path in videos])
     console = err_console()

@@ -74,9 +74,10 @@ def check_times(features: tuple[Path, ...], times: Mapping[str, Any]) -> None:
         return
     for path in features:
         with open_store(path) as store:
-            told = store.metadata.sampling
+            told = store.own_sampling
         for name, value in times.items():
-            if told is not None and getattr(told, name) != value:
+            # Datasets alone hold their rate as a floating-point number.
+            if told is not None and float(getattr(told, name)) != float(value):
                 raise UsageError(
                     f"{_option(name, value)} contradicts {path}, which says {getattr(told, name)}.",
                     remedy="Leave it out: it is for files that do not tell.",
@@ -117,5 +118,8 @@ def check_files(
 
         inputs += [("--videos", Path(path)) for path in videos]
         inputs += [("--videos", video.path) for video in list_videos(videos)]
-        outputs += [("--features-out", store), ("its report", report_path(store))]
+        outputs += [
+            ("--features-out", store),
+            ("the report beside --features-out", report_path(store)),
+        ]
     require_apart(outputs, inputs)

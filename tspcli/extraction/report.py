@@ -77,7 +77,7 @@ class ExtractReport:
         settings: What the rows depend on.
         videos: One result a video, in the order of their keys.
         n_clips: Clips encoded in this run.
-        video_s: Seconds of video decoded in this run.
+        video_s: Seconds of video encoded in this run.
         elapsed_s: Wall time of this run.
         decode_wait_s: Time in which the encoder had to wait for frames.
         encode_s: Time in which the encoder worked.

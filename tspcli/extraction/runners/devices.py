@@ -274,6 +274,7 @@ class DevicesRunner:
         """A device is gone: let the others do its videos."""
         device.let_go()
         words = device.fault or device.process.last_words()
+        device.progress = device.progress.without_begun()
         lost = list(device.videos.values())
         if not any(other.alive for other in self._devices):
             raise TspError(
@@ -326,9 +327,7 @@ class DevicesRunner:
         if each:
             board.progress.n_clips = sum(progress.n_clips for progress in each)
             board.progress.video_s = sum(progress.video_s for progress in each)
-            board.progress.begun_bytes = sum(
-                device.progress.begun_bytes for device in self._devices if device.alive
-            )
+            board.progress.begun_bytes = sum(progress.begun_bytes for progress in each)
             board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
             board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
 

@@ -287,7 +287,8 @@ class RayRunner:
         if encoder not in self._encoders:
             return
         self._encoders.remove(encoder)
-        self._gone.append(encoder.words)
+        done = encoder.words.progress.without_begun()
+        self._gone.append(replace(encoder.words, progress=done))
         self._calls = {r: call for r, call in self._calls.items() if call[0] is not encoder}
         with suppress(Exception):
             ray.kill(encoder.actor)

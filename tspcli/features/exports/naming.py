@@ -115,7 +115,7 @@ def _fault(name: str) -> str | None:
     if "/" in name or "\\" in name:
         return "it would leave the output folder or make a folder in it"
     if any(unicodedata.category(c) in _UNFIT and c not in _JOINERS for c in name):
-        return "it has control characters or is not valid Unicode"
+        return "it has control or invisible characters or is not valid Unicode"
     if name.startswith("."):
         return "it would be hidden"
     if len(name.encode("utf-8", "replace")) > _MAX_BYTES:

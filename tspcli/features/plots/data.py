@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -181,7 +182,7 @@ def view_features(
         change_s,
         change,
         separation(rows, foreground, apart=apart) if segments else None,
-        video.duration_s,
+        video.duration_s if math.isfinite(video.duration_s or 0.0) else None,
     )
 
 

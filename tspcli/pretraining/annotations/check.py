@@ -155,6 +155,17 @@ def _name(row: GroundTruthRow) -> str:
     return f"{row.filename} {row.start_s:.2f}-{row.end_s:.2f} s ({what})"
 
 
+def lies_outside(row: GroundTruthRow) -> bool:
+    """Whether nothing of a segment is inside its video: training drops it."""
+    return row.start_s >= row.duration_s or row.end_s <= 0
+
+
+def reaches_beyond(row: GroundTruthRow) -> bool:
+    """Whether a part of a segment is outside its video: training cuts it off."""
+    too_far = row.end_s > row.duration_s + OUTSIDE_TOLERANCE_S or row.start_s < 0
+    return too_far and not lies_outside(row)
+
+
 def _check_rows(
     subset: str, rows: Sequence[GroundTruthRow], min_segment_s: float
 ) -> Iterator[Finding]:
@@ -162,11 +173,8 @@ def _check_rows(
         return [_name(row) for row, bad in zip(rows, condition, strict=True) if bad]
 
     reversed_ = [row.end_s < row.start_s for row in rows]
-    outside = [row.start_s >= row.duration_s or row.end_s <= 0 for row in rows]
-    beyond = [
-        not out and (row.end_s > row.duration_s + OUTSIDE_TOLERANCE_S or row.start_s < 0)
-        for row, out in zip(rows, outside, strict=True)
-    ]
+    outside = [lies_outside(row) for row in rows]
+    beyond = [reaches_beyond(row) for row in rows]
     short = [
         not out and not wrong and usable_length_s(row) < min_segment_s
         for row, out, wrong in zip(rows, outside, reversed_, strict=True)

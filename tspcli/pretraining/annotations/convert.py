@@ -17,7 +17,7 @@ from tspcli.annotations.model import Annotations, Segment
 from tspcli.errors import AnnotationError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.pretraining.annotations.background import GapRule, background_segments
-from tspcli.pretraining.annotations.check import OUTSIDE_TOLERANCE_S
+from tspcli.pretraining.annotations.check import lies_outside, reaches_beyond
 from tspcli.wording import counted
 
 LABELS_FILE = "action_label_mapping.json"
@@ -38,8 +38,9 @@ class SubsetReport:
         missing: Annotated videos of this split whose duration is not known.
         unannotated: Videos without any action, which get no row.
         nested: Videos in which the two rules for background differ.
-        n_beyond: Actions that reach more than :data:`OUTSIDE_TOLERANCE_S` beyond their video. They
-            are written as they are; training cuts them to the video.
+        n_beyond: Actions that reach beyond their video. They are written as they are; training cuts
+            them to the video.
+        n_outside: Actions wholly outside their video. They are written; training drops them.
     """
 
     groundtruth: Path
@@ -51,6 +52,7 @@ class SubsetReport:
     unannotated: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
     n_beyond: int = 0
+    n_outside: int = 0
 
 
 @dataclass
@@ -64,8 +66,7 @@ class ConversionReport:
         skipped: Source rows left out, by reason.
         missing: Annotated videos whose duration is not known, where the annotations do not tell
             which split they belong to.
-        unlisted: Videos that no annotation mentions, of splits that hold nothing else and so have
-            no tables.
+        unlisted: Videos without any action, of splits that hold nothing else and so have no tables.
     """
 
     labels: Path
@@ -146,11 +147,9 @@ def convert(
         part.n_actions = sum(row.label is not None for row in rows)
         part.n_background = len(rows) - part.n_actions
         part.n_videos = len({row.filename for row in rows})
-        part.n_beyond = sum(
-            row.start_s < 0 or row.end_s > row.duration_s + OUTSIDE_TOLERANCE_S
-            for row in rows
-            if row.label is not None
-        )
+        actions = [row for row in rows if row.label is not None]
+        part.n_beyond = sum(map(reaches_beyond, actions))
+        part.n_outside = sum(map(lies_outside, actions))
         writers[part.groundtruth] = partial(write_groundtruth, rows=rows)
         writers[part.metadata] = partial(write_metadata, videos=by_subset[subset])
         report.subsets[subset] = part
