@@ -42,13 +42,11 @@ def test_a_video_counts_while_it_is_under_way(tmp_path: Path) -> None:
         share = figures.video_s / 20
         assert figures.begun_bytes == pytest.approx(share * figures.total_bytes)
         # What a device that dies now leaves to the others.
-        left = figures.without_begun()
-        assert (left.begun_bytes, left.n_clips) == (0, figures.n_clips)
-        assert left.video_s == pytest.approx(0)
+        left = figures.of_the_lost(0.0)
+        assert (left.begun_bytes, left.video_s, left.n_clips) == (0, 0, figures.n_clips)
         assert figures.left_s == pytest.approx(figures.elapsed_s * (1 / share - 1))
     last = watcher.seen[-1]
     assert (last.begun_bytes, last.ended_bytes, last.left_s) == (0, last.total_bytes, 0)
-    assert last.without_begun() == last
     assert report.video_s == pytest.approx(20)
 
 

@@ -283,9 +283,7 @@ class Engine:
         self._tell_progress()
 
     def _tell_progress(self) -> None:
-        under_way = self._videos.values()
-        self.progress.begun_bytes = sum(video.begun_bytes for video in under_way)
-        self.progress.begun_s = sum(video.encoded_s for video in under_way)
+        self.progress.begun_bytes = sum(video.begun_bytes for video in self._videos.values())
         self.observer.progressed(self.progress)
 
     def _safe(self, result: VideoResult) -> None:

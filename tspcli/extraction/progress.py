@@ -20,7 +20,6 @@ class Progress:
         total_bytes: Size of all files of this run.
         ended_bytes: Size of the files of ended videos.
         begun_bytes: What is encoded of the files under way, by their announced durations.
-        begun_s: Seconds of ``video_s`` that are of videos under way.
         elapsed_s: Seconds since the first video was opened.
         decode_wait_s: Seconds in which the encoder had to wait for frames.
         encode_s: Seconds in which the encoder worked.
@@ -34,7 +33,6 @@ class Progress:
     total_bytes: int = 0
     ended_bytes: int = 0
     begun_bytes: float = 0.0
-    begun_s: float = 0.0
     elapsed_s: float = 0.0
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
@@ -53,9 +51,13 @@ class Progress:
         report.decode_wait_s = self.decode_wait_s
         report.encode_s = self.encode_s
 
-    def without_begun(self) -> Progress:
-        """The figures without the videos under way, which somebody else will do."""
-        return replace(self, video_s=self.video_s - self.begun_s, begun_s=0.0, begun_bytes=0.0)
+    def of_the_lost(self, ended_s: float) -> Progress:
+        """What is left of these figures of an encoder that is gone: others do what was under way.
+
+        Args:
+            ended_s: Seconds of the videos that it has told to be done.
+        """
+        return replace(self, video_s=ended_s, begun_bytes=0.0)
 
     @property
     def bottleneck(self) -> str:

@@ -52,6 +52,7 @@ class Device:
         """Its videos that have not ended, by key."""
         self.decoding: set[str] = set()
         self.given_bytes = 0
+        self.ended_s = 0.0
         self.progress = Progress()
         self.alive = True
         self.ended = False
@@ -244,6 +245,7 @@ class DevicesRunner:
                     del device.videos[file.key]
                     if values[0].status == "done":
                         parts.take(file.key)
+                        device.ended_s += values[0].duration_s or 0.0
                     board.end(values[0], file_size(file.path))
                 elif kind == "progress":
                     device.progress = values[0]
@@ -274,7 +276,7 @@ class DevicesRunner:
         """A device is gone: let the others do its videos."""
         device.let_go()
         words = device.fault or device.process.last_words()
-        device.progress = device.progress.without_begun()
+        device.progress = device.progress.of_the_lost(device.ended_s)
         lost = list(device.videos.values())
         if not any(other.alive for other in self._devices):
             raise TspError(

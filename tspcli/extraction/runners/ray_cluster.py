@@ -59,6 +59,7 @@ class _Encoder:
     ready: bool = False
     """Whether it has taken the run."""
     words: Words = field(default_factory=Words)
+    ended_s: float = 0.0
 
 
 class RayRunner:
@@ -277,6 +278,7 @@ class RayRunner:
             self._losses[encoder.place] = 0
             if answer.status == "done":
                 take_part(parts, file.key)
+                encoder.ended_s += answer.duration_s or 0.0
             queue.left.discard(file.key)
             board.end(replace(answer, path=str(file.path)), queue.sizes[file.key])
 
@@ -287,8 +289,8 @@ class RayRunner:
         if encoder not in self._encoders:
             return
         self._encoders.remove(encoder)
-        done = encoder.words.progress.without_begun()
-        self._gone.append(replace(encoder.words, progress=done))
+        left = encoder.words.progress.of_the_lost(encoder.ended_s)
+        self._gone.append(replace(encoder.words, progress=left))
         self._calls = {r: call for r, call in self._calls.items() if call[0] is not encoder}
         with suppress(Exception):
             ray.kill(encoder.actor)
