@@ -165,10 +165,11 @@ def growth(device: torch.device, clock: Clock) -> list[Figure]:
         def run(count: int, seconds: float) -> tuple[float, int]:
             """Seconds from the first batch to the end, and clips done in them."""
             place = Path(tempfile.mkdtemp(prefix=f"{count}-{seconds}-", dir=folder))
-            first = place / "v0.mp4"
-            make_video(first, fps=30, n_frames=round(30 * seconds))
-            for index in range(1, count):
-                (place / f"v{index}.mp4").symlink_to(first)
+            video = folder / f"{seconds}.mp4"
+            if not video.exists():
+                make_video(video, fps=30, n_frames=round(30 * seconds))
+            for index in range(count):
+                (place / f"v{index}.mp4").symlink_to(video)
             observer = _FirstBatch(clock)
             report = extract(
                 place, folder / f"{place.name}.h5", encoder=encoder, workers=1, observer=observer
