@@ -291,6 +291,13 @@ def _check_overlaps(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fin
     )
 
 
+def _trainable_classes(rows: Sequence[GroundTruthRow], min_segment_s: float) -> set[str]:
+    """Classes with a segment that is long enough to be trained on."""
+    return {
+        row.label for row in rows if row.label is not None and usable_length_s(row) >= min_segment_s
+    }
+
+
 def _check_labels(
     subset: str,
     rows: Sequence[GroundTruthRow],
@@ -313,15 +320,12 @@ def _check_labels(
             "{n} classes of the label mapping have no sample.",
             [name for name in labels if name not in used],
         )
-    long_enough = {
-        row.label for row in rows if row.label is not None and usable_length_s(row) >= min_segment_s
-    }
     yield from _finding(
         "short-class",
         "warning",
         subset,
         f"{{n}} classes have no segment as long as a clip ({min_segment_s:.4g} s).",
-        sorted(used - long_enough),
+        sorted(used - _trainable_classes(rows, min_segment_s)),
     )
     regions = {row.region for row in rows}
     yield from _finding(
@@ -378,19 +382,12 @@ def _check_files(
 def _check_split(
     train: Sequence[GroundTruthRow], valid: Sequence[GroundTruthRow], min_segment_s: float
 ) -> Iterator[Finding]:
-    def classes(rows: Sequence[GroundTruthRow]) -> set[str]:
-        return {
-            row.label
-            for row in rows
-            if row.label is not None and usable_length_s(row) >= min_segment_s
-        }
-
     yield from _finding(
         "class-in-validation-alone",
         "error",
         "valid",
         "{n} classes stand in validation alone: training has no segment that is long enough.",
-        sorted(classes(valid) - classes(train)),
+        sorted(_trainable_classes(valid, min_segment_s) - _trainable_classes(train, min_segment_s)),
     )
     yield from _finding(
         "video-in-both",
