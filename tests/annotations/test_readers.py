@@ -223,3 +223,11 @@ def test_subsets_of_thumos14_are_told_by_its_own_names_alone(tmp_path: Path) -> 
         "video_validation_0000051": "valid",
         "contest_1": "train",
     }
+
+
+def test_a_row_may_end_before_its_label(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("video,start,end,label\na,1,2,run\na,3,4\n", encoding="utf-8")
+    found = read_table(table)
+    assert [segment.label for segment in found["a"].segments] == ["run"]
+    assert found.skipped == {"no label": 1}

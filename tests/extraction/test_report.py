@@ -108,6 +108,7 @@ def test_the_bound_is_that_of_one_batch(encoder: Encoder) -> None:
     ("profile", "shard"),
     [
         *((name, None) for name in ("f.h5", "f.h5.report.json", "v.mp4", "folder/../v.mp4")),
+        ("f.h5", "1/2"),
         ("f.shard-1-of-2.h5", "1/2"),
         ("f.shard-1-of-2.h5.report.json", "1/2"),
     ],

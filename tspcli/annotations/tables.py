@@ -116,8 +116,9 @@ def _segments(
     frames = [spelled[name] for name in _FRAMES if name in spelled]
     found = Annotations(path=Path(table.path), dialect=dialect, kind=kind)
     segments: dict[str, list[Segment]] = {}
+    # Background may be written as a row that ends before its label.
+    needed = [column for role, column in chosen.items() if role != "label"]
     for where, row in table.rows():
-        needed = [column for role, column in chosen.items() if role != "label"]
         if (absent := next((c for c in needed if row[c] is None), None)) is not None:
             raise AnnotationError(
                 f"{where}: the row ends before the column {absent!r}.", remedy="Complete it."

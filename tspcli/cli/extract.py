@@ -98,6 +98,7 @@ def command(as_json: bool, **options: Any) -> int:
     config = ExtractConfig(**options)
     place = out if config.shard is None else shard_path(out, config.shard)
     outputs = [("--out", place), ("the report beside --out", report_path(place))]
+    outputs += [("the store of all shards", out)] if place != out else []
     outputs += [("--profile", config.profile)] if config.profile else []
     require_apart(outputs, [("--videos", path) for path in videos])
     console = err_console()

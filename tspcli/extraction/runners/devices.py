@@ -263,6 +263,7 @@ class DevicesRunner:
                 else:
                     device.alive = False
                     if not device.ended:
+                        device.progress = device.progress.of_the_lost(device.ended_s)
                         yield device
 
     def _replace(
@@ -276,7 +277,6 @@ class DevicesRunner:
         """A device is gone: let the others do its videos."""
         device.let_go()
         words = device.fault or device.process.last_words()
-        device.progress = device.progress.of_the_lost(device.ended_s)
         lost = list(device.videos.values())
         if not any(other.alive for other in self._devices):
             raise TspError(
