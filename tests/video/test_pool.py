@@ -168,6 +168,18 @@ def test_a_fault_ends_as_its_reason_and_the_rest_goes_on(
     assert isinstance(ends["v3"], Finished)
 
 
+def test_failures_in_the_middle_of_a_chunk_cost_the_worker_no_slot(
+    videos: list[VideoFile],
+) -> None:
+    """Frame 100, at which it fails, is the eleventh of a chunk of 20."""
+    long = videos[0].path
+    files = [VideoFile(long, f"bad{i}") for i in range(5)] + [VideoFile(videos[2].path, "good")]
+    _, ends = consume(pool_of(files, decoder="raising", workers=1, slots=2, timeout_s=10.0))
+    reasons = {key: end.error.reason for key, end in ends.items() if isinstance(end, Failed)}
+    assert reasons == {f"bad{i}": "crashed" for i in range(5)}
+    assert isinstance(ends["good"], Finished)
+
+
 @pytest.mark.parametrize("fault", ["hanging", "crashing", "raising"])
 def test_the_next_decoder_takes_over_from_the_start(videos: list[VideoFile], fault: str) -> None:
     seen: list[Event] = []

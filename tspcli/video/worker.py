@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -118,10 +118,10 @@ class Worker:
         with open_with(path, decoder, setup.threads) as source:
             self._connection.send(("opened", number, source.info))
             frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
-            chunk = _Chunk(self, number, source)
-            for sampled in frames:
-                chunk.add(sampled.frame, sampled.ticks)
-            chunk.flush()
+            with closing(_Chunk(self, number, source)) as chunk:
+                for sampled in frames:
+                    chunk.add(sampled.frame, sampled.ticks)
+                chunk.flush()
             return {
                 "n_ticks": frames.n_ticks,
                 "decoder": decoder,
@@ -145,6 +145,10 @@ class Worker:
         while not self._free:
             self._wait_for_message()
         return self._free.pop()
+
+    def keep_slot(self, index: int) -> None:
+        """Take back a slot that was taken and not sent."""
+        self._free.add(index)
 
     def slot(self, index: int) -> memoryview:
         """The bytes of a slot."""
@@ -240,6 +244,13 @@ class _Chunk:
         )
         self._began_s = now_s
         self._slot, self._ticks = -1, []
+
+    def close(self) -> None:
+        """Give up what was not flushed: a decoder failed in the middle."""
+        self._pixels = None
+        if self._slot >= 0:
+            self._worker.keep_slot(self._slot)
+            self._slot = -1
 
 
 class SlotMemory:
