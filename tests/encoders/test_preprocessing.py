@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tspcli.config import ResizeSpec
+from tspcli.encoders import preprocessing
 from tspcli.encoders.preprocessing import ClipDraw, Preprocessing
 from tspcli.errors import UsageError
 
@@ -50,6 +51,19 @@ def test_normalize_leaves_its_input_alone() -> None:
     frames = torch.full((1, 2, 2, 3), 100.0)
     Preprocessing().normalize(frames)
     assert torch.equal(frames, torch.full((1, 2, 2, 3), 100.0))
+
+
+def test_constants_made_without_gradients_serve_a_training(scaled: Tensor) -> None:
+    """They are moved to a device once, by whoever comes first."""
+    preprocessing._constant.cache_clear()
+    with torch.inference_mode():
+        expected = Preprocessing().normalize(scaled)
+    frames = scaled.float().requires_grad_()
+    found = Preprocessing().normalize(frames)
+    found.sum().backward()
+    assert frames.grad is not None
+    assert torch.equal(found.detach(), expected)
+    assert preprocessing._constant.cache_info().misses == 2
 
 
 def test_i3d_range() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from tspcli.encoders import load_encoder
+from tspcli.extraction.clips import ClipAssembler
 from tspcli.extraction.preparing import FramePreparer
+from tspcli.timeline import Sampling
 
 
 def prepared_in_turn(device: str) -> None:
@@ -33,3 +37,27 @@ def test_on_a_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     prepared_in_turn("cuda")
+
+
+@pytest.mark.gpu
+def test_nobody_waits_for_a_gpu_until_its_rows_are_wanted() -> None:
+    """Or nothing would be gathered while it works."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    encoder = load_encoder("random", backbone="tiny", device="cuda")
+    preparer = FramePreparer(encoder)
+    ticks = [(2 * sample,) for sample in range(40)]
+
+    def begun() -> Callable[[], torch.Tensor]:
+        frames = preparer.prepare(torch.full((40, 112, 112, 3), 99.0)).receive()
+        clips = ClipAssembler(Sampling(stride=4)).add(frames, ticks, 8)
+        return encoder.start(torch.cat([some for some in clips if isinstance(some, torch.Tensor)]))
+
+    # The first time algorithms are searched for and memory is locked.
+    begun()()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rows = begun()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert rows().shape == (7, 128)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,8 +61,7 @@ class Preprocessing:
         """
         if frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, h, w, 3)")
-        mean = frames.new_tensor(self.mean, dtype=torch.float32)
-        std = frames.new_tensor(self.std, dtype=torch.float32)
+        mean, std = _constant(self.mean, frames.device), _constant(self.std, frames.device)
         scaled = frames.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
         return scaled.to(dtype).permute(0, 3, 1, 2)
 
@@ -145,6 +145,13 @@ class ClipDraw:
     flip: bool
     top: int
     left: int
+
+
+@lru_cache
+def _constant(values: Triple, device: torch.device) -> Tensor:
+    """Three numbers on a device, moved there once: a thread waits for such a copy to a GPU."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _triple(values: Any) -> Triple:

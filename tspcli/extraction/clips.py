@@ -113,7 +113,7 @@ class ClipAssembler:
             position = np.minimum(position, len(self._ticks) - 1)
             index = self._frame_of_tick[position] - self._n_dropped
             frames = self._joined_frames()
-            picked = frames[torch.from_numpy(index.reshape(-1)).to(frames.device)]
+            picked = frames[_moved(torch.from_numpy(index.reshape(-1)), frames.device)]
             self.n_emitted += count
             if self.as_series:
                 yield ClipSeries(picked, self.sampling)
@@ -155,6 +155,16 @@ class ClipAssembler:
                 self._frames.clear()
                 self._frames.append(kept)
                 self._n_dropped += unused
+
+
+def _moved(index: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An index on a device, whose work this thread does not wait for.
+
+    A copy from ordinary memory would: until the batch before is encoded.
+    """
+    if device.type == "cuda":
+        index = index.pin_memory()
+    return index.to(device, non_blocking=True)
 
 
 @dataclass
