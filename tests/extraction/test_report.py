@@ -17,6 +17,7 @@ from tspcli.errors import VIDEO_REASONS, VIDEO_REMEDIES, UsageError
 from tspcli.extraction import extract
 from tspcli.extraction.bounds import require_memory
 from tspcli.extraction.facts import EncoderFacts
+from tspcli.extraction.report import bottleneck
 from tspcli.features.inspect import read_failures
 from tspcli.features.merge import merge_stores
 from tspcli.timeline import Sampling
@@ -29,6 +30,19 @@ def encoder() -> Encoder:
 
 def test_every_reason_has_a_remedy() -> None:
     assert VIDEO_REMEDIES.keys() == VIDEO_REASONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("decode_wait_s", "encode_s", "limit"),
+    [
+        (0.0, 0.0, "decoding"),  # nothing has come yet
+        (2.0, 98.0, "encoding"),
+        (45.0, 55.0, "decoding"),  # twice as fast an encoder would wait for 72.5 s
+        (90.0, 10.0, "decoding"),
+    ],
+)
+def test_the_limit_is_what_would_help(decode_wait_s: float, encode_s: float, limit: str) -> None:
+    assert bottleneck(decode_wait_s, encode_s) == limit
 
 
 def test_each_remedy_is_told_once_and_what_was_passed_over(tmp_path: Path) -> None:

@@ -309,4 +309,6 @@ class Engine:
         self.observer.message(text)
 
     def _note_wait(self, seconds: float) -> None:
-        self.progress.decode_wait_s += seconds
+        # Until the decode processes have started, every encoder waits.
+        if self.progress.encode_s:
+            self.progress.decode_wait_s += seconds

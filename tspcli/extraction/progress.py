@@ -21,7 +21,7 @@ class Progress:
         ended_bytes: Size of the files of ended videos.
         begun_bytes: What is encoded of the files under way, by their announced durations.
         elapsed_s: Seconds since the first video was opened.
-        decode_wait_s: Seconds in which the encoder had to wait for frames.
+        decode_wait_s: Seconds in which the encoder had to wait for frames, from its first batch on.
         encode_s: Seconds in which the encoder worked.
     """
 
@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def bottleneck(self) -> str:
-        """``decoding`` or ``encoding``, whichever the run waits for more."""
+        """``decoding`` or ``encoding``, whichever the run waits for."""
         return bottleneck(self.decode_wait_s, self.encode_s)
 
     @property

@@ -63,9 +63,21 @@ class VideoResult:
         )
 
 
+_STARVING = 0.1
+"""So much of its time an encoder that is the limit itself may wait for frames."""
+
+
 def bottleneck(decode_wait_s: float, encode_s: float) -> Literal["decoding", "encoding"]:
-    """What a run waits for more: frames, or the encoder."""
-    return "decoding" if decode_wait_s > encode_s else "encoding"
+    """What another encoder or more decoders would make faster.
+
+    An encoder that waits for a third of its time encodes as fast as frames come, and no faster.
+
+    Args:
+        decode_wait_s: Seconds in which the encoder waited for frames, once it had begun.
+        encode_s: Seconds in which it worked.
+    """
+    waited = decode_wait_s / (decode_wait_s + encode_s) if encode_s else 1.0
+    return "decoding" if waited > _STARVING else "encoding"
 
 
 @dataclass
@@ -78,8 +90,8 @@ class ExtractReport:
         videos: One result a video, in the order of their keys.
         n_clips: Clips encoded in this run.
         video_s: Seconds of video encoded in this run.
-        elapsed_s: Wall time of this run.
-        decode_wait_s: Time in which the encoder had to wait for frames.
+        elapsed_s: Wall time of this run, from when the encoder was loaded to the last row.
+        decode_wait_s: Time in which the encoder had to wait for frames, from its first batch on.
         encode_s: Time in which the encoder worked.
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
         shard: Of a shard: which one it is, and the plan that all shards share.
@@ -115,7 +127,7 @@ class ExtractReport:
 
     @property
     def bottleneck(self) -> Literal["decoding", "encoding"]:
-        """What the run waited for most."""
+        """What the run waited for."""
         return bottleneck(self.decode_wait_s, self.encode_s)
 
     @property
