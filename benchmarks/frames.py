@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.extraction.reference import preprocess
 from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.timeline import Sampling
-from tspcli.video import DecodePool, Frames, VideoFile, open_source
+from tspcli.video import DecodePool, Finished, Frames, VideoFile, open_source
 from tspcli.video.pyav_source import PyavSource
 
 FLOAT_SPEC = FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32")
@@ -27,8 +28,13 @@ _OLD_CLIPS = 12
 
 
 def measure(video: Path, rounds: int) -> list[Figure]:
-    """The figures of one video, 30 frames a second."""
-    return [*_one_core(video, rounds), *_old_reading(video), *_workers(video), _prepare(rounds)]
+    """The figures of one video."""
+    return [
+        *_one_core(video, rounds),
+        *_old_reading(video, rounds),
+        *_workers(video, rounds),
+        _prepare(rounds),
+    ]
 
 
 def _one_core(video: Path, rounds: int) -> list[Figure]:
@@ -72,28 +78,33 @@ def _one_core(video: Path, rounds: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _old_reading(video: Path) -> list[Figure]:
+def _old_reading(video: Path, rounds: int) -> list[Figure]:
     """Seconds a clip of the original reading, and of ours for the whole video."""
-    with av.open(str(video)) as container:
-        n_frames = sum(packet.size > 0 for packet in container.demux(video=0))
-    n_samples = (n_frames + 1) // 2
-    starts = [(i * (n_samples - 16) // _OLD_CLIPS) * 2 / 30 for i in range(_OLD_CLIPS)]
-    began = time.process_time()
-    for start_s in starts:
-        frames, _, _ = official.read_video(str(video), start_s, start_s + 16 / 15)
-        preprocess(list(frames[::2][:16].numpy()))
-    old_s = (time.process_time() - began) / len(starts)
+    reading = OldReading(video)
+    n_samples = -(-reading.n_ticks // 2)
     preprocessing = Preprocessing()
-    began = time.process_time()
-    source = open_source(video, "pyav")
-    sample(source, FLOAT_SPEC)
-    preprocessing.normalize(torch.zeros(n_samples, 112, 112, 3), torch.float32)
-    new_s = time.process_time() - began
+
+    def ours() -> None:
+        sample(open_source(video, "pyav"), FLOAT_SPEC)
+        preprocessing.normalize(torch.zeros(n_samples, 112, 112, 3), torch.float32)
+
+    def old() -> None:
+        for start_s in reading.starts_s:
+            reading.clip(start_s)
+
+    # One core: a second thread of torch would be counted even while it waits.
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = in_turns({"old": old, "ours": ours}, rounds, time.process_time)
+    finally:
+        torch.set_num_threads(n_threads)
+    old_s = times["old"] / len(reading.starts_s)
     return [
         Figure.at_least(
             "frames",
             f"reading for stride {stride}, beside clip by clip",
-            old_s * Sampling(stride=stride).n_clips(n_frames) / new_s,
+            old_s * Sampling(stride=stride).n_clips(reading.n_ticks) / times["ours"],
             bar,
             "times",
         )
@@ -101,32 +112,73 @@ def _old_reading(video: Path) -> list[Figure]:
     ]
 
 
-def _workers(video: Path) -> list[Figure]:
+class OldReading:
+    """The original reading of a video of any frame rate, clip by clip.
+
+    Args:
+        video: The video.
+
+    Attributes:
+        n_ticks: Its length in thirtieths of a second, of which clips are made.
+        starts_s: Where some clips start, spread evenly, in seconds.
+    """
+
+    def __init__(self, video: Path) -> None:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            self._fps = float(stream.average_rate or 30)
+            n_frames = sum(packet.size > 0 for packet in container.demux(stream))
+        self._video = video
+        self.n_ticks = round(n_frames * 30 / self._fps)
+        last = max(0, self.n_ticks // 2 - 16)
+        self.starts_s = [i * last // _OLD_CLIPS / 15 for i in range(_OLD_CLIPS)]
+
+    def clip(self, start_s: float) -> torch.Tensor:
+        """One clip, (3, 16, 112, 112): what lies in its time, of which every so manieth frame."""
+        frames, _, _ = official.read_video(str(self._video), start_s, start_s + 16 / 15)
+        wanted = (torch.arange(16) * self._fps / 15).long().clamp(max=len(frames) - 1)
+        return preprocess(list(frames[wanted].numpy()))
+
+
+def _workers(video: Path, rounds: int) -> list[Figure]:
     cores = len_cores()
-    copies = [VideoFile(video, f"v{i}") for i in range(2 * cores)]
-    rates = {count: pool_rate(copies, count) for count in {1, cores}}
     if cores == 1:
         return []
+    copies = [VideoFile(video, f"v{i}") for i in range(2 * cores)]
+    rates: dict[int, list[float]] = {1: [], cores: []}
+    for _ in range(rounds):
+        for count, found in rates.items():
+            found.append(pool_rate(copies, count))
+    one, all_of_them = (statistics.median(found) for found in rates.values())
     return [
         Figure.at_least(
-            "frames", f"{cores} decode workers", rates[cores], 0.9 * cores * rates[1], "frames/s",
-            roof=cores * rates[1], roof_name=f"{cores} times one worker",
+            "frames", f"{cores} decode workers", all_of_them, 0.9 * cores * one, "frames/s",
+            roof=cores * one, roof_name=f"{cores} times one worker",
         )
     ]  # fmt: skip
 
 
-def pool_rate(files: Sequence[VideoFile], workers: int) -> float:
-    """Source frames a second from the first frame on: starting the processes is not counted."""
-    n_frames, began = 0, None
-    pool = DecodePool(files, sampling=Sampling(), spec=SPEC, workers=workers, threads=1)
+def pool_rate(
+    files: Sequence[VideoFile],
+    workers: int,
+    spec: FrameSpec = SPEC,
+    count: Callable[[Finished], int] = lambda ended: ended.n_frames,
+) -> float:
+    """What is counted of the videos, a second: their frames, if nothing else is asked for.
+
+    From the first frame on: starting the processes takes no part.
+    """
+    total, began = 0, None
+    pool = DecodePool(files, sampling=Sampling(), spec=spec, workers=workers, threads=1)
     with pool:
         for event in pool:
             if isinstance(event, Frames):
                 began = began or time.perf_counter()
                 event.release()
-            n_frames += getattr(event, "n_frames", 0)
+            elif isinstance(event, Finished):
+                total += count(event)
     assert began is not None
-    return n_frames / (time.perf_counter() - began)
+    return total / (time.perf_counter() - began)
 
 
 def _prepare(rounds: int) -> Figure:

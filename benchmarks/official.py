@@ -23,10 +23,9 @@ import av
 import numpy as np
 import torch
 
-from tspcli.encoders import build_backbone
-
 _LATE_FRAMES = 5
 """So many frames after the wanted ones the old function went on, in case some came out of order."""
+_WEIGHTS, _TABLE, _HOME = "weights.pth", "videos.csv", "home"
 
 
 def read_video(
@@ -60,9 +59,37 @@ def _between(container: Any, stream: Any, start_s: float, end_s: float) -> list[
     return [found[pts] for pts in sorted(found) if first <= pts <= last]
 
 
-def prepare_home(folder: Path, backbone: str) -> None:
-    """Initial weights where the script looks for downloaded ones; it replaces them right after."""
-    state = build_backbone(backbone).state_dict()
+def save_weights(folder: Path, module: torch.nn.Module) -> Path:
+    """Write a backbone's weights as a checkpoint that both programs read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / _WEIGHTS
+    state = {f"features.{name}": value for name, value in module.state_dict().items()}
+    torch.save({"model": state}, place)
+    return place
+
+
+def prepare(folder: Path, videos: Sequence[Path], module: torch.nn.Module, backbone: str) -> None:
+    """Write what else the script is given; that is not its work and not counted as its time.
+
+    Args:
+        folder: Where :func:`save_weights` has written the weights.
+        videos: What is to be read.
+        module: The backbone.
+        backbone: Its name.
+    """
+    _prepare_home(folder / _HOME, module, backbone)
+    lines = ["filename,fps,video-frames"]
+    for video in videos:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            n_frames = sum(packet.size > 0 for packet in container.demux(stream))
+            lines.append(f"{video},{float(stream.average_rate or 30)},{n_frames}")
+    (folder / _TABLE).write_text("\n".join(lines) + "\n")
+
+
+def _prepare_home(folder: Path, module: torch.nn.Module, backbone: str) -> None:
+    """Weights where the script looks for downloaded ones; it replaces them right after."""
+    state = dict(module.state_dict())
     state["fc.weight"], state["fc.bias"] = torch.zeros(400, 512), torch.zeros(400)
     if backbone == "r2plus1d_34":
         name = "r2plus1d_34_clip8_ft_kinetics_from_ig65m-0aa0550b.pth"
@@ -77,41 +104,36 @@ def prepare_home(folder: Path, backbone: str) -> None:
 
 def extract(
     checkout: Path,
-    videos: Sequence[Path],
-    module: torch.nn.Module,
+    prepared: Path,
     backbone: str,
-    folder: Path,
+    out: Path,
     *,
     stride: int = 16,
     device: str = "cpu",
     workers: int = 6,
     batch_size: int = 32,
-) -> dict[str, np.ndarray]:
-    """Run the script over videos with the weights of a backbone.
+) -> None:
+    """Run the script.
 
-    Returns:
-        The rows of each video by its name without the ending.
+    Args:
+        checkout: A clone of its repository.
+        prepared: The folder of :func:`prepare`.
+        backbone: As given there.
+        out: The folder of its results, which :func:`rows` reads.
+        stride, device, workers, batch_size: The script's own options.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    prepare_home(folder / "home", backbone)
-    state = {f"features.{name}": value for name, value in module.state_dict().items()}
-    torch.save({"model": state}, folder / "weights.pth")
-    lines = ["filename,fps,video-frames"]
-    for video in videos:
-        with av.open(str(video)) as container:
-            stream = container.streams.video[0]
-            n_frames = sum(packet.size > 0 for packet in container.demux(stream))
-            lines.append(f"{video},{float(stream.average_rate or 30)},{n_frames}")
-    (folder / "videos.csv").write_text("\n".join(lines) + "\n")
-    out = folder / "out"
     run_python(
         "-m", "benchmarks.official", str(checkout.resolve()),
-        "--data-path", "/", "--metadata-csv-filename", str(folder / "videos.csv"),
-        "--local-checkpoint", str(folder / "weights.pth"), "--backbone", backbone,
+        "--data-path", "/", "--metadata-csv-filename", str(prepared / _TABLE),
+        "--local-checkpoint", str(prepared / _WEIGHTS), "--backbone", backbone,
         "--stride", str(stride), "--device", device, "--output-dir", str(out),
         "--workers", str(workers), "--batch-size", str(batch_size),
-        TORCH_HOME=str(folder / "home"),
+        TORCH_HOME=str(prepared / _HOME),
     )  # fmt: skip
+
+
+def rows(out: Path) -> dict[str, np.ndarray]:
+    """The rows of each video that the script wrote, by its name without the ending."""
     return {path.stem: pickle.loads(path.read_bytes()) for path in out.glob("*.pkl")}
 
 

@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import training, whole
-from tests.videos import make_video
+from benchmarks import frames, official, training, whole
+from tests.videos import make_video, read_number
+from tspcli.encoders import build_backbone, load_encoder
+from tspcli.timeline import Sampling
+from tspcli.video import open_source, sampled_frames
 
 
 def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
@@ -31,6 +35,50 @@ def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
         "reading and step",
     }
     assert all(float(row["clips_per_s"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("fps", [25, 30, 60])
+def test_the_original_reading_of_any_frame_rate(tmp_path: Path, fps: int) -> None:
+    video = make_video(tmp_path / "v.mp4", fps=fps, n_frames=4 * fps, width=320, height=240)
+    reading = frames.OldReading(video)
+    with open_source(video, "pyav") as source:
+        ours = sampled_frames(source, Sampling())
+        samples = {
+            tick // 2: read_number(sampled.frame.rgb())
+            for sampled in ours
+            for tick in sampled.ticks
+        }
+    assert reading.n_ticks == ours.n_ticks == 120
+    assert len(reading.starts_s) == 12
+    start = round(reading.starts_s[-1] * 15)
+    numbers: list[int] = []
+
+    def number(pictures: list[np.ndarray]) -> torch.Tensor:
+        numbers.extend(read_number(picture) for picture in pictures)
+        return torch.empty(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "preprocess", number)
+        reading.clip(reading.starts_s[-1])
+    assert len(numbers) == 16
+    # It begins at a float's floor and ours at the nearest frame: one frame apart at most.
+    expected = [samples[start + sample] for sample in range(16)]
+    assert np.abs(np.subtract(numbers, expected)).max() <= 1
+
+
+def test_end_to_end_counts_from_the_first_batch_on(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.mp4", fps=30, n_frames=90)
+    figures = whole.on_gpu([video], "tiny", torch.device("cpu"), seconds=0.2)
+    assert [figure.unit for figure in figures][:2] == ["clips/s", "h"]
+    assert all(figure.value and math.isfinite(figure.value) for figure in figures[:2])
+
+
+def test_both_programs_read_one_checkpoint(tmp_path: Path) -> None:
+    module = build_backbone("tiny")
+    weights = official.save_weights(tmp_path / "prepared", module)
+    encoder = load_encoder(weights, backbone="tiny", device="cpu")
+    state = encoder.module.features.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
 
 
 def test_the_store_is_written_and_read_again() -> None:
