@@ -46,6 +46,7 @@ _EXTRAS = {
     "matplotlib": "plots",
     "tensorboard": "train",
     "ray": "ray",
+    "openvino": "openvino",
 }
 
 

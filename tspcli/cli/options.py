@@ -15,6 +15,7 @@ Option = Callable[[Any], Any]
 # Told here so that a help page needs neither decoders nor torch; a test holds them against those.
 DECODER_NAMES = ("auto", "pyav", "decord", "torchcodec", "torchcodec-cuda")
 PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
+RUNTIME_NAMES = ("torch", "openvino")
 
 
 def together(*options: Option) -> Callable[[Command], Command]:
@@ -83,6 +84,13 @@ encoder_options = together(
         default="auto",
         show_default=True,
         help="fp32 rounds nothing; auto is fp16 on CUDA, fp32 on a CPU.",
+    ),
+    click.option(
+        "--runtime",
+        type=click.Choice(RUNTIME_NAMES),
+        default="torch",
+        show_default=True,
+        help="What runs the encoder; openvino is for CPUs and wants tspcli[openvino].",
     ),
 )
 """How the encoder is run."""

@@ -18,6 +18,7 @@ from tspcli.encoders.dense import SharedVideoResNet
 from tspcli.encoders.download import Progress
 from tspcli.encoders.fast import FastVideoResNet, inference_form
 from tspcli.encoders.model import TspModel
+from tspcli.encoders.openvino_form import OpenVinoForm
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import UsageError
 from tspcli.packages import file_sha256
@@ -25,6 +26,8 @@ from tspcli.timeline import Sampling
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+Runtime = Literal["torch", "openvino"]
+RUNTIMES = ("torch", "openvino")
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -66,6 +69,7 @@ class Encoder:
         class_names: tuple[str, ...] | None = None,
         origin: dict[str, Any] | None = None,
         fast: bool = True,
+        runtime: Runtime = "torch",
     ) -> None:
         self.spec = spec
         self.backbone = spec.name
@@ -79,7 +83,9 @@ class Encoder:
         self.module: TspModel = model.eval().requires_grad_(False)
         self.dtype = _DTYPES[precision]
         self._backbone: nn.Module
-        if fast:
+        if fast and runtime == "openvino":
+            self._backbone = OpenVinoForm(self.module.features)
+        elif fast:
             self._backbone = inference_form(self.module.features, device, self.dtype)
         else:
             self._backbone = self.module.features.to(device)
@@ -217,6 +223,7 @@ def load_encoder(
     precision: str = "auto",
     seed: int | None = None,
     fast: bool = True,
+    runtime: str = "torch",
     on_progress: Progress | None = None,
 ) -> Encoder:
     """Load an encoder by the name of its weights or from a checkpoint.
@@ -232,14 +239,17 @@ def load_encoder(
             fp16 on CUDA and float32 on a CPU. Frames are rounded to 8 bits for bf16 alone.
         seed: Of random weights; 0 if not given.
         fast: Whether the backbone is rearranged for inference (the same function, up to rounding).
+        runtime: ``torch``, or ``openvino`` (extra ``[openvino]``; CPUs, float32).
         on_progress: Told how far a download is.
 
     Raises:
         UsageError: If the arguments contradict each other.
+        DependencyError: If OpenVINO is asked for and not installed.
         WeightsError: If the weights are unknown or cannot be fetched.
         CheckpointError: If the file is not a checkpoint that can be loaded safely.
     """
-    where = resolve_device(device)
+    library = _resolve_runtime(runtime, device, precision)
+    where = torch.device("cpu") if library == "openvino" else resolve_device(device)
     arithmetic = resolve_precision(precision, where)
     # Measured on I3D's real weights: 8-bit frames alone move features by up to 8e-3, too much for
     # anything but bf16, whose own rounding moves them by more than 1e-2.
@@ -249,6 +259,7 @@ def load_encoder(
         "precision": arithmetic,
         "frames_dtype": frames_dtype,
         "fast": fast,
+        "runtime": library,
     }
     if str(weights) == registry.RANDOM_WEIGHTS:
         return _random_encoder(backbone, 0 if seed is None else seed, settings)
@@ -371,6 +382,26 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
             remedy="Use --precision auto, fp32 or bf16.",
         )
     return cast(Precision, precision)
+
+
+def _resolve_runtime(runtime: str, device: str | torch.device, precision: str) -> Runtime:
+    """The library that computes, if it can do so on this device and in this precision."""
+    if runtime not in RUNTIMES:
+        raise UsageError(
+            f"There is no runtime {runtime!r}.", remedy=f"Give one of {', '.join(RUNTIMES)}."
+        )
+    if runtime == "openvino":
+        if str(device) not in ("auto", "cpu"):
+            raise UsageError(
+                f"--runtime openvino computes on the CPU, not on {device}.",
+                remedy="Leave one of the two out.",
+            )
+        if precision not in ("auto", "fp32"):
+            raise UsageError(
+                f"--runtime openvino computes in fp32, not in {precision}.",
+                remedy="Leave one of the two out.",
+            )
+    return cast(Runtime, runtime)
 
 
 @contextmanager

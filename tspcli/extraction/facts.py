@@ -55,4 +55,5 @@ def load_configured_encoder(config: ExtractConfig, device: str | None = None) ->
         device=device or config.device,
         precision=config.precision,
         seed=config.seed,
+        runtime=config.runtime,
     )

@@ -96,6 +96,7 @@ class ExtractReport:
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
         shard: Of a shard: which one it is, and the plan that all shards share.
         passed_over: How many files of folders were no videos, by ending.
+        runtime: What ran the encoder.
     """
 
     out: str
@@ -109,6 +110,7 @@ class ExtractReport:
     notes: list[str] = field(default_factory=list)
     shard: Mapping[str, Any] | None = None
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    runtime: str = "torch"
 
     def with_status(self, status: Status) -> list[VideoResult]:
         """The videos that ended in ``status``."""
@@ -142,6 +144,7 @@ class ExtractReport:
             "tool_version": __version__,
             "out": self.out,
             "settings": self.settings,
+            "runtime": self.runtime,
             **({} if self.shard is None else {"shard": self.shard}),
             "counts": {status: counts[status] for status in STATUSES},
             "clips": self.n_clips,

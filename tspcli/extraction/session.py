@@ -103,7 +103,12 @@ def run_session(
         rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
         rows = replace(rows, shard_plan=None if plan is None else plan.digest)
         task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
-        report = ExtractReport(str(out), task.metadata.settings, passed_over=listing.passed_over)
+        report = ExtractReport(
+            str(out),
+            task.metadata.settings,
+            passed_over=listing.passed_over,
+            runtime=config.runtime,
+        )
         board = Board(report, observer)
         if listing.passed_over:
             text = describe_passed_over(listing.passed_over)
