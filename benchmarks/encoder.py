@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks.roofs import products
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fast import inference_form
+from tspcli.encoders.openvino_form import OpenVinoForm
 from tspcli.extraction.memory import kept_memory
 
 Clock = Callable[[], float]
@@ -65,6 +67,7 @@ def measure(
     rounds: int,
     clock: Clock,
     with_channels_last: bool = True,
+    with_openvino: bool = False,
 ) -> Any:
     """Medians of one backbone at one batch size."""
     torch.manual_seed(0)
@@ -86,9 +89,13 @@ def measure(
     if with_channels_last:
         runs["channels_last"] = lambda: last(clips)
     runs["fast"] = lambda: fast(clips)
+    if with_openvino and find_spec("openvino") is not None:
+        other = OpenVinoForm(plain)
+        runs["openvino"] = lambda: other(clips)
     with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
         expected = eager(ordered).float()
-        error = ((fast(clips).float() - expected).norm() / expected.norm()).item()
+        forms = [runs[name] for name in ("fast", "openvino") if name in runs]
+        error = max(((form().float() - expected).norm() / expected.norm()).item() for form in forms)
         for run in runs.values():
             seconds(run, device, clock)
         times: dict[str, list[float]] = {key: [] for key in runs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from tspcli.extraction.memory import kept_memory
 from tspcli.timeline import Sampling
 
 CPU_BARS = {1: 1.45, 4: 1.65}
+OPENVINO_BARS = {1: 1.6, 4: 2.0}
 _SHARE_OF_GPU = 0.55
 _SERIES = 16
 
@@ -26,11 +28,25 @@ def measure(
     if device.type == "cuda":
         return [_on_gpu(name, device, rounds) for name in backbones]
     figures = [
-        _on_cpu(name, batch, bar, device, rounds, clock)
+        figure
         for name in backbones
         for batch, bar in CPU_BARS.items()
+        for figure in _on_cpu(name, batch, bar, device, rounds, clock)
     ]
     return figures + [_dense(name, stride, clock) for name in backbones for stride in (1, 4)]
+
+
+def _openvino(name: str, batch: int, row: dict[str, Any]) -> Figure:
+    """OpenVINO's figure of a row, or how to get it."""
+    what = f"{name}, batch {batch}, OpenVINO beside eager"
+    if "openvino" not in row["speedup"]:
+        target = f"at least {OPENVINO_BARS[batch]} times"
+        return Figure.missing("encoder", what, target, "pip install openvino")
+    speedup = row["speedup"]
+    return Figure.at_least(
+        "encoder", what, speedup["openvino"], OPENVINO_BARS[batch], "times",
+        note=f"{speedup['openvino'] / speedup['fast']:.2f} of the form in torch",
+    )  # fmt: skip
 
 
 def _on_cpu(
@@ -40,15 +56,18 @@ def _on_cpu(
     device: torch.device,
     rounds: int,
     clock: Callable[[], float],
-) -> Figure:
-    row = encoder.measure(name, batch, device, "fp32", rounds, clock, with_channels_last=False)
+) -> list[Figure]:
+    row = encoder.measure(
+        name, batch, device, "fp32", rounds, clock, with_channels_last=False, with_openvino=True
+    )
     assert row["relative_error"] < 1e-5
     share = row["share_of_roof"]
-    return Figure.at_least(
+    in_torch = Figure.at_least(
         "encoder", f"{name}, batch {batch}, beside eager", row["speedup"]["fast"], bar, "times",
         note=f"{row['clips_per_s']['fast']:.2f} clips/s, {share['fast']:.2f} of the matmul rate "
         f"({row['roof_gflop_per_s']:.0f} GFLOP/s); eager {share['eager']:.2f} of it",
     )  # fmt: skip
+    return [in_torch, _openvino(name, batch, row)]
 
 
 def _on_gpu(name: str, device: torch.device, rounds: int) -> Figure:

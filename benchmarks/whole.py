@@ -215,12 +215,19 @@ def growth(device: torch.device, clock: Clock) -> list[Figure]:
             assert observer.at_s is not None
             return clock() - observer.at_s, report.n_clips - observer.n_clips
 
-        def fastest(count: int, seconds: float) -> tuple[float, int]:
-            """Of three runs: in a tenth of a second, one pause of the machine shows."""
-            return min(run(count, seconds) for _ in range(3))
+        def fastest(kinds: list[tuple[int, float]]) -> list[tuple[float, int]]:
+            """Of several runs each, the short ones more often: a pause of the machine shows there.
 
-        long = [fastest(1, seconds) for seconds in (30, 300, 3000)]
-        many = [fastest(count, 2) for count in (15, 150, 1500)]
+            They take turns, so that a machine whose speed drifts slows all of them.
+            """
+            found: dict[tuple[int, float], list[tuple[float, int]]] = {kind: [] for kind in kinds}
+            for _ in range(3):
+                for kind, times in zip(kinds, (4, 2, 1), strict=True):
+                    found[kind] += [run(*kind) for _ in range(times)]
+            return [min(found[kind]) for kind in kinds]
+
+        long = fastest([(1, 30), (1, 300), (1, 3000)])
+        many = fastest([(12, 2), (120, 2), (1200, 2)])
     figures = [
         Figure("extract", f"cost grows with the {what} to the power", power := _power(points),
                target="1 ± 0.03", met=abs(power - 1) <= 0.03,
