@@ -151,6 +151,18 @@ def entry(stem: str, duration_s: float = 60.0) -> VideoEntry:
     return VideoEntry(f"{stem}.mp4", duration_s, 30.0, round(duration_s * 30))
 
 
+@pytest.mark.parametrize("subset", ["../escaped", "/escaped", "a\\b", "a\0b", "\n", "x" * 300])
+def test_a_subset_cannot_leave_the_output_folder(tmp_path: Path, subset: str) -> None:
+    if subset.startswith("/"):
+        subset = f"{tmp_path}{subset}"
+    annotations = Annotations(
+        {"a": AnnotatedVideo((Segment(10, 20, "run"),), subset=subset)}, dialect="activitynet"
+    )
+    with pytest.raises(AnnotationError, match="cannot name a table"):
+        convert(annotations, {"all": [entry("a")]}, tmp_path / "out", min_gap_s=1.0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
     annotations = Annotations(
         {

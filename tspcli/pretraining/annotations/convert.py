@@ -18,9 +18,11 @@ from tspcli.errors import AnnotationError, UsageError
 from tspcli.features.atomic import write_aside
 from tspcli.pretraining.annotations.background import GapRule, background_segments
 from tspcli.pretraining.annotations.check import lies_outside, reaches_beyond
+from tspcli.video.probe import store_key
 from tspcli.wording import counted
 
 LABELS_FILE = "action_label_mapping.json"
+_MAX_SUBSET_BYTES = 100
 SPLITS = {"training": "train", "validation": "valid", "testing": "test"}
 """What the tables of ActivityNet's subsets are called."""
 
@@ -140,6 +142,8 @@ def convert(
         name for name, video in annotations.items() if video.segments and name not in present
     ]
     report.missing = [name for name in missing if split_of(annotations, name) not in tables]
+    for subset in tables:
+        _require_file_name(subset)
     for subset, (rows, unannotated, nested) in tables.items():
         part = SubsetReport(out / f"{subset}_groundtruth.csv", out / f"{subset}_metadata.csv")
         part.unannotated, part.nested = unannotated, nested
@@ -265,6 +269,19 @@ def _assign(
             told = split_of(annotations, name) if name is not None else None
             assigned.setdefault(told or given, []).append(video)
     return assigned
+
+
+def _require_file_name(subset: str) -> None:
+    """Refuse a subset whose tables would lie elsewhere than in the output folder.
+
+    Raises:
+        AnnotationError: Naming it.
+    """
+    if "\\" in subset or store_key(subset) != subset or len(subset.encode()) > _MAX_SUBSET_BYTES:
+        raise AnnotationError(
+            f"The subset {subset[:_MAX_SUBSET_BYTES]!r} cannot name a table.",
+            remedy="Give the subsets in the annotations short names without slashes.",
+        )
 
 
 def split_of(annotations: Annotations, name: str) -> str | None:
