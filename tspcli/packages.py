@@ -35,9 +35,12 @@ _OPENED = "opened: "
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
 # pip asks lsb_release and the like for its user agent and does without them; it starts its own
 # interpreter only to build, by when the archive has arrived. An archive on a local index is not
-# copied, so the archives that pip opens are told as well.
+# copied, so the archives that pip opens are told as well. -c puts the current folder first on the
+# path, where a stray folder called pip would be run.
 _GUARDED_PIP = f"""
-import os, runpy, sys
+import sys
+sys.path = [place for place in sys.path if place]
+import os, runpy
 def guard(event, args):
     if event == "open" and isinstance(args[0], str) and args[0].endswith({_ARCHIVES}):
         os.write(1, os.fsencode("\\n{_OPENED}" + args[0] + "\\n"))

@@ -6,6 +6,7 @@ import ast
 import os
 import pickle
 import stat
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 import torch
 
 import tspcli
-from tests.faults.stores import small_store
+from tests.faults.stores import small_store, without_index
+from tests.packaging.archives import use_no_index
 from tests.videos import make_video
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.errors import CheckpointError, DownloadError, StoreError, TrainingError, TspError
@@ -194,7 +196,8 @@ def test_no_shell_is_ever_involved() -> None:
     forbidden = {
         *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
         *("eval", "exec", "pickle.load", "pickle.loads", "marshal.loads", "shelve.open"),
-        *("tempfile.mktemp", "yaml.load"),
+        *("tempfile.mktemp", "yaml.load", "np.load", "numpy.load", "torch.jit.load"),
+        *("torch.hub.load", "torch.hub.load_state_dict_from_url", "pickle.Unpickler"),
     }
     found = []
     for where, call in calls():
@@ -208,12 +211,48 @@ def test_no_shell_is_ever_involved() -> None:
     assert found == []
 
 
+def test_nothing_is_run_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A downloaded folder may hold a signal.py; working in it must not run that."""
+    from tspcli.features.repair import examine_store
+    from tspcli.packages import fetch_from_package
+    from tspcli.video.durations import read_durations
+
+    video = make_video(tmp_path / "v.mp4", n_frames=20)
+    store = without_index(small_store(tmp_path / "f.h5"))
+    here, trace = tmp_path / "here", tmp_path / "ran"
+    (here / "pip").mkdir(parents=True)
+    for name in ("signal", "importlib", "resource", "runpy", "json", "pip/__init__"):
+        (here / f"{name}.py").write_text(f"open({str(trace)!r}, 'a').write({name!r})\n")
+    (here / "pip" / "__main__.py").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
+    use_no_index(monkeypatch, tmp_path)
+    assert read_durations([video]) != [None]
+    assert examine_store(store).is_whole
+    with pytest.raises(DownloadError):
+        fetch_from_package("nothing==1.0", "0" * 64, {"a": None}, tmp_path / "cache")
+    assert not trace.exists(), trace.read_text()
+
+
 def test_torch_loads_weights_alone() -> None:
     loads = [(where, call) for where, call in calls() if ast.unparse(call.func) == "torch.load"]
     assert loads
     for where, call in loads:
         given = {k.arg: ast.unparse(k.value) for k in call.keywords}
         assert given.get("weights_only") == "True", where
+
+
+def test_there_is_one_unpickler_and_it_is_restricted() -> None:
+    bases = {
+        (path.name, node.name): [ast.unparse(base) for base in node.bases]
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    found = [where for where, names in bases.items() if any("Unpickler" in n for n in names)]
+    assert found == [("i3d_weights.py", "Restricted")]
 
 
 def test_archives_are_never_unpacked_whole() -> None:

@@ -28,12 +28,14 @@ from tspcli.wording import counted
 _LIMIT_S = 3600.0
 _LIMIT_BYTES = 4 << 30
 # HDF5 may crash or hang on a damaged file; that shall not be the end of what looks at it.
+# -c puts the current folder first on the path, where a stray resource.py would be run.
 _LOOK = """\
-import resource, sys
+import sys
+sys.path[:] = sys.argv[3].split("\\n")
+import resource
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-sys.path[:] = sys.argv[3].split("\\n")
 from tspcli.features.repair import print_findings
 print_findings(sys.argv[2])
 """
@@ -211,7 +213,6 @@ def _compare_with_index(path: Path, trailer: Trailer, found: Examination) -> Non
 
 def _compare_with_checksums(path: Path, found: Examination) -> None:
     """Let another process read the file through HDF5, and take over what it finds."""
-    # -c puts the current folder on the path, which these places replace.
     places = "\n".join(str(Path(place).absolute()) for place in sys.path)
     command = [sys.executable, "-c", _LOOK, str(_LIMIT_BYTES), str(path.absolute()), places]
     try:

@@ -19,11 +19,13 @@ from tspcli.video.worker import SlotMemory, WorkerSetup
 # Not multiprocessing's spawn: that imports the user's main script again, torch included, and
 # demands a main guard in it. SIGINT and SIGTERM, which terminals and schedulers send to all
 # processes of a run at once, are the parent's business alone, from the first moment on.
+# -c puts the current folder first on the path, where a stray signal.py would be run.
 _START = """\
-import importlib, signal, sys
+import sys
+sys.path[:] = sys.argv[2].split("\\n")
+import importlib, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-sys.path[:] = sys.argv[2].split("\\n")
 importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 """
 _TAIL_BYTES = 8192
