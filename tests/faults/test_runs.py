@@ -18,7 +18,9 @@ from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
 from tspcli.extraction import ExtractReport, Observer, Progress, extract
+from tspcli.extraction.engine import Engine
 from tspcli.features import open_store
+from tspcli.video import Opened
 
 pytestmark = pytest.mark.faults
 
@@ -139,6 +141,25 @@ def test_a_video_that_changes_while_it_is_read(
     if change != "truncated":
         assert status == {"long": "done", "short": "kept", "other": "kept"}
         assert len(rows_of(out)["long"]) < len(whole["long"])
+
+
+def test_a_video_that_is_replaced_before_its_first_frame_is_taken(
+    videos: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would else be told to be those of the new file, and never be computed again."""
+    new = make_video(tmp_path / "new.mp4", n_frames=300, width=96, height=64)
+    real = Engine._begin
+
+    def begin(self: Engine, opened: Opened) -> None:
+        if opened.job.key == "long" and new.exists():
+            new.replace(opened.job.path)
+        real(self, opened)
+
+    monkeypatch.setattr(Engine, "_begin", begin)
+    report = run(videos, tmp_path / "f.h5", encoder, lambda: None)
+    assert [(video.key, video.reason) for video in report.failed] == [("long", "damaged")]
+    again = run(videos, tmp_path / "f.h5", encoder, lambda: None)
+    assert {video.key: video.status for video in again.videos}["long"] == "done"
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL, signal.SIGSEGV])

@@ -28,7 +28,7 @@ from tspcli.extraction.decoding import EventSource, open_pool
 from tspcli.extraction.encoding import BatchEncoder
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.feeding import Prepared, Word, feed
-from tspcli.extraction.plan import file_size, file_stamp
+from tspcli.extraction.plan import file_size
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
 from tspcli.extraction.settings import ExtractConfig
@@ -38,6 +38,7 @@ from tspcli.extraction.writing import RowSink
 from tspcli.features.metadata import sampling_attributes
 from tspcli.timeline import Sampling
 from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
+from tspcli.video.base import file_stamp
 from tspcli.wording import storable
 
 
@@ -48,18 +49,22 @@ class _Video:
     file: VideoFile
     sink: RowSink
     assembler: ClipAssembler
-    source_bytes: int
-    stamp: tuple[int, int] | None = None
-    info: VideoInfo | None = None
+    info: VideoInfo
+    stamp: tuple[int, int] | None
     n_rows: int = 0
     encoded_s: float = 0.0
     end: Finished | None = None
     dropped: bool = False
 
     @property
+    def source_bytes(self) -> int:
+        """Size of the file when it was opened."""
+        return self.stamp[0] if self.stamp else 0
+
+    @property
     def begun_bytes(self) -> float:
         """What of the file is encoded, as far as its header tells how long it is."""
-        if self.info is None or not self.info.duration_s:
+        if not self.info.duration_s:
             return 0.0
         return self.source_bytes * min(1.0, self.encoded_s / float(self.info.duration_s))
 
@@ -141,7 +146,7 @@ class Engine:
         event = item.event if isinstance(item, Prepared) else item
         file = event.job
         if isinstance(item, Opened):
-            self._begin(file).info = item.info
+            self._begin(item)
         elif isinstance(item, Prepared):
             video, frames = self._videos[file.key], item.frames.receive()
             self._collect(video, video.assembler.add(frames, item.event.ticks, self._encoding.room))
@@ -155,13 +160,13 @@ class Engine:
             self._finish(self._videos[file.key], item)
         self.flush_results()
 
-    def _begin(self, file: VideoFile) -> _Video:
+    def _begin(self, opened: Opened) -> None:
+        file = opened.job
         self._drop(file.key)
         assembler = ClipAssembler(self.sampling, as_series=self._encoding.as_series)
-        video = _Video(file, self.open_sink(file), assembler, file_size(file.path))
-        video.stamp = file_stamp(file.path)
-        self._videos[file.key] = video
-        return video
+        self._videos[file.key] = _Video(
+            file, self.open_sink(file), assembler, opened.info, opened.stamp
+        )
 
     def _finish(self, video: _Video, end: Finished) -> None:
         now = file_stamp(video.file.path)
@@ -248,7 +253,6 @@ class Engine:
         video.sink.commit(attributes, lambda: self._safe(result))
 
     def _attributes(self, video: _Video, end: Finished) -> dict[str, Any]:
-        assert video.info is not None
         duration_s = float(end.end_s - end.start_s)
         warnings = list(end.warnings)
         n_samples = self.sampling.n_samples(end.n_ticks)

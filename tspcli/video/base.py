@@ -195,6 +195,15 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps ..)
 
 
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Size in bytes and time of change of a file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def path_text(path: str | os.PathLike[str]) -> str:
     """A path as text that any terminal or file can take; bytes that are no UTF-8 as escapes."""
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()

@@ -16,10 +16,17 @@ from tspcli.video.probe import VideoFile
 
 @dataclass(frozen=True)
 class Opened:
-    """A video was opened; its frames follow."""
+    """A video was opened; its frames follow.
+
+    Attributes:
+        job: The video.
+        info: What its header says.
+        stamp: Size in bytes and time of change of its file, as they were before it was opened.
+    """
 
     job: VideoFile
     info: VideoInfo
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,7 @@ class DecodePool:
             return
         assert message[1] == job.number
         if kind == "opened":
-            yield Opened(job.file, message[2])
+            yield Opened(job.file, *message[2:])
         elif kind == "chunk":
             yield worker.take_chunk(job.file, *message[2:])
         elif kind == "trying":

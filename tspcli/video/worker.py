@@ -25,7 +25,7 @@ import numpy as np
 from tspcli.config import FrameSpec
 from tspcli.errors import DependencyError, VideoError
 from tspcli.timeline import Sampling
-from tspcli.video.base import Frame, VideoSource
+from tspcli.video.base import Frame, VideoSource, file_stamp
 from tspcli.video.registry import FINAL_REASONS, load_extra_decoder, open_with
 from tspcli.video.sampled import SampledFrames
 
@@ -115,8 +115,10 @@ class Worker:
 
     def _decode(self, number: int, path: str, decoder: str) -> dict[str, Any]:
         setup = self._setup
+        # Of a file that is replaced once it is open, the parent could only see what is new.
+        stamp = file_stamp(path)
         with open_with(path, decoder, setup.threads) as source:
-            self._connection.send(("opened", number, source.info))
+            self._connection.send(("opened", number, source.info, stamp))
             frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
             with closing(_Chunk(self, number, source)) as chunk:
                 for sampled in frames:
