@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import glob
+import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tspcli.errors import StoreError
 
+_MAX_NAME_BYTES = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -43,20 +45,45 @@ def write_aside(path: str | Path) -> Iterator[Path]:
 
 def aside_name(path: Path) -> Path:
     """A new hidden name beside ``path`` for what is not whole yet."""
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f"{_aside_start(path)}{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def remove_leftovers(path: Path) -> int:
-    """Remove what killed writers of ``path`` left beside it; return how many files.
+    """Remove what killed writers of ``path`` left beside it; return how many.
 
     Only for a caller that knows that nobody else writes ``path`` now.
     """
-    pattern = f".{glob.escape(path.name[:100])}.*-????????.tmp"
-    leftovers = list(path.parent.glob(pattern))
+    leftovers = _leftovers(path)
     for leftover in leftovers:
-        with suppress(OSError):
-            leftover.unlink()
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                leftover.unlink()
     return len(leftovers)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """What lies beside ``path`` under names of :func:`aside_name`.
+
+    Nothing of another path whose name begins alike, for that may be at work.
+    """
+    # Not pathlib's glob, which has no way to say "digits alone".
+    name = re.compile(re.escape(_aside_start(path)) + r"\d+-[0-9a-f]{8}\.tmp")
+    try:
+        return [found for found in path.parent.iterdir() if name.fullmatch(found.name)]
+    except FileNotFoundError:
+        return []
+
+
+def _aside_start(path: Path) -> str:
+    """How names beside ``path`` begin; of a long name so much that there is room for the rest."""
+    name = os.fsencode(path.name)
+    if len(name) > _MAX_NAME_BYTES:
+        # Shards' names differ at their end.
+        digest = hashlib.blake2b(name, digest_size=8).hexdigest()
+        name = name[:_MAX_NAME_BYTES].decode("utf-8", "ignore").encode() + digest.encode()
+    return f".{os.fsdecode(name)}."
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tspcli.errors import ExportError
-from tspcli.features.atomic import sync_file, sync_folder
+from tspcli.features.atomic import aside_name, remove_leftovers, sync_file, sync_folder
 from tspcli.features.lock import lock_store
 
 MANIFEST = "export.json"
@@ -91,8 +89,9 @@ def staged(out: Path, *, is_file: bool, overwrite: bool) -> Iterator[Staging]:
 @contextmanager
 def _built_aside(out: Path, *, is_file: bool) -> Iterator[Staging]:
     """Do it, for a caller that holds the lock and has checked the place."""
-    n_cleared = _clear_unfinished(out)
-    aside = out.with_name(f".{out.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    # The lock is held, so nobody else is writing there.
+    n_cleared = remove_leftovers(out)
+    aside = aside_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
@@ -124,18 +123,6 @@ def _built_aside(out: Path, *, is_file: bool) -> Iterator[Staging]:
     finally:
         with suppress(OSError):
             shutil.rmtree(aside)
-
-
-def _clear_unfinished(out: Path) -> int:
-    """Remove what killed exports to this place left beside it; return how many.
-
-    The lock is held, so nobody else is writing there.
-    """
-    pattern = f".{glob.escape(out.name[:100])}.*-????????.tmp"
-    leftovers = [path for path in out.parent.glob(pattern) if path.is_dir()]
-    for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
-    return len(leftovers)
 
 
 def _replace(new: Path, place: Path, aside: Path) -> None:
