@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from tests.features_look.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.cli.main import cli
-from tspcli.errors import StoreError, StoreMismatchError, UsageError
+from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from tspcli.features import open_store
+from tspcli.features.atomic import aside_name
 from tspcli.features.inspect import summarize, view_video
+from tspcli.features.lock import lock_store
 from tspcli.features.lookup import find_video
 from tspcli.features.merge import merge_stores
 from tspcli.timeline import Sampling
@@ -94,6 +96,17 @@ class TestMerge:
         with open_store(tmp_path / "all.h5") as merged:
             failures = summarize(merged).failures
         assert [failure["key"] for failure in failures] == ["v_x", "v_y"]
+
+    def test_a_store_that_a_run_writes_is_not_merged_into(self, base: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.h5"
+        killed = aside_name(out)
+        killed.touch()
+        for link in (False, True):
+            with lock_store(out), pytest.raises(StoreLockedError):
+                merge_stores([base], out, link=link)
+        assert not out.exists()
+        merge_stores([base], out)
+        assert not killed.exists() and not out.with_name("out.h5.lock").exists()
 
     def test_missing_shards_are_named(self, tmp_path: Path) -> None:
         shards = [

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tspcli.errors import StoreLockedError
+from tspcli.errors import StoreError, StoreLockedError
 from tspcli.features.atomic import explain_write_errors
 from tspcli.parsing import parse_json
 
@@ -26,6 +26,7 @@ def lock_store(store: Path) -> Iterator[None]:
 
     Raises:
         StoreLockedError: If another run holds it, naming that run's host and process.
+        StoreError: If the folder cannot be written, or its file system has no locks.
     """
     path = store.with_name(f"{store.name}.lock")
     with explain_write_errors(path):
@@ -47,6 +48,13 @@ def lock_store(store: Path) -> Iterator[None]:
                 f"{store} is being written by another run ({owner}).",
                 remedy="Wait for it, stop it, or give another --out.",
             ) from None
+        except OSError as error:
+            os.close(handle)
+            # Lustre without the mount option `flock`, for one.
+            raise StoreError(
+                f"{path} cannot be locked: {error.strerror or error}.",
+                remedy="Let the file system be mounted with locks, or write to another one.",
+            ) from error
         # The file may have been removed by its last holder between our open and our lock.
         if _is_current(handle, path):
             break
@@ -60,7 +68,9 @@ def lock_store(store: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()
+            # If the folder was removed and made again meanwhile, another run's lock lies there.
+            if _is_current(handle, path):
+                path.unlink()
         os.close(handle)
 
 

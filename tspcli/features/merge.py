@@ -10,7 +10,9 @@ from typing import Any
 import h5py
 
 from tspcli.errors import StoreError, StoreMismatchError
+from tspcli.features.atomic import remove_leftovers
 from tspcli.features.links import write_links
+from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
 from tspcli.features.shards import differing_plans, merge_reports, other_shards
@@ -72,12 +74,12 @@ def merge_stores(
         StoreMismatchError: If settings or widths differ; each difference is named.
         StoreError: If two stores have a video in common, an input cannot be read, a shard is
             missing or was planned otherwise than the others, or the output exists.
+        StoreLockedError: If a run is writing the output.
     """
     inputs, out = [Path(path) for path in paths], Path(out)
     if not inputs:
         raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
-    if out.exists() and not overwrite:
-        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+    _require_free(out, overwrite)
     for path in inputs:
         # What cannot be opened is told before anything else.
         open_store(path).close()
@@ -97,16 +99,25 @@ def merge_stores(
             "--partial merges what there is.",
         )
     metadata, n_videos, n_rows, dim = _check(inputs)
-    if link:
-        write_links(out, inputs, metadata)
-    else:
-        write_store(out, _videos(inputs), metadata)
-    n_failed = merge_reports([*inputs, *empty], out)
+    # A run that writes the same store would take over what it finds there when it ends.
+    with lock_store(out):
+        _require_free(out, overwrite)
+        remove_leftovers(out)
+        if link:
+            write_links(out, inputs, metadata)
+        else:
+            write_store(out, _videos(inputs), metadata)
+        n_failed = merge_reports([*inputs, *empty], out)
     return MergeReport(
         *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
         missing_shards=[str(path) for path in missing],
         differing_plans=differing,
     )
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
 
 
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
