@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from tests.features.test_store import metadata, rows
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError
 from tspcli.features import open_store, write_store
+from tspcli.features.atomic import aside_name, remove_leftovers
 from tspcli.features.lock import lock_store
 from tspcli.features.parts import PartsFolder, part_name, read_part
 
@@ -75,6 +79,27 @@ def test_parts_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         folder(tmp_path, precision="bf16")
     parts = PartsFolder(tmp_path / "feats.h5", metadata(precision="bf16"))
     parts.open(discard=True)
+    assert parts.parts == {}
+
+
+def test_a_store_of_other_settings_that_appears_meanwhile_is_not_mixed_in(tmp_path: Path) -> None:
+    parts = folder(tmp_path)
+    commit(parts, "a")
+    out = tmp_path / "feats.h5"
+    write_store(out, [("b", rows(3), {})], metadata(precision="bf16"))
+    before = out.read_bytes()
+    with pytest.raises(StoreMismatchError, match="precision: bf16, not fp32"):
+        parts.assemble()
+    assert out.read_bytes() == before and (parts.folder / part_name("a")).exists()
+
+
+def test_a_part_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+    writer = folder(tmp_path).writer("a", 4)
+    writer.append(rows(3))
+    writer.commit({"duration_s": 1.5})
+    parts = PartsFolder(tmp_path / "feats.h5", metadata(precision="bf16"))
+    with pytest.raises(StoreError, match="other settings"):
+        parts.take("a")
     assert parts.parts == {}
 
 
@@ -155,6 +180,47 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     with lock_store(out):
         assert str(os.getpid()) in (tmp_path / "feats.h5.lock").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["feats.h5.parts"]
+
+
+def test_a_lock_that_was_taken_from_under_a_run_is_left_to_its_next_holder(tmp_path: Path) -> None:
+    out = tmp_path / "out" / "feats.h5"
+    with lock_store(out):
+        shutil.rmtree(out.parent)
+        with ExitStack() as other:
+            other.enter_context(lock_store(out))
+            held = other.pop_all()
+    try:
+        with pytest.raises(StoreLockedError), lock_store(out):
+            pass
+    finally:
+        held.close()
+
+
+def test_a_file_system_without_locks_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(StoreError, match=r"feats\.h5\.lock cannot be locked: Function not"),
+        lock_store(tmp_path / "feats.h5"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["f", "f.h5", "x" * 120 + ".shard-1-of-2.h5", "\u00e9" * 110])
+def test_leftovers_are_removed_and_what_others_write_is_not(tmp_path: Path, name: str) -> None:
+    others = ["f.h5.gvf.h5", "f.1-a.h5", "x" * 120 + ".shard-2-of-2.h5", "\u00e9" * 110 + ".h5"]
+    kept = [aside_name(tmp_path / other) for other in others]
+    gone = [aside_name(tmp_path / name) for _ in range(2)]
+    for path in (*kept, gone[0]):
+        path.touch()
+    gone[1].mkdir()
+    (gone[1] / "content").touch()
+    assert remove_leftovers(tmp_path / name) == 2
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full on this system")

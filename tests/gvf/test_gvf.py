@@ -18,6 +18,8 @@ from tspcli.extraction import ExtractConfig, extract
 from tspcli.extraction.gvf import compute_gvf
 from tspcli.features import StoreMetadata, open_store, write_store
 from tspcli.features.gvf import Pool, RunningPool, gvf_from_store, read_gvf, write_gvf
+from tspcli.features.parts import Part, PartsFolder
+from tspcli.features.trailer import read_trailer
 from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.timeline import Sampling
 
@@ -132,6 +134,36 @@ def test_interrupted_run_goes_on_and_other_settings_are_refused(
         np.testing.assert_allclose(one[key], other[key], rtol=1e-5, atol=1e-6)
     with pytest.raises(StoreMismatchError, match="pool"):
         compute_gvf(videos, out, pool="mean", config=CONFIG)
+
+
+def test_damaged_rows_are_not_pooled(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(videos, tmp_path / "feats.h5", config=CONFIG)
+    data = bytearray((tmp_path / "feats.h5").read_bytes())
+    trailer = read_trailer(tmp_path / "feats.h5")
+    assert trailer is not None
+    data[trailer.videos["train_0001"].offset + 2] ^= 1
+    (tmp_path / "feats.h5").write_bytes(data)
+    with pytest.raises(StoreError, match="'train_0001' are not those that were written"):
+        gvf_from_store(tmp_path / "feats.h5", tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+    out, real = tmp_path / "b.h5", PartsFolder.add
+
+    def add_damaged(self: PartsFolder, part: Part) -> None:
+        rows = bytearray(part.path.read_bytes())
+        rows[2] ^= 1
+        part.path.write_bytes(rows)
+        real(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartsFolder, "add", add_damaged)
+        with pytest.raises(StoreError, match=r"\.part is damaged: its checksum differs"):
+            compute_gvf(sorted(videos.glob("*.mp4"))[:1], out, config=CONFIG)
+    assert not out.exists()
+    report = compute_gvf(videos, out, config=CONFIG)
+    assert {video.status for video in report.videos} == {"done"}
 
 
 def test_a_changed_video_is_computed_again(videos: Path, tmp_path: Path) -> None:

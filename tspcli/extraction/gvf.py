@@ -83,9 +83,11 @@ class _GlobalFeatures:
         known: dict[str, Mapping[str, Any]] = {}
         if keep_existing and out.exists():
             existing = read_gvf(out)
+            existing.metadata.require_same(parts.metadata, "this run", str(out))
             vectors.update(existing.vectors)
             known.update(existing.attributes)
         for key, part in parts.parts.items():
+            part.require_intact()
             vectors[key] = part.rows()[0]
             known[key] = part.attributes
         write_gvf(out, vectors, pool=self.pool, metadata=rows, attributes=known)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.features.atomic import write_aside
+from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.store import entry, open_store, plain_attributes
 from tspcli.features.trailer import append_trailer, explain_read_errors, require_intact_frame
@@ -214,14 +215,15 @@ def gvf_from_store(
 
     Raises:
         UsageError: If ``out`` is the store.
-        StoreError: If the store cannot be read or holds a video without rows, or ``out`` is
-            something else already.
+        StoreError: If the store cannot be read, is damaged or holds a video without rows, or
+            ``out`` is something else already.
+        StoreLockedError: If a run is writing ``out``.
     """
     vectors, attributes = {}, {}
     features, out = Path(features), Path(out)
     if out.exists() and features.exists() and out.samefile(features):
         raise UsageError(f"The output {out} is the input {features}.", remedy="Give another --out.")
-    with open_store(features) as store:
+    with open_store(features) as store, lock_store(out):
         if out.exists() and not overwrite:
             _require_replaceable(out, pooled_metadata(store.metadata, pool))
         if store.metadata.settings.get("pool"):
@@ -231,8 +233,8 @@ def gvf_from_store(
         for key in store:
             video = store[key]
             running = RunningPool(pool)
-            for start in range(0, video.n_rows, _ROWS_AT_ONCE):
-                running.add(video.read_rows(start, min(start + _ROWS_AT_ONCE, video.n_rows)))
+            for rows in video.checked_blocks(_ROWS_AT_ONCE):
+                running.add(rows)
             if running.n_rows == 0:
                 raise StoreError(f"{features}: {key!r} has no rows.", remedy="Compute it again.")
             vectors[key] = running.result()

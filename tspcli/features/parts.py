@@ -36,12 +36,20 @@ from tspcli.features.atomic import (
 )
 from tspcli.features.metadata import StoreMetadata, canonical_json
 from tspcli.features.store import open_store, parts_folder, plain_attributes
-from tspcli.features.storing import DamagedRowsError, is_key, new_store, seal_checksum
+from tspcli.features.storing import (
+    DamagedRowsError,
+    content_checksum,
+    is_key,
+    new_store,
+    seal_checksum,
+)
 from tspcli.parsing import MALFORMED, parse_json
 
 _MAGIC = b"TSPPART1"
 _TAIL = struct.Struct("<Q8s")
 _MAX_FOOTER_BYTES = 16 << 20
+_SETTINGS = "settings.json"
+_DISCARDED = "discarded_older_parts"
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,23 @@ class Part:
         if self.n_rows == 0:
             return np.zeros((0, self.dim), dtype="<f4")
         return np.memmap(self.path, dtype="<f4", mode="r", shape=(self.n_rows, self.dim))
+
+    def require_intact(self) -> None:
+        """Compare rows and attributes with the checksum; a part that is damaged is removed.
+
+        Raises:
+            StoreError: If it is.
+        """
+        if content_checksum(self.rows(), self.attributes) != self.attributes.get("checksum"):
+            raise self.removed_as_damaged()
+
+    def removed_as_damaged(self) -> StoreError:
+        """Remove it, so that its video is computed again; what to tell of that."""
+        self.path.unlink()
+        return StoreError(
+            f"{self.path} is damaged: its checksum differs.",
+            remedy=f"Give the same command again: it computes {self.key!r} anew.",
+        )
 
 
 class PartWriter:
@@ -207,7 +232,8 @@ class PartsFolder:
         """Create the folder, or take over what an earlier run left in it.
 
         Args:
-            discard: Throw away finished videos too.
+            discard: Throw away finished videos too, unless the run that left them did the same and
+                was this very run, which now goes on.
 
         Raises:
             StoreMismatchError: If the parts were made with other settings.
@@ -217,9 +243,9 @@ class PartsFolder:
             for aside in self.folder.glob(".*.tmp"):
                 aside.unlink()
             remove_leftovers(self.store)
-            if discard:
+            if discard and not self._goes_on():
                 self._remove_parts()
-            self._check_settings()
+            self._check_settings(discard)
         for path in sorted(self.folder.glob("*.part")):
             try:
                 part = read_part(path)
@@ -243,9 +269,16 @@ class PartsFolder:
         """Count a part that another process has committed.
 
         Raises:
-            StoreError: If it is not there.
+            StoreError: If it is not there, or of a run with other settings that goes on elsewhere.
         """
-        self.add(read_part(self.folder / part_name(key)))
+        path = self.folder / part_name(key)
+        part = read_part(path)
+        if part.settings_digest != self.metadata.settings_digest:
+            raise StoreError(
+                f"{path} was made with other settings.",
+                remedy="See that no other run writes there, and give the same command again.",
+            )
+        self.add(part)
 
     def assemble(self, *, keep_existing: bool = True) -> int:
         """Write the store from what it holds already and all parts, then remove the parts.
@@ -258,12 +291,15 @@ class PartsFolder:
 
         Raises:
             StoreError: If the disk is full; the parts and the old store stay as they were.
+            StoreMismatchError: If the store that is there was made with other settings; likewise.
         """
         # HDF5 keeps links sorted by name, so the order of writing is free; sorted, it is the same
         # for every history of the run.
         with new_store(self.store, self.metadata) as store:
             if keep_existing and self.store.exists():
                 with open_store(self.store) as existing:
+                    # Another program may have put another store there since the run began.
+                    existing.metadata.require_same(self.metadata, "this run", str(self.store))
                     for key in existing:
                         if key not in self.parts:
                             video = existing[key]
@@ -273,11 +309,7 @@ class PartsFolder:
                 try:
                     store.add(key, part.rows(), part.attributes)
                 except DamagedRowsError as error:
-                    part.path.unlink()
-                    raise StoreError(
-                        f"{part.path} is damaged: its checksum differs.",
-                        remedy=f"Give the same command again: it computes {key!r} anew.",
-                    ) from error
+                    raise part.removed_as_damaged() from error
         count = len(store.videos)
         self.remove()
         return count
@@ -289,12 +321,23 @@ class PartsFolder:
             # What a process of the run had begun when it was killed.
             for aside in self.folder.glob(".*.tmp"):
                 aside.unlink()
-            (self.folder / "settings.json").unlink(missing_ok=True)
+            (self.folder / _SETTINGS).unlink(missing_ok=True)
             self.folder.rmdir()
 
-    def _check_settings(self) -> None:
+    def _goes_on(self) -> bool:
+        """Whether the parts are those of a run like this one that was to discard older ones."""
+        try:
+            left = parse_json((self.folder / _SETTINGS).read_bytes())
+            return bool(left[_DISCARDED]) and left == self._about(True)
+        except MALFORMED:
+            return False
+
+    def _about(self, discarded: bool) -> dict[str, Any]:
+        return {**self.metadata.to_attributes(), _DISCARDED: discarded}
+
+    def _check_settings(self, discarded: bool) -> None:
         """Keep the settings in the folder, so that a difference can be named and not only seen."""
-        path = self.folder / "settings.json"
+        path = self.folder / _SETTINGS
         if path.exists() and any(self.folder.glob("*.part")):
             try:
                 stored = StoreMetadata.from_attributes(json.loads(path.read_text()), str(path))
@@ -303,7 +346,7 @@ class PartsFolder:
             if stored is not None:
                 stored.require_same(self.metadata, "this run", str(self.folder))
         with write_aside(path) as aside:
-            aside.write_text(json.dumps(self.metadata.to_attributes(), indent=1))
+            aside.write_text(json.dumps(self._about(discarded), indent=1))
 
     def _remove_parts(self) -> None:
         for path in self.folder.glob("*.part"):

@@ -7,6 +7,7 @@ attributes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from tspcli.errors import StoreError
 from tspcli.features.lock import writer_of
 from tspcli.features.metadata import StoreMetadata
-from tspcli.features.storing import content_checksum, plain
+from tspcli.features.storing import content_checksum, plain, seal_checksum
 from tspcli.features.trailer import explain_read_errors, require_intact_frame
 from tspcli.timeline import Sampling, as_rate
 from tspcli.wording import counted
@@ -146,13 +147,31 @@ class VideoFeatures:
         """
         rows = self.rows
         if self.verify() is False:
-            raise StoreError(
-                f"{self._path}: the rows or the attributes of {self.key!r} are not those that were "
-                "written: their checksum differs.",
-                remedy=f"Save what is whole with `tsp doctor {self._path} --repair`, and compute "
-                "that video again.",
-            )
+            raise self._altered()
         return rows
+
+    def checked_blocks(self, n_rows: int) -> Iterator[npt.NDArray[np.float32]]:
+        """The rows, ``n_rows`` at a time; behind the last, all are compared with the checksum.
+
+        Raises:
+            StoreError: As :meth:`checked_rows` does.
+        """
+        digest = hashlib.sha256()
+        for start in range(0, self.n_rows, n_rows):
+            rows = self.read_rows(start, min(start + n_rows, self.n_rows))
+            digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
+            yield rows
+        stored = self.attrs.get("checksum")
+        if stored is not None and stored != seal_checksum(digest, self.attrs):
+            raise self._altered()
+
+    def _altered(self) -> StoreError:
+        return StoreError(
+            f"{self._path}: the rows or the attributes of {self.key!r} are not those that were "
+            "written: their checksum differs.",
+            remedy=f"Save what is whole with `tsp doctor {self._path} --repair`, and compute "
+            "that video again.",
+        )
 
     def verify(self) -> bool | None:
         """Whether rows and attributes are as they were written; None if no checksum is stored."""
