@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,17 @@ def test_an_output_that_is_no_store_is_never_destroyed(
     with pytest.raises(UsageError, match="is not an HDF5 file; it stays as it is"):
         extract(video, video, encoder=encoder, overwrite=overwrite)
     assert video.read_bytes() == (sources / "a.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x" * 241, "\u00e9" * 121])
+def test_an_output_whose_name_leaves_no_room_is_refused_at_once(
+    sources: Path, encoder: Encoder, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UsageError, match="too long"):
+        extract(sources, tmp_path / f"{name}.h5", encoder=encoder)
+    assert list(tmp_path.iterdir()) == []
+    report = extract(sources / "a.mp4", tmp_path / f"{name[:-1]}.h5", encoder=encoder)
+    assert not report.failed and report.path.is_file()
 
 
 def test_other_settings_are_refused_by_name(
@@ -310,6 +322,35 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert any(video.status == "kept" for video in report.videos)
     with open_store(tmp_path / "f.h5") as store:
         assert sorted(store) == ["a", "b", "short"]
+
+
+def test_an_interrupted_run_that_overwrites_goes_on_too(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    class Interrupt(Observer):
+        def video_ended(self, result: object) -> None:
+            raise KeyboardInterrupt
+
+    def interrupted(**options: Any) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            extract(sources, out, encoder=encoder, observer=Interrupt(), workers=1, **options)
+        assert list(out.with_name("f.h5.parts").glob("*.part"))
+
+    out = tmp_path / "f.h5"
+    extract(sources, out, encoder=encoder, stride=8)
+    interrupted(overwrite=True)
+    report = extract(sources, out, encoder=encoder, overwrite=True)
+    assert report.with_status("kept") and report.with_status("done")
+    with open_store(out) as store:
+        assert sorted(store) == ["a", "b", "short"]
+        assert store.metadata.sampling is not None and store.metadata.sampling.stride == 16
+    # What is done is replaced all the same, and so is what another run has begun.
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
+    out.unlink()
+    interrupted()
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
+    interrupted(overwrite=True, stride=8)
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from typing import Any
 from tspcli.errors import UsageError
 from tspcli.extraction.progress import Observer
 from tspcli.features.metadata import canonical_json
+from tspcli.features.reports import report_path
 from tspcli.video import VideoFile
 from tspcli.video.durations import read_durations
 
+_MAX_NAME_BYTES = 255
 _LISTED_VIDEOS = 10_000
 _MANY_VIDEOS = 500
 """From so many on, reading their durations is worth a message."""
@@ -134,14 +136,19 @@ def check_out(out: Path) -> None:
     """Refuse an output that cannot be a store, before anything is loaded.
 
     Raises:
-        UsageError: If ``out`` is a folder, or a file that is no HDF5: a video or a list, perhaps,
-            that ``--overwrite`` would destroy.
+        UsageError: If ``out`` is a folder, has too long a name, or is a file that is no HDF5: a
+            video or a list, perhaps, that ``--overwrite`` would destroy.
     """
     import h5py
 
     if out.is_dir():
         raise UsageError(
             f"The output {out} is a folder.", remedy="Name a file, such as --out feats.h5."
+        )
+    if len(os.fsencode(report_path(out).name)) > _MAX_NAME_BYTES:
+        raise UsageError(
+            f"The name {out.name!r} is too long: the report beside it needs room for its own.",
+            remedy="Give --out a shorter name.",
         )
     if out.exists() and not h5py.is_hdf5(out):
         raise UsageError(
@@ -163,15 +170,6 @@ def longest_first(
     if weights is None:
         weights = {video.key: file_size(video.path) for video in videos}
     return sorted(videos, key=lambda video: (-weights[video.key], video.key))
-
-
-def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file; None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def file_size(path: str | Path) -> int:
