@@ -12,8 +12,12 @@ from tests.localization.planted import plant
 from tests.localization.test_commands import SMALL, tsp
 from tests.videos import make_video
 from tspcli.annotations.writing import write_activitynet
-from tspcli.errors import UsageError
+from tspcli.errors import StoreError, UsageError
+from tspcli.features import open_store, write_store
+from tspcli.features.storing import content_checksum
+from tspcli.features.trailer import read_trailer
 from tspcli.localization.evaluation import evaluate
+from tspcli.localization.prediction import predict
 from tspcli.localization.results import Prediction
 from tspcli.localization.settings import LabelConfig, LossConfig, PredictConfig, TrainConfig
 
@@ -176,3 +180,23 @@ def test_the_number_of_proposals_is_finite(folder: Path, tmp_path: Path, number:
     found = {"training0": [Prediction(1.0, 2.0, 1.0)]}
     with pytest.raises(UsageError, match="largest average number"):
         evaluate(folder / "anet.json", found, max_average_proposals=float(number))
+
+
+def test_rows_that_are_not_those_written_are_not_used(folder: Path, tmp_path: Path) -> None:
+    with open_store(folder / "v2.h5") as store:
+        videos = [(key, video.rows, dict(video.attrs)) for key, video in store.items()]
+        metadata = store.metadata
+    for _, rows, attributes in videos:
+        attributes["checksum"] = content_checksum(rows, attributes)
+    path = tmp_path / "sealed.h5"
+    write_store(path, videos, metadata)
+    assert len(list(predict(folder / "run", [path]))) == len(videos)
+    trailer = read_trailer(path)
+    assert trailer is not None
+    data = bytearray(path.read_bytes())
+    data[trailer.videos[videos[1][0]].offset] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="are not those that were written"):
+        list(predict(folder / "run", [path]))
+    words = ["localize", "train", *SMALL, "--classes", "none", "--features", path]
+    assert tsp(*words, "--annotations", folder / "anet.json", "--out", tmp_path / "run") == 1

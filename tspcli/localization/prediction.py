@@ -132,7 +132,7 @@ def _proposals(
         windows = windows_of(video.key, video.duration_s, window_s)
         waiting.append((video, windows))
         parts[video.key] = []
-        rows, center_s = video.features.rows, video.features.center_s
+        rows, center_s = video.features.checked_rows(), video.features.center_s
         for window in windows:
             queue.append((window, sample_grid(rows, center_s, window, n_cells)))
             if len(queue) >= config.batch_size:
