@@ -33,8 +33,10 @@ fi
 array=$(sbatch --parsable --job-name=tsp --array="1-$shards" --requeue --signal=B:TERM@120 \
     --gpus-per-task=1 --cpus-per-task=8 --mem=32G ${SBATCH_OPTIONS:-} \
     "$0" "$videos" "$out" "$shards" "$@")
-printf -v merge 'tsp merge %q.shard-*-of-%q.%q --out %q' \
-    "${out%.*}" "$shards" "${out##*.}" "$out"
+name=${out##*/} ending=
+[[ $name == ?*.* ]] && ending=.${name##*.}
+printf -v merge 'tsp merge %q.shard-*-of-%q%q --out %q' \
+    "${out%"$ending"}" "$shards" "$ending" "$out"
 sbatch --parsable --job-name=tsp-merge --dependency="afterok:$array" \
     --cpus-per-task=1 --mem=4G ${SBATCH_OPTIONS:-} --wrap "$merge" >/dev/null
 echo "Array job $array computes $shards shards; the job after it merges them into $out."

@@ -184,8 +184,8 @@ def run(script_args: list[str], tmp_path: Path, **environment: str) -> tuple[int
     return done.returncode, done.stdout + done.stderr, calls.read_text().splitlines()
 
 
-def test_slurm_example_submits_the_shards_and_then_their_merging(tmp_path: Path) -> None:
-    out = "/data/my feats.h5"
+@pytest.mark.parametrize("out", ["/data/my feats.h5", "/data/v1.0/feats", "feats", ".h5"])
+def test_slurm_example_submits_the_shards_and_then_their_merging(tmp_path: Path, out: str) -> None:
     code, said, calls = run(
         ["/data/list.txt", out, "3", "--stride", "1"], tmp_path, SBATCH_OPTIONS="--time=1:00"
     )
@@ -199,7 +199,8 @@ def test_slurm_example_submits_the_shards_and_then_their_merging(tmp_path: Path)
         ["bash", "-c", f"set -- {command}; printf '%s\\n' \"$@\""],
         capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    assert shown == ["tsp", "merge", "/data/my feats.shard-*-of-3.h5", "--out", out]
+    shards = str(plan.shard_path(Path(out), (1, 3))).replace("shard-1-of", "shard-*-of")
+    assert shown == ["tsp", "merge", shards, "--out", out]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(0, 0), (3, 0), (1, 1), (130, 130)])
