@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import resource
+import re
 import struct
 import time
 from collections import Counter
@@ -127,9 +127,7 @@ class Tally:
         hung: Files on which the time limit had to be used.
         crashed: Files that ended a decode process.
         slowest_s: The longest time from a file's first event to its last.
-        peak_mb: The largest decode process, or 0 if this process or an earlier child of it was
-            larger: the system keeps one maximum over all children, and a child starts with the
-            size of its parent.
+        peak_mb: The largest that a decode process was seen to have been, at the end of each file.
     """
 
     ends: Counter[str] = field(default_factory=Counter)
@@ -144,7 +142,6 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
     """Decode files in a pool, one decoder or ``auto``, as a run does."""
     tally = Tally(unended=[path.name for path in paths])
     started: dict[str, float] = {}
-    earlier_mb = _peak_mb(resource.RUSAGE_CHILDREN)
     with DecodePool(
         [VideoFile(path, path.name) for path in paths],
         sampling=Sampling(),
@@ -159,6 +156,7 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
             name = event.job.key
             started.setdefault(name, time.monotonic())
             if isinstance(event, (Finished, Failed)):
+                tally.peak_mb = max([tally.peak_mb, *map(_peak_mb, pool.pids)])
                 tally.unended.remove(name)
                 tally.slowest_s = max(tally.slowest_s, time.monotonic() - started[name])
             if isinstance(event, Failed):
@@ -172,11 +170,14 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
             elif isinstance(event, Finished):
                 assert event.n_ticks > 0
                 tally.ends["features"] += 1
-    peak_mb = _peak_mb(resource.RUSAGE_CHILDREN)
-    if peak_mb > max(earlier_mb, _peak_mb(resource.RUSAGE_SELF)):
-        tally.peak_mb = peak_mb
     return tally
 
 
-def _peak_mb(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024
+def _peak_mb(pid: int) -> float:
+    """The most that a process has held since it started its program; 0 if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", text)
+    return int(found[1]) / 1024 if found else 0.0

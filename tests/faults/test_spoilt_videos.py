@@ -17,7 +17,8 @@ def check(tally: Tally, decoder: str) -> None:
     assert tally.unended == []
     assert tally.ends["features"] > 0 and len(tally.ends) > 1
     assert tally.slowest_s < 120
-    assert tally.peak_mb < _PEAK_MB[decoder]
+    if Path("/proc/self/status").exists():
+        assert 0 < tally.peak_mb < _PEAK_MB[decoder]
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord"])
