@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from tspcli.cli.gvf import command
-from tspcli.errors import StoreError, StoreMismatchError, UsageError
+from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from tspcli.extraction import ExtractConfig, extract
 from tspcli.extraction.gvf import compute_gvf
 from tspcli.features import StoreMetadata, open_store, write_store
 from tspcli.features.gvf import Pool, RunningPool, gvf_from_store, read_gvf, write_gvf
+from tspcli.features.lock import lock_store
 from tspcli.features.parts import Part, PartsFolder
 from tspcli.features.trailer import read_trailer
 from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
@@ -164,6 +165,13 @@ def test_damaged_rows_are_not_pooled(
     assert not out.exists()
     report = compute_gvf(videos, out, config=CONFIG)
     assert {video.status for video in report.videos} == {"done"}
+
+
+def test_a_file_that_a_run_writes_is_left_to_it(store: Path, tmp_path: Path) -> None:
+    with lock_store(tmp_path / "gvf.h5"), pytest.raises(StoreLockedError):
+        gvf_from_store(store, tmp_path / "gvf.h5")
+    assert not (tmp_path / "gvf.h5").exists()
+    gvf_from_store(store, tmp_path / "gvf.h5")
 
 
 def test_a_changed_video_is_computed_again(videos: Path, tmp_path: Path) -> None:

@@ -204,6 +204,31 @@ def test_other_settings_and_data_are_refused(small_set: SmallSet, tmp_path: Path
         pretrain(**small_set.arguments(out=out), resume=True)
 
 
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_run_is_not_resumed_from_a_checkpoint_that_carries_code(
+    small_set: SmallSet, tmp_path: Path
+) -> None:
+    out, written = tmp_path / "run", tmp_path / "written"
+    pretrain(**small_set.arguments(out=out), stop_requested=lambda: True)
+    content = torch.load(out / "last.pth", weights_only=False)
+    content["run"]["state"]["carried"] = Payload(written)
+    torch.save(content, out / "last.pth")
+    with pytest.raises(CheckpointError, match=r"last\.pth is refused: to load it, \w+\.mkdir"):
+        pretrain(**small_set.arguments(out=out), resume=True)
+    assert not written.exists()
+    torch.load(out / "last.pth", weights_only=False)
+    assert written.exists()
+
+
 def test_one_run_a_folder(small_set: SmallSet, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = small_set.arguments(out=out)
