@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import frames, official, training, whole
+from benchmarks import frames, official, scaling, training, whole
 from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.timeline import Sampling
@@ -79,6 +79,17 @@ def test_both_programs_read_one_checkpoint(tmp_path: Path) -> None:
     encoder = load_encoder(weights, backbone="tiny", device="cpu")
     state = encoder.module.features.state_dict()
     assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
+
+
+def test_the_documented_table_of_scaling_is_what_the_simulation_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scaling"])
+    scaling.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 1")]
+    told = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text().splitlines()
+    assert len(rows) == 16
+    assert [line for line in told if line.startswith(("| 1 |", "| 16 |"))] == rows
 
 
 def test_the_store_is_written_and_read_again() -> None:
