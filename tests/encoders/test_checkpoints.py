@@ -6,6 +6,8 @@ import argparse
 import io
 import os
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tspcli.encoders.backbones import build_backbone
+from tspcli.encoders.backbones import BACKBONES, build_backbone
 from tspcli.encoders.backbones.i3d import INCEPTION_WIDTHS, I3d
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
 from tspcli.encoders.i3d_weights import _UNITS, read_numpy_pickle
+from tspcli.encoders.layouts import backbone_shapes
 from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.encoders.unfilled import Unfilled
 from tspcli.errors import CheckpointError
 from tspcli.timeline import Sampling
 
@@ -407,3 +411,29 @@ def test_numpy_pickles_that_are_no_i3d(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(numpy_tree(), protocol=4)[:5000])
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(path)
+
+
+def test_loading_draws_nothing_and_imports_no_compiler(tmp_path: Path) -> None:
+    """Both took longer than the first batch."""
+    model = TspModel("r3d_18", Heads(7))
+    torch.save({"model": model.state_dict()}, tmp_path / "c.pth")
+    code = (
+        "import sys, torch\n"
+        "from tspcli.encoders import load_encoder\n"
+        "before = torch.get_rng_state()\n"
+        "encoder = load_encoder(sys.argv[1], device='cpu')\n"
+        "assert torch.equal(torch.get_rng_state(), before), 'weights were drawn'\n"
+        "assert 'torch._dynamo' not in sys.modules, 'the compiler was imported'\n"
+        "state = torch.load(sys.argv[1])['model']\n"
+        "found = encoder.module.state_dict()\n"
+        "assert all(torch.equal(found[name], state[name]) for name in state)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c.pth")], check=True)
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_networks_without_memory_have_the_shapes_of_real_ones(name: str) -> None:
+    with Unfilled():
+        module = BACKBONES[name].build()
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    assert backbone_shapes(name) == shapes

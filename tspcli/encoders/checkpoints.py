@@ -31,6 +31,7 @@ from tspcli.encoders.backbones.registry import backbone_spec
 from tspcli.encoders.layouts import StateLayout, difference, match_layout
 from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.encoders.unfilled import Unfilled
 from tspcli.errors import CheckpointError
 from tspcli.parsing import refuses_damage
 from tspcli.timeline import Sampling
@@ -73,7 +74,8 @@ class Checkpoint:
 
     def build_model(self) -> TspModel:
         """A model of this backbone and these heads that holds these weights."""
-        model = TspModel(self.backbone, self.heads)
+        with Unfilled():
+            model = TspModel(self.backbone, self.heads)
         self.load_into(model)
         return model
 

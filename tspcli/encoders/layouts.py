@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tspcli.encoders.backbones import BACKBONES, BackboneSpec, backbone_spec
 from tspcli.encoders.model import REGION_CLASSES, Heads
+from tspcli.encoders.unfilled import Unfilled
 from tspcli.errors import CheckpointError
 
 OFFICIAL_PREFIX = "features."
@@ -58,7 +59,7 @@ class StateLayout:
 @cache
 def backbone_shapes(name: str) -> Shapes:
     """Names and shapes of a backbone's tensors, found without allocating any."""
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         module = backbone_spec(name).build()
     return {k: tuple(v.shape) for k, v in module.state_dict().items()}
 
