@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import frames, official, scaling, training, whole
+from benchmarks import encoder, encoders, frames, official, scaling, training, whole
 from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.timeline import Sampling
@@ -76,8 +76,8 @@ def test_end_to_end_counts_from_the_first_batch_on(tmp_path: Path) -> None:
 def test_both_programs_read_one_checkpoint(tmp_path: Path) -> None:
     module = build_backbone("tiny")
     weights = official.save_weights(tmp_path / "prepared", module)
-    encoder = load_encoder(weights, backbone="tiny", device="cpu")
-    state = encoder.module.features.state_dict()
+    loaded = load_encoder(weights, backbone="tiny", device="cpu")
+    state = loaded.module.features.state_dict()
     assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
 
 
@@ -90,6 +90,22 @@ def test_the_documented_table_of_scaling_is_what_the_simulation_says(
     told = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text().splitlines()
     assert len(rows) == 16
     assert [line for line in told if line.startswith(("| 1 |", "| 16 |"))] == rows
+
+
+def test_an_encoder_stands_beside_the_matmul_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "speedup": {"eager": 1.0, "fast": 1.5, "openvino": 1.8},
+        "share_of_roof": {"eager": 0.5, "fast": 0.75, "openvino": 0.9},
+        "clips_per_s": {"fast": 3.0},
+        "roof_gflop_per_s": 400.0,
+        "relative_error": 1e-7,
+    }
+    monkeypatch.setattr(encoder, "measure", lambda *_, **__: row)
+    found = encoders._on_cpu("r2plus1d_18", 1, 1.45, torch.device("cpu"), 1, lambda: 0.0)
+    assert [figure.cells[1:] for figure in found] == [
+        ("1.5 times", "0.75 of the matmul rate (2)", "at least 1.45 times", "yes"),
+        ("1.8 times", "0.90 of the matmul rate (2)", "at least 1.6 times", "yes"),
+    ]
 
 
 def test_the_store_is_written_and_read_again() -> None:
