@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.extraction.same import assert_same_store
 from tests.faults.kill_driver import workers_of
 from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
-from tspcli.extraction import ExtractReport, Observer, Progress, extract
+from tspcli.extraction import ExtractReport, Observer, Progress, VideoResult, extract
 from tspcli.extraction.engine import Engine
 from tspcli.features import open_store
 from tspcli.video import Opened
@@ -95,6 +97,48 @@ def _forced_read_only(place: Path) -> None:
     # A file system with open files refuses to become read-only; a second mount of it does not.
     subprocess.run(["mount", "--bind", str(place), str(place)], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
+
+
+class FillsUp(Observer):
+    """Leaves no room on a disk but some bytes, once so many videos are safe."""
+
+    def __init__(self, disk: Path, after: int, spare_bytes: int) -> None:
+        self.filler = disk / "filler"
+        self.left = after
+        self.spare_bytes = spare_bytes
+
+    def video_ended(self, result: VideoResult) -> None:
+        self.left -= 1
+        if self.left == 0:
+            free = shutil.disk_usage(self.filler.parent).free
+            self.filler.write_bytes(bytes(max(0, free - self.spare_bytes)))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("spare_bytes", [0, 8192, 16384])
+def test_a_disk_that_is_full_when_the_store_is_assembled(
+    videos: Path, small_disk: Path, tmp_path: Path, encoder: Encoder, spare_bytes: int
+) -> None:
+    out = small_disk / "f.h5"
+    options: dict[str, Any] = {"encoder": encoder, "workers": 1, "batch_size": 2, "stride": 4}
+    observer = FillsUp(small_disk, 3, spare_bytes)
+    with pytest.raises(StoreError, match="disk is full"):
+        extract(videos, out, observer=observer, **options)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["f.h5.parts", "filler"]
+    assert len(list(out.with_name("f.h5.parts").glob("*.part"))) == 3
+    # Nor does the command crash or tell of HDF5's troubles.
+    words = ["extract", "-v", str(videos), "-o", str(out), "--weights", "random", "--stride", "4"]
+    words += ["--backbone", "tiny", "--seed", "1", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tspcli", *words], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1 and "disk is full" in done.stderr, done
+    assert "Traceback" not in done.stderr
+    observer.filler.unlink()
+    report = extract(videos, out, **options)
+    assert len(report.with_status("kept")) == 3
+    extract(videos, tmp_path / "roomy.h5", **options)
+    assert_same_store(out, tmp_path / "roomy.h5")
 
 
 def test_a_folder_that_vanishes(videos: Path, tmp_path: Path, encoder: Encoder) -> None:

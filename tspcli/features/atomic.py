@@ -105,6 +105,21 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def require_room(path: Path, n_bytes: int) -> None:
+    """See that a disk has room, where a write that fails could not be recovered from.
+
+    HDF5 is such a writer: what it could not write it tries again when it closes the file, and at
+    the process's end, where it crashes it.
+
+    Raises:
+        OSError: If it has not. That it has is no promise: others write, and quotas are not seen.
+    """
+    status = os.statvfs(path.parent)
+    # Some file systems tell no sizes.
+    if status.f_blocks and status.f_bavail * status.f_frsize < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file's content is on the disk."""
     handle = os.open(path, os.O_RDONLY)

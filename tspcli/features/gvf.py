@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
-from tspcli.features.atomic import write_aside
+from tspcli.features.atomic import require_room, write_aside
 from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.store import entry, open_store, plain_attributes
@@ -190,6 +190,7 @@ def write_gvf(
     told = pooled_metadata(metadata, pool).to_attributes()
     told |= {"format": GVF_FORMAT, "source_format": told["format"], "pool": pool}
     with write_aside(path) as aside:
+        require_room(aside, sum(4096 + 4 * len(vector) for vector in vectors.values()))
         with h5py.File(aside, "w") as file:
             file.attrs.update(told)
             for key in sorted(vectors):

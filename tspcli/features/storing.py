@@ -13,12 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.errors import StoreError, UsageError
-from tspcli.features.atomic import write_aside
+from tspcli.features.atomic import require_room, write_aside
 from tspcli.features.metadata import StoreMetadata, canonical_json
 from tspcli.features.trailer import Placed, append_trailer
 
 _COPY_ROWS = 16_384
 """Rows copied at a time, so that memory does not depend on a video's length."""
+
+
+_FRAME_BYTES = 4096
+"""What a video takes beside its rows, generously; HDF5 keeps it back until the file is closed."""
+_SPARE = 8
 
 
 class NewStore:
@@ -51,6 +56,10 @@ class NewStore:
             raise UsageError(
                 f"Two videos have the key {key!r}.", remedy="Rename one, or change --key."
             )
+        n_bytes = 4 * rows.shape[0] * rows.shape[1]
+        require_room(
+            Path(self._file.filename), n_bytes + _FRAME_BYTES * (len(self.videos) + _SPARE)
+        )
         dataset = self._file.create_dataset(key, shape=rows.shape, dtype="<f4")
         digest = hashlib.sha256()
         for start in range(0, rows.shape[0], _COPY_ROWS):
