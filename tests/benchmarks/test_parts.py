@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import encoder, encoders, frames, official, scaling, training, whole
+from benchmarks import encoder, encoders, frames, layers, official, scaling, training, whole
+from benchmarks.encoder import count_flop
 from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
+from tspcli.encoders.backbones import backbone_spec
 from tspcli.timeline import Sampling
 from tspcli.video import open_source, sampled_frames
 
@@ -106,6 +108,19 @@ def test_an_encoder_stands_beside_the_matmul_rate(monkeypatch: pytest.MonkeyPatc
         ("1.5 times", "0.75 of the matmul rate (2)", "at least 1.45 times", "yes"),
         ("1.8 times", "0.90 of the matmul rate (2)", "at least 1.6 times", "yes"),
     ]
+
+
+def test_every_convolution_is_timed_and_counted() -> None:
+    device = torch.device("cpu")
+    found, whole_s = layers.measure("tiny", 2, device, "fp32", 2)
+    spec = backbone_spec("tiny")
+    counted = count_flop(spec.build().eval(), torch.empty(2, 3, 16, 112, 112))
+    # Planes that are filled up with zeros are computed too.
+    assert 1 <= sum(layer.flop for layer in found) / counted < 1.5
+    assert all(len(layer.times_s) == 2 for layer in found)
+    assert 0 < sum(layer.time_s for layer in found) <= 1.1 * whole_s
+    lines = layers.table(found, whole_s, 1e12, 1e10, layers.by_size)
+    assert len(lines) == 2 + len({layers.by_size(layer) for layer in found}) + 2
 
 
 def test_the_store_is_written_and_read_again() -> None:
