@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +119,17 @@ def test_extract_prints_json_on_stdout_and_all_else_on_stderr(video: Path, tmp_p
     done = run("extract", "--videos", video, "--out", out, *RANDOM, "--json")
     report = json.loads(done.stdout)
     assert report["counts"]["done"] == 1
-    assert "times real time" in done.stderr
+    said = re.search(
+        r"1 done\. ([\d.]+) s of video, 2 clips in ([\d.]+) s: ([\d.]+) times real time, "
+        r"limited by (\w+)\.",
+        " ".join(done.stderr.split()),
+    )
+    assert said is not None, done.stderr
+    assert float(said[1]) == pytest.approx(report["video_s"], abs=0.06)
+    assert float(said[2]) == pytest.approx(report["wall_s"], abs=0.06)
+    assert float(said[3]) == pytest.approx(report["video_s"] / report["wall_s"], abs=0.06)
+    assert said[4] == report["bottleneck"]
+    assert report["elapsed_s"] < report["wall_s"], "loading the encoder counts too"
     with open_store(out) as store:
         assert store["v_one"].n_rows == 2
 

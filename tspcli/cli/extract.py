@@ -138,10 +138,10 @@ def _summarize(console: Console, report: ExtractReport) -> None:
     counts = {status: len(report.with_status(status)) for status in STATUSES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     speed = ""
-    if report.n_clips and report.elapsed_s:
+    if report.n_clips and report.wall_s:
         speed = (
             f" {report.video_s:.1f} s of video, {counted(report.n_clips, 'clip')} in "
-            f"{report.elapsed_s:.1f} s: {report.video_s / report.elapsed_s:.1f} times real time, "
+            f"{report.wall_s:.1f} s: {report.video_s / report.wall_s:.1f} times real time, "
             f"limited by {report.bottleneck}."
         )
     console.print(

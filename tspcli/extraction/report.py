@@ -90,7 +90,8 @@ class ExtractReport:
         videos: One result a video, in the order of their keys.
         n_clips: Clips encoded in this run.
         video_s: Seconds of video encoded in this run.
-        elapsed_s: Wall time of this run, from when the encoder was loaded to the last row.
+        wall_s: Wall time of this run, from the list of videos to the finished store.
+        elapsed_s: Wall time from when the encoder was loaded to the last row.
         decode_wait_s: Time in which the encoder had to wait for frames, from its first batch on.
         encode_s: Time in which the encoder worked.
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
@@ -104,6 +105,7 @@ class ExtractReport:
     videos: list[VideoResult] = field(default_factory=list)
     n_clips: int = 0
     video_s: float = 0.0
+    wall_s: float = 0.0
     elapsed_s: float = 0.0
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
@@ -149,6 +151,7 @@ class ExtractReport:
             "counts": {status: counts[status] for status in STATUSES},
             "clips": self.n_clips,
             "video_s": round(self.video_s, 3),
+            "wall_s": round(self.wall_s, 3),
             "elapsed_s": round(self.elapsed_s, 3),
             "decode_wait_s": round(self.decode_wait_s, 3),
             "encode_s": round(self.encode_s, 3),

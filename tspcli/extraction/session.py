@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -85,6 +86,7 @@ def run_session(
     Returns:
         What became of every video; also written to ``<out>.report.json``.
     """
+    began_s = time.monotonic()
     observer = observer or Observer()
     inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
     if config.shard is not None:
@@ -137,6 +139,7 @@ def run_session(
                 if config.overwrite and out.exists():
                     board.note(f"{out} stays as it was: no video of this run has features.")
             board.report.videos.sort(key=lambda result: result.key)
+            board.report.wall_s = time.monotonic() - began_s
             board.report.write()
     return board.report
 
