@@ -86,6 +86,13 @@ def test_fewer_operations(name: str, least: float, monkeypatch: pytest.MonkeyPat
     assert alone.get_total_flops() / together.get_total_flops() > least
 
 
+@pytest.mark.parametrize(("name", "largest"), [("r2plus1d_18", 4), ("r2plus1d_34", 2)])
+def test_strides_that_pay(name: str, largest: int) -> None:
+    with torch.device("meta"):
+        quick = FastVideoResNet(cast(VideoResNet, build_backbone(name).eval()))
+    assert SharedVideoResNet(quick).largest_stride == largest
+
+
 def test_where_it_is_used() -> None:
     encoder = load_encoder("random", backbone="tiny", device="cpu")
     assert encoder.shares(Sampling(stride=1))

@@ -70,6 +70,12 @@ class SharedVideoResNet(nn.Module):
         """Times at either end of a clip that have seen its padding after the shared layers."""
         return len(self._units)
 
+    @property
+    def largest_stride(self) -> int:
+        """Beyond it, copying what clips have in common costs what it saves (docs/speed.md)."""
+        n_shared = len(self._fast.blocks) - len(self._rest)
+        return 4 if 4 * n_shared >= len(self._fast.blocks) else 2
+
     def forward(self, frames: Tensor, clip_length: int, stride: int) -> Tensor:
         """Features of all clips of a series.
 

@@ -34,8 +34,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-_LARGEST_SHARED_STRIDE = 4
-"""Beyond it two clips have too little in common; docs/speed.md has the figures."""
 
 
 class Encoder:
@@ -174,7 +172,7 @@ class Encoder:
             self._shared is not None
             and self.device.type == "cpu"
             and sampling.is_regular
-            and sampling.stride <= _LARGEST_SHARED_STRIDE
+            and sampling.stride <= self._shared.largest_stride
             and sampling.clip_length > 2 * self._shared.lost
         )
 
