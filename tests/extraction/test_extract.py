@@ -307,6 +307,32 @@ def test_batches_in_flight_change_nothing(
             np.testing.assert_array_equal(a[key].rows, b[key].rows)
 
 
+def test_batches_are_filled_up_where_a_size_of_its_own_costs_more(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources, tmp_path / "as_they_come.h5", encoder=encoder, stride=8, batch_size=5)
+    monkeypatch.setattr(encoding, "_STATIC", {"cpu"})
+    sizes: list[int] = []
+    real = encoder.start
+    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
+    report = extract(sources, tmp_path / "full.h5", encoder=encoder, stride=8, batch_size=5)
+    assert report.n_clips % 5 and set(sizes) == {5}
+    with open_store(tmp_path / "as_they_come.h5") as a, open_store(tmp_path / "full.h5") as b:
+        for key in a:
+            np.testing.assert_allclose(a[key].rows, b[key].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_series_too_short_to_pay_are_clips(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(frames: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+        raise AssertionError("a series")
+
+    monkeypatch.setattr(encoder, "encode_series", refuse)
+    report = extract(sources / "a.mp4", tmp_path / "f.h5", encoder=encoder, stride=1, batch_size=2)
+    assert len(report.with_status("done")) == 1
+
+
 def test_an_interrupted_run_keeps_what_is_finished(
     sources: Path, encoder: Encoder, tmp_path: Path
 ) -> None:

@@ -24,6 +24,9 @@ CPU_BATCH = 4
 _CUDA_BATCH = 64
 _IN_FLIGHT = {"cuda": 1}
 """Batches that a device works on while the next one is put together."""
+_STATIC = {"cuda"}
+"""Devices whose batches are filled up: one of another size would make cuDNN search again for the
+fastest way to convolve, which takes far longer than the clips that nobody wants."""
 _SERIES_CLIPS = 16
 """Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 
@@ -63,9 +66,10 @@ class BatchEncoder(Generic[Owner]):
         self._batcher: Batcher[Owner] = Batcher(
             batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
         )
+        self._static = encoder.device.type in _STATIC
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
         self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)
-        self.as_series = encoder.shares(sampling)
+        self.as_series = encoder.shares(sampling) and self._batcher.size >= CPU_BATCH
         """Whether neighbouring clips are to come as a series of frames."""
 
     @property
@@ -111,7 +115,12 @@ class BatchEncoder(Generic[Owner]):
         if isinstance(clips, ClipSeries):
             rows = self._encoder.encode_series(clips.frames, clips.sampling)
             return lambda: rows
-        return self._encoder.start(clips)
+        missing = self._batcher.size - len(clips) if self._static else 0
+        if missing <= 0:
+            return self._encoder.start(clips)
+        filled = torch.cat([clips, clips.new_zeros(missing, *clips.shape[1:])])
+        wait = self._encoder.start(filled)
+        return lambda: wait()[: len(clips)]
 
     def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
         """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
