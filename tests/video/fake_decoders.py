@@ -67,8 +67,21 @@ NAMES = [
 ]
 
 
+class OnAGpu(PyavSource):
+    """PyAV, and a word of the device that it was told to use."""
+
+    decoder = "on_a_gpu"
+
+    def __init__(self, path: str, threads: int = 1, device: str = "the first") -> None:
+        super().__init__(path, threads)
+        self.warnings.append(f"decoded on {device}")
+
+
 def register() -> None:
     """Add all of them to the registry."""
+    register_decoder(
+        DecoderEntry("on_a_gpu", "av", __name__, "OnAGpu", "", in_auto=False, on_gpu=True)
+    )
     for name in NAMES:
         register_decoder(
             DecoderEntry(

@@ -41,6 +41,7 @@ def open_pool(
     sampling: Sampling,
     config: ExtractConfig,
     *,
+    devices: Sequence[str],
     hold_open: bool = False,
 ) -> DecodePool:
     """A pool that decodes what an encoder takes.
@@ -50,6 +51,7 @@ def open_pool(
         encoder: The encoder, or one of several that are alike.
         sampling: How videos are cut into clips.
         config: The user's choices.
+        devices: Where the run's encoders compute; a decoder that uses GPUs uses those.
         hold_open: Wait for further videos.
 
     Raises:
@@ -69,5 +71,6 @@ def open_pool(
         decoder=config.decoder,
         timeout_s=config.decode_timeout_s,
         chunk_bytes=_CPU_CHUNK_BYTES if encoder.device_type == "cpu" else _CUDA_CHUNK_BYTES,
+        devices=[name for name in devices if name.startswith("cuda")],
         hold_open=hold_open,
     )

@@ -109,7 +109,8 @@ class Engine:
     def run(self, videos: Sequence[VideoFile]) -> None:
         """Encode the videos in this order; returns once every row was handed to its sink."""
         facts = EncoderFacts.of(self.encoder)
-        self.consume(open_pool(videos, facts, self.sampling, self.config))
+        devices = [str(self.encoder.device)]
+        self.consume(open_pool(videos, facts, self.sampling, self.config, devices=devices))
 
     def consume(self, source: EventSource) -> None:
         """Encode what comes from a source until it ends; it is closed then."""

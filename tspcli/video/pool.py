@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from multiprocessing.connection import wait
 
@@ -28,6 +29,7 @@ from tspcli.video.pool_worker import Job, PoolWorker
 from tspcli.video.probe import VideoFile
 from tspcli.video.process import available_cores, default_memory_limit_bytes
 from tspcli.video.registry import (
+    DECODERS,
     combine_failures,
     load_extra_decoder,
     resolve_decoders,
@@ -38,6 +40,8 @@ _GRACE_S = 5.0
 _START_LIMIT_S = 120.0
 _MAX_THREADS = 8
 _MAX_FAILED_STARTS = 3
+_CUDA_MAPPED_BYTES = 16 << 30
+"""What CUDA may map for itself, which counts although little of it is ever memory."""
 
 
 class DecodePool:
@@ -61,6 +65,8 @@ class DecodePool:
         threads: Threads of a decoder; None shares the cores among the workers.
         memory_limit_bytes: What one worker may allocate; None takes a share of the machine's
             memory, 0 sets no limit.
+        devices: GPUs among which the workers are shared out, such as ``cuda:1``, for a decoder that
+            uses one; without any it takes the first.
         extra_decoders: ``module:function`` hooks that register further decoders.
         hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
 
@@ -90,6 +96,7 @@ class DecodePool:
         threads: int | None = None,
         memory_limit_bytes: int | None = None,
         extra_decoders: Sequence[str] = (),
+        devices: Sequence[str] = (),
         hold_open: bool = False,
     ) -> None:
         for hook in extra_decoders:
@@ -107,6 +114,8 @@ class DecodePool:
             self.n_workers = max(1, min(self.n_workers, len(self._pending)))
         if memory_limit_bytes is None:
             memory_limit_bytes = default_memory_limit_bytes(self.n_workers)
+            if any(DECODERS[name].on_gpu for name in self._decoders):
+                memory_limit_bytes += _CUDA_MAPPED_BYTES
         self._setup = WorkerSetup(
             sampling=sampling,
             spec=spec,
@@ -117,6 +126,7 @@ class DecodePool:
             memory_limit_bytes=memory_limit_bytes,
             extra_decoders=tuple(extra_decoders),
         )
+        self._devices = tuple(dict.fromkeys(devices))
         self._workers: list[PoolWorker] = []
         self._failed_starts = 0
         self._closed = threading.Event()
@@ -263,8 +273,13 @@ class DecodePool:
             with self._lock:
                 if self._closed.is_set():
                     return
-                self._workers.append(PoolWorker(self._setup))
+                self._workers.append(PoolWorker(replace(self._setup, device=self._next_device())))
             n_starting += 1
+
+    def _next_device(self) -> str | None:
+        """The device with the fewest workers."""
+        taken = [worker.device for worker in self._workers if not worker.gone]
+        return min(self._devices, key=taken.count, default=None)
 
     def _patience(self, busy: Sequence[PoolWorker]) -> float | None:
         ends = [w.last_sign + self._limit_s(w) for w in busy if not w.is_idle]

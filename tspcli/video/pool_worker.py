@@ -39,6 +39,7 @@ class PoolWorker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.process = WorkerProcess(setup)
+        self.device = setup.device
         self.ready = False
         self.gone = False
         self.job: Job | None = None

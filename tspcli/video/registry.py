@@ -133,8 +133,16 @@ def resolve_decoders(decoder: str | Sequence[str] = "auto") -> tuple[str, ...]:
     return asked
 
 
-def open_with(path: str | os.PathLike[str], decoder: str, threads: int = 1) -> VideoSource:
+def open_with(
+    path: str | os.PathLike[str], decoder: str, threads: int = 1, device: str | None = None
+) -> VideoSource:
     """Open a video with one decoder.
+
+    Args:
+        path: The file.
+        decoder: Its name.
+        threads: Threads of the decoder.
+        device: For a decoder that uses a GPU, which one; None takes the first.
 
     Raises:
         VideoError: If it cannot.
@@ -147,7 +155,8 @@ def open_with(path: str | os.PathLike[str], decoder: str, threads: int = 1) -> V
         raise DependencyError(
             f"The decoder {decoder} cannot be imported: {error}", remedy=entry.remedy
         ) from error
-    return source(os.fspath(path), threads=threads)
+    options = {"device": device} if entry.on_gpu and device is not None else {}
+    return source(os.fspath(path), threads=threads, **options)
 
 
 def open_source(

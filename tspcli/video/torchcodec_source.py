@@ -23,6 +23,11 @@ from tspcli.video.parity_gate import require_same_start
 from tspcli.video.pyav_source import PyavSource
 from tspcli.wording import first_line
 
+_SAID = 120
+"""Characters of torchcodec's own words that a message repeats; what to do follows them."""
+_unusable: dict[str, str] = {}
+"""Devices on which no video can be decoded, and what torchcodec said; found out once a process."""
+
 
 class TorchcodecSource(IndexedSource):
     """A video read by torchcodec on the CPU.
@@ -38,9 +43,11 @@ class TorchcodecSource(IndexedSource):
     """
 
     decoder = "torchcodec"
-    device = "cpu"
 
     def __init__(self, path: str, threads: int = 1) -> None:
+        self._open(path, threads, "cpu")
+
+    def _open(self, path: str, threads: int, device: str) -> None:
         name = check_file(path)
         try:
             decoders: Any = importlib.import_module("torchcodec.decoders")
@@ -50,17 +57,16 @@ class TorchcodecSource(IndexedSource):
                 remedy="It needs the package torchcodec and FFmpeg's shared libraries (Debian: "
                 "apt-get install ffmpeg), or use --decoder auto.",
             ) from error
-        super().__init__(path)
+        IndexedSource.__init__(self, path)
         try:
             name.encode()
-            self._reader: Any = decoders.VideoDecoder(
-                name,
-                stream_index=self.info.stream_index,
-                dimension_order="NHWC",
-                num_ffmpeg_threads=max(1, threads),
-                device=self.device,
-                seek_mode="exact",
-            )
+            options = {
+                "stream_index": self.info.stream_index,
+                "dimension_order": "NHWC",
+                "num_ffmpeg_threads": max(1, threads),
+                "seek_mode": "exact",
+            }
+            self._reader: Any = self.make_reader(decoders, name, device, options)
         except UnicodeEncodeError as error:
             raise VideoError(
                 "unsupported", "torchcodec takes no name that is not UTF-8", path=path_text(path)
@@ -68,6 +74,10 @@ class TorchcodecSource(IndexedSource):
         except (RuntimeError, ValueError, IndexError) as error:
             raise VideoError("not-a-video", first_line(error), path=path_text(path)) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
+
+    def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
+        """The decoder that torchcodec has of a file, on a device."""
+        return decoders.VideoDecoder(name, device=device, **options)
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         picture: npt.NDArray[np.uint8] = self.decode_there(index).cpu().numpy()
@@ -95,25 +105,66 @@ class TorchcodecSource(IndexedSource):
 class TorchcodecCudaSource(TorchcodecSource):
     """A video decoded and scaled on a GPU, if it can be believed.
 
+    Args:
+        path: The file.
+        threads: FFmpeg's threads.
+        device: The GPU, such as ``cuda:1``.
+
     Raises:
-        VideoError: As :class:`TorchcodecSource`; ``unsupported`` if the first seconds are not those
-            that the CPU decodes.
-        DependencyError: If there is no GPU, or this torchcodec cannot use it.
+        VideoError: As :class:`TorchcodecSource`; ``unsupported`` if NVDEC does not take this video,
+            or the first seconds are not those that the CPU decodes.
+        DependencyError: If there is no GPU, or this torchcodec or this driver cannot decode there.
     """
 
     decoder = "torchcodec-cuda"
-    device = "cuda"
 
-    def __init__(self, path: str, threads: int = 1) -> None:
+    def __init__(self, path: str, threads: int = 1, device: str = "cuda") -> None:
         torch: Any = importlib.import_module("torch")
         if not torch.cuda.is_available():
             raise DependencyError(
                 "torchcodec-cuda decodes on a GPU, and torch sees none.",
                 remedy="Use --decoder auto, or see `tsp doctor`.",
             )
-        super().__init__(path, threads)
+        if device in _unusable:
+            raise _no_nvdec(device, _unusable[device])
+        self._open(path, threads, device)
+        # Some ways of torchcodec know from the start where they decode, some after a frame.
+        self._require_hardware(device)
         with PyavSource(path) as trusted:
             require_same_start(self, trusted)
+        self._require_hardware(device)
+
+    def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
+        """The decoder that torchcodec has of a file, on a GPU.
+
+        Raises:
+            DependencyError: If the CPU can open the file and the GPU cannot.
+        """
+        try:
+            return super().make_reader(decoders, name, device, options)
+        except (RuntimeError, ValueError, IndexError) as error:
+            said = first_line(error).rstrip(".")
+            # Is it the file? That is told as of any other.
+            super().make_reader(decoders, name, "cpu", options)
+            if "unsupported device" in said.lower():
+                _unusable[device] = said
+            raise _no_nvdec(device, said) from error
+
+    def _require_hardware(self, device: str) -> None:
+        """Without NVDEC torchcodec decodes on the CPU and says so only if it is asked."""
+        fallback = getattr(self._reader, "cpu_fallback", None)
+        if not fallback:
+            return
+        if getattr(fallback, "_nvcuvid_unavailable", False) or "nvcuvid" in str(fallback).lower():
+            _unusable[device] = str(fallback)
+            raise _no_nvdec(device, str(fallback))
+        info = self.info
+        raise VideoError(
+            "unsupported",
+            f"NVDEC on {device} does not decode {info.codec} {info.pixel_format} of "
+            f"{info.width} x {info.height}: {fallback}",
+            path=info.path,
+        )
 
     def frame(self, index: int, pts_s: Fraction, duration_s: Fraction | None) -> IndexedFrame:
         return _FrameThere(pts_s, duration_s, index, self)
@@ -139,6 +190,15 @@ class _FrameThere(IndexedFrame):
             return picture
         np.copyto(out, picture)
         return out
+
+
+def _no_nvdec(device: str, said: str) -> DependencyError:
+    return DependencyError(
+        f"torchcodec-cuda cannot decode on {device}: {said[:_SAID]}.",
+        remedy="It needs a torchcodec that was built for CUDA (not a +cpu wheel), a GPU with NVDEC "
+        "and the driver's libnvcuvid (containers: NVIDIA_DRIVER_CAPABILITIES with video); or use "
+        "--decoder auto.",
+    )
 
 
 def scale_there(rgb: Any, spec: FrameSpec) -> Any:

@@ -36,7 +36,10 @@ _LOG_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker is told once; every field is a setting of :class:`DecodePool`."""
+    """What a worker is told once; every field is a setting of :class:`DecodePool`.
+
+    Only ``device`` is not the same for all of its workers.
+    """
 
     sampling: Sampling
     spec: FrameSpec
@@ -46,6 +49,7 @@ class WorkerSetup:
     threads: int
     memory_limit_bytes: int
     extra_decoders: tuple[str, ...]
+    device: str | None = None
 
 
 def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
@@ -117,7 +121,7 @@ class Worker:
         setup = self._setup
         # Of a file that is replaced once it is open, the parent could only see what is new.
         stamp = file_stamp(path)
-        with open_with(path, decoder, setup.threads) as source:
+        with open_with(path, decoder, setup.threads, setup.device) as source:
             self._connection.send(("opened", number, source.info, stamp))
             frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
             with closing(_Chunk(self, number, source)) as chunk:

@@ -183,7 +183,14 @@ class DevicesRunner:
         assert self._facts is not None
         left = {video.key: video for video in videos}
         started = time.monotonic()
-        pool = open_pool(videos, self._facts, task.sampling, task.config, hold_open=True)
+        pool = open_pool(
+            videos,
+            self._facts,
+            task.sampling,
+            task.config,
+            devices=self._names,
+            hold_open=True,
+        )
         owners: dict[str, Device] = {}
         stop = GentleStop(board.observer)
         try:

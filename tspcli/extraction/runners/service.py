@@ -59,7 +59,14 @@ class EngineService(Observer):
         self._fault: BaseException | None = None
         self._n_threads = n_threads
         facts = EncoderFacts.of(encoder)
-        self._pool = open_pool([], facts, task.sampling, task.config, hold_open=True)
+        self._pool = open_pool(
+            [],
+            facts,
+            task.sampling,
+            task.config,
+            devices=[str(encoder.device)],
+            hold_open=True,
+        )
         self._thread = threading.Thread(
             target=self._run, args=(encoder,), name="tspcli-engine", daemon=True
         )
