@@ -126,6 +126,7 @@ class Tally:
         unended: Files of which nothing was heard.
         hung: Files on which the time limit had to be used.
         crashed: Files that ended a decode process.
+        faults: Files whose reason is a library's bare exception.
         slowest_s: The longest time from a file's first event to its last.
         peak_mb: The largest that a decode process was seen to have been, at the end of each file.
     """
@@ -134,6 +135,7 @@ class Tally:
     unended: list[str] = field(default_factory=list)
     hung: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
     peak_mb: float = 0.0
 
@@ -167,6 +169,8 @@ def decode_all(paths: list[Path], decoder: str, timeout_s: float = 20.0) -> Tall
                     tally.hung.append(name)
                 if "decode process" in words:
                     tally.crashed.append(f"{name}: {words}")
+                elif event.error.reason == "crashed":
+                    tally.faults.append(f"{name}: {words}")
             elif isinstance(event, Finished):
                 assert event.n_ticks > 0
                 tally.ends["features"] += 1

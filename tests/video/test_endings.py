@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 
 from tests.videos import make_video
 from tspcli.errors import VideoError
-from tspcli.video import open_source
+from tspcli.video import indexed, open_source
 
 KINDS: dict[str, dict[str, Any]] = {
     "mp4": {},
@@ -68,6 +72,33 @@ def test_a_cut_file_is_truncated(tmp_path: Path, kind: str, audio_s: int) -> Non
 )
 def test_a_whole_file_says_nothing(tmp_path: Path, kind: str, audio_s: int) -> None:
     assert warnings(make(tmp_path / f"whole.{kind}", audio_s), "pyav") == []
+
+
+def test_a_cut_file_may_have_odd_tags(tmp_path: Path, decoder: str) -> None:
+    """The other streams are read from the file opened once more."""
+    whole = make(tmp_path / "whole.mkv", 15)
+    data = whole.read_bytes()
+    assert b"Lavf" in data
+    whole.write_bytes(data.replace(b"Lavf", b"\xff\xfe\xfd\xfc"))
+    assert any(text.startswith("truncated: ") for text in warnings(cut(whole, 0.4), decoder))
+
+
+def test_a_packet_of_no_stream_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that first show up in the middle of a file are none that PyAV knows."""
+    path = make(tmp_path / "whole.mkv", 0)
+
+    def stray(stream: Any) -> Any:
+        raise IndexError("list index out of range")
+
+    @contextmanager
+    def opened(name: str, **options: Any) -> Iterator[Any]:
+        with av.open(name, **options) as container:
+            yield SimpleNamespace(streams=container.streams, demux=stray)
+
+    monkeypatch.setattr(indexed, "av", SimpleNamespace(open=opened, error=av.error))
+    with pytest.raises(VideoError) as caught:
+        indexed.scan_packets(str(path))
+    assert caught.value.reason == "damaged"
 
 
 def test_every_decoder_knows_it(tmp_path: Path, decoder: str) -> None:

@@ -79,7 +79,10 @@ def _others_reach_the_end(
     name: str, stream: Any, lasted_s: Fraction, announced_s: Fraction, origin_s: Fraction
 ) -> bool:
     for from_s in (lasted_s + origin_s, None):
-        with suppress(av.error.FFmpegError, OSError), av.open(name) as container:
+        with (
+            suppress(av.error.FFmpegError, OSError, IndexError),
+            av.open(name, metadata_errors="replace") as container,
+        ):
             others = [
                 other
                 for other in container.streams

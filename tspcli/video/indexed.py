@@ -24,6 +24,7 @@ from tspcli.errors import VideoError
 from tspcli.video.base import Frame, VideoInfo, VideoSource, Wanted
 from tspcli.video.ending import missing_end
 from tspcli.video.pyav_source import PyavSource
+from tspcli.wording import first_line
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def scan_packets(path: str) -> FrameIndex:
                     raise VideoError("unsupported", "packets without times", path=info.path)
                 pts.append(packet.pts)
                 durations.append(packet.duration or 0)
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError("damaged", str(error), path=info.path) from error
+        except (av.error.FFmpegError, OSError, IndexError) as error:
+            # A packet that names a stream which is not there is PyAV's IndexError.
+            raise VideoError("damaged", first_line(error), path=info.path) from error
         if not pts:
             raise VideoError("no-frames", path=info.path)
         order = np.lexsort((durations, pts))

@@ -78,7 +78,7 @@ def _count_packets(path: Path, stream_index: int) -> tuple[int, Fraction]:
     times: list[Fraction] = []
     last_duration: Fraction | None = None
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams[stream_index]
             for packet in container.demux(stream):
                 if packet.pts is None or packet.time_base is None:
@@ -86,7 +86,7 @@ def _count_packets(path: Path, stream_index: int) -> tuple[int, Fraction]:
                 times.append(packet.pts * packet.time_base)
                 if packet.duration:
                     last_duration = packet.duration * packet.time_base
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, IndexError) as error:
         raise VideoError("damaged", str(error), path=path) from error
     if not times:
         raise VideoError("no-frames", path=path)
