@@ -31,8 +31,8 @@ def products(
         "matmul": lambda: left @ left,
         "convolution": lambda: F.conv2d(image, filters),
     }
-    if device.type == "cpu" and dtype == torch.float32 and has_fused_convolutions():
-        bias = torch.zeros(side)
+    if device.type == "cpu" and has_fused_convolutions(dtype):
+        bias = torch.zeros(side, dtype=dtype)
         packed = _pack(filters, (0, 0), (1, 1), image)
         ways["oneDNN"] = lambda: _fused(
             image, packed, bias, (0, 0), (1, 1), relu=False, shortcut=None

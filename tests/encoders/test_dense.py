@@ -73,7 +73,7 @@ def test_r2plus1d_34_of_which_two_times_are_left() -> None:
     ("name", "least"), [("r2plus1d_18", 1.45), ("r3d_18", 1.35), ("r2plus1d_34", 1.15)]
 )
 def test_fewer_operations(name: str, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tspcli.encoders.fast.has_fused_convolutions", lambda: False)
+    monkeypatch.setattr("tspcli.encoders.fast.has_fused_convolutions", lambda dtype: False)
     with torch.device("meta"):
         quick = FastVideoResNet(cast(VideoResNet, build_backbone(name).eval()))
         frames = torch.empty(16 + 15, 3, 112, 112)

@@ -47,7 +47,7 @@ def convolutions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.param == "fused" and not fast.has_fused_convolutions():
         pytest.skip("this build of torch has no fused convolutions")
     if request.param == "portable":
-        monkeypatch.setattr(fast, "has_fused_convolutions", lambda: False)
+        monkeypatch.setattr(fast, "has_fused_convolutions", lambda dtype: False)
     return str(request.param)
 
 
@@ -130,8 +130,8 @@ def test_filled_planes_stay_empty() -> None:
         assert relative(quick(x), plain(x)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["tiny", "swin3d_t"])
-def test_reduced_precision_stays_near(name: str) -> None:
+@pytest.mark.parametrize("name", ["tiny", "r2plus1d_18", "i3d", "swin3d_t"])
+def test_reduced_precision_stays_near(name: str, convolutions: str) -> None:
     torch.manual_seed(10)
     plain = shaken(build_backbone(name))
     quick = fast.inference_form(plain, CPU, torch.bfloat16)
@@ -139,6 +139,13 @@ def test_reduced_precision_stays_near(name: str) -> None:
     with torch.inference_mode():
         found, expected = quick(x.bfloat16()).float(), plain(x)
     assert ((found - expected).norm() / expected.norm()).item() < 2e-2
+
+
+def test_bfloat16_is_fused_where_the_processor_has_it() -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16")
+    assert fast.has_fused_convolutions(torch.bfloat16)
+    assert not fast.has_fused_convolutions(torch.float16)
 
 
 @pytest.mark.gpu

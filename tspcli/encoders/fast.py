@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -25,6 +25,8 @@ from tspcli.encoders.backbones.resnet3d import BasicBlock, VideoResNet
 _CHANNEL_MULTIPLE = 16
 """oneDNN and tensor cores take channels in such groups; planes between two convolutions are filled
 up with zeros, which changes nothing."""
+_FUSED_ERRORS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+"""How far a fused convolution may be from torch's own, relative, in the dtypes that have them."""
 
 
 def inference_form(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -62,20 +64,21 @@ class _Autocast(nn.Module):
         return features
 
 
-@lru_cache(maxsize=1)
-def has_fused_convolutions() -> bool:
+@cache
+def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
     """Whether this build of torch has the fused oneDNN convolutions used here.
 
     They are the ones that ``torch.compile`` emits for CPUs, but no public interface, so they are
-    tried on a small example and done without if anything is amiss.
+    tried on a small example and done without if anything is amiss, such as a processor on which
+    oneDNN has none for bfloat16.
     """
-    if not torch.backends.mkldnn.is_available():
+    if dtype not in _FUSED_ERRORS or not torch.backends.mkldnn.is_available():
         return False
     with torch.no_grad():
-        x = torch.linspace(-1, 1, 16 * 36).view(1, 16, 6, 6)
+        x = torch.linspace(-1, 1, 16 * 36, dtype=dtype).view(1, 16, 6, 6)
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = torch.linspace(-1, 1, 16 * 16 * 9).view(16, 16, 3, 3)
-        bias, shortcut = torch.linspace(-1, 1, 16), x.flip(1)
+        weight = torch.linspace(-1, 1, 16 * 16 * 9, dtype=dtype).view(16, 16, 3, 3)
+        bias, shortcut = torch.linspace(-1, 1, 16, dtype=dtype), x.flip(1)
         shortcut = shortcut.contiguous(memory_format=torch.channels_last)
         expected = F.relu(F.conv2d(x, weight, bias, 1, 1) + shortcut)
         try:
@@ -87,9 +90,9 @@ def has_fused_convolutions() -> bool:
             flat = _fused(deep, packed, bias, (0, 1, 1), (1, 1, 1), relu=False, shortcut=None)
         except (RuntimeError, AttributeError, TypeError, NotImplementedError):
             return False
-        return torch.allclose(got, expected, atol=1e-4) and torch.allclose(
-            flat.squeeze(2), F.conv2d(x, weight, bias, 1, 1), atol=1e-4
-        )
+        pairs = ((got, expected), (flat.squeeze(2), F.conv2d(x, weight, bias, 1, 1)))
+        bar = _FUSED_ERRORS[dtype]
+        return all((a - b).float().norm() <= bar * b.float().norm() for a, b in pairs)
 
 
 def _pack(weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ class FoldedConv(nn.Module):
     def _convolve(
         self, x: Tensor, relu: bool, shortcut: Tensor | None, padding: tuple[int, ...]
     ) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == torch.float32 and has_fused_convolutions():
+        if x.device.type == "cpu" and has_fused_convolutions(x.dtype):
             if self._packed is None:
                 assert self.weight is not None
                 self._packed = _pack(self.weight, self.padding, self.stride, x)
