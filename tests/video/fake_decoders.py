@@ -82,6 +82,9 @@ def register() -> None:
     register_decoder(
         DecoderEntry("on_a_gpu", "av", __name__, "OnAGpu", "", in_auto=False, on_gpu=True)
     )
+    register_decoder(
+        DecoderEntry("late", "av", "tests.video.imported_slowly", "Source", "", in_auto=False)
+    )
     for name in NAMES:
         register_decoder(
             DecoderEntry(

@@ -168,6 +168,14 @@ def test_a_fault_ends_as_its_reason_and_the_rest_goes_on(
     assert isinstance(ends["v3"], Finished)
 
 
+def test_the_import_of_a_decoder_is_not_the_videos_time(
+    videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tspcli.video.pool._GRACE_S", 1.0)
+    _, ends = consume(pool_of(videos[:1], decoder="late", timeout_s=4.0))
+    assert isinstance(ends["v0"], Finished)
+
+
 def test_failures_in_the_middle_of_a_chunk_cost_the_worker_no_slot(
     videos: list[VideoFile],
 ) -> None:

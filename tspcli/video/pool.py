@@ -125,6 +125,7 @@ class DecodePool:
             threads=threads or max(1, min(cores // self.n_workers, _MAX_THREADS)),
             memory_limit_bytes=memory_limit_bytes,
             extra_decoders=tuple(extra_decoders),
+            first_decoder=self._decoders[0],
         )
         self._devices = tuple(dict.fromkeys(devices))
         self._workers: list[PoolWorker] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -131,6 +132,17 @@ def resolve_decoders(decoder: str | Sequence[str] = "auto") -> tuple[str, ...]:
     if last.on_gpu and any(entry.in_auto and is_installed(n) for n, entry in DECODERS.items()):
         return (*asked, *(name for name in resolve_decoders() if name not in asked))
     return asked
+
+
+def preload(decoder: str) -> None:
+    """Import what a decoder needs; torch alone takes seconds, and a minute on a busy machine.
+
+    What is missing is told where a video is opened.
+    """
+    entry = DECODERS[decoder]
+    with suppress(Exception):
+        importlib.import_module(entry.module)
+        importlib.import_module(entry.package)
 
 
 def open_with(

@@ -26,7 +26,7 @@ from tspcli.config import FrameSpec
 from tspcli.errors import DependencyError, VideoError
 from tspcli.timeline import Sampling
 from tspcli.video.base import Frame, VideoSource, file_stamp
-from tspcli.video.registry import FINAL_REASONS, load_extra_decoder, open_with
+from tspcli.video.registry import FINAL_REASONS, load_extra_decoder, open_with, preload
 from tspcli.video.sampled import SampledFrames
 
 _BEAT_S = 1.0
@@ -49,6 +49,7 @@ class WorkerSetup:
     threads: int
     memory_limit_bytes: int
     extra_decoders: tuple[str, ...]
+    first_decoder: str
     device: str | None = None
 
 
@@ -65,6 +66,8 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
         _quieten()
         for hook in setup.extra_decoders:
             load_extra_decoder(hook)
+        # Before it is ready, so that no video's time limit runs meanwhile.
+        preload(setup.first_decoder)
         Worker(connection, memory_fd, setup).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass

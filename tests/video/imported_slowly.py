@@ -1,0 +1,11 @@
+"""A decoder whose import takes long, as torch's does on a busy machine."""
+
+from __future__ import annotations
+
+import time
+
+from tspcli.video.pyav_source import PyavSource as Source
+
+time.sleep(8)
+
+__all__ = ["Source"]
