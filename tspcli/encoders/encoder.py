@@ -150,7 +150,9 @@ class Encoder:
             if self.device.type == "cuda":
                 there, rows = rows, torch.empty(rows.shape, pin_memory=True)
                 rows.copy_(there, non_blocking=True)
-                done = torch.cuda.current_stream(self.device).record_event()
+                # Whoever waits for it sleeps: spinning would take a core from the decoders.
+                done = torch.cuda.Event(blocking=True)
+                done.record(torch.cuda.current_stream(self.device))
             else:
                 rows = rows.cpu()
 
