@@ -161,3 +161,33 @@ def test_equal_on_cuda(name: str) -> None:
     x = clips(2, 16, 64)
     with torch.inference_mode(), _arithmetic(device, "fp32"):
         assert relative(quick(x.to(device)).cpu(), plain(x)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "size"),
+    [("tiny", 8, 64), ("i3d", 16, 64), ("mc3_18", 8, 48), ("swin3d_t", 4, 64)],
+)
+def test_features_of_reduced_precision_are_not_rounded_once_more(
+    name: str, frames: int, size: int
+) -> None:
+    torch.manual_seed(10)
+    plain = shaken(build_backbone(name))
+    quick = fast.inference_form(plain, CPU, torch.bfloat16)
+    x = clips(3, frames, size)
+    with torch.inference_mode():
+        found, exact = quick(x.bfloat16()), plain(x)
+    assert found.dtype == torch.float32
+    rounded = found.bfloat16().float()
+    assert not torch.equal(found, rounded)
+    assert (found - exact).norm() < 0.99 * (rounded - exact).norm()
+
+
+def test_features_of_float32_are_the_plain_mean() -> None:
+    plain = shaken(build_backbone("tiny"))
+    quick = fast.inference_form(plain, CPU, torch.float32)
+    assert isinstance(quick, fast.FastVideoResNet)
+    seen: list[Tensor] = []
+    quick.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out))
+    with torch.inference_mode():
+        found = quick(clips(2, 8, 48))
+    assert torch.equal(found, seen[0].mean(dim=(1, 2, 3)))

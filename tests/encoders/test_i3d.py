@@ -95,3 +95,11 @@ def test_published_weights_know_the_clean_and_jerk(encoder: Encoder, shared_data
     assert names[int(mean.argmax())] == "clean and jerk"
     assert mean.max().item() == pytest.approx(0.95, abs=0.02)
     assert all(names[int(s.argmax())] == "clean and jerk" for s in scores)
+
+
+def test_the_mean_of_float32_is_the_same_in_both_forms() -> None:
+    x = torch.randn(2, 8, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(pool_features(x), pool_features(x, torch.float32))
+    half = pool_features(x.bfloat16(), torch.float32)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, pool_features(x.bfloat16().float()))

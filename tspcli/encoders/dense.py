@@ -17,7 +17,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from tspcli.encoders.fast import FastBasicBlock, FastVideoResNet, FoldedConv
+from tspcli.encoders.fast import (
+    FastBasicBlock,
+    FastVideoResNet,
+    FoldedConv,
+    mean_over_positions,
+)
 
 _CLIPS_AT_ONCE = 4
 """Clips whose ends are computed together: enough for full speed, few for memory."""
@@ -96,7 +101,7 @@ class SharedVideoResNet(nn.Module):
             x = self._clips(series, levels, common, starts.to(frames.device), clip_length)
             for block in self._rest:
                 x = block(x)
-            rows.append(x.mean(dim=(1, 2, 3)))
+            rows.append(mean_over_positions(x))
         return torch.cat(rows)
 
     def _series(self, x: Tensor) -> tuple[list[_Level], Tensor]:

@@ -38,7 +38,7 @@ def inference_form(backbone: nn.Module, device: torch.device, dtype: torch.dtype
         dtype: In which it computes.
 
     Returns:
-        A module from (B, 3, T, H, W) of that dtype to (B, D).
+        A module from (B, 3, T, H, W) of that dtype to (B, D), which are not rounded to it.
     """
     with torch.no_grad():
         if isinstance(backbone, VideoResNet):
@@ -57,6 +57,10 @@ class _Autocast(nn.Module):
         self.module = module
         self.device_type = device_type
         self.dtype = dtype
+        pool = getattr(module, "avgpool", None)
+        if isinstance(pool, nn.Module):
+            # torchvision's last step but for the mean itself: no feature is rounded after it.
+            pool.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device_type, self.dtype):
@@ -241,6 +245,14 @@ def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm3d) -> tuple[Tensor, Tenso
     return folded.float(), bias.float()
 
 
+def mean_over_positions(x: Tensor) -> Tensor:
+    """Features (B, C), float32, of activations (B, T, H, W, C) of any dtype.
+
+    The sum of half-precision numbers is taken in float32 anyway; the mean is not rounded again.
+    """
+    return x.mean(dim=(1, 2, 3), dtype=torch.float32)
+
+
 def _memory_format(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
 
@@ -307,7 +319,7 @@ class FastVideoResNet(nn.Module):
             x = conv(x)
         for block in self.blocks:
             x = block(x)
-        return x.mean(dim=(1, 2, 3))
+        return mean_over_positions(x)
 
 
 class FastUnit3d(nn.Module):
@@ -372,7 +384,7 @@ class FastI3d(nn.Module):
         x = x.movedim(1, -1).contiguous()
         for step in self.steps:
             x = step(x)
-        return i3d_pool_features(x.movedim(-1, 1))
+        return i3d_pool_features(x.movedim(-1, 1), torch.float32)
 
 
 def _fast_step(step: nn.Module) -> nn.Module:
@@ -384,4 +396,10 @@ def _fast_step(step: nn.Module) -> nn.Module:
     return FastPool(step)
 
 
-__all__ = ["FoldedConv", "fold_batch_norm", "has_fused_convolutions", "inference_form"]
+__all__ = [
+    "FoldedConv",
+    "fold_batch_norm",
+    "has_fused_convolutions",
+    "inference_form",
+    "mean_over_positions",
+]

@@ -150,7 +150,7 @@ class I3d(nn.Module):
         return pool_features(x)
 
 
-def pool_features(x: Tensor) -> Tensor:
+def pool_features(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Mean over space, then over windows of two neighbouring times, then over the windows.
 
     So pools the original before its classification layer: the first and last time count half. For
@@ -158,8 +158,9 @@ def pool_features(x: Tensor) -> Tensor:
 
     Args:
         x: (B, C, T, H, W) activations.
+        dtype: Of the means; None is that of the activations.
     """
-    over_space = x.mean(dim=(3, 4))
+    over_space = x.mean(dim=(3, 4), dtype=dtype)
     if over_space.shape[2] > 1:
         over_space = (over_space[:, :, 1:] + over_space[:, :, :-1]) / 2
     return over_space.mean(dim=2)
