@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -41,6 +42,17 @@ def _hang_with_the_lock(source: FailingSource) -> None:
     ctypes.PyDLL(None).sleep(1000)
 
 
+def _hang_with_threads(source: FailingSource) -> None:
+    def deeply(depth: int) -> None:
+        if depth:
+            deeply(depth - 1)
+        time.sleep(1000)
+
+    for _ in range(6):
+        threading.Thread(target=deeply, args=(90,), daemon=True).start()
+    time.sleep(1000)
+
+
 def _exhaust_memory(source: FailingSource) -> None:
     held = []
     while True:
@@ -54,6 +66,7 @@ def _talk_without_end(source: FailingSource) -> None:
 
 hanging = _failing("hanging", lambda source: time.sleep(1000))
 hanging_with_the_lock = _failing("hanging_with_the_lock", _hang_with_the_lock)
+hanging_with_threads = _failing("hanging_with_threads", _hang_with_threads)
 crashing = _failing("crashing", lambda source: os.kill(os.getpid(), signal.SIGSEGV))
 exiting = _failing("exiting", lambda source: os._exit(3))
 raising = _failing("raising", lambda source: [][1])
@@ -62,7 +75,7 @@ talkative = _failing("talkative", _talk_without_end)
 stopping = _failing("stopping", lambda source: os.kill(os.getpid(), signal.SIGSTOP))
 slow = _failing("slow", lambda source: time.sleep(1.5))
 NAMES = [
-    *("hanging", "hanging_with_the_lock", "crashing", "exiting", "raising"),
+    *("hanging", "hanging_with_the_lock", "hanging_with_threads", "crashing", "exiting", "raising"),
     *("hungry", "talkative", "stopping", "slow"),
 ]
 

@@ -142,6 +142,7 @@ def test_a_decoder_slower_than_the_limit_but_alive_is_no_hang(videos: list[Video
     [
         ("hanging", "timeout"),
         ("hanging_with_the_lock", "timeout"),
+        ("hanging_with_threads", "timeout"),
         ("stopping", "timeout"),
         ("crashing", "crashed"),
         ("exiting", "crashed"),

@@ -28,7 +28,8 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 """
-_TAIL_BYTES = 8192
+_TAIL_BYTES = 1 << 18
+"""Of a log; the words by which a hang is known stand before the tracebacks of all threads."""
 _GIB = 1 << 30
 
 
