@@ -121,7 +121,8 @@ class StandIn:
             futures: list[Future[Any]], num_returns: int, timeout: float
         ) -> tuple[list[Future[Any]], list[Future[Any]]]:
             when = FIRST_COMPLETED if num_returns < len(futures) else "ALL_COMPLETED"
-            done = [f for f in futures if f in wait(futures, timeout, when).done][:num_returns]
+            answered = wait(futures, timeout, when).done
+            done = [f for f in futures if f in answered][:num_returns]
             return done, [f for f in futures if f not in done]
 
         strategy = type(

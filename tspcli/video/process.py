@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,21 @@ class ChildProcess:
         size = os.fstat(self._log_fd).st_size
         data = os.pread(self._log_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         return data.decode("utf-8", "backslashreplace")
+
+    def limit_sending(self, seconds: float) -> None:
+        """Let what is sent raise BlockingIOError if the process takes nothing for so long."""
+        whole_s, rest_s = divmod(seconds, 1)
+        timeval = struct.pack("ll", int(whole_s), int(rest_s * 1e6))
+        with self._socket() as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+    def hang_up(self) -> None:
+        """Hear no more of it than it has said."""
+        with self._socket() as ours, suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self) -> socket.socket:
+        return socket.socket(fileno=os.dup(self.connection.fileno()))
 
     def dispose(self) -> None:
         """End it and close everything."""

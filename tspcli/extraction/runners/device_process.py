@@ -27,6 +27,7 @@ from tspcli.extraction.engine import Engine
 from tspcli.extraction.facts import EncoderFacts, load_configured_encoder
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.runners.pulse import Pulse, stuck_after_s
 from tspcli.extraction.runners.task import Task
 from tspcli.extraction.writing import WriterThread
 from tspcli.video import Event, Frames, Idle, SharedPlace, VideoFile, Woken
@@ -46,10 +47,12 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         config, device, n_threads = line.connection.recv()
         if n_threads:
             torch.set_num_threads(n_threads)
+        pulse = Pulse(stuck_after_s(config), line.beat, line.give_up)
+        pulse.start()
         encoder = load_configured_encoder(config, device)
         line.tell("ready", EncoderFacts.of(encoder))
         _, task = line.connection.recv()
-        _run(line, task, encoder)
+        _run(line, task, encoder, pulse)
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass
     except TspError as error:
@@ -61,7 +64,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
     os._exit(0)
 
 
-def _run(line: _Line, task: Task, encoder: Encoder) -> None:
+def _run(line: _Line, task: Task, encoder: Encoder, pulse: Pulse) -> None:
     report = ExtractReport(str(task.out), task.metadata.settings)
     source = _Forwarded(line)
     with WriterThread(task.parts()) as writer:
@@ -71,9 +74,11 @@ def _run(line: _Line, task: Task, encoder: Encoder) -> None:
             config=task.config,
             open_sink=lambda file: task.open_sink(writer, file),
             report=report,
-            observer=_Teller(line),
+            observer=_Teller(line, pulse),
         )
-        engine.consume(source)
+        pulse.watch(True)
+        engine.consume(pulse.watched(source))
+    pulse.watch(False)
     engine.flush_results()
     line.tell("progress", engine.progress)
     line.tell("ended", report.notes)
@@ -90,15 +95,30 @@ class _Line:
         with self._lock:
             self.connection.send(message)
 
+    def beat(self) -> None:
+        """Show that this process lives."""
+        self.tell("beat")
+
+    def give_up(self, why: str) -> None:
+        """End this process, whatever its other threads are in."""
+        self.tell("fault", why)
+        os._exit(1)
+
 
 class _Teller(Observer):
     """Passes on what the engine tells."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: _Line, pulse: Pulse) -> None:
         self._line = line
+        self._pulse = pulse
         self._next = 0.0
 
+    def wants_stop(self) -> bool:
+        self._pulse.turned()
+        return False
+
     def progressed(self, progress: Progress) -> None:
+        self._pulse.advanced()
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _TELL_EVERY_S

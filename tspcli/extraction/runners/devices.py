@@ -3,8 +3,9 @@
 The pool is this process's. A video belongs to the device that had least to do when its decoding
 began; its frames stay in the shared memory that the decode worker wrote them to, which that
 device's process maps too: only words travel. Rows are committed by the device's process. If it
-dies, its videos are decoded afresh for the others. A run that is told to stop drains the pool, and
-the devices commit what they have been given.
+dies or hangs (:mod:`tspcli.extraction.runners.pulse`), its videos are decoded afresh for the
+others. A run that is told to stop drains the pool, and the devices commit what they have been
+given.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _STOP_S = 5.0
 """What a device gets to commit what it has when the run is interrupted."""
 _LOOK_EVERY_S = 0.25
 """How often at least the observer is asked whether the run is to stop."""
+_SILENT_S = 120.0
+"""How long a device's process may say nothing; it beats once a second."""
+_STARTING_S = 600.0
+"""The same before its encoder is loaded: Python imports libraries without letting threads run."""
 
 
 class Device:
@@ -43,7 +48,7 @@ class Device:
     It is sent ``(config, device, threads)``, then the task, then ``frames``, ``memory`` (followed
     by a file descriptor), ``event``, and ``end`` or ``stop``. It tells ``ready``, ``release``,
     ``result``, ``progress``, ``message``, ``ended``, or ``error`` (the run's) and ``fault`` (its
-    own).
+    own), and ``beat`` once a second.
     """
 
     def __init__(self, name: str, config: ExtractConfig, n_threads: int | None) -> None:
@@ -57,11 +62,14 @@ class Device:
         self.alive = True
         self.ended = False
         self.fault: str | None = None
+        self._heard = False
+        self._silent_s = 0.0
         self._held: dict[int, Frames] = {}
         self._tokens = count()
         self._memories: set[int] = set()
         self._listener: threading.Thread | None = None
         self.process = ChildProcess("tspcli.extraction.runners.device_process")
+        self.process.limit_sending(_SILENT_S)
         self.send((config, name, n_threads))
 
     def ready(self) -> EncoderFacts:
@@ -70,10 +78,7 @@ class Device:
         Raises:
             TspError: If it cannot be loaded.
         """
-        try:
-            kind, value = self.process.connection.recv()
-        except (EOFError, OSError):
-            kind, value = "fault", self.process.last_words()
+        kind, value = self._first_words()
         if kind == "error":
             raise value
         if kind == "fault":
@@ -84,6 +89,16 @@ class Device:
         facts: EncoderFacts = value
         return facts
 
+    def _first_words(self) -> tuple[str, Any]:
+        try:
+            while self.process.connection.poll(_STARTING_S):
+                message = self.process.connection.recv()
+                if message[0] != "beat":
+                    return message[0], message[1]
+        except (EOFError, OSError):
+            return "fault", self.process.last_words()
+        return "fault", f"gave no sign of life for {_STARTING_S:g} s"
+
     def listen(self, inbox: SimpleQueue[tuple[Device, Any]], pool: DecodePool) -> None:
         """Put what it tells into the inbox from now on, and wake the pool."""
 
@@ -91,6 +106,9 @@ class Device:
             try:
                 while True:
                     message = self.process.connection.recv()
+                    self._heard = True
+                    if message[0] == "beat":
+                        continue
                     if message[0] == "release":
                         if frames := self._held.pop(message[1], None):
                             frames.release()
@@ -125,8 +143,31 @@ class Device:
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Send; that it has died is noticed where its messages are read."""
-        with suppress(OSError):
+        try:
             self.process.connection.send(message)
+        except BlockingIOError:
+            self.give_up(f"took nothing for {_SILENT_S:g} s")
+        except OSError:
+            pass
+
+    def watch(self, passed_s: float) -> None:
+        """Give it up if it has been silent for too long.
+
+        Args:
+            passed_s: Seconds since the last call in which it could have been heard.
+        """
+        self._silent_s = 0.0 if self._heard else self._silent_s + passed_s
+        self._heard = False
+        if self._silent_s > _SILENT_S and self.alive and not self.ended:
+            self.give_up(f"gave no sign of life for {_SILENT_S:g} s")
+
+    def give_up(self, words: str) -> None:
+        """End it; it is noticed to be gone where its messages are read."""
+        if self.fault is None:
+            self.fault = words
+            self.process.kill()
+            # A process that the system does not let go of does not end by that.
+            self.process.hang_up()
 
     def let_go(self) -> None:
         """Give back all frames that it holds."""
@@ -160,6 +201,7 @@ class DevicesRunner:
         self._devices: list[Device] = []
         self._facts: EncoderFacts | None = None
         self._inbox: SimpleQueue[tuple[Device, Any]] = SimpleQueue()
+        self._looked = 0.0
 
     def start(self, observer: Observer) -> EncoderFacts:
         """Start the processes; each loads the encoder."""
@@ -193,6 +235,7 @@ class DevicesRunner:
         )
         owners: dict[str, Device] = {}
         stop = GentleStop(board.observer)
+        self._looked = started
         try:
             with closing(pool):
                 for device in self._devices:
@@ -207,6 +250,7 @@ class DevicesRunner:
                             device.send(("event", event))
                     elif not isinstance(event, Woken):
                         self._route(event, owners, pool)
+                    self._watch()
                     for device in self._read_inbox(left, parts, board):
                         self._replace(device, owners, pool, board, stop)
                     if not left:
@@ -238,6 +282,15 @@ class DevicesRunner:
         if isinstance(event, (Finished, Failed)):
             device.decoding.discard(file.key)
         device.forward(event, pool.memories)
+
+    def _watch(self) -> None:
+        """Look for devices that hang."""
+        now = time.monotonic()
+        # This process may have been stopped itself, together with them.
+        passed_s = min(now - self._looked, 4 * _LOOK_EVERY_S)
+        self._looked = now
+        for device in self._devices:
+            device.watch(passed_s)
 
     def _read_inbox(
         self, left: dict[str, VideoFile], parts: PartsFolder, board: Board, wait_s: float = 0.0

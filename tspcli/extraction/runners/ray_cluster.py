@@ -41,6 +41,8 @@ _QUEUED_VIDEOS = 2
 _MAX_LOSSES = 3
 """Encoders lost in a row at one place, or over one video, after which it is given up."""
 _WAIT_FOR_NODES_S = 60.0
+_SILENT_S = 120.0
+"""How long an encoder may leave a question for its progress unanswered before it counts as hung."""
 _HEAR_S = 0.25
 """How long to wait for answers before the observer is asked whether the run is to stop."""
 _STOP_S = 5.0
@@ -59,6 +61,8 @@ class _Encoder:
     ready: bool = False
     """Whether it has taken the run."""
     words: Words = field(default_factory=Words)
+    silent_s: float = 0.0
+    """How long it has owed an answer to that."""
     ended_s: float = 0.0
 
 
@@ -144,10 +148,12 @@ class RayRunner:
                     self._hand_out(queue)
                 self._hear(queue, parts, board)
                 board.progress.elapsed_s = time.monotonic() - started
-                if time.monotonic() - looked > _LOOK_EVERY_S and not self._stop.wanted:
+                passed_s = time.monotonic() - looked
+                if passed_s > _LOOK_EVERY_S and not self._stop.wanted:
                     looked = time.monotonic()
-                    self._look(board)
-            self._look(board, last=True)
+                    # This process may have been stopped itself, together with the encoders.
+                    self._look(queue, board, min(passed_s, 2 * _LOOK_EVERY_S))
+            self._look(queue, board, last=True)
             self._stop.conclude()
         finally:
             self._end_encoders()
@@ -270,6 +276,7 @@ class RayRunner:
             encoder.ready = True
         elif method == "words":
             encoder.words = answer
+            encoder.silent_s = 0.0
             for text in answer.messages:
                 board.observer.message(text)
             board.report.notes += answer.notes
@@ -312,7 +319,9 @@ class RayRunner:
             else:
                 queue.waiting.appendleft(file)
 
-    def _look(self, board: Board, last: bool = False) -> None:
+    def _look(
+        self, queue: VideoQueue, board: Board, passed_s: float = 0.0, last: bool = False
+    ) -> None:
         """Ask the encoders how far they are; start encoders where there is room for them now."""
         if last:
             self._calls = {r: call for r, call in self._calls.items() if call[1] == "words"}
@@ -325,9 +334,13 @@ class RayRunner:
                 self._hear(None, None, board)
         else:
             asked = {encoder for encoder, method in self._calls.values() if method == "words"}
-            for encoder in self._encoders:
-                if encoder.ready and encoder not in asked:
+            for encoder in list(self._encoders):
+                if encoder.loaded and encoder not in asked:
                     self._call(encoder, "words")
+                elif encoder.loaded:
+                    encoder.silent_s += passed_s
+                    if encoder.silent_s > _SILENT_S:
+                        self._lose(encoder, "does not answer", queue, board)
             self._start_encoders()
             self._require_encoders()
         each = [encoder.words.progress for encoder in self._encoders]

@@ -15,6 +15,7 @@ from tspcli.extraction.engine import Engine
 from tspcli.extraction.facts import EncoderFacts
 from tspcli.extraction.progress import Observer, Progress
 from tspcli.extraction.report import ExtractReport, VideoResult
+from tspcli.extraction.runners.pulse import Pulse, stuck_after_s
 from tspcli.extraction.runners.task import Task
 from tspcli.extraction.writing import WriterThread
 from tspcli.video import VideoFile
@@ -22,6 +23,10 @@ from tspcli.video import VideoFile
 
 class EngineClosedError(TspError):
     """An engine has ended without a video that it was asked for."""
+
+
+class EngineStuckError(Exception):
+    """An engine hangs; no error of the run, but its process is of no more use."""
 
 
 @dataclass
@@ -58,6 +63,7 @@ class EngineService(Observer):
         self._n_notes = 0
         self._fault: BaseException | None = None
         self._n_threads = n_threads
+        self._pulse = Pulse(stuck_after_s(task.config), lambda: None, self._give_up)
         facts = EncoderFacts.of(encoder)
         self._pool = open_pool(
             [],
@@ -71,6 +77,7 @@ class EngineService(Observer):
             target=self._run, args=(encoder,), name="tspcli-engine", daemon=True
         )
         self._thread.start()
+        self._pulse.start()
 
     def encode(self, file: VideoFile) -> VideoResult:
         """Do a video; return once it is safe, or will never be.
@@ -101,19 +108,28 @@ class EngineService(Observer):
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End the engine: what is whole is committed, the rest is given up."""
+        self._pulse.close()
         self._pool.close()
         self._thread.join(timeout_s)
 
+    def wants_stop(self) -> bool:
+        """Note that the engine looked for work; the driver tells it to end by draining."""
+        self._pulse.turned()
+        return False
+
     def progressed(self, progress: Progress) -> None:
         """Keep the figures."""
+        self._pulse.advanced()
         with self._lock:
             self._progress = replace(progress)
 
     def video_ended(self, result: VideoResult) -> None:
         """Answer whoever asked for the video."""
         with self._lock:
-            future = self._asked.pop(result.key)
-        future.set_result(result)
+            future = self._asked.pop(result.key, None)
+        # None if it was given up, and hangs no more.
+        if future is not None:
+            future.set_result(result)
 
     def message(self, text: str) -> None:
         """Keep a line until somebody asks."""
@@ -135,10 +151,19 @@ class EngineService(Observer):
                     report=self._report,
                     observer=self,
                 )
-                engine.consume(self._pool)
+                self._pulse.watch(True)
+                engine.consume(self._pulse.watched(self._pool))
+            self._pulse.watch(False)
             engine.flush_results()
         except BaseException as error:  # whoever waits for a video is told
             fault = error
+        self._end(fault)
+
+    def _give_up(self, why: str) -> None:
+        self._end(EngineStuckError(why))
+
+    def _end(self, fault: BaseException) -> None:
+        self._pulse.close()
         with self._lock:
             self._fault = fault
             left = list(self._asked.values())
