@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from tspcli.errors import StoreError
 
 _MAX_NAME_BYTES = 100
+_PRIVATE = 0o600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -22,7 +24,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_aside(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success sync it and rename it into place.
 
-    On any error the temporary file is removed and what was at ``path`` stays as it was.
+    On any error the temporary file is removed and what was at ``path`` stays as it was. Until it is
+    whole nobody else may read it; then it may be read by whom the file before it could, or a new
+    file can.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written, with the folder named.
@@ -33,7 +37,10 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         aside = aside_name(path)
         aside.touch(exist_ok=False)
         try:
+            mode = _mode(path if path.is_file() else aside)
+            _set_mode(aside, _PRIVATE)
             yield aside
+            _set_mode(aside, mode)
             sync_file(aside)
             os.replace(aside, path)
             sync_folder(path.parent)
@@ -41,6 +48,16 @@ def write_aside(path: str | Path) -> Iterator[Path]:
             with suppress(OSError):
                 aside.unlink()
             raise
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    # Some file systems have no modes.
+    with suppress(OSError):
+        path.chmod(mode)
 
 
 def aside_name(path: Path) -> Path:
