@@ -236,6 +236,35 @@ def test_nothing_is_run_from_the_current_folder(
     assert not trace.exists(), trace.read_text()
 
 
+class Numbers:
+    """What loader processes read in place of clips."""
+
+    def __getitem__(self, number: int) -> int:
+        return number
+
+    def collate(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_loader_processes_run_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tspcli.pretraining.loading import BatchFeed
+
+    here, trace = tmp_path / "here", tmp_path / "ran"
+    here.mkdir()
+    for name in ("signal", "runpy", "socket"):
+        (here / f"{name}.py").write_text(f"open({str(trace)!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    feed = BatchFeed(Numbers(), workers=1)  # type: ignore[arg-type]
+    assert list(feed([[1, 2], [3, 4]])) == [3, 7]  # type: ignore[comparison-overlap, list-item]
+    feed.close()
+    assert not trace.exists(), trace.read_text()
+
+
 def test_torch_loads_weights_alone() -> None:
     loads = [(where, call) for where, call in calls() if ast.unparse(call.func) == "torch.load"]
     assert loads

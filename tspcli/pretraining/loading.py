@@ -255,6 +255,9 @@ class BatchFeed:
             return
         if self._torch_loader is None:
             self._requests = _Requests()
+            # Its processes begin with -c, which puts the current folder first on the path, where
+            # a stray signal.py would be run; Python 3.10 knows no way to keep them from it.
+            os.environ.setdefault("PYTHONSAFEPATH", "1")
             self._torch_loader = torch.utils.data.DataLoader(
                 # Its stubs know datasets by number alone, not by request.
                 cast(Any, self.loader),
