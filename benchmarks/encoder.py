@@ -27,11 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.roofs import products
+from benchmarks.static_forms import STATIC_FORMS
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fast import inference_form
 from tspcli.encoders.openvino_form import OpenVinoForm
 from tspcli.extraction.memory import kept_memory
+from tspcli.wording import first_line
 
 Clock = Callable[[], float]
 
@@ -68,8 +70,12 @@ def measure(
     clock: Clock,
     with_channels_last: bool = True,
     with_openvino: bool = False,
+    with_static: bool = False,
 ) -> Any:
-    """Medians of one backbone at one batch size."""
+    """Medians of one backbone at one batch size.
+
+    What of the forms for static batches does not work here stands under ``failed``, with its words.
+    """
     torch.manual_seed(0)
     spec = backbone_spec(name)
     dtype = _DTYPES[precision]
@@ -92,10 +98,22 @@ def measure(
     if with_openvino and find_spec("openvino") is not None:
         other = OpenVinoForm(plain)
         runs["openvino"] = lambda: other(clips)
+    failed: dict[str, str] = {}
     with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
+        for form, make in STATIC_FORMS.items() if with_static else ():
+            try:
+                run = make(fast, clips)
+                run()
+            except Exception as error:  # whatever a compiler may say: the others are still measured
+                failed[form] = f"{type(error).__name__}: {first_line(error)}"
+            else:
+                runs[form] = run
         expected = eager(ordered).float()
-        forms = [runs[name] for name in ("fast", "openvino") if name in runs]
-        error = max(((form().float() - expected).norm() / expected.norm()).item() for form in forms)
+        errors = {
+            form: ((runs[form]().float() - expected).norm() / expected.norm()).item()
+            for form in ("fast", "openvino", *STATIC_FORMS)
+            if form in runs
+        }
         for run in runs.values():
             seconds(run, device, clock)
         times: dict[str, list[float]] = {key: [] for key in runs}
@@ -115,7 +133,9 @@ def measure(
         "speedup": {k: median["eager"] / v for k, v in median.items()},
         "roof_gflop_per_s": roof / 1e9,
         "share_of_roof": {k: flop / v / roof for k, v in median.items()},
-        "relative_error": error,
+        "relative_error": max(errors.values()),
+        "errors": errors,
+        "failed": failed,
         "torch": torch.__version__,
     }
 

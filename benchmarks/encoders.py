@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import encoder
 from benchmarks.figures import Figure, in_turns
+from benchmarks.static_forms import STATIC_FORMS
 from tspcli.encoders import load_encoder
 from tspcli.encoders.encoder import resolve_precision
 from tspcli.extraction.memory import kept_memory
@@ -27,7 +28,7 @@ def measure(
 ) -> list[Figure]:
     """The figures of some backbones on a device."""
     if device.type == "cuda":
-        return [_on_gpu(name, device, rounds) for name in backbones]
+        return [figure for name in backbones for figure in _on_gpu(name, device, rounds)]
     figures = [
         figure
         for name in backbones
@@ -75,15 +76,31 @@ def _on_cpu(
     return [in_torch, _openvino(name, batch, row)]
 
 
-def _on_gpu(name: str, device: torch.device, rounds: int) -> Figure:
+def _on_gpu(name: str, device: torch.device, rounds: int) -> list[Figure]:
     precision = resolve_precision("bf16", device)
-    row = encoder.measure(name, 64, device, precision, rounds, time.perf_counter)
+    row = encoder.measure(name, 64, device, precision, rounds, time.perf_counter, with_static=True)
     share = row["share_of_roof"]["fast"]
-    return Figure.at_least(
+    figure = Figure.at_least(
         "encoder", f"{name}, bf16, batch 64, share of the matmul rate", share, _SHARE_OF_GPU, "",
         note=f"{row['clips_per_s']['fast']:.0f} clips/s; eager {row['clips_per_s']['eager']:.0f}, "
         f"channels last {row['clips_per_s']['channels_last']:.0f}",
     )  # fmt: skip
+    return [figure, *(_static(name, row, form) for form in STATIC_FORMS)]
+
+
+def _static(name: str, row: dict[str, Any], form: str) -> Figure:
+    """A form that the product does not run, beside the matmul rate; or why it does not work."""
+    what = f"{name}, bf16, batch 64, {form}"
+    if form in row["failed"]:
+        return Figure.missing("encoder", what, "", row["failed"][form])
+    rate, share = row["clips_per_s"][form], row["share_of_roof"][form]
+    note = (
+        f"{rate / row['clips_per_s']['fast']:.2f} times the form that extraction runs; "
+        f"{row['errors'][form]:.0e} from eager in bf16, that form {row['errors']['fast']:.0e}"
+    )
+    return Figure(
+        "encoder", what, rate, "clips/s", roof=rate / share, roof_name="the matmul rate", note=note
+    )
 
 
 def _dense(name: str, stride: int, clock: Callable[[], float]) -> Figure:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 NOT_MEASURED = "not measured"
+_CELL = 160
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,22 @@ class Figure:
     @property
     def cells(self) -> tuple[str, str, str, str, str]:
         """What, figure, roof, target, whether it is met."""
-        shown = NOT_MEASURED if self.value is None else f"{number(self.value)} {self.unit}".strip()
+        if self.value is None:
+            # A table has no place for notes, and this one is the figure.
+            shown = ": ".join(filter(None, (NOT_MEASURED, _cell(self.note))))
+        else:
+            shown = f"{number(self.value)} {self.unit}".strip()
         roof = ""
         if self.roof and self.value is not None:
             roof = f"{self.value / self.roof:.2f} of {self.roof_name} ({number(self.roof)})"
         met = {True: "yes", False: "no", None: ""}[self.met]
         return (self.what, shown, roof, self.target, met)
+
+
+def _cell(words: str) -> str:
+    """Words that fit into a cell of a table."""
+    line = " ".join(words.replace("|", "/").split())
+    return line if len(line) <= _CELL else f"{line[: _CELL - 1]}…"
 
 
 def number(value: float) -> str:
@@ -114,16 +125,18 @@ def show(figures: Sequence[Figure]) -> None:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
     for figure in figures:
-        if figure.note:
+        if figure.note and figure.value is not None:
             print(f"  {figure.what}: {figure.note}")
     print(flush=True)
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """The figures that have a target or a roof, as a table for the README."""
+    """The figures that have a target or a roof, and what failed, as a table for the README."""
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
     lines += [
-        f"| {' | '.join(figure.cells)} |" for figure in figures if figure.target or figure.roof
+        f"| {' | '.join(figure.cells)} |"
+        for figure in figures
+        if figure.target or figure.roof or figure.value is None
     ]
     return "\n".join(lines) + "\n"
 

@@ -18,19 +18,31 @@ from benchmarks.roofs import bandwidth_bytes_per_s
 from tests.extraction.reference import preprocess
 from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.errors import TspError, VideoError
 from tspcli.timeline import Sampling
-from tspcli.video import DecodePool, Finished, Frames, VideoFile, open_source
+from tspcli.video import (
+    DecodePool,
+    Failed,
+    Finished,
+    Frames,
+    Restarted,
+    VideoFile,
+    open_source,
+)
 from tspcli.video.pyav_source import PyavSource
+from tspcli.video.registry import open_with
+from tspcli.wording import counted
 
 FLOAT_SPEC = FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32")
 _OLD_CLIPS = 12
 """Clips that the old reading is timed on, spread evenly; it costs the same for each."""
 
 
-def measure(video: Path, rounds: int) -> list[Figure]:
-    """The figures of one video."""
+def measure(video: Path, rounds: int, device: torch.device | None = None) -> list[Figure]:
+    """The figures of one video; of decoding in hardware too, if the device has it."""
     return [
         *_one_core(video, rounds),
+        *(_hardware(video, rounds, device) if device and device.type == "cuda" else ()),
         *_old_reading(video, rounds),
         *_workers(video, rounds),
         _prepare(rounds),
@@ -76,6 +88,41 @@ def _one_core(video: Path, rounds: int) -> list[Figure]:
             note=f"{found['8 bit']['n_decoded']} of {n_frames} frames decoded",
         ),
     ]  # fmt: skip
+
+
+def _hardware(video: Path, rounds: int, device: torch.device) -> list[Figure]:
+    """Decoding and scaling on the GPU, by one process and by one a core, beside PyAV's."""
+    name, cores = "torchcodec-cuda", len_cores()
+    copies = [VideoFile(video, f"v{i}") for i in range(4 * cores)]
+    found: dict[str, int] = {}
+
+    def one(decoder: str) -> Callable[[], None]:
+        def run() -> None:
+            source = open_with(video, decoder, device=str(device))
+            found[decoder] = sample(source, FLOAT_SPEC)["n_frames"]
+
+        return run
+
+    def rates(workers: int) -> tuple[float, float]:
+        if workers == 1:
+            times = in_turns({name: one(name), "pyav": one("pyav")}, rounds)
+            return found["pyav"] / times["pyav"], found[name] / times[name]
+        options = {"decoder": (name, "pyav"), "devices": [str(device)]}
+        ours = pool_rate(copies, workers, FLOAT_SPEC, **options)
+        return pool_rate(copies, workers, FLOAT_SPEC, decoder="pyav"), ours
+
+    figures = []
+    for workers in (1, cores):
+        what = f"hardware decoding, beside PyAV, {counted(workers, 'process', 'processes')}"
+        try:
+            theirs, ours = rates(workers)
+        except (TspError, RuntimeError) as error:
+            figures.append(Figure.missing("frames", what, "at least 1 times", str(error)))
+            continue
+        # Comparing the first two seconds with the CPU's belongs to it.
+        note = f"{ours:.0f} frames/s, PyAV {theirs:.0f}"
+        figures.append(Figure.at_least("frames", what, ours / theirs, 1, "times", note=note))
+    return figures
 
 
 def _old_reading(video: Path, rounds: int) -> list[Figure]:
@@ -163,13 +210,17 @@ def pool_rate(
     workers: int,
     spec: FrameSpec = SPEC,
     count: Callable[[Finished], int] = lambda ended: ended.n_frames,
+    **options: Any,
 ) -> float:
     """What is counted of the videos, a second: their frames, if nothing else is asked for.
 
     From the first frame on: starting the processes takes no part.
+
+    Raises:
+        VideoError: If another decoder than the first had to be taken, or none was any good.
     """
     total, began = 0, None
-    pool = DecodePool(files, sampling=Sampling(), spec=spec, workers=workers, threads=1)
+    pool = DecodePool(files, sampling=Sampling(), spec=spec, workers=workers, threads=1, **options)
     with pool:
         for event in pool:
             if isinstance(event, Frames):
@@ -177,6 +228,10 @@ def pool_rate(
                 event.release()
             elif isinstance(event, Finished):
                 total += count(event)
+            elif isinstance(event, Restarted):
+                raise VideoError("unsupported", event.why)
+            elif isinstance(event, Failed):
+                raise event.error
     assert began is not None
     return total / (time.perf_counter() - began)
 

@@ -63,7 +63,7 @@ class Clock:
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def between_s(self, one: Any, other: Any) -> float:
@@ -174,6 +174,23 @@ def table(
     return lines
 
 
+def report(
+    name: str, batch: int, device: torch.device, precision: Any, rounds: int, each: bool = False
+) -> str:
+    """A line of what was measured and the table, in Markdown."""
+    layers, whole_s = measure(name, batch, device, precision, rounds)
+    flop_per_s, bytes_per_s = matmul_rate(device, precision), bandwidth_bytes_per_s(device)
+    places = {id(layer): f"{i}: {by_size(layer)}" for i, layer in enumerate(layers)}
+    key = (lambda layer: places[id(layer)]) if each else by_size
+    lines = table(layers, whole_s, flop_per_s, bytes_per_s, key)
+    return (
+        f"{name}, {precision}, batch {batch}: {batch / whole_s:.2f} clips/s; matmul "
+        f"{flop_per_s / 1e9:.0f} GFLOP/s, copying {bytes_per_s / 1e9:.1f} GB/s\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -188,16 +205,8 @@ def main() -> None:
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     batch = options.batch or (4 if device.type == "cpu" else 64)
-    layers, whole_s = measure(options.backbone, batch, device, precision, options.rounds)
-    flop_per_s, bytes_per_s = matmul_rate(device, precision), bandwidth_bytes_per_s(device)
-    places = {id(layer): f"{i}: {by_size(layer)}" for i, layer in enumerate(layers)}
-    key = (lambda layer: places[id(layer)]) if options.each else by_size
     print(machine())
-    print(
-        f"{options.backbone}, {precision}, batch {batch}: {batch / whole_s:.2f} clips/s; matmul "
-        f"{flop_per_s / 1e9:.0f} GFLOP/s, copying {bytes_per_s / 1e9:.1f} GB/s\n"
-    )
-    print("\n".join(table(layers, whole_s, flop_per_s, bytes_per_s, key)))
+    print(report(options.backbone, batch, device, precision, options.rounds, options.each))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,16 @@ import pytest
 import torch
 
 from benchmarks import encoder, encoders, frames, layers, official, scaling, training, whole
+from benchmarks.__main__ import show_layers, training_figures
 from benchmarks.encoder import count_flop
+from benchmarks.figures import markdown
+from tests.video.fake_decoders import HOOK
 from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.encoders.backbones import backbone_spec
+from tspcli.errors import VideoError
 from tspcli.timeline import Sampling
-from tspcli.video import open_source, sampled_frames
+from tspcli.video import VideoFile, open_source, sampled_frames
 
 
 def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
@@ -37,6 +42,13 @@ def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
         "reading and step",
     }
     assert all(float(row["clips_per_s"]) > 0 for row in rows)
+    [ahead] = [row for row in rows if "of_step" in row]
+    assert ahead["part"] == "reading and step: from the cache, fp32 channels-last"
+    steps = {row["part"]: float(row["clips_per_s"]) for row in rows}
+    alone = steps["step: fp32 channels-last"]
+    assert float(ahead["of_step"]) == pytest.approx(float(ahead["clips_per_s"]) / alone)
+    shown = {figure.what: figure for figure in training_figures(rows)}
+    assert shown[f"{ahead['part']}, share of the step alone"].target == "at least 0.9"
 
 
 @pytest.mark.parametrize("fps", [25, 30, 60])
@@ -108,6 +120,56 @@ def test_an_encoder_stands_beside_the_matmul_rate(monkeypatch: pytest.MonkeyPatc
         ("1.5 times", "0.75 of the matmul rate (2)", "at least 1.45 times", "yes"),
         ("1.8 times", "0.90 of the matmul rate (2)", "at least 1.6 times", "yes"),
     ]
+
+
+def test_a_form_that_does_not_work_is_a_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(form: object, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
+        raise RuntimeError("no | compiler\nof any kind")
+
+    forms = {"compiled": broken, "CUDA graph": lambda form, clips: lambda: form(clips)}
+    monkeypatch.setattr(encoder, "STATIC_FORMS", forms)
+    real = encoder.measure
+    monkeypatch.setattr(
+        encoder,
+        "measure",
+        lambda name, batch, device, precision, *more, **options: real(
+            name, 1, device, precision, *more, **options
+        ),
+    )
+    found = encoders._on_gpu("tiny", torch.device("cpu"), 1)
+    assert len(found) == 3
+    assert found[0].target == "at least 0.55"
+    assert found[1].cells[1] == "not measured: RuntimeError: no / compiler"
+    assert found[2].value and found[2].unit == "clips/s" and found[2].roof
+    assert markdown(found).count("\n") == 2 + len(found)
+
+
+def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.mp4", fps=30, n_frames=30)
+    found = frames._hardware(video, 1, torch.device("cuda"))
+    if not torch.cuda.is_available():
+        assert len(found) == 2
+        assert all(figure.value is None and "GPU" in figure.note for figure in found)
+    assert all(figure.target == "at least 1 times" for figure in found)
+
+
+def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:
+    files = [VideoFile(make_video(tmp_path / "v.mp4", fps=30, n_frames=150), "v")]
+    with pytest.raises(VideoError, match="raising: IndexError"):
+        frames.pool_rate(files, 1, decoder=("raising", "pyav"), extra_decoders=(HOOK,))
+
+
+def test_layers_stand_below_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    table.write_text("| what |\n", encoding="utf-8")
+    show_layers(
+        argparse.Namespace(device="cpu", backbones="tiny,swin3d_t", rounds=1, markdown=table)
+    )
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "| what |"
+    assert lines[2].startswith("tiny, bf16, batch 4: ")
+    assert any(line.startswith("| all convolutions |") for line in lines)
+    assert lines[-1].startswith("swin3d_t, convolution by convolution: not measured: ")
 
 
 def test_every_convolution_is_timed_and_counted() -> None:

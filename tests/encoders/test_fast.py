@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -191,3 +193,21 @@ def test_features_of_float32_are_the_plain_mean() -> None:
     with torch.inference_mode():
         found = quick(clips(2, 8, 48))
     assert torch.equal(found, seen[0].mean(dim=(1, 2, 3)))
+
+
+def test_what_a_gpu_runs_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler sees all of it at once, and would say so here if it did not."""
+    monkeypatch.setattr(fast, "has_fused_convolutions", lambda dtype: False)
+    quick = fast.inference_form(build_backbone("tiny"), CPU, torch.bfloat16)
+    graphs: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    x = clips(2, 8, 32).bfloat16()
+    with torch.inference_mode():
+        whole = torch.compile(quick, dynamic=False, fullgraph=True, backend=count)
+        assert torch.equal(whole(x), quick(x))
+        whole(x)
+    assert len(graphs) == 1
