@@ -15,6 +15,7 @@ import argparse
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import cv2
 
 from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show, spent_s
 from tspcli.encoders.encoder import resolve_device
+from tspcli.wording import first_line
 
 PARTS = ("frames", "encoder", "extract", "training", "store", "start")
 GPU_TARGETS = (
@@ -73,12 +75,14 @@ def main() -> None:
     cv2.setNumThreads(1)
     print(machine(), flush=True)
     found: list[Figure] = []
+    broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         parts = plan(options, Path(folder))
         for name in options.parts.split(","):
             began = time.perf_counter()
             print(f"\n== {name}", flush=True)
-            figures = parts[name]()
+            figures, fault = attempt(name, parts[name])
+            broken += fault
             show(figures)
             print(f"  ({time.perf_counter() - began:.0f} s)", flush=True)
             found += figures
@@ -95,6 +99,18 @@ def main() -> None:
     missed = [figure.what for figure in found if figure.met is False]
     print(f"{sum(f.met is True for f in found)} targets met, {len(missed)} not, "
           f"{sum(f.value is None for f in found)} {NOT_MEASURED}.")  # fmt: skip
+    if broken:
+        raise SystemExit(f"These parts ended early: {', '.join(broken)}.")
+
+
+def attempt(name: str, part: Callable[[], list[Figure]]) -> tuple[list[Figure], list[str]]:
+    """A part's figures; if it fails, a line that says so and its name: the others go on."""
+    try:
+        return part(), []
+    except Exception as error:  # whatever it is, it is shown, and the command fails in the end
+        traceback.print_exc()
+        words = f"{type(error).__name__}: {first_line(error)}"
+        return [Figure.missing(name, f"all of the part {name}", "", words)], [name]
 
 
 def show_layers(options: argparse.Namespace) -> None:

@@ -49,6 +49,7 @@ from tspcli.pretraining.sampling import ClipPlan
 from tspcli.pretraining.segments import SegmentTable
 from tspcli.pretraining.stepping import Trainer
 from tspcli.reproduction.synthetic import SyntheticVideo, render_video
+from tspcli.wording import first_line
 
 N_CLASSES = 200
 MEAN = torch.tensor([0.43216, 0.394666, 0.37645]).view(3, 1, 1, 1)
@@ -173,6 +174,18 @@ def with_loader(
     return (time.perf_counter() - began) / steps
 
 
+def _leave_out_broken(
+    products: dict[str, Product], ways: dict[str, tuple[str, Execution]], pixels: torch.Tensor
+) -> None:
+    """A machine whose compiler does not work has other figures to give."""
+    for name in [name for name, (_, execution) in ways.items() if execution.compile]:
+        try:
+            products[name].step(pixels)
+        except Exception as error:  # whatever a compiler may say
+            print(f"  step: {name}: not measured: {type(error).__name__}: {first_line(error)}")
+            del products[name]
+
+
 def _settle() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -251,6 +264,7 @@ def run(
         for name, (precision, execution) in ways.items()
     }
     pixels, clips = reading(from_cache)(), reading(by_clip)()
+    _leave_out_broken(products, ways, pixels)
     best = list(products)[-1]
 
     def trained(

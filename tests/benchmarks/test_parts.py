@@ -14,14 +14,15 @@ import pytest
 import torch
 
 from benchmarks import encoder, encoders, frames, layers, official, scaling, training, whole
-from benchmarks.__main__ import show_layers, training_figures
+from benchmarks.__main__ import attempt, show_layers, training_figures
 from benchmarks.encoder import count_flop
-from benchmarks.figures import markdown
+from benchmarks.figures import Figure, markdown
 from tests.video.fake_decoders import HOOK
 from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
+from tspcli.pretraining.recipe import Execution
 from tspcli.timeline import Sampling
 from tspcli.video import VideoFile, open_source, sampled_frames
 
@@ -157,6 +158,41 @@ def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:
     files = [VideoFile(make_video(tmp_path / "v.mp4", fps=30, n_frames=150), "v")]
     with pytest.raises(VideoError, match="raising: IndexError"):
         frames.pool_rate(files, 1, decoder=("raising", "pyav"), extra_decoders=(HOOK,))
+
+
+def test_a_part_that_fails_does_not_end_the_others() -> None:
+    def part() -> list[Figure]:
+        raise RuntimeError("out of memory")
+
+    [line], broken = attempt("extract", part)
+    assert broken == ["extract"]
+    assert line.cells[:2] == (
+        "all of the part extract",
+        "not measured: RuntimeError: out of memory",
+    )
+    figure = Figure("extract", "clips", 1.0)
+    assert attempt("extract", lambda: [figure]) == ([figure], [])
+
+
+def test_a_compiler_that_does_not_work_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(self: training.Product, pixels: torch.Tensor) -> float:
+        if self.trainer.execution.compile:
+            raise RuntimeError("no compiler")
+        return 0.0
+
+    monkeypatch.setattr(training.Product, "step", step)
+    ways = {
+        "plain": ("fp32", Execution()),
+        "compiled": ("fp32", Execution(compile=True)),
+    }
+    products = {
+        name: training.Product("tiny", torch.device("cpu"), *way) for name, way in ways.items()
+    }
+    training._leave_out_broken(products, ways, torch.zeros(0))
+    assert list(products) == ["plain"]
+    assert "compiled: not measured: RuntimeError: no compiler" in capsys.readouterr().out
 
 
 def test_layers_stand_below_the_table(tmp_path: Path) -> None:
