@@ -12,7 +12,7 @@ import torch
 from benchmarks import encoder
 from benchmarks.figures import Figure, in_turns
 from benchmarks.static_forms import STATIC_FORMS
-from tspcli.encoders import load_encoder
+from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.encoder import resolve_precision
 from tspcli.extraction.memory import kept_memory
 from tspcli.timeline import Sampling
@@ -35,7 +35,13 @@ def measure(
         for batch, bar in CPU_BARS.items()
         for figure in _on_cpu(name, batch, bar, device, rounds, clock)
     ]
-    return figures + [_dense(name, stride, clock) for name in backbones for stride in (1, 4)]
+    for name in backbones:
+        loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
+        strides = [stride for stride in (1, 2, 4) if loaded.shares(Sampling(stride=stride))]
+        ends = sorted({*strides[:1], *strides[-1:]})
+        figures += [_dense(loaded, stride, clock) for stride in ends]
+        figures.append(_bf16(loaded, rounds, clock))
+    return figures
 
 
 def _beside_eager(row: dict[str, Any], form: str, what: str, bar: float, note: str) -> Figure:
@@ -103,9 +109,31 @@ def _static(name: str, row: dict[str, Any], form: str) -> Figure:
     )
 
 
-def _dense(name: str, stride: int, clock: Callable[[], float]) -> Figure:
+def _bf16(loaded: Encoder, rounds: int, clock: Callable[[], float]) -> Figure:
+    """What reduced precision gains, which some processors have and nobody gets unasked."""
+    name = loaded.backbone
+    reduced = load_encoder("random", backbone=name, device="cpu", seed=0, precision="bf16")
+    clips = torch.randn(4, 3, 16, 112, 112)
+    rows: dict[str, torch.Tensor] = {}
+
+    def run(encoder: Encoder) -> Callable[[], None]:
+        def encode() -> None:
+            rows[encoder.precision] = encoder.encode(clips)
+
+        return encode
+
+    with kept_memory():
+        times = in_turns({"fp32": run(loaded), "bf16": run(reduced)}, rounds, clock)
+    error = (rows["bf16"] - rows["fp32"]).norm(dim=1) / rows["fp32"].norm(dim=1)
+    return Figure(
+        "encoder", f"{name}, batch 4, bf16 beside fp32", times["fp32"] / times["bf16"], "times",
+        note=f"{4 / times['bf16']:.2f} clips/s; rows {error.max():.0e} apart",
+    )  # fmt: skip
+
+
+def _dense(loaded: Encoder, stride: int, clock: Callable[[], float]) -> Figure:
     """A series of overlapping clips, beside the same clips in batches."""
-    loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
+    name = loaded.backbone
     sampling = Sampling(stride=stride)
     frames = torch.randn((_SERIES - 1) * stride + 16, 3, 112, 112)
     starts = range(0, _SERIES * stride, stride)

@@ -131,13 +131,9 @@ def show(figures: Sequence[Figure]) -> None:
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """The figures that have a target or a roof, and what failed, as a table for the README."""
+    """The figures as a table."""
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
-    lines += [
-        f"| {' | '.join(figure.cells)} |"
-        for figure in figures
-        if figure.target or figure.roof or figure.value is None
-    ]
+    lines += [f"| {' | '.join(figure.cells)} |" for figure in figures]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.clip_cache import SAMPLING, SPEC, encode_again, literal_clip
+from benchmarks.figures import in_turns
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import resolve_device
@@ -191,17 +191,10 @@ def _settle() -> None:
         torch.cuda.synchronize()
 
 
-def in_turns(parts: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each part, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for turn in range(repeats + 1):
-        for name, part in parts.items():
-            began = time.perf_counter()
-            part()
-            _settle()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+def settled_s() -> float:
+    """Now, once the GPU has done what it was given."""
+    _settle()
+    return time.perf_counter()
 
 
 def main() -> None:
@@ -290,8 +283,10 @@ def run(
     step_s, ahead = 0.0, ""
     rows: list[dict[str, float | str]] = []
     for group, parts in groups.items():
-        # Reading takes so much less than a step that many more rounds cost nothing.
-        times = in_turns(parts, options.steps * (10 if group == "reading" else 1))
+        # Reading takes so much less than a step that many more rounds cost nothing; all parts of
+        # the last group have run by then.
+        rounds = options.steps * (10 if group == "reading" else 1)
+        times = in_turns(parts, rounds, settled_s, warm_up=group != "reading and step")
         step_s = times.get(best, step_s)
         if group == "reading and step":
             ahead = f"from the cache, {best}"
