@@ -7,9 +7,11 @@
 The variants take turns, round by round, so that a machine whose speed drifts slows all of them;
 each figure is the median of the rounds, and a ratio that of two such medians. Beside them stands
 the roof: the rate of a large matrix product in the same dtype, measured in the same rounds, by
-torch's matmul or as a 1x1 convolution, whichever is fastest (on AMD processors matmul is not). All
-variants keep the memory that they freed, as extraction does on a CPU; what they are compared with is
-eager without that, which follows. On a machine that others use too, --cpu-time counts the processor time of one thread instead.
+torch's matmul or as a 1x1 convolution, whichever is fastest (on AMD processors matmul is not).
+
+All variants keep the memory that they freed, as extraction does on a CPU; what they are compared
+with is eager without that, which follows. On a machine that others use too, --cpu-time counts the
+processor time of one thread instead.
 """
 
 from __future__ import annotations
