@@ -7,5 +7,5 @@ from tests.faults.slow_extract import slow_down
 
 
 def main(socket_fd: int, lifeline_fd: int) -> None:
-    slow_down(0.15, stuck_after=-1)
+    slow_down(0.15)
     tspcli.extraction.runners.device_process.main(socket_fd, lifeline_fd)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from tspcli.cli.main import main
-from tspcli.encoders import Encoder
+from tspcli.cli.stopping import Stopper
+from tspcli.extraction.encoding import BatchEncoder
 from tspcli.extraction.runners import devices
 from tspcli.video.process import ChildProcess
 
 torch.set_num_threads(1)
 
 
-def slow_down(seconds: float, stuck_after: int) -> None:
-    real = Encoder.encode
-    count = 0
+def slow_down(seconds: float, stuck_with: Path | None = None) -> None:
+    """Let every batch take longer; hang in the one behind the first part of a store, and say so."""
+    real = BatchEncoder._start
 
-    def slow(self: Encoder, clips: torch.Tensor) -> torch.Tensor:
-        nonlocal count
-        count += 1
-        if count == stuck_after:
+    def slow(self: BatchEncoder[Any], clips: Any) -> Any:
+        if stuck_with and list(stuck_with.parent.glob("*.parts/*.part")):
+            stuck_with.with_suffix(".hangs").touch()
             # In C without a way in for Python's signal handlers, as a long convolution is.
             libc = ctypes.CDLL(None)
             for _ in range(100):
@@ -31,7 +34,25 @@ def slow_down(seconds: float, stuck_after: int) -> None:
         time.sleep(seconds)
         return real(self, clips)
 
-    Encoder.encode = slow  # type: ignore[method-assign]  # in this process alone
+    BatchEncoder._start = slow  # type: ignore[method-assign]  # in this process alone
+
+
+def tell_how_long_stopping_takes() -> None:
+    """Write the seconds from the first signal to the exit to stderr, by this process's clock."""
+    heard, leave, told_s = Stopper.heard, os._exit, [0.0]
+
+    def hear(self: Stopper, number: int) -> None:
+        told_s[0] = told_s[0] or time.monotonic()
+        heard(self, number)
+
+    def timed_leave(status: int) -> None:
+        if told_s[0]:
+            line = f"left after {time.monotonic() - told_s[0]:.2f} s\n"
+            os.write(sys.__stderr__.fileno(), line.encode())  # type: ignore[union-attr]
+        leave(status)
+
+    Stopper.heard = hear  # type: ignore[method-assign]  # in this process alone
+    os._exit = timed_leave  # type: ignore[assignment]
 
 
 class SlowDevice(ChildProcess):
@@ -41,9 +62,10 @@ class SlowDevice(ChildProcess):
 
 if __name__ == "__main__":
     videos, out, *options = sys.argv[1:]
+    tell_how_long_stopping_takes()
     device = "cpu,cpu" if "--two" in options else "cpu"
     if "--fast" not in options:
-        slow_down(0.15, stuck_after=8 if "--stuck" in options else -1)
+        slow_down(0.15, Path(out) if "--stuck" in options else None)
         devices.ChildProcess = SlowDevice  # type: ignore[misc]  # in this process alone
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 
 from tests.videos import make_video
+from tspcli.cli.stopping import HARD_LIMIT_S
 from tspcli.features import open_store
 
 pytestmark = pytest.mark.faults
-_LIMIT_S = 40.0
-"""Ten seconds on a machine with nothing else to do; this one may be busy."""
+_LIMIT_S = 10.0
+"""From the moment at which the run heard of the signal until it leaves, by its own clock."""
+_SEEN_LIMIT_S = 18.0
+"""The same as seen from here, with what a busy machine takes to tell a process and to end it."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,23 @@ def wait_for_parts(out: Path, count: int, process: subprocess.Popen[str]) -> Non
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_times(said: str, seen_s: float) -> float:
+    """Whether the run left in time; after how long, by its own clock."""
+    own = re.search(r"left after ([\d.]+) s", said)
+    assert own is not None, said
+    print(f"left after {own[1]} s by its own clock, {seen_s:.2f} s by ours")
+    assert float(own[1]) < _LIMIT_S and seen_s < _SEEN_LIMIT_S
+    return float(own[1])
 
 
 def children_of(group: int) -> list[int]:
@@ -86,7 +107,7 @@ def test_a_signal_ends_a_run_in_good_order(
     else:
         process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert time.monotonic() - sent < _LIMIT_S
+    check_times(said, time.monotonic() - sent)
     assert process.returncode == 128 + number, said
     assert "Stopping" in said and "Finished videos are kept" in said
     assert "Traceback" not in said and "failed" not in said
@@ -110,12 +131,11 @@ def test_a_signal_ends_a_run_in_good_order(
 def test_an_encoder_that_does_not_come_back_is_left(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
     process = start(videos, out, "--stuck")
-    wait_for_parts(out, 1, process)
-    time.sleep(0.5)
+    wait_for(out.with_suffix(".hangs"), process)
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert time.monotonic() - sent < _LIMIT_S + 5
+    assert check_times(said, time.monotonic() - sent) > HARD_LIMIT_S - 0.5, "it never hung"
     assert process.returncode == 143
     assert "Finished videos are kept" in said
     deadline = time.monotonic() + 10
@@ -140,7 +160,7 @@ def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path, options: 
 def test_a_second_run_on_one_output_is_refused_by_name(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
     first = start(videos, out, "--stuck")
-    wait_for_parts(out, 1, first)
+    wait_for(out.with_suffix(".hangs"), first)
     second = start(videos, out, "--fast")
     _, said = second.communicate(timeout=300)
     assert first.poll() is None
