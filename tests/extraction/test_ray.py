@@ -12,19 +12,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
+from tests.videos import make_mixed_videos
 from tspcli.errors import UsageError
 from tspcli.extraction import Observer, VideoResult, extract
 from tspcli.extraction.gvf import compute_gvf
+from tspcli.extraction.runners import ray_cluster
 from tspcli.extraction.runners.ray_places import find_places
 from tspcli.extraction.settings import ExtractConfig
+from tspcli.features import open_store
 from tspcli.features.gvf import read_gvf
 
 ROOT = Path(__file__).parents[2]
@@ -96,16 +100,39 @@ class Break(Observer):
         self.messages.append(text)
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_mixed_videos(tmp_path_factory.mktemp("few"), [40, 12, 150, 60, 90])
+
+
+@pytest.fixture(scope="module")
+def few_expected(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("few-expected") / "f.h5"
+    extract(few, out, config=OPTIONS)
+    return out
+
+
 def encoder_pids() -> list[int]:
     """The processes of the encoders that live."""
+    return pids_of(lambda command: command.startswith(b"ray::EncoderActor"))
+
+
+def decoder_pids() -> list[int]:
+    """The decode processes of the encoders that live."""
+    encoders = encoder_pids()
+    return pids_of(lambda command: b"tspcli.video.worker" in command, encoders)
+
+
+def pids_of(wanted: Callable[[bytes], bool], parents: list[int] | None = None) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
-            if command.startswith(b"ray::EncoderActor"):
+            if wanted(command) and (parents is None or parent in parents):
                 found.append(int(entry.name))
     return sorted(found)
 
@@ -123,6 +150,54 @@ def test_two_nodes_leave_the_store_of_one_machine_also_when_an_encoder_is_killed
     assert leftovers(tmp_path) == []
     again = extract(videos, tmp_path / "feats.h5", config=OPTIONS)
     assert {video.status for video in again.videos} == {"kept", "failed"}
+
+
+def test_two_nodes_share_a_run(cluster: Any, few: Path, few_expected: Path, tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+    observer = Break(1, lambda: seen.append(encoder_pids()))
+    report = extract(few, tmp_path / "f.h5", config=OPTIONS, engine="ray", observer=observer)
+    assert len(seen[0]) == 2, "an encoder a node"
+    assert [video.key for video in report.failed] == ["broken"] and not report.notes
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 6
+    assert_same_store(tmp_path / "f.h5", few_expected)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_decode_processes_that_are_killed_again_and_again(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    class KillAll(Break):
+        def video_ended(self, result: VideoResult) -> None:
+            super().video_ended(result)
+            if len(self.seen) in (1, 3, 5):
+                pids.update(decoder_pids())
+                for pid in decoder_pids():
+                    os.kill(pid, signal.SIGKILL)
+
+    pids: set[int] = set()
+    observer = KillAll(-1, None)
+    extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    assert len(pids) >= 2
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    # A video whose process died twice has been given to another decoder, or is a failure.
+    extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray")
+    with open_store(tmp_path / "feats.h5") as store, open_store(expected) as other:
+        assert list(store) == list(other)
+        for key, video in store.items():
+            np.testing.assert_array_equal(video.rows, other[key].rows)
+
+
+@pytest.mark.slow
+def test_an_encoder_that_is_stopped_is_given_up(
+    cluster: Any, videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_SILENT_S", 10.0)
+    observer = Break(1, lambda: os.kill(encoder_pids()[0], signal.SIGSTOP))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    assert "does not answer" in report.notes[0] and "done again" in report.notes[0]
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert_same_store(tmp_path / "feats.h5", expected)
 
 
 @pytest.mark.slow
