@@ -33,6 +33,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+if device := os.environ.get("TSPCLI_TEST_DEVICE"):
+    OPTIONS["device"] = device
+
+
 def start(videos: str, out: str, die_at: tuple[str, int] | None = None) -> int:
     """Fork a child that runs the extraction; return its process id."""
     child = os.fork()

@@ -64,6 +64,17 @@ def test_sigkill_at_a_hundred_random_instants(videos: Path, tmp_path: Path, targ
     print(target, check_kills(videos, tmp_path, 100, target))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("target", ["main", "worker", "group"])
+def test_sigkill_of_a_run_on_two_devices(
+    videos: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``worker`` is any child: a device's process, or one that decodes."""
+    monkeypatch.setenv("TSPCLI_TEST_DEVICE", "cpu,cpu")
+    print(target, check_kills(videos, tmp_path, 30, target))
+
+
 def check_kills(videos: Path, folder: Path, kills: int, target: str) -> dict[str, float]:
     result = drive("random", videos, folder, kills, 7, target)
     assert result["kills"] == kills
