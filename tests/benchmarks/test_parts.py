@@ -43,13 +43,13 @@ def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
         "reading and step",
     }
     assert all(float(row["clips_per_s"]) > 0 for row in rows)
-    [ahead] = [row for row in rows if "of_step" in row]
-    assert ahead["part"] == "reading and step: from the cache, fp32 channels-last"
-    steps = {row["part"]: float(row["clips_per_s"]) for row in rows}
-    alone = steps["step: fp32 channels-last"]
-    assert float(ahead["of_step"]) == pytest.approx(float(ahead["clips_per_s"]) / alone)
-    shown = {figure.what: figure for figure in training_figures(rows)}
-    assert shown[f"{ahead['part']}, share of the step alone"].target == "at least 0.9"
+    assert rows[-1]["part"] == "reading and step: from the cache, fp32 channels-last"
+    # On a CPU nothing reads so slowly, and the machine is not its own.
+    assert not any("of_step" in row for row in rows)
+    *_, share, beside = training_figures([*rows[:-1], rows[-1] | {"of_step": 0.8}])
+    assert share.what == f"{rows[-1]['part']}, share of the step alone"
+    assert (share.target, share.met, share.value) == ("at least 0.9", False, 0.8)
+    assert beside.unit == "times"
 
 
 @pytest.mark.parametrize("fps", [25, 30, 60])
