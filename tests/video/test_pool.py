@@ -243,6 +243,24 @@ def test_a_killed_worker_is_replaced(videos: list[VideoFile]) -> None:
     assert [type(event) for event in ends[1:]] == [Finished] * 4
 
 
+def test_a_worker_that_died_idle_does_not_count_against_its_next_video(
+    videos: list[VideoFile],
+) -> None:
+    ends: list[Event] = []
+    with pool_of(videos[2:], workers=1, decoder=("pyav", "slow")) as pool:
+        for event in pool:
+            if isinstance(event, Frames):
+                event.release()
+            elif isinstance(event, (Finished, Failed, Restarted)):
+                ends.append(event)
+                if len(ends) == 1:
+                    [pid] = pool.pids
+                    os.kill(pid, signal.SIGKILL)
+                    while is_alive(pid):
+                        time.sleep(0.01)
+    assert [type(event) for event in ends] == [Finished, Finished]
+
+
 def test_closing_from_another_thread_ends_it_at_once(videos: list[VideoFile]) -> None:
     pool = pool_of(videos[:2], decoder="hanging", timeout_s=60.0)
     ended = threading.Event()

@@ -310,6 +310,7 @@ class DecodePool:
         if kind == "beat" or job is None:
             return
         assert message[1] == job.number
+        worker.has_begun = True
         if kind == "opened":
             yield Opened(job.file, *message[2:])
         elif kind == "chunk":
@@ -346,7 +347,12 @@ class DecodePool:
                     )
             return
         name = self._decoders[job.next_decoder]
-        if worker.process.was_killed_from_outside(timed_out) and not job.was_killed:
+        from_outside = worker.process.was_killed_from_outside(timed_out)
+        if from_outside and not worker.has_begun:
+            # It was dead when it was given the video, which it cannot have died of.
+            self._pending.appendleft(job)
+            return
+        if from_outside and not job.was_killed:
             # Perhaps not the decoder's fault, so it has another go before the next one has.
             job.was_killed = True
             self._pending.appendleft(job)

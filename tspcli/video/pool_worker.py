@@ -43,6 +43,8 @@ class PoolWorker:
         self.ready = False
         self.gone = False
         self.job: Job | None = None
+        self.has_begun = False
+        """Whether it has said anything of its video."""
         self.first_decoder = 0
         self.last_sign = time.monotonic()
         self._slots = setup.slots
@@ -71,6 +73,7 @@ class PoolWorker:
     def assign(self, job: Job, decoders: tuple[str, ...]) -> None:
         """Give it a video and the decoders to try, in their order."""
         self.job = job
+        self.has_begun = False
         self.first_decoder = job.next_decoder
         self.last_sign = time.monotonic()
         path = absolute(job.file.path)
