@@ -1,8 +1,8 @@
 """Print what the environment of a checkout depends on, as three words for the Makefile.
 
 1. the interpreter, such as ``cpython-3.11.7-x86_64``: another one needs a new environment;
-2. a digest of that, of the pinned versions and of the declared dependencies: another one needs an
-   installation;
+2. a digest of that, of the pinned versions, of the declared dependencies and of the extras that the
+   Makefile installs: another one needs an installation;
 3. a digest of the project's description and place: another one needs the project itself to be
    installed anew, which is quick.
 """
@@ -46,11 +46,12 @@ def main() -> int:
         return 1
     name, version = platform.python_implementation().lower(), platform.python_version()
     interpreter = f"{name}-{version}-{platform.machine()}"
-    pyproject, setup, pins = (
+    pyproject, setup, pins, makefile = (
         (ROOT / file).read_text(encoding="utf-8")
-        for file in ("pyproject.toml", "setup.py", "constraints.txt")
+        for file in ("pyproject.toml", "setup.py", "constraints.txt", "Makefile")
     )
-    environment = digest(interpreter, pins, declared_dependencies(pyproject))
+    installed = [line for line in makefile.splitlines() if "call install," in line]
+    environment = digest(interpreter, pins, declared_dependencies(pyproject), *installed)
     project = digest(str(ROOT), pyproject, setup)
     print(interpreter, environment, project)
     return 0

@@ -23,7 +23,10 @@ from tspcli.extraction import extract
 from tspcli.samples import SAMPLE_VIDEOS
 
 ROOT = Path(__file__).parents[2]
-PROJECT_FILES = ("pyproject.toml", "setup.py", "constraints.txt", "tools/environment_key.py")
+PROJECT_FILES = (
+    *("pyproject.toml", "setup.py", "constraints.txt", "Makefile"),
+    "tools/environment_key.py",
+)
 
 
 @pytest.fixture
@@ -53,6 +56,13 @@ def test_the_environment_changes_with_what_is_installed_alone(checkout: Path) ->
     text = project.read_text()
     project.write_text(text.replace("dependencies = [", 'dependencies = ["some-package",', 1))
     declared = keys(checkout)
+    makefile = checkout / "Makefile"
+    recipes = makefile.read_text()
+    makefile.write_text(recipes + "\nother:\n\techo something else\n")
+    assert keys(checkout) == declared
+    makefile.write_text(recipes.replace("call install,test,", "call install,test,more$(comma)", 1))
+    assert keys(checkout)[1] != declared[1]
+    makefile.write_text(recipes)
     assert declared[1] != pinned[1] and declared[2] != pinned[2]
     if sys.version_info >= (3, 11):
         project.write_text(text + "\n[tool.something]\nx = 1\n")
