@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--backbones", default="r2plus1d_34,r2plus1d_18")
     parser.add_argument("--official", type=Path, metavar="CHECKOUT")
     parser.add_argument("--videos", type=Path, nargs="*", default=[])
-    parser.add_argument("--seconds", type=int, default=30, help="length of the generated video")
+    parser.add_argument("--seconds", type=int, default=20, help="length of the generated video")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, the smallest backbone")
     parser.add_argument("--json", type=Path, help="append a line a figure")

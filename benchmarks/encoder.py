@@ -127,8 +127,9 @@ def measure(
             for key, run in runs.items():
                 times[key].append(seconds(run, device, clock))
     with torch.inference_mode(), _arithmetic(device, precision):
-        # Torch as it is gives the memory of every layer back to the system.
-        eager_s = [seconds(runs["eager"], device, clock) for _ in range(rounds + 1)][1:]
+        # Torch as it is gives the memory of every layer back to the system. The first of these runs
+        # is not counted: it finds none of the memory that was kept until now.
+        eager_s = [seconds(runs["eager"], device, clock) for _ in range(max(2, rounds))][1:]
     median = {key: statistics.median(values) for key, values in times.items()}
     roof = product_flop / min(median.pop(way) for way in ways)
     return {

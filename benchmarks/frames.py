@@ -143,7 +143,7 @@ def _old_reading(video: Path, rounds: int) -> list[Figure]:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = in_turns({"old": old, "ours": ours}, rounds, time.process_time)
+        times = in_turns({"old": old, "ours": ours}, rounds, time.process_time, warm_up=False)
     finally:
         torch.set_num_threads(n_threads)
     old_s = times["old"] / len(reading.starts_s)

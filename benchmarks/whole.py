@@ -221,8 +221,8 @@ def growth(device: torch.device, clock: Clock) -> list[Figure]:
             They take turns, so that a machine whose speed drifts slows all of them.
             """
             found: dict[tuple[int, float], list[tuple[float, int]]] = {kind: [] for kind in kinds}
-            for _ in range(3):
-                for kind, times in zip(kinds, (4, 2, 1), strict=True):
+            for _ in range(2):
+                for kind, times in zip(kinds, (6, 3, 1), strict=True):
                     found[kind] += [run(*kind) for _ in range(times)]
             return [min(found[kind]) for kind in kinds]
 
