@@ -263,6 +263,7 @@ def test_loader_processes_run_nothing_from_the_current_folder(
     assert list(feed([[1, 2], [3, 4]])) == [3, 7]  # type: ignore[comparison-overlap, list-item]
     feed.close()
     assert not trace.exists(), trace.read_text()
+    assert "PYTHONSAFEPATH" not in os.environ, "commands of the user's start from here too"
 
 
 def test_torch_loads_weights_alone() -> None:

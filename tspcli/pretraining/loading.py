@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -255,9 +256,6 @@ class BatchFeed:
             return
         if self._torch_loader is None:
             self._requests = _Requests()
-            # Its processes begin with -c, which puts the current folder first on the path, where
-            # a stray signal.py would be run; Python 3.10 knows no way to keep them from it.
-            os.environ.setdefault("PYTHONSAFEPATH", "1")
             self._torch_loader = torch.utils.data.DataLoader(
                 # Its stubs know datasets by number alone, not by request.
                 cast(Any, self.loader),
@@ -272,11 +270,31 @@ class BatchFeed:
             )
         assert self._requests is not None
         self._requests.batches = requests
-        yield from self._torch_loader
+        with _nothing_from_the_current_folder():
+            batches = iter(self._torch_loader)
+        yield from batches
 
     def close(self) -> None:
         """End the loader processes."""
         self._torch_loader = None
+
+
+@contextmanager
+def _nothing_from_the_current_folder() -> Iterator[None]:
+    """For starting processes with Python's own -c, which takes the current folder first.
+
+    A stray signal.py there would be run. Python 3.10 knows no way to keep them from it.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class _Requests:
