@@ -22,9 +22,11 @@ from tspcli.errors import (
     StoreError,
     StoreLockedError,
     StoreMismatchError,
+    TspError,
     UsageError,
 )
 from tspcli.extraction import ExtractConfig, Observer, encoding, extract
+from tspcli.extraction.clips import ClipAssembler
 from tspcli.features import open_store
 from tspcli.features.lock import lock_store
 from tspcli.features.merge import merge_stores
@@ -292,6 +294,20 @@ def test_out_of_memory_halves_the_batch(
     assert max(sizes) == 2 and any("batches of 2" in note for note in report.notes)
     with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "small.h5") as b:
         np.testing.assert_allclose(a["a"].rows, b["a"].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_no_memory_for_gathering_is_a_clear_error(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipAssembler, "finish", exhausted)
+        with pytest.raises(TspError, match=r"20\.00 GiB.*--batch-size") as caught:
+            extract(sources, tmp_path / "f.h5", encoder=encoder)
+        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert len(extract(sources, tmp_path / "f.h5", encoder=encoder).failed) == 0
 
 
 def test_batches_in_flight_change_nothing(

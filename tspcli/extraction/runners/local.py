@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from tspcli.encoders import Encoder
+from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.facts import EncoderFacts, load_configured_encoder
 from tspcli.extraction.progress import Observer
@@ -13,6 +16,7 @@ from tspcli.extraction.settings import ExtractConfig
 from tspcli.extraction.writing import WriterThread
 from tspcli.features.parts import PartsFolder
 from tspcli.video import VideoFile
+from tspcli.wording import first_line
 
 
 class LocalRunner:
@@ -50,7 +54,16 @@ class LocalRunner:
                 observer=board.observer,
                 progress=board.progress,
             )
-            engine.run(videos)
+            try:
+                engine.run(videos)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                # Halving a batch helps where it is encoded; frames and clips were there before.
+                raise TspError(
+                    f"There is not enough memory for the frames and clips of a run "
+                    f"({first_line(error)}).",
+                    remedy="Give the same command again with a smaller --batch-size or fewer "
+                    "--workers, or free memory on the device; what is finished is kept.",
+                ) from error
         engine.flush_results()
 
     def close(self) -> None:
