@@ -338,6 +338,28 @@ def test_batches_are_filled_up_where_a_size_of_its_own_costs_more(
             np.testing.assert_allclose(a[key].rows, b[key].rows, rtol=1e-4, atol=1e-5)
 
 
+def test_a_filled_batch_that_is_too_large_is_halved_to_what_fits(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources / "short.mp4", tmp_path / "plain.h5", encoder=encoder)
+    monkeypatch.setattr(encoding, "_STATIC", {"cpu"})
+    sizes: list[int] = []
+    real = encoder.start
+
+    def small_device(clips: torch.Tensor) -> object:
+        sizes.append(len(clips))
+        if len(clips) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(clips)
+
+    monkeypatch.setattr(encoder, "start", small_device)
+    report = extract(sources / "short.mp4", tmp_path / "f.h5", encoder=encoder, batch_size=8)
+    assert report.n_clips == 1 and sizes == [8, 4, 2]
+    assert report.notes[-1].endswith("batches of 2.")
+    with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "f.h5") as b:
+        np.testing.assert_allclose(a["short"].rows, b["short"].rows, rtol=1e-4, atol=1e-5)
+
+
 def test_series_too_short_to_pay_are_clips(
     sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,8 @@ class BatchEncoder(Generic[Owner]):
         """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
         pieces: list[Callable[[], torch.Tensor]] = []
         start = 0
-        size = len(clips)
+        # A batch that is filled up takes the memory of a full one.
+        size = max(len(clips), self._batcher.size) if self._static else len(clips)
         while start < len(clips):
             try:
                 pieces.append(self._start(clips[start : start + size]))
