@@ -34,3 +34,15 @@ def ffmpeg() -> str:
     if program is None:
         pytest.skip("the ffmpeg program is not installed")
     return program
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file system tells of no room, and nothing but it: a write would succeed."""
+    real = os.statvfs
+
+    def full(path: os.PathLike[str]) -> os.statvfs_result:
+        told = real(path)
+        return os.statvfs_result([*told[:3], 0, 0, *told[5:]])
+
+    monkeypatch.setattr(os, "statvfs", full)

@@ -376,6 +376,20 @@ class TestOutput:
         export(anet_store, "npy", tmp_path / "out")
 
     @pytest.mark.faults
+    @pytest.mark.parametrize("target", ["gtad-anet", "gtad-thumos"])
+    def test_hdf5_is_not_let_loose_on_a_full_disk(
+        self,
+        thumos_store: Path,
+        export: Export,
+        tmp_path: Path,
+        target: str,
+        full_disk: None,
+    ) -> None:
+        with pytest.raises(ExportError, match="disk is full"):
+            export(thumos_store, target, tmp_path / "out.h5")
+        assert not list(tmp_path.glob("*out*"))
+
+    @pytest.mark.faults
     @pytest.mark.parametrize("target", ["npy", "bmn", "gtad-anet", "gtad-thumos"])
     def test_an_error_half_way_leaves_nothing(
         self,

@@ -89,6 +89,13 @@ def test_what_does_not_fit_is_refused(linked: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "more.h5").exists()
 
 
+def test_they_are_not_written_on_a_full_disk(linked: Path, full_disk: None) -> None:
+    before = linked.read_bytes()
+    with pytest.raises(StoreError, match="disk is full"):
+        merge_stores([linked.with_name("a.h5")], linked, link=True, overwrite=True)
+    assert linked.read_bytes() == before
+
+
 def test_links_of_strangers_lead_nowhere(linked: Path, tmp_path: Path) -> None:
     """Whatever a file says of itself, it shows nothing from outside its folder, and only stores."""
     folder = tmp_path / "given"

@@ -18,6 +18,9 @@ from tspcli.errors import StoreError
 _MAX_NAME_BYTES = 100
 _PRIVATE = 0o600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FRAME_BYTES = 4096
+"""What HDF5 writes of a dataset beside its rows, generously, and not before the file is closed."""
+_SPARE = 8
 
 
 @contextmanager
@@ -109,9 +112,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # HDF5 hides the number in its text.
-        full = error.errno in _FULL or "No space left" in str(error) or "errno = 28" in str(error)
-        if full:
+        if is_full(error):
             raise StoreError(
                 f"The disk is full while writing {path} ({_free(path)} free).",
                 remedy="Free some space and run the same command again; what was finished is kept.",
@@ -122,18 +123,29 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def require_room(path: Path, n_bytes: int) -> None:
-    """See that a disk has room, where a write that fails could not be recovered from.
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk is full; HDF5 hides the number in its text."""
+    return error.errno in _FULL or "No space left" in str(error) or "errno = 28" in str(error)
 
-    HDF5 is such a writer: what it could not write it tries again when it closes the file, and at
+
+def require_room(path: Path, n_bytes: int, n_datasets: int) -> None:
+    """See that a disk has room for what HDF5 is about to write.
+
+    It could not recover from a write that fails: it tries it again when it closes the file, and at
     the process's end, where it crashes it.
+
+    Args:
+        path: The HDF5 file.
+        n_bytes: Bytes of the rows that come next.
+        n_datasets: How many datasets the file then holds.
 
     Raises:
         OSError: If it has not. That it has is no promise: others write, and quotas are not seen.
     """
     status = os.statvfs(path.parent)
     # Some file systems tell no sizes.
-    if status.f_blocks and status.f_bavail * status.f_frsize < n_bytes:
+    needed = n_bytes + _FRAME_BYTES * (n_datasets + _SPARE)
+    if status.f_blocks and status.f_bavail * status.f_frsize < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 

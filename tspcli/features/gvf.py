@@ -190,7 +190,7 @@ def write_gvf(
     told = pooled_metadata(metadata, pool).to_attributes()
     told |= {"format": GVF_FORMAT, "source_format": told["format"], "pool": pool}
     with write_aside(path) as aside:
-        require_room(aside, sum(4096 + 4 * len(vector) for vector in vectors.values()))
+        require_room(aside, sum(4 * len(vector) for vector in vectors.values()), len(vectors))
         with h5py.File(aside, "w") as file:
             file.attrs.update(told)
             for key in sorted(vectors):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 import h5py
 
 from tspcli.errors import StoreError, UsageError
-from tspcli.features.atomic import write_aside
+from tspcli.features.atomic import require_room, write_aside
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.store import LINKED_ATTRIBUTE, open_store
 from tspcli.features.storing import is_key, plain
@@ -34,6 +34,7 @@ def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> N
     """
     names = [_relative(path, out) for path in stores]
     attributes = {**metadata.to_attributes(), LINKED_ATTRIBUTE: len(stores)}
+    n_links = 0
     with write_aside(out) as aside:
         with h5py.File(aside, "w") as file:
             file.attrs.update(attributes)
@@ -47,6 +48,8 @@ def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> N
                     for key in store:
                         if not is_key(key):
                             raise StoreError(f"{key!r} in {path} cannot name a video.")
+                        n_links += 1
+                        require_room(aside, 0, n_links)
                         file[key] = h5py.ExternalLink(name, f"/{key}")
         append_trailer(aside, {name: plain(value) for name, value in attributes.items()}, {})
 

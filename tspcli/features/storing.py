@@ -21,11 +21,6 @@ _COPY_ROWS = 16_384
 """Rows copied at a time, so that memory does not depend on a video's length."""
 
 
-_FRAME_BYTES = 4096
-"""What a video takes beside its rows, generously; HDF5 keeps it back until the file is closed."""
-_SPARE = 8
-
-
 class NewStore:
     """A store that is being written; see :func:`new_store`."""
 
@@ -57,9 +52,7 @@ class NewStore:
                 f"Two videos have the key {key!r}.", remedy="Rename one, or change --key."
             )
         n_bytes = 4 * rows.shape[0] * rows.shape[1]
-        require_room(
-            Path(self._file.filename), n_bytes + _FRAME_BYTES * (len(self.videos) + _SPARE)
-        )
+        require_room(Path(self._file.filename), n_bytes, len(self.videos) + 1)
         dataset = self._file.create_dataset(key, shape=rows.shape, dtype="<f4")
         digest = hashlib.sha256()
         for start in range(0, rows.shape[0], _COPY_ROWS):

@@ -12,6 +12,7 @@ import numpy as np
 from tspcli.annotations import Segment
 from tspcli.annotations.writing import write_thumos_table
 from tspcli.errors import ExportError
+from tspcli.features.atomic import require_room
 from tspcli.features.exports.options import ExportOptions
 from tspcli.features.exports.target import (
     OWN_FILES,
@@ -35,6 +36,8 @@ class _FourFiles(Writer):
     """``flow_val.h5``, ``rgb_val.h5``, ``flow_test.h5``, ``rgb_test.h5``; the reader opens all."""
 
     def __init__(self, folder: Path, options: ExportOptions, dim: int) -> None:
+        self._folder = folder
+        self._n_videos = 0
         self._flow = options.flow
         self._split = options.split_channels or dim // 2
         self._files = {
@@ -52,6 +55,8 @@ class _FourFiles(Writer):
             flow, rgb = np.zeros_like(rows), rows
         else:
             flow, rgb = rows[:, :0], rows
+        self._n_videos += 1
+        require_room(self._folder / part, flow.nbytes + rgb.nbytes, 2 * self._n_videos)
         for stream, array in (("flow", flow), ("rgb", rgb)):
             dataset = self._files[stream, part].create_dataset(video.name, data=array)
             dataset.attrs["rows_per_second"] = video.rate or 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tspcli.errors import ExportError
-from tspcli.features.atomic import aside_name, remove_leftovers, sync_file, sync_folder
+from tspcli.features.atomic import aside_name, is_full, remove_leftovers, sync_file, sync_folder
 from tspcli.features.lock import lock_store
 
 MANIFEST = "export.json"
 """Written into every export; a folder with it may be replaced, others never."""
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _built_aside(out: Path, *, is_file: bool) -> Iterator[Staging]:
         _replace(staging.main, out, aside)
         sync_folder(out.parent)
     except OSError as error:
-        if error.errno in _FULL or "No space left" in str(error) or "errno = 28" in str(error):
+        if is_full(error):
             raise ExportError(
                 f"The disk is full while writing {out}. Nothing was left there.",
                 remedy="Free some space and run the same command again.",

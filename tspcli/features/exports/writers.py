@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from tspcli.features.atomic import require_room
 from tspcli.features.exports.target import Array, PlannedVideo, Writer
 
 Streams = Callable[[Array], list[tuple[str, Array]]]
@@ -57,6 +58,8 @@ class Hdf5Writer(Writer):
         *,
         compressed: bool = False,
     ) -> None:
+        self._path = path
+        self._n_videos = 0
         self._file = h5py.File(path, "w")
         self._file.attrs.update(attributes)
         self._describe = describe
@@ -67,6 +70,8 @@ class Hdf5Writer(Writer):
         if self._compressed and rows.size:
             # As in the released files.
             options = {"chunks": True, "compression": "gzip", "compression_opts": 9}
+        self._n_videos += 1
+        require_room(self._path, rows.nbytes, self._n_videos)
         dataset = self._file.create_dataset(video.name, data=rows, **options)
         for name, value in self._describe(video).items():
             dataset.attrs[name] = value
