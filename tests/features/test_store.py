@@ -181,3 +181,19 @@ def test_warnings_are_a_list(tmp_path: Path) -> None:
     write_store(tmp_path / "f.h5", [("v", rows(1), attributes)], metadata())
     with open_store(tmp_path / "f.h5") as store:
         assert store["v"].warnings == ["one", "two"]
+
+
+def test_attributes_that_no_run_writes_are_an_alteration_however_rows_are_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("a", data=rows(3))
+        dataset.attrs["checksum"] = "ab" * 32
+        dataset.attrs["warnings"] = h5py.Empty("f4")
+    with open_store(path) as store:
+        assert store["a"].verify() is False
+        with pytest.raises(StoreError, match="not those that were written"):
+            store["a"].checked_rows()
+        with pytest.raises(StoreError, match="not those that were written"):
+            list(store["a"].checked_blocks(2))
