@@ -294,6 +294,6 @@ def test_where_encoders_go() -> None:
     assert where([node("x", CPU=3)]) == [("x", "cpu", 3)]
     assert where([node("x", CPU=12), node("head")]) == [("x", "cpu", 12)]
     assert where(gpus[2:], device="cuda") == where(gpus[3:]) == []
-    assert len(where(gpus, device="cpu")) == 11
+    assert len(where(gpus, device="cpu")) == len(where(gpus, runtime="openvino")) == 11
     with pytest.raises(UsageError, match="cuda:1"):
         where(gpus, device="cuda:1")

@@ -41,7 +41,8 @@ class Place:
 def find_places(nodes: Sequence[Mapping[str, Any]], config: ExtractConfig) -> list[Place]:
     """A place for each GPU of the living nodes, with its share of the node's cores.
 
-    Without GPUs, or with ``device`` ``cpu``, a node has a place for every 8 cores, one at least.
+    Without GPUs, or with ``device`` ``cpu`` or the runtime ``openvino``, a node has a place for
+    every 8 cores, one at least.
 
     Args:
         nodes: As ``ray.nodes()`` gives them.
@@ -57,7 +58,8 @@ def find_places(nodes: Sequence[Mapping[str, Any]], config: ExtractConfig) -> li
         )
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: node["NodeID"])
     with_gpus = [node for node in alive if _count(node, "GPU")]
-    if config.device == "cpu" or not with_gpus:
+    on_cpus = config.device == "cpu" or (config.device == "auto" and config.runtime == "openvino")
+    if on_cpus or not with_gpus:
         if config.device == "cuda" or config.gpus is not None:
             return []
         return [place for node in alive for place in _cpu_places(node)]
