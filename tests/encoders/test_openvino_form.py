@@ -115,6 +115,11 @@ def test_clips_that_overlap_come_one_by_one(openvino: None) -> None:
     assert not load_encoder("tiny", device="cpu", runtime="openvino").shares(Sampling(stride=1))
 
 
+def test_it_is_what_runs_whatever_form_torch_would_have(openvino: None) -> None:
+    encoder = load_encoder("tiny", device="cpu", runtime="openvino", fast=False)
+    assert isinstance(encoder._backbone, OpenVinoForm)
+
+
 def test_a_backbone_that_it_cannot_run_is_named(openvino: None) -> None:
     class Bending(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ class Encoder:
         self.module: TspModel = model.eval().requires_grad_(False)
         self.dtype = _DTYPES[precision]
         self._backbone: nn.Module
-        if fast and runtime == "openvino":
+        if runtime == "openvino":
             self._backbone = OpenVinoForm(self.module.features)
         elif fast:
             self._backbone = inference_form(self.module.features, device, self.dtype)
@@ -238,7 +238,8 @@ def load_encoder(
             ``bf16`` and ``fp16`` are CUDA arithmetics (bf16 runs on CPUs too); ``auto`` takes
             fp16 on CUDA and float32 on a CPU. Frames are rounded to 8 bits for bf16 alone.
         seed: Of random weights; 0 if not given.
-        fast: Whether the backbone is rearranged for inference (the same function, up to rounding).
+        fast: Whether torch's backbone is rearranged for inference (the same function, up to
+            rounding).
         runtime: ``torch``, or ``openvino`` (extra ``[openvino]``; CPUs, float32).
         on_progress: Told how far a download is.
 

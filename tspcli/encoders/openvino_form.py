@@ -1,4 +1,4 @@
-"""A backbone in OpenVINO's runtime, for CPUs on which that is faster than torch (docs/speed.md)."""
+"""A backbone in OpenVINO's runtime, for CPUs where that is faster than torch: docs/encoders.md."""
 
 from __future__ import annotations
 
