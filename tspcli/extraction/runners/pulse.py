@@ -15,7 +15,7 @@ STUCK_S = 600.0
 CLIP_S = 30.0
 """... and this for each clip of a batch, whose size the user may choose, on whatever processor."""
 _CLIPS = 16
-"""Clips of a batch where the device chooses."""
+"""Clips that count for it where the device chooses: a series, the most that a CPU does at once."""
 
 
 def stuck_after_s(config: ExtractConfig) -> float:
