@@ -65,6 +65,8 @@ def test_a_store_holds_the_same_rows_whichever_runtime_adds_to_it(
     report = extract([one, two], both, weights="tiny", workers=1, runtime="openvino")
     assert {video.key: video.status for video in report.videos} == {"a": "kept", "b": "done"}
     assert report.to_dict()["runtime"] == "openvino"
+    loaded = load_encoder("tiny", runtime="openvino")
+    assert extract(one, tmp_path / "own.h5", encoder=loaded, workers=1).runtime == "openvino"
     with open_store(torch_rows) as expected, open_store(both) as found:
         assert found.metadata.settings == expected.metadata.settings
         rows, theirs = (torch.from_numpy(store["b"].rows[:]) for store in (found, expected))

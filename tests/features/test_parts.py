@@ -19,6 +19,7 @@ from tspcli.features import open_store, write_store
 from tspcli.features.atomic import aside_name, remove_leftovers
 from tspcli.features.lock import lock_store
 from tspcli.features.parts import PartsFolder, part_name, read_part
+from tspcli.features.reports import report_path
 
 
 def folder(tmp_path: Path, **changes: object) -> PartsFolder:
@@ -244,3 +245,14 @@ def test_read_part_tells_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(b"nonsense")
     with pytest.raises(StoreError, match="Delete it"):
         read_part(tmp_path / "x.part")
+
+
+def test_a_run_clears_what_a_killed_one_left_of_its_store_and_report(tmp_path: Path) -> None:
+    store = tmp_path / "f.h5"
+    left = [aside_name(path) for path in (store, report_path(store))]
+    other = aside_name(tmp_path / "f.h5.other.h5")
+    for path in (*left, other):
+        path.touch()
+    PartsFolder(store, metadata()).open()
+    assert not any(path.exists() for path in left)
+    assert other.exists()

@@ -48,6 +48,7 @@ class Encoder:
         preprocessing: The frames that suit the weights.
         device: Where it computes.
         precision: The arithmetic, resolved (never ``auto``).
+        runtime: The library that computes.
         frames_dtype: Whether scaled frames are rounded to 8 bits on the way.
         class_names: Of the action head's outputs, if known.
         module: The plain model, as loaded: a :class:`TspModel` in float32.
@@ -76,6 +77,7 @@ class Encoder:
         self.preprocessing = preprocessing or spec.preprocessing
         self.device = device
         self.precision: Precision = precision
+        self.runtime: Runtime = runtime
         self.frames_dtype: FrameDtype = frames_dtype
         self.class_names = class_names
         self.module: TspModel = model.eval().requires_grad_(False)

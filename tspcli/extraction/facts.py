@@ -22,6 +22,7 @@ class EncoderFacts:
         frame_spec: The frames that it takes.
         feature_dim: Width of a row.
         device_type: ``cpu`` or ``cuda``.
+        runtime: The library that computes.
     """
 
     provenance: Mapping[str, Any]
@@ -29,6 +30,7 @@ class EncoderFacts:
     frame_spec: FrameSpec
     feature_dim: int
     device_type: str
+    runtime: str
 
     @classmethod
     def of(cls, encoder: Encoder) -> EncoderFacts:
@@ -39,6 +41,7 @@ class EncoderFacts:
             encoder.frame_spec,
             encoder.feature_dim,
             encoder.device.type,
+            encoder.runtime,
         )
 
 

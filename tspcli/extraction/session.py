@@ -109,7 +109,7 @@ def run_session(
             str(out),
             task.metadata.settings,
             passed_over=listing.passed_over,
-            runtime=config.runtime,
+            runtime=facts.runtime,
         )
         board = Board(report, observer)
         if listing.passed_over:

@@ -15,6 +15,7 @@ from tspcli.features.links import write_links
 from tspcli.features.lock import lock_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.features.parts import iter_store
+from tspcli.features.reports import report_path
 from tspcli.features.shards import differing_plans, merge_reports, other_shards
 from tspcli.features.store import open_store
 from tspcli.features.storing import write_store
@@ -103,6 +104,7 @@ def merge_stores(
     with lock_store(out):
         _require_free(out, overwrite)
         remove_leftovers(out)
+        remove_leftovers(report_path(out))
         if link:
             write_links(out, inputs, metadata)
         else:

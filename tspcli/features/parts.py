@@ -35,6 +35,7 @@ from tspcli.features.atomic import (
     write_aside,
 )
 from tspcli.features.metadata import StoreMetadata, canonical_json
+from tspcli.features.reports import report_path
 from tspcli.features.store import open_store, parts_folder, plain_attributes
 from tspcli.features.storing import (
     DamagedRowsError,
@@ -243,6 +244,7 @@ class PartsFolder:
             for aside in self.folder.glob(".*.tmp"):
                 aside.unlink()
             remove_leftovers(self.store)
+            remove_leftovers(report_path(self.store))
             if discard and not self._goes_on():
                 self._remove_parts()
             self._check_settings(discard)
