@@ -230,3 +230,18 @@ def test_a_reader_that_hangs_up_is_no_error() -> None:
 
 def test_the_group_lists_its_commands() -> None:
     assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("extract", "--videos", ".", "--weights", "tiny", "--out"),
+        ("inspect",),
+        ("doctor",),
+        ("merge", "a.h5", "--out"),
+    ],
+)
+def test_a_name_too_long_for_the_system_is_wrong_usage(command: tuple[str, ...]) -> None:
+    said = run(*command, "x" * 300 + ".h5", code=2).stderr
+    assert "has 303 bytes" in said and "shorter" in said
+    assert "fault of tspcli" not in said

@@ -16,7 +16,7 @@ import pytest
 from tests.features.test_store import metadata, rows
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError
 from tspcli.features import open_store, write_store
-from tspcli.features.atomic import aside_name, remove_leftovers
+from tspcli.features.atomic import aside_name, explain_write_errors, remove_leftovers
 from tspcli.features.lock import lock_store
 from tspcli.features.parts import PartsFolder, part_name, read_part
 from tspcli.features.reports import report_path
@@ -256,3 +256,8 @@ def test_a_run_clears_what_a_killed_one_left_of_its_store_and_report(tmp_path: P
     PartsFolder(store, metadata()).open()
     assert not any(path.exists() for path in left)
     assert other.exists()
+
+
+def test_a_short_write_of_numpy_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="disk is full"), explain_write_errors(tmp_path / "f.npy"):
+        raise OSError("9600 requested and 3040 written")

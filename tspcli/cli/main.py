@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -145,6 +147,15 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:  # a fault of ours, told in a line instead of a traceback
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            # Any argument may be such a path, and whoever looks at it first meets this.
+            name = max(Path(os.fsdecode(error.filename or "?")).parts, key=len)
+            click.echo(
+                f"Error: The name {name[:40]!r}… has {len(os.fsencode(name))} bytes, which is too "
+                "long for the file system.\nGive a shorter one.",
+                err=True,
+            )
+            return UsageError.exit_code
         click.echo(
             f"Error: {type(error).__name__}: {error}\n"
             "This is a fault of tspcli. Run the command with --debug to see where it happened.",

@@ -124,8 +124,9 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it says that a disk is full; HDF5 hides the number in its text."""
-    return error.errno in _FULL or "No space left" in str(error) or "errno = 28" in str(error)
+    """Whether it says that a disk is full; HDF5 hides the number in its text, numpy has none."""
+    words = ("No space left", "errno = 28", " requested and ")
+    return error.errno in _FULL or any(text in str(error) for text in words)
 
 
 def require_room(path: Path, n_bytes: int, n_datasets: int) -> None:
