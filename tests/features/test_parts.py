@@ -261,3 +261,16 @@ def test_a_run_clears_what_a_killed_one_left_of_its_store_and_report(tmp_path: P
 def test_a_short_write_of_numpy_is_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="disk is full"), explain_write_errors(tmp_path / "f.npy"):
         raise OSError("9600 requested and 3040 written")
+
+
+def test_no_store_is_begun_on_a_full_disk(
+    tmp_path: Path, full_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would crash the process where it cannot even close the file."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was begun")
+
+    monkeypatch.setattr("h5py.File", refuse)
+    with pytest.raises(StoreError, match="disk is full"):
+        write_store(tmp_path / "f.h5", [], metadata())

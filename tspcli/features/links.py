@@ -36,6 +36,7 @@ def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> N
     attributes = {**metadata.to_attributes(), LINKED_ATTRIBUTE: len(stores)}
     n_links = 0
     with write_aside(out) as aside:
+        require_room(aside, 0, 0)
         with h5py.File(aside, "w") as file:
             file.attrs.update(attributes)
             for path, name in zip(stores, names, strict=True):

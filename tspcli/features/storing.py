@@ -28,6 +28,7 @@ class NewStore:
         self._file = file
         self.attributes = {name: plain(value) for name, value in attributes.items()}
         self.videos: dict[str, Placed] = {}
+        self._n_bytes = 0
         file.attrs.update(attributes)
 
     def add(
@@ -52,7 +53,11 @@ class NewStore:
                 f"Two videos have the key {key!r}.", remedy="Rename one, or change --key."
             )
         n_bytes = 4 * rows.shape[0] * rows.shape[1]
-        require_room(Path(self._file.filename), n_bytes, len(self.videos) + 1)
+        # Rows that HDF5 still keeps back count with those to come.
+        self._n_bytes += n_bytes
+        aside = Path(self._file.filename)
+        kept_back = max(0, self._n_bytes - aside.stat().st_size)
+        require_room(aside, max(n_bytes, kept_back), len(self.videos) + 1)
         dataset = self._file.create_dataset(key, shape=rows.shape, dtype="<f4")
         digest = hashlib.sha256()
         for start in range(0, rows.shape[0], _COPY_ROWS):
@@ -92,6 +97,8 @@ def new_store(path: str | Path, metadata: StoreMetadata) -> Iterator[NewStore]:
         StoreError: If the disk is full or the folder cannot be written.
     """
     with write_aside(path) as aside:
+        # For the file itself, which has to be closed also if there is no room for any video.
+        require_room(aside, 0, 0)
         with h5py.File(aside, "w") as file:
             store = NewStore(file, metadata.to_attributes())
             yield store

@@ -60,6 +60,7 @@ class Hdf5Writer(Writer):
     ) -> None:
         self._path = path
         self._n_videos = 0
+        require_room(path, 0, 0)
         self._file = h5py.File(path, "w")
         self._file.attrs.update(attributes)
         self._describe = describe
