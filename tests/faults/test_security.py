@@ -259,6 +259,7 @@ def test_loader_processes_run_nothing_from_the_current_folder(
     monkeypatch.chdir(here)
     monkeypatch.setattr("sys.path", [place for place in sys.path if place])
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    # Numbers in place of clips: what is read does not matter here.
     feed = BatchFeed(Numbers(), workers=1)  # type: ignore[arg-type]
     assert list(feed([[1, 2], [3, 4]])) == [3, 7]  # type: ignore[comparison-overlap, list-item]
     feed.close()

@@ -25,6 +25,7 @@ def _untold() -> Iterator[None]:
     It does so by a package of its own, without asking, and does without where that is missing.
     """
     known = sys.modules.get(_TELEMETRY)
+    # Python's own way to say that a module is not to be had, which its stubs do not know.
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         yield
