@@ -147,6 +147,30 @@ def make_video(
     return path
 
 
+def repeat_video(source: Path, target: Path, times: int) -> Path:
+    """Copy a video's packets over and over with later times; nothing is encoded again."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        time_base = stream.time_base
+        packets = [
+            (bytes(packet), packet.pts, packet.dts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+        length = int(Fraction(len(packets), 30) / time_base)
+        with av.open(str(target), "w") as output:
+            copy = output.add_stream_from_template(stream)
+            for turn in range(times):
+                for data, pts, dts, is_keyframe in packets:
+                    packet = av.Packet(data)
+                    packet.pts, packet.dts = pts + turn * length, dts + turn * length
+                    packet.is_keyframe = is_keyframe
+                    packet.time_base = time_base
+                    packet.stream = copy
+                    output.mux(packet)
+    return target
+
+
 def make_sound(path: Path) -> Path:
     """Write a file that holds sound alone."""
     with av.open(str(path), "w") as container:

@@ -1,4 +1,4 @@
-"""Videos of many lengths, and their features as one device of one machine computes them."""
+"""An encoder, a few videos, and more of many lengths with what one device makes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.extraction.ray_driver import OPTIONS
-from tests.videos import make_mixed_videos
+from tests.videos import make_mixed_videos, make_video
+from tspcli.encoders import Encoder, load_encoder
 from tspcli.extraction import extract
 
 
@@ -21,3 +22,16 @@ def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("expected") / "feats.h5"
     extract(videos, out, config=OPTIONS)
     return out
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("random", backbone="tiny", seed=1, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    for name, fps, n_frames in [("a", 30, 100), ("b", 25, 80), ("short", 30, 12)]:
+        make_video(folder / f"{name}.mp4", fps=fps, n_frames=n_frames, width=96, height=64)
+    return folder

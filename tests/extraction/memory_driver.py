@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 import torch
 
+from tests.resident import PeakMemory
 from tspcli.encoders import load_encoder
 from tspcli.extraction import Observer, Progress, extract
 
@@ -31,21 +30,6 @@ class Stop(Observer):
             raise KeyboardInterrupt
 
 
-def resident_mb(pid: int, descendants: bool = True) -> float:
-    """Resident memory of a process, and of all its descendants, now."""
-    total = 0.0
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                total += int(line.split()[1]) / 1024
-        for task in Path(f"/proc/{pid}/task").iterdir() if descendants else ():
-            for child in (task / "children").read_text().split():
-                total += resident_mb(int(child))
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return total
-
-
 def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> None:
     encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
     real = encoder.start
@@ -55,28 +39,12 @@ def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> No
         return real(clips)
 
     encoder.start = slow  # type: ignore[method-assign]  # of this encoder alone
-    peak = own = 0.0
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak, own
-        while not ended.wait(0.05):
-            peak = max(peak, resident_mb(os.getpid()))
-            own = max(own, resident_mb(os.getpid(), descendants=False))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     observer = Stop(n_clips)
-    try:
+    with PeakMemory() as peak, suppress(KeyboardInterrupt):
         extract(
             video, out, encoder=encoder, observer=observer, decoder=decoder, workers=1, stride=1
         )
-    except KeyboardInterrupt:
-        pass
-    finally:
-        ended.set()
-        watcher.join()
-    print(json.dumps({"peak_mb": peak, "main_mb": own, "clips": observer.clips}))
+    print(json.dumps({"peak_mb": peak.all_mb, "main_mb": peak.main_mb, "clips": observer.clips}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,28 +21,12 @@ from tspcli.errors import (
     StoreError,
     StoreLockedError,
     StoreMismatchError,
-    TspError,
     UsageError,
 )
-from tspcli.extraction import ExtractConfig, Observer, encoding, extract
-from tspcli.extraction.clips import ClipAssembler
+from tspcli.extraction import ExtractConfig, extract
 from tspcli.features import open_store
 from tspcli.features.lock import lock_store
 from tspcli.features.merge import merge_stores
-from tspcli.timeline import Sampling
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return load_encoder("random", backbone="tiny", seed=1, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sources")
-    for name, fps, n_frames in [("a", 30, 100), ("b", 25, 80), ("short", 30, 12)]:
-        make_video(folder / f"{name}.mp4", fps=fps, n_frames=n_frames, width=96, height=64)
-    return folder
 
 
 def test_attributes_tell_how_rows_were_made(
@@ -264,157 +247,6 @@ def test_a_locked_store_is_refused(sources: Path, encoder: Encoder, tmp_path: Pa
         pytest.raises(StoreLockedError, match=f"process {os.getpid()}"),
     ):
         extract(sources, tmp_path / "f.h5", encoder=encoder)
-
-
-@pytest.mark.parametrize(("stride", "method"), [(5, "start"), (2, "encode_series")])
-def test_out_of_memory_halves_the_batch(
-    sources: Path,
-    encoder: Encoder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stride: int,
-    method: str,
-) -> None:
-    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=stride)
-    real = getattr(encoder, method)
-    sizes: list[int] = []
-
-    def small_device(clips: torch.Tensor, *sampling: Sampling) -> object:
-        # A series of n clips has (n - 1) * stride + 16 frames.
-        count = (len(clips) - 16) // stride + 1 if sampling else len(clips)
-        if count > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        sizes.append(count)
-        return real(clips, *sampling)
-
-    monkeypatch.setattr(encoder, method, small_device)
-    report = extract(
-        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=stride, batch_size=8
-    )
-    assert max(sizes) == 2 and any("batches of 2" in note for note in report.notes)
-    with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "small.h5") as b:
-        np.testing.assert_allclose(a["a"].rows, b["a"].rows, rtol=1e-4, atol=1e-5)
-
-
-def test_no_memory_for_gathering_is_a_clear_error(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exhausted(*_: object, **__: object) -> object:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClipAssembler, "finish", exhausted)
-        with pytest.raises(TspError, match=r"20\.00 GiB.*--batch-size") as caught:
-            extract(sources, tmp_path / "f.h5", encoder=encoder)
-        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
-    assert len(extract(sources, tmp_path / "f.h5", encoder=encoder).failed) == 0
-
-
-def test_batches_in_flight_change_nothing(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extract(sources, tmp_path / "at_once.h5", encoder=encoder, stride=8, batch_size=3)
-    monkeypatch.setitem(encoding._IN_FLIGHT, "cpu", 2)
-    report = extract(sources, tmp_path / "later.h5", encoder=encoder, stride=8, batch_size=3)
-    assert len(report.with_status("done")) == 3
-    with open_store(tmp_path / "at_once.h5") as a, open_store(tmp_path / "later.h5") as b:
-        assert list(a) == list(b)
-        for key in a:
-            np.testing.assert_array_equal(a[key].rows, b[key].rows)
-
-
-def test_batches_are_filled_up_where_a_size_of_its_own_costs_more(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extract(sources, tmp_path / "as_they_come.h5", encoder=encoder, stride=8, batch_size=5)
-    monkeypatch.setattr(encoding, "_STATIC", {"cpu"})
-    sizes: list[int] = []
-    real = encoder.start
-    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
-    report = extract(sources, tmp_path / "full.h5", encoder=encoder, stride=8, batch_size=5)
-    assert report.n_clips % 5 and set(sizes) == {5}
-    with open_store(tmp_path / "as_they_come.h5") as a, open_store(tmp_path / "full.h5") as b:
-        for key in a:
-            np.testing.assert_allclose(a[key].rows, b[key].rows, rtol=1e-4, atol=1e-5)
-
-
-def test_a_filled_batch_that_is_too_large_is_halved_to_what_fits(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extract(sources / "short.mp4", tmp_path / "plain.h5", encoder=encoder)
-    monkeypatch.setattr(encoding, "_STATIC", {"cpu"})
-    sizes: list[int] = []
-    real = encoder.start
-
-    def small_device(clips: torch.Tensor) -> object:
-        sizes.append(len(clips))
-        if len(clips) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        return real(clips)
-
-    monkeypatch.setattr(encoder, "start", small_device)
-    report = extract(sources / "short.mp4", tmp_path / "f.h5", encoder=encoder, batch_size=8)
-    assert report.n_clips == 1 and sizes == [8, 4, 2]
-    assert report.notes[-1].endswith("batches of 2.")
-    with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "f.h5") as b:
-        np.testing.assert_allclose(a["short"].rows, b["short"].rows, rtol=1e-4, atol=1e-5)
-
-
-def test_series_too_short_to_pay_are_clips(
-    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(frames: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-        raise AssertionError("a series")
-
-    monkeypatch.setattr(encoder, "encode_series", refuse)
-    report = extract(sources / "a.mp4", tmp_path / "f.h5", encoder=encoder, stride=1, batch_size=2)
-    assert len(report.with_status("done")) == 1
-
-
-def test_an_interrupted_run_keeps_what_is_finished(
-    sources: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    class Interrupt(Observer):
-        def video_ended(self, result: object) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        extract(sources, tmp_path / "f.h5", encoder=encoder, observer=Interrupt(), workers=1)
-    with pytest.raises(StoreError, match="not assembled yet"):
-        open_store(tmp_path / "f.h5")
-    report = extract(sources, tmp_path / "f.h5", encoder=encoder)
-    assert any(video.status == "kept" for video in report.videos)
-    with open_store(tmp_path / "f.h5") as store:
-        assert sorted(store) == ["a", "b", "short"]
-
-
-def test_an_interrupted_run_that_overwrites_goes_on_too(
-    sources: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    class Interrupt(Observer):
-        def video_ended(self, result: object) -> None:
-            raise KeyboardInterrupt
-
-    def interrupted(**options: Any) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            extract(sources, out, encoder=encoder, observer=Interrupt(), workers=1, **options)
-        assert list(out.with_name("f.h5.parts").glob("*.part"))
-
-    out = tmp_path / "f.h5"
-    extract(sources, out, encoder=encoder, stride=8)
-    interrupted(overwrite=True)
-    report = extract(sources, out, encoder=encoder, overwrite=True)
-    assert report.with_status("kept") and report.with_status("done")
-    with open_store(out) as store:
-        assert sorted(store) == ["a", "b", "short"]
-        assert store.metadata.sampling is not None and store.metadata.sampling.stride == 16
-    # What is done is replaced all the same, and so is what another run has begun.
-    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
-    out.unlink()
-    interrupted()
-    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
-    interrupted(overwrite=True, stride=8)
-    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,13 @@ def few_expected(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def assert_whole(observer: Break, out: Path, expected: Path, n_videos: int = 9) -> None:
+    """Each video was told once, and the store is what one machine makes."""
+    assert len(observer.seen) == len({result.key for result in observer.seen}) == n_videos
+    assert_same_store(out, expected)
+    assert leftovers(out.parent) == []
+
+
 def encoder_pids() -> list[int]:
     """The processes of the encoders that live."""
     return pids_of(lambda command: command.startswith(b"ray::EncoderActor"))
@@ -145,9 +152,7 @@ def test_two_nodes_leave_the_store_of_one_machine_also_when_an_encoder_is_killed
     report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
     assert [video.key for video in report.failed] == ["broken"]
     assert "is gone" in report.notes[0] and "done again" in report.notes[0]
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
-    assert_same_store(tmp_path / "feats.h5", expected)
-    assert leftovers(tmp_path) == []
+    assert_whole(observer, tmp_path / "feats.h5", expected)
     again = extract(videos, tmp_path / "feats.h5", config=OPTIONS)
     assert {video.status for video in again.videos} == {"kept", "failed"}
 
@@ -158,9 +163,7 @@ def test_two_nodes_share_a_run(cluster: Any, few: Path, few_expected: Path, tmp_
     report = extract(few, tmp_path / "f.h5", config=OPTIONS, engine="ray", observer=observer)
     assert len(seen[0]) == 2, "an encoder a node"
     assert [video.key for video in report.failed] == ["broken"] and not report.notes
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 6
-    assert_same_store(tmp_path / "f.h5", few_expected)
-    assert leftovers(tmp_path) == []
+    assert_whole(observer, tmp_path / "f.h5", few_expected, n_videos=6)
 
 
 @pytest.mark.slow
@@ -207,9 +210,7 @@ def test_a_node_that_is_removed_loses_nothing(
     observer = Break(2, lambda: cluster.remove_node(cluster.workers[0], allow_graceful=False))
     report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
     assert any("is gone" in note for note in report.notes)
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
-    assert_same_store(tmp_path / "feats.h5", expected)
-    assert leftovers(tmp_path) == []
+    assert_whole(observer, tmp_path / "feats.h5", expected)
 
 
 @pytest.mark.slow

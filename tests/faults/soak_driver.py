@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.extraction.memory_driver import resident_mb
+from tests.resident import resident_mb
 from tests.videos import make_video
 from tspcli.encoders import load_encoder
 from tspcli.extraction import ExtractReport, Observer, VideoResult, extract

@@ -1,0 +1,121 @@
+"""Batches: halved where memory lacks, filled up where their size must not change, in flight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tspcli.encoders import Encoder
+from tspcli.errors import TspError
+from tspcli.extraction import encoding, extract
+from tspcli.extraction.clips import ClipAssembler
+from tspcli.features import open_store
+from tspcli.timeline import Sampling
+
+
+@pytest.mark.parametrize(("stride", "method"), [(5, "start"), (2, "encode_series")])
+def test_out_of_memory_halves_the_batch(
+    sources: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stride: int,
+    method: str,
+) -> None:
+    extract(sources / "a.mp4", tmp_path / "plain.h5", encoder=encoder, stride=stride)
+    real = getattr(encoder, method)
+    sizes: list[int] = []
+
+    def small_device(clips: torch.Tensor, *sampling: Sampling) -> object:
+        # A series of n clips has (n - 1) * stride + 16 frames.
+        count = (len(clips) - 16) // stride + 1 if sampling else len(clips)
+        if count > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        sizes.append(count)
+        return real(clips, *sampling)
+
+    monkeypatch.setattr(encoder, method, small_device)
+    report = extract(
+        sources / "a.mp4", tmp_path / "small.h5", encoder=encoder, stride=stride, batch_size=8
+    )
+    assert max(sizes) == 2 and any("batches of 2" in note for note in report.notes)
+    with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "small.h5") as b:
+        np.testing.assert_allclose(a["a"].rows, b["a"].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_no_memory_for_gathering_is_a_clear_error(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipAssembler, "finish", exhausted)
+        with pytest.raises(TspError, match=r"20\.00 GiB.*--batch-size") as caught:
+            extract(sources, tmp_path / "f.h5", encoder=encoder)
+        assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert len(extract(sources, tmp_path / "f.h5", encoder=encoder).failed) == 0
+
+
+def test_batches_in_flight_change_nothing(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources, tmp_path / "at_once.h5", encoder=encoder, stride=8, batch_size=3)
+    monkeypatch.setitem(encoding._IN_FLIGHT, "cpu", 2)
+    report = extract(sources, tmp_path / "later.h5", encoder=encoder, stride=8, batch_size=3)
+    assert len(report.with_status("done")) == 3
+    with open_store(tmp_path / "at_once.h5") as a, open_store(tmp_path / "later.h5") as b:
+        assert list(a) == list(b)
+        for key in a:
+            np.testing.assert_array_equal(a[key].rows, b[key].rows)
+
+
+def test_batches_are_filled_up_where_a_size_of_its_own_costs_more(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources, tmp_path / "as_they_come.h5", encoder=encoder, stride=8, batch_size=5)
+    monkeypatch.setattr(Encoder, "wants_full_batches", True)
+    sizes: list[int] = []
+    real = encoder.start
+    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
+    report = extract(sources, tmp_path / "full.h5", encoder=encoder, stride=8, batch_size=5)
+    assert report.n_clips % 5 and set(sizes) == {5}
+    with open_store(tmp_path / "as_they_come.h5") as a, open_store(tmp_path / "full.h5") as b:
+        for key in a:
+            np.testing.assert_allclose(a[key].rows, b[key].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_a_filled_batch_that_is_too_large_is_halved_to_what_fits(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(sources / "short.mp4", tmp_path / "plain.h5", encoder=encoder)
+    monkeypatch.setattr(Encoder, "wants_full_batches", True)
+    sizes: list[int] = []
+    real = encoder.start
+
+    def small_device(clips: torch.Tensor) -> object:
+        sizes.append(len(clips))
+        if len(clips) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(clips)
+
+    monkeypatch.setattr(encoder, "start", small_device)
+    report = extract(sources / "short.mp4", tmp_path / "f.h5", encoder=encoder, batch_size=8)
+    assert report.n_clips == 1 and sizes == [8, 4, 2]
+    assert report.notes[-1].endswith("batches of 2.")
+    with open_store(tmp_path / "plain.h5") as a, open_store(tmp_path / "f.h5") as b:
+        np.testing.assert_allclose(a["short"].rows, b["short"].rows, rtol=1e-4, atol=1e-5)
+
+
+def test_series_too_short_to_pay_are_clips(
+    sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(frames: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+        raise AssertionError("a series")
+
+    monkeypatch.setattr(encoder, "encode_series", refuse)
+    report = extract(sources / "a.mp4", tmp_path / "f.h5", encoder=encoder, stride=1, batch_size=2)
+    assert len(report.with_status("done")) == 1

@@ -1,0 +1,56 @@
+"""A run that is interrupted keeps what is finished, and the next one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tspcli.encoders import Encoder
+from tspcli.errors import StoreError
+from tspcli.extraction import Observer, extract
+from tspcli.features import open_store
+
+
+class Interrupt(Observer):
+    def video_ended(self, result: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_keeps_what_is_finished(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extract(sources, tmp_path / "f.h5", encoder=encoder, observer=Interrupt(), workers=1)
+    with pytest.raises(StoreError, match="not assembled yet"):
+        open_store(tmp_path / "f.h5")
+    report = extract(sources, tmp_path / "f.h5", encoder=encoder)
+    assert any(video.status == "kept" for video in report.videos)
+    with open_store(tmp_path / "f.h5") as store:
+        assert sorted(store) == ["a", "b", "short"]
+
+
+def test_an_interrupted_run_that_overwrites_goes_on_too(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    def interrupted(**options: Any) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            extract(sources, out, encoder=encoder, observer=Interrupt(), workers=1, **options)
+        assert list(out.with_name("f.h5.parts").glob("*.part"))
+
+    out = tmp_path / "f.h5"
+    extract(sources, out, encoder=encoder, stride=8)
+    interrupted(overwrite=True)
+    report = extract(sources, out, encoder=encoder, overwrite=True)
+    assert report.with_status("kept") and report.with_status("done")
+    with open_store(out) as store:
+        assert sorted(store) == ["a", "b", "short"]
+        assert store.metadata.sampling is not None and store.metadata.sampling.stride == 16
+    # What is done is replaced all the same, and so is what another run has begun.
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
+    out.unlink()
+    interrupted()
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
+    interrupted(overwrite=True, stride=8)
+    assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
