@@ -22,6 +22,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.roofs import products
-from benchmarks.static_forms import STATIC_FORMS
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fast import inference_form
 from tspcli.encoders.openvino_form import OpenVinoForm
+from tspcli.encoders.static_forms import CompiledForm, GraphedForm, static_form
 from tspcli.extraction.memory import kept_memory
 from tspcli.wording import first_line
 
 Clock = Callable[[], float]
+STATIC_FORMS: dict[str, Callable[[nn.Module, torch.device], nn.Module]] = {
+    "compiled": lambda form, _: CompiledForm(form),
+    "CUDA graph": lambda form, _: GraphedForm(form),
+    "compiled, CUDA graph (--runtime compiled)": static_form,
+}
+"""Forms for batches of one size, which a device may gain by."""
 
 
 def seconds(run: Callable[[], Any], device: torch.device, clock: Clock) -> float:
@@ -108,20 +115,23 @@ def measure(
     with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
         for form, make in STATIC_FORMS.items() if with_static else ():
             try:
-                run = make(fast, clips)
+                static = make(fast, device)
+                run = partial(static, clips)
                 run()
             except Exception as error:  # whatever a compiler may say: the others are still measured
                 failed[form] = f"{type(error).__name__}: {first_line(error)}"
             else:
                 runs[form] = run
-        expected = eager(ordered).float()
+        # The first run of each is not counted.
+        expected = runs["eager"]().float()
         errors = {
             form: ((runs[form]().float() - expected).norm() / expected.norm()).item()
             for form in ("fast", "openvino", *STATIC_FORMS)
             if form in runs
         }
-        for run in runs.values():
-            seconds(run, device, clock)
+        for name, run in runs.items():
+            if name != "eager" and name not in errors:
+                run()
         times: dict[str, list[float]] = {key: [] for key in runs}
         for _ in range(rounds):
             for key, run in runs.items():

@@ -6,7 +6,6 @@ import argparse
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +123,10 @@ def test_an_encoder_stands_beside_the_matmul_rate(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_form_that_does_not_work_is_a_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(form: object, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def broken(form: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         raise RuntimeError("no | compiler\nof any kind")
 
-    forms = {"compiled": broken, "CUDA graph": lambda form, clips: lambda: form(clips)}
+    forms = {"compiled": broken, "CUDA graph": lambda form, _: form}
     monkeypatch.setattr(encoder, "STATIC_FORMS", forms)
     real = encoder.measure
     monkeypatch.setattr(

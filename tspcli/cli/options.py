@@ -15,7 +15,7 @@ Option = Callable[[Any], Any]
 # Told here so that a help page needs neither decoders nor torch; a test holds them against those.
 DECODER_NAMES = ("auto", "pyav", "decord", "torchcodec", "torchcodec-cuda")
 PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
-RUNTIME_NAMES = ("torch", "openvino")
+RUNTIME_NAMES = ("torch", "compiled", "openvino")
 
 
 def together(*options: Option) -> Callable[[Command], Command]:
@@ -90,7 +90,8 @@ encoder_options = together(
         type=click.Choice(RUNTIME_NAMES),
         default="torch",
         show_default=True,
-        help="What runs the encoder; openvino is for CPUs and wants tspcli[openvino].",
+        help="What runs the encoder: compiled is torch's compiler, which takes a minute or more "
+        "before the first batch; openvino is for CPUs and wants tspcli[openvino].",
     ),
 )
 """How the encoder is run."""

@@ -20,14 +20,15 @@ from tspcli.encoders.fast import FastVideoResNet, inference_form
 from tspcli.encoders.model import TspModel
 from tspcli.encoders.openvino_form import OpenVinoForm
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.encoders.static_forms import static_form
 from tspcli.errors import UsageError
 from tspcli.packages import file_sha256
 from tspcli.timeline import Sampling
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
-Runtime = Literal["torch", "openvino"]
-RUNTIMES = ("torch", "openvino")
+Runtime = Literal["torch", "compiled", "openvino"]
+RUNTIMES = ("torch", "compiled", "openvino")
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -48,7 +49,7 @@ class Encoder:
         preprocessing: The frames that suit the weights.
         device: Where it computes.
         precision: The arithmetic, resolved (never ``auto``).
-        runtime: The library that computes.
+        runtime: What computes.
         frames_dtype: Whether scaled frames are rounded to 8 bits on the way.
         class_names: Of the action head's outputs, if known.
         module: The plain model, as loaded: a :class:`TspModel` in float32.
@@ -89,6 +90,8 @@ class Encoder:
             self._backbone = inference_form(self.module.features, device, self.dtype)
         else:
             self._backbone = self.module.features.to(device)
+        if runtime == "compiled":
+            self._backbone = static_form(self._backbone, device)
         self._shared: SharedVideoResNet | None = None
         if isinstance(self._backbone, FastVideoResNet):
             self._shared = SharedVideoResNet(self._backbone)
@@ -100,6 +103,14 @@ class Encoder:
             "precision": precision,
             "frames_dtype": frames_dtype,
         }
+
+    @property
+    def wants_full_batches(self) -> bool:
+        """Whether a size of batch that is new costs more than clips that nobody wants.
+
+        cuDNN then searches again for the fastest way to convolve, or all is compiled again.
+        """
+        return self.device.type == "cuda" or self.runtime == "compiled"
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -242,7 +253,9 @@ def load_encoder(
         seed: Of random weights; 0 if not given.
         fast: Whether torch's backbone is rearranged for inference (the same function, up to
             rounding).
-        runtime: ``torch``, or ``openvino`` (extra ``[openvino]``; CPUs, float32).
+        runtime: ``torch``; ``compiled``, torch's compiler, on CUDA recorded as a graph, which takes
+            a minute or more for each size of batch; or ``openvino`` (extra ``[openvino]``; CPUs,
+            float32).
         on_progress: Told how far a download is.
 
     Raises:

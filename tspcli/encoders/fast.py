@@ -211,7 +211,9 @@ class FoldedConv(nn.Module):
     def _convolve(
         self, x: Tensor, relu: bool, shortcut: Tensor | None, padding: tuple[int, ...]
     ) -> Tensor:
-        if x.device.type == "cpu" and has_fused_convolutions(x.dtype):
+        # The compiler brings its own ways to fuse.
+        by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if by_hand and has_fused_convolutions(x.dtype):
             if self._packed is None:
                 assert self.weight is not None
                 self._packed = _pack(self.weight, self.padding, self.stride, x)

@@ -24,9 +24,6 @@ CPU_BATCH = 4
 _CUDA_BATCH = 64
 _IN_FLIGHT = {"cuda": 1}
 """Batches that a device works on while the next one is put together."""
-_STATIC = {"cuda"}
-"""Devices whose batches are filled up: one of another size would make cuDNN search again for the
-fastest way to convolve, which takes far longer than the clips that nobody wants."""
 _SERIES_CLIPS = 16
 """Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 
@@ -66,7 +63,7 @@ class BatchEncoder(Generic[Owner]):
         self._batcher: Batcher[Owner] = Batcher(
             batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
         )
-        self._static = encoder.device.type in _STATIC
+        self._static = encoder.wants_full_batches
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
         self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)
         self.as_series = encoder.shares(sampling) and self._batcher.size >= CPU_BATCH
