@@ -81,18 +81,31 @@ class TestMerge:
         with open_store(base) as merged:
             assert len(merged) == 5
 
-    def test_failures_stay_known(self, tmp_path: Path) -> None:
+    def test_what_runs_reported_stays_known(self, tmp_path: Path) -> None:
         paths = []
         for name, bad in (("a", "v_x"), ("b", "v_y")):
             paths.append(store(tmp_path / f"{name}.h5", {f"v_{name}": features(5, 1)}))
             report = {
+                "settings": {"stride": 16},
+                "wall_s": 2.5,
+                "notes": [f"of {name}"],
                 "videos": [
                     {"key": f"v_{name}", "status": "done"},
                     {"key": bad, "status": "failed", "reason": "damaged", "detail": "d"},
-                ]
+                ],
             }
             (tmp_path / f"{name}.h5.report.json").write_text(json.dumps(report))
         merge_stores(paths, tmp_path / "all.h5")
+        alone = [{"wall_s": 2.5, "notes": [f"of {name}"]} for name in "ab"]
+        written = json.loads((tmp_path / "all.h5.report.json").read_text())
+        assert written["settings"] == {"stride": 16} and written["runs"] == alone
+        # Merging what is merged loses none of them; what is no list of runs is one.
+        other = store(tmp_path / "c.h5", {"v_c": features(5, 1)})
+        odd = {"runs": 3, "videos": []}
+        (tmp_path / "c.h5.report.json").write_text(json.dumps(odd))
+        merge_stores([tmp_path / "all.h5", other], tmp_path / "more.h5")
+        written = json.loads((tmp_path / "more.h5.report.json").read_text())
+        assert written["runs"] == [*alone, {"runs": 3}] and written["counts"]["failed"] == 2
         with open_store(tmp_path / "all.h5") as merged:
             failures = summarize(merged).failures
         assert [failure["key"] for failure in failures] == ["v_x", "v_y"]

@@ -107,15 +107,21 @@ def _aside_start(path: Path) -> str:
 
 
 @contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a :class:`StoreError`."""
+def explain_write_errors(path: Path, *, goes_on: bool = False) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a :class:`StoreError`.
+
+    Args:
+        path: What is written.
+        goes_on: Whether the same command, given again, goes on with what was finished.
+    """
     try:
         yield
     except OSError as error:
         if is_full(error):
             raise StoreError(
                 f"The disk is full while writing {path} ({_free(path)} free).",
-                remedy="Free some space and run the same command again; what was finished is kept.",
+                remedy="Free some space and run the same command again"
+                + ("; what was finished is kept." if goes_on else "."),
             ) from error
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}.",

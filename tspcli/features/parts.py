@@ -113,7 +113,7 @@ class PartWriter:
         self._digest = hashlib.sha256()
         self.n_rows = 0
         self._aside = aside_name(self._target)
-        with explain_write_errors(self._target):
+        with explain_write_errors(self._target, goes_on=True):
             self._file = open(self._aside, "xb", buffering=0)  # noqa: SIM115 (closed by both ends)
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
@@ -148,7 +148,7 @@ class PartWriter:
         ).encode()
         self._write(memoryview(footer + _TAIL.pack(len(footer), _MAGIC)))
         try:
-            with explain_write_errors(self._target):
+            with explain_write_errors(self._target, goes_on=True):
                 os.fsync(self._file.fileno())
                 self._file.close()
                 os.replace(self._aside, self._target)
@@ -168,7 +168,7 @@ class PartWriter:
 
     def _write(self, data: memoryview) -> None:
         try:
-            with explain_write_errors(self._target):
+            with explain_write_errors(self._target, goes_on=True):
                 while len(data):
                     data = data[self._file.write(data) :]
         except StoreError:
@@ -239,7 +239,7 @@ class PartsFolder:
         Raises:
             StoreMismatchError: If the parts were made with other settings.
         """
-        with explain_write_errors(self.folder):
+        with explain_write_errors(self.folder, goes_on=True):
             self.folder.mkdir(parents=True, exist_ok=True)
             for aside in self.folder.glob(".*.tmp"):
                 aside.unlink()

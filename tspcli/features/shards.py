@@ -20,6 +20,8 @@ _Run = tuple[Path, str, str, int]
 """Folder, name, suffix and number of shards."""
 
 _IN_STORE = ("done", "kept")
+_JOINED = ("settings", "counts", "videos", "merged_from")
+"""What of a run's report stands once in the merged one; the rest stands there for each run."""
 _NAMED = 5
 
 
@@ -104,19 +106,23 @@ def _some(names: Sequence[str]) -> str:
 
 
 def merge_reports(paths: Sequence[Path], out: Path) -> int:
-    """Join the runs' reports, so that failures stay known; leave no stale one behind.
+    """Join the runs' reports, so that nothing they say is lost; leave no stale one behind.
 
     Returns:
         How many videos failed.
     """
     target = report_path(out)
     videos: list[Any] = []
+    runs: list[Any] = []
     settings: Any = {}
     for path in paths:
         report = read_report(path)
         if report is not None:
             videos += report["videos"]
             settings = report.get("settings", settings)
+            alone = {key: value for key, value in report.items() if key not in _JOINED}
+            known = report.get("runs")
+            runs += known if isinstance(known, list) else [alone]
     if not videos:
         target.unlink(missing_ok=True)
         return 0
@@ -127,6 +133,7 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
         "out": storable(str(out)),
         "settings": settings,
         "merged_from": [storable(str(path)) for path in paths],
+        "runs": runs,
         "counts": counts,
         "videos": videos,
     }
