@@ -306,7 +306,7 @@ def test_other_inputs_that_do_not_fit(small_set: SmallSet, tmp_path: Path) -> No
         pretrain(**small_set.arguments(out=out, videos=[small_set.videos / "train"]))
     with pytest.raises(UsageError, match="no backbone 'tinny'"):
         pretrain(**small_set.arguments(out=out, recipe=replace(FAST, backbone="tinny")))
-    with pytest.raises(UsageError, match="no pretrained weights of tiny"):
+    with pytest.raises(UsageError, match=r"no Kinetics weights of tiny.*--init tiny"):
         pretrain(**small_set.arguments(out=out, recipe=replace(FAST, init="pretrained")))
     assert not out.exists()
 

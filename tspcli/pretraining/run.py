@@ -304,9 +304,10 @@ def _resolve_init(recipe: Recipe) -> Recipe:
     named = [entry.name for entry in list_weights() if entry.backbone == recipe.backbone]
     plain = [name for name in named if name.endswith("kinetics400")]
     if not plain:
+        choices = [f"`--init {name}`" for name in (*named, RANDOM)]
         raise UsageError(
-            f"There are no pretrained weights of {recipe.backbone}.",
-            remedy="Give --init with a checkpoint, or `--init random`.",
+            f"There are no Kinetics weights of {recipe.backbone}.",
+            remedy=f"Give --init with a checkpoint, or {' or '.join(choices)}.",
         )
     return replace(recipe, init=plain[0])
 
