@@ -245,3 +245,34 @@ def test_a_name_too_long_for_the_system_is_wrong_usage(command: tuple[str, ...])
     said = run(*command, "x" * 300 + ".h5", code=2).stderr
     assert "has 303 bytes" in said and "shorter" in said
     assert "fault of tspcli" not in said
+
+
+@pytest.mark.parametrize(
+    ("before", "torn_down"),
+    [
+        ("", False),
+        # Work that Python would wait for, and somebody who looks on.
+        ("threading.Thread(target=lambda: (time.sleep(0.5), print('thread'))).start()", True),
+        ("sys.setprofile(lambda *_: None)", True),
+    ],
+)
+def test_a_command_ends_at_once_unless_something_is_left_to_do(
+    before: str, torn_down: bool
+) -> None:
+    script = (
+        "import atexit, sys, threading, time\n"
+        "class Last:\n"
+        "    def __del__(self, write=sys.stdout.write, flush=sys.stdout.flush):\n"
+        "        write('torn down\\n'), flush()\n"
+        "last = Last()\n"
+        "atexit.register(print, 'atexit')\n"
+        "from tspcli.cli.main import main\n"
+        "sys.argv = ['tsp', 'weights', 'list']\n"
+        f"{before}\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "atexit" in done.stdout and "r2plus1d_34" in done.stdout
+    assert ("thread" in done.stdout) == ("Thread" in before)
+    assert ("torn down" in done.stdout) == torn_down
