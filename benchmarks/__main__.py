@@ -134,6 +134,7 @@ def show_layers(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], list[Figure]]]:
     """What each part runs; imports belong to the parts that need them."""
     from benchmarks.decode import generate
+    from tests.videos import repeat_video
 
     device = resolve_device(options.device)
     backbones = options.backbones.split(",")
@@ -147,7 +148,7 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
         long = videos
         if not options.videos and not options.quick:
             # Longer than for the encoders: opening a file is not what is measured.
-            long = [generate(folder / "long.mp4", 60)]
+            long = [repeat_video(videos[0], folder / "long.mp4", 3)]
         return [f for video in long for f in part.measure(video, options.rounds, device)]
 
     def encoder() -> list[Figure]:
@@ -165,7 +166,11 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
         ]
         if device.type == "cuda":
             # As long as ActivityNet's videos are on average.
-            long = videos if options.videos else [generate(folder / "two-minutes.mp4", 117)]
+            long = (
+                videos
+                if options.videos
+                else [repeat_video(videos[0], folder / "two-minutes.mp4", 6)]
+            )
             figures += whole.on_gpu(long, backbones[0], device)
         return figures if options.quick else figures + whole.growth(device, options.clock)
 
@@ -174,8 +179,8 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
 
         settings = argparse.Namespace(
             backbone=backbones[-1],
-            batch=4 if device.type == "cpu" else 32,
-            # Steps take ten seconds each on a CPU and hardly vary.
+            batch=2 if device.type == "cpu" else 32,
+            # Steps take five seconds each on a CPU and hardly vary.
             steps=max(1, options.rounds - 1) if device.type == "cpu" else options.rounds,
         )
         with tempfile.TemporaryDirectory() as inner:

@@ -7,10 +7,13 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 NOT_MEASURED = "not measured"
 _CELL = 160
@@ -107,6 +110,17 @@ def in_turns(
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread; a second one is counted as busy even while it waits."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def spent_s() -> float:
     """Processor seconds of this process and of those that it has started and that have ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -147,8 +161,6 @@ def keep(figures: Sequence[Figure], path: Path) -> None:
 
 def machine() -> str:
     """The processor, how many cores, and the GPU if there is one."""
-    import torch
-
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

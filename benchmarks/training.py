@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 from torch import nn
 
 from benchmarks.clip_cache import SAMPLING, SPEC, encode_again, literal_clip
-from benchmarks.figures import in_turns
+from benchmarks.figures import in_turns, one_thread
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import resolve_device
@@ -305,7 +306,9 @@ def run(
         # Reading takes so much less than a step that many more rounds cost nothing; all parts of
         # the last group have run by then.
         rounds = options.steps * (10 if group == "reading" else 1)
-        times = in_turns(parts, rounds, settled_s, warm_up=group != "reading and step")
+        # Both loops read in loader processes, to each of which torch gives one thread.
+        with one_thread() if group == "reading" else nullcontext():
+            times = in_turns(parts, rounds, settled_s, warm_up=group != "reading and step")
         if group == "reading and step":
             ahead = f"from the cache, {best}"
             times[ahead], step_s = with_loader(

@@ -22,7 +22,8 @@ from benchmarks.extract import clip_by_clip
 from benchmarks.figures import Figure, in_turns, len_cores
 from benchmarks.frames import pool_rate
 from tests.extraction.reference import relative_error
-from tests.videos import make_video
+from tests.resident import PeakMemory
+from tests.videos import make_video, repeat_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.extraction import Observer, Progress, extract
 from tspcli.features import open_store, write_store
@@ -192,54 +193,72 @@ class _FirstBatch(Observer):
 
 
 def growth(device: torch.device, clock: Clock) -> list[Figure]:
-    """Exponents of the cost over two decades of duration and number, and what a video costs.
+    """Exponents of the cost over two decades of duration and number, memory, and a video's cost.
 
     The encoder is the smallest there is, so that everything else shows.
     """
     encoder = load_encoder("tiny", device=device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        # Of the first run of each kind, before which none was longer.
+        peaks_mb: dict[tuple[int, int], float] = {}
+        videos = {
+            seconds: make_video(folder / f"{seconds}.mp4", fps=30, n_frames=30 * seconds)
+            for seconds in (2, 30)
+        }
+        for times in (10, 100):
+            videos[30 * times] = repeat_video(videos[30], folder / f"{30 * times}.mp4", times)
 
-        def run(count: int, seconds: float) -> tuple[float, int]:
+        def run(count: int, seconds: int) -> tuple[float, int]:
             """Seconds from the first batch to the end, and clips done in them."""
             place = Path(tempfile.mkdtemp(prefix=f"{count}-{seconds}-", dir=folder))
-            video = folder / f"{seconds}.mp4"
-            if not video.exists():
-                make_video(video, fps=30, n_frames=round(30 * seconds))
             for index in range(count):
-                (place / f"v{index}.mp4").symlink_to(video)
+                (place / f"v{index}.mp4").symlink_to(videos[seconds])
             observer = _FirstBatch(clock)
-            report = extract(
-                place, folder / f"{place.name}.h5", encoder=encoder, workers=1, observer=observer
-            )
+            out = folder / f"{place.name}.h5"
+            with PeakMemory() as peak:
+                report = extract(place, out, encoder=encoder, workers=1, observer=observer)
+            peaks_mb.setdefault((count, seconds), peak.all_mb)
             assert not report.failed
             assert observer.at_s is not None
             return clock() - observer.at_s, report.n_clips - observer.n_clips
 
-        def typical(kinds: list[tuple[int, float]]) -> list[tuple[float, int]]:
-            """Medians. The short runs go on about as long as the long one, before and after it.
+        def means(kinds: list[tuple[int, int]]) -> list[tuple[float, int]]:
+            """Of each kind, whose runs lie before and after those that take ten times as long.
 
-            So a machine whose speed drifts slows all of them alike. The fastest of many short
-            runs would be a moment that the long one never has: powers of 1.04 to 1.06, where
-            medians of the same runs give 0.98 to 1.01.
+            Not the fastest or median run: a short one has moments that a long one never has, and
+            what a pause of the machine costs is in the long one, too.
             """
-            found: dict[tuple[int, float], list[tuple[float, int]]] = {kind: [] for kind in kinds}
+            found: dict[tuple[int, int], list[tuple[float, int]]] = {kind: [] for kind in kinds}
             low, middle, high = kinds
+            run(*middle)  # The first run of all is slower.
             for _ in range(2):
-                for kind in (*[low] * 4, *[middle] * 4, high, *[middle] * 4):
+                for kind in (low, *[middle] * 3, high, *[middle] * 3):
                     found[kind].append(run(*kind))
             return [
-                (statistics.median(s for s, _ in found[kind]), found[kind][0][1]) for kind in kinds
+                (statistics.mean(s for s, _ in found[kind]), found[kind][0][1]) for kind in kinds
             ]
 
-        long = typical([(1, 30), (1, 300), (1, 3000)])
-        many = typical([(12, 2), (120, 2), (1200, 2)])
+        kinds = {
+            "duration": [(1, 30), (1, 300), (1, 3000)],
+            "number of videos": [(12, 2), (120, 2), (1200, 2)],
+        }
+        found = {what: means(runs) for what, runs in kinds.items()}
     figures = [
         Figure("extract", f"cost grows with the {what} to the power", power := _power(points),
                target="1 ± 0.03", met=abs(power - 1) <= 0.03,
                note=", ".join(f"{clips} clips in {seconds:.2f} s" for seconds, clips in points))
-        for what, points in (("duration", long), ("number of videos", many))
+        for what, points in found.items()
     ]  # fmt: skip
+    for what, (_, *longer) in kinds.items():
+        tenth_mb, all_mb = (peaks_mb[kind] for kind in longer)
+        figures.append(
+            Figure.below(
+                "extract", f"memory at ten times the {what}", all_mb / tenth_mb, 1.1, "times",
+                note=f"{tenth_mb:.0f} and {all_mb:.0f} MB, decode process included",
+            )
+        )  # fmt: skip
+    long, many = found.values()
     a_clip_s = long[-1][0] / long[-1][1]
     a_video_s = many[-1][0] / many[-1][1] * Sampling().n_clips(60)
     besides_s = a_video_s - a_clip_s * Sampling().n_clips(60)
@@ -299,6 +318,7 @@ def start_up() -> list[Figure]:
         # As large as the released weights, and read as they are.
         large = load_encoder("random", backbone="r2plus1d_34", device="cpu", fast=False)
         checkpoint = official.save_weights(folder, large.module.features)
+        os.sync()  # Nobody's weights are still on their way to the disk.
         weights = {"tiny": "tiny", "r2plus1d_34": str(checkpoint)}
         help_s = min(seconds("-m", "tspcli", "--help") for _ in range(3))
         first_s = {
@@ -307,7 +327,7 @@ def start_up() -> list[Figure]:
                     "-m", "tspcli", "extract", "--weights", place, "--device", "cpu",
                     "--overwrite", "--videos", str(video), "--out", str(folder / "f.h5"),
                 )
-                for _ in range(2)
+                for _ in range(4)
             )
             for backbone, place in weights.items()
         }  # fmt: skip
