@@ -180,21 +180,25 @@ def _check_rows(
         for row, out, wrong in zip(rows, outside, reversed_, strict=True)
     ]
     yield from _finding(
-        "reversed", "error", subset, "{n} segments end before they start.", examples(reversed_)
+        "reversed",
+        "error",
+        subset,
+        "Segments that end before they start: {n}.",
+        examples(reversed_),
     )
     yield from _finding(
         "outside-video",
         "warning",
         subset,
-        "{n} segments lie wholly outside their video and will be dropped.",
+        "Segments wholly outside their video, which will be dropped: {n}.",
         examples(outside),
     )
     yield from _finding(
         "beyond-video",
         "warning",
         subset,
-        f"{{n}} segments reach more than {OUTSIDE_TOLERANCE_S:g} s beyond their video and will be "
-        "clamped; is this another version of the videos?",
+        f"Segments more than {OUTSIDE_TOLERANCE_S:g} s beyond their video, which will be clamped: "
+        "{n}. Is this another version of the videos?",
         examples(beyond),
     )
     durations: dict[str, set[float]] = defaultdict(set)
@@ -204,15 +208,15 @@ def _check_rows(
         "duration-varies",
         "error",
         subset,
-        "{n} videos stand in the table with several durations.",
+        "Videos of which the table gives several durations: {n}.",
         [f"{name}: {sorted(d)}" for name, d in durations.items() if len(d) > 1],
     )
     yield from _finding(
         "short-segments",
         "note",
         subset,
-        f"{{n}} of {len(rows)} segments are shorter than one clip ({min_segment_s:.4g} s) inside "
-        "their video and will be dropped.",
+        f"Segments shorter than one clip ({min_segment_s:.4g} s) inside their video, which will be "
+        f"dropped: {{n}} of {len(rows)}.",
         examples(short),
     )
     yield from _check_durations(subset, rows)
@@ -232,7 +236,7 @@ def _check_durations(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fi
         "duration-is-segment",
         "error",
         subset,
-        "{n} rows give the segment's length as the video's duration.",
+        "Rows that give the segment's length as the video's duration: {n}.",
         [_name(row) for row in same],
     )
     by_video: dict[str, list[GroundTruthRow]] = defaultdict(list)
@@ -251,8 +255,8 @@ def _check_durations(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fi
         "action-fills-video",
         "warning" if most else "note",
         subset,
-        "{n} videos are one action from end to end"
-        + ("; are these trimmed clips rather than untrimmed videos?" if most else "."),
+        "Videos that are one action from end to end: {n}."
+        + (" Are these trimmed clips rather than untrimmed videos?" if most else ""),
         full,
     )
 
@@ -279,14 +283,14 @@ def _check_overlaps(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fin
         "duplicates",
         "warning",
         subset,
-        "{n} pairs of segments of one class nearly coincide; their clips count twice.",
+        "Pairs of segments of one class that nearly coincide, whose clips count twice: {n}.",
         duplicates,
     )
     yield from _finding(
         "background-in-action",
         "warning",
         subset,
-        "{n} background rows overlap an action: the region head would learn both answers.",
+        "Background rows over an action, of which the region head learns both answers: {n}.",
         covered,
     )
 
@@ -310,21 +314,21 @@ def _check_labels(
             "unknown-class",
             "error",
             subset,
-            "{n} classes are missing from the label mapping.",
+            "Classes that the label mapping lacks: {n}.",
             sorted(used - set(labels)),
         )
         yield from _finding(
             "empty-class",
             "warning",
             subset,
-            "{n} classes of the label mapping have no sample.",
+            "Classes of the label mapping without a sample: {n}.",
             [name for name in labels if name not in used],
         )
     yield from _finding(
         "short-class",
         "warning",
         subset,
-        f"{{n}} classes have no segment as long as a clip ({min_segment_s:.4g} s).",
+        f"Classes without a segment as long as a clip ({min_segment_s:.4g} s): {{n}}.",
         sorted(used - _trainable_classes(rows, min_segment_s)),
     )
     regions = {row.region for row in rows}
@@ -332,7 +336,7 @@ def _check_labels(
         "missing-region",
         "warning",
         subset,
-        "The table has {n} region class without a sample; the region head cannot learn from it.",
+        "Region classes without a sample, so that the region head learns nothing: {n}.",
         [region for region in REGION_LABELS if region not in regions],
     )
 
@@ -348,21 +352,21 @@ def _check_files(
         "missing-video",
         "error",
         subset,
-        "{n} videos of the table are not in the folder.",
+        "Videos of the table that are not in the folder: {n}.",
         sorted(set(named) - set(files)),
     )
     yield from _finding(
         "extra-video",
         "note",
         subset,
-        "{n} videos of the folder are in no table.",
+        "Videos of the folder that are in no table: {n}.",
         sorted(set(files) - in_any_table),
     )
     yield from _finding(
         "unreadable-video",
         "error",
         subset,
-        "{n} videos cannot be read.",
+        "Videos that cannot be read: {n}.",
         sorted(name for name in named if name in files and files[name] is None),
     )
     differs = []
@@ -374,7 +378,7 @@ def _check_files(
         "duration-differs",
         "warning",
         subset,
-        f"{{n}} videos differ by more than {DURATION_TOLERANCE_S:g} s from the table's duration.",
+        f"Videos more than {DURATION_TOLERANCE_S:g} s longer or shorter than in the table: {{n}}.",
         differs,
     )
 
@@ -386,13 +390,13 @@ def _check_split(
         "class-in-validation-alone",
         "error",
         "valid",
-        "{n} classes stand in validation alone: training has no segment that is long enough.",
+        "Classes of validation without a segment in training that is long enough: {n}.",
         sorted(_trainable_classes(valid, min_segment_s) - _trainable_classes(train, min_segment_s)),
     )
     yield from _finding(
         "video-in-both",
         "error",
         "valid",
-        "{n} videos stand in training and in validation.",
+        "Videos in training and in validation: {n}.",
         sorted({row.filename for row in train} & {row.filename for row in valid}),
     )
