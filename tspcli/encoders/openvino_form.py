@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tspcli.errors import DependencyError, UsageError
 from tspcli.wording import first_line
 
 _TELEMETRY = "openvino_telemetry"
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
@@ -24,15 +26,16 @@ def _untold() -> Iterator[None]:
 
     It does so by a package of its own, without asking, and does without where that is missing.
     """
-    known = sys.modules.get(_TELEMETRY)
-    # Python's own way to say that a module is not to be had, which its stubs do not know.
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[_TELEMETRY]
-        if known is not None:
-            sys.modules[_TELEMETRY] = known
+    with _ONE_AT_A_TIME:
+        known = sys.modules.get(_TELEMETRY)
+        # Python's own way to say that a module is not to be had, which its stubs do not know.
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[_TELEMETRY]
+            if known is not None:
+                sys.modules[_TELEMETRY] = known
 
 
 def import_openvino() -> Any:
