@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tspcli.cli.main import main
+from tspcli.cli.main import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

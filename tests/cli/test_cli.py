@@ -266,13 +266,36 @@ def test_a_command_ends_at_once_unless_something_is_left_to_do(
         "        write('torn down\\n'), flush()\n"
         "last = Last()\n"
         "atexit.register(print, 'atexit')\n"
-        "from tspcli.cli.main import main\n"
+        "from tspcli.cli.main import entry\n"
         "sys.argv = ['tsp', 'weights', 'list']\n"
         f"{before}\n"
-        "main()\n"
+        "entry()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "atexit" in done.stdout and "r2plus1d_34" in done.stdout
     assert ("thread" in done.stdout) == ("Thread" in before)
     assert ("torn down" in done.stdout) == torn_down
+
+
+def test_a_profile_is_printed_and_a_caller_goes_on() -> None:
+    words = ["-m", "cProfile", "-m", "tspcli", "weights", "list"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
+    assert "function calls" in done.stdout
+    script = (
+        "import sys\n"
+        "from tspcli.cli.main import main\n"
+        "sys.argv = ['tsp', 'weights', 'list']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("after\n")
+
+
+def test_closed_streams_are_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m tspcli weights list >&- 2>{tmp_path / 'said'}"
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT).returncode == 0
+    assert (tmp_path / "said").read_text() == ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tspcli.cli.main import main
+from tspcli.cli.main import entry
 from tspcli.cli.stopping import Stopper
 from tspcli.extraction.encoding import BatchEncoder
 from tspcli.extraction.runners import devices
@@ -69,4 +69,5 @@ if __name__ == "__main__":
         devices.ChildProcess = SlowDevice  # type: ignore[misc]  # in this process alone
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
-    main([*arguments, "--stride", "8", "--device", device])
+    sys.argv = ["tsp", *arguments, "--stride", "8", "--device", device]
+    entry()

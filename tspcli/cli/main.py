@@ -99,7 +99,7 @@ def cli() -> None:
     """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run ``tsp`` and exit with 0 (done), 1 (an error), 2 (wrong usage) or 3 (some videos failed).
 
     Args:
@@ -110,8 +110,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "--debug" in arguments:
         debug = True
         arguments.remove("--debug")
-    code = _run(arguments, debug)
-    if code >= EXIT_INTERRUPTED or (argv is None and _may_leave_at_once()):
+    sys.exit(_run(arguments, debug))
+
+
+def entry() -> NoReturn:
+    """Run ``tsp`` as a process of its own, and leave at once when it is done."""
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    if code >= EXIT_INTERRUPTED or _may_leave_at_once():
         _leave_at_once(code)
     sys.exit(code)
 
@@ -119,8 +127,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _may_leave_at_once() -> bool:
     """Whether nobody has anything left to do here: no thread, no profiler, no debugger."""
     waited_for = [thread for thread in threading.enumerate() if not thread.daemon]
-    watched = sys.gettrace() is not None or sys.getprofile() is not None
-    return waited_for == [threading.main_thread()] and not watched
+    # Python 3.12 and later know who watches by number.
+    monitoring = getattr(sys, "monitoring", None)
+    watchers = [sys.gettrace(), sys.getprofile()]
+    watchers += [monitoring.get_tool(number) for number in range(6)] if monitoring else []
+    return waited_for == [threading.main_thread()] and not any(watchers)
 
 
 def _leave_at_once(code: int) -> NoReturn:
@@ -128,7 +139,7 @@ def _leave_at_once(code: int) -> NoReturn:
     with suppress(Exception):  # as Python goes on, too
         if code < EXIT_INTERRUPTED:
             atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
@@ -137,7 +148,8 @@ def _leave_at_once(code: int) -> NoReturn:
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         result = cli.main(arguments, prog_name="tsp", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
