@@ -56,12 +56,31 @@ def test_compiled_equals_the_plain_module() -> None:
         assert torch.equal(x, before)
 
 
-def test_any_number_of_shapes() -> None:
-    form = CompiledForm(Tiny())
-    with torch.inference_mode():
-        for count in range(1, torch._dynamo.config.recompile_limit + 4):
-            x = torch.rand(count, 3, 2, 4, 4)
-            assert errors(form(x), 2 * x.mean((2, 3, 4))).max() <= 1e-6
+def test_any_number_of_shapes_and_kinds_of_tensors() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watching(Tiny):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    import torch._inductor.config as inductor
+
+    settings: Any = torch._dynamo.config
+
+    def backend(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
+        seen.append((inductor.compile_threads, len(example)))
+        return graph.forward
+
+    form = CompiledForm(Watching())
+    form._run = torch.compile(form.form, dynamic=False, fullgraph=True, backend=backend)
+    for count in range(1, settings.recompile_limit + 3):
+        x = torch.rand(count, 3, 2, 4, 4)
+        assert errors(form(x), 2 * x.mean((2, 3, 4))).max() <= 1e-6
+        with torch.inference_mode():
+            # One of the mode's own tensors is another kind, for which all is compiled again.
+            form(x.clone())
+    # In no processes of the compiler's own, whichever call it was that compiled.
+    assert len(seen) > settings.recompile_limit and {threads for threads, _ in seen} == {1}
 
 
 def test_what_cannot_be_compiled_is_named() -> None:
@@ -69,7 +88,7 @@ def test_what_cannot_be_compiled_is_named() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((1, 2, 3)) if x.sum() > 0 else x.amax((1, 2, 3))
 
-    with pytest.raises(UsageError, match=r"cannot compile this backbone here: .*--runtime torch"):
+    with pytest.raises(UsageError, match=r"cannot run this backbone so: .*--runtime torch"):
         CompiledForm(Bending())(clips(2, 4, 8))
 
 
@@ -84,18 +103,32 @@ def test_a_lack_of_memory_is_not_the_compilers(monkeypatch: pytest.MonkeyPatch) 
         form(clips(2, 4, 8))
 
 
-def test_extraction_compiles_once_and_leaves_the_same_store(tmp_path: Path) -> None:
+def test_a_device_that_halves_its_batch_forgets_what_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = load_encoder("tiny", device="cpu")
+    form = GraphedForm(Tiny())
+    form._recorded[(64,)] = None  # type: ignore[assignment]  # no graph is needed to forget it
+    monkeypatch.setattr(encoder, "_backbone", form)
+    encoder.release()
+    assert not form._recorded
+
+
+def test_extraction_compiles_once_and_leaves_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = (make_video(tmp_path / f"{name}.mp4", fps=30, n_frames=90) for name in "ab")
     plain, both = tmp_path / "plain.h5", tmp_path / "both.h5"
     extract([one, two], plain, weights="tiny", device="cpu", workers=1)
     extract(one, both, weights="tiny", device="cpu", workers=1)
     encoder = load_encoder("tiny", device="cpu", runtime="compiled")
+    sizes: list[int] = []
+    real = encoder.start
+    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
     report = extract([one, two], both, encoder=encoder, workers=1, batch_size=4)
     assert {video.key: video.status for video in report.videos} == {"a": "kept", "b": "done"}
     assert report.runtime == "compiled"
-    # Three clips in batches of four: the last one is filled up.
-    form: Any = encoder._backbone
-    assert {shape[0] for shape in form._known} == {4}
+    assert sizes == [4]  # Three clips: the batch is filled up.
     with open_store(plain) as expected, open_store(both) as found:
         assert found.metadata.settings == expected.metadata.settings
         np.testing.assert_allclose(found["b"].rows, expected["b"].rows, rtol=1e-4, atol=1e-5)
@@ -121,6 +154,8 @@ def test_what_is_recorded_is_played_with_the_clips_that_come(
         made.append(len(clips))
         if len(clips) > 4:
             raise torch.OutOfMemoryError("out of memory")
+        if len(clips) == 3:
+            raise RuntimeError("operation not permitted when stream is capturing")
         graph = Recorded(form.form, torch.zeros_like(clips))
         return graph, graph.place, graph.rows
 
@@ -131,11 +166,13 @@ def test_what_is_recorded_is_played_with_the_clips_that_come(
             x = torch.rand(count, 3, 2, 8, 8)
             assert errors(form(x), 2 * x.mean((2, 3, 4))).max() <= 1e-6
         assert made == [4, 2]
-        # After a lack of memory nothing recorded is held.
         with pytest.raises(torch.OutOfMemoryError):
             form(torch.rand(8, 3, 2, 8, 8))
+        with pytest.raises(UsageError, match=r"is capturing.*--runtime torch"):
+            form(torch.rand(3, 3, 2, 8, 8))
+        form.release()
         form(x)
-    assert made == [4, 2, 8, 4]
+    assert made == [4, 2, 8, 3, 4]
 
 
 @pytest.mark.gpu

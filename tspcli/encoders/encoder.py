@@ -20,7 +20,7 @@ from tspcli.encoders.fast import FastVideoResNet, inference_form
 from tspcli.encoders.model import TspModel
 from tspcli.encoders.openvino_form import OpenVinoForm
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.encoders.static_forms import static_form
+from tspcli.encoders.static_forms import GraphedForm, static_form
 from tspcli.errors import UsageError
 from tspcli.packages import file_sha256
 from tspcli.timeline import Sampling
@@ -180,6 +180,13 @@ class Encoder:
             return rows
 
         return wait
+
+    def release(self) -> None:
+        """Give back a GPU's memory that is kept for batches to come."""
+        if isinstance(self._backbone, GraphedForm):
+            self._backbone.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def shares(self, sampling: Sampling) -> bool:
         """Whether :meth:`encode_series` is the faster way for clips that overlap so much."""

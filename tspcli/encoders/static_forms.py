@@ -5,6 +5,8 @@ What they gain depends on the device; docs/speed.md says where it was measured.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from tspcli.wording import first_line
 _WARM_UP_RUNS = 3
 """Before recording: cuDNN searches for its algorithms and Triton compiles, neither of which can be
 recorded."""
+_MOST_SHAPES = 1000
 
 
 def static_form(form: nn.Module, device: torch.device) -> nn.Module:
@@ -27,56 +30,58 @@ def static_form(form: nn.Module, device: torch.device) -> nn.Module:
 class CompiledForm(nn.Module):
     """A backbone that torch's compiler writes anew, for every shape of clips when it first comes.
 
-    Bias, ReLU and shortcut then join the convolution before them where it pays.
+    What is left between two convolutions (bias, ReLU, shortcut) then becomes one operation.
 
     Args:
         form: Any backbone, on its device; it is used, not copied.
+        mode: Of ``torch.compile``.
 
     Raises:
-        UsageError: When first called, if it cannot be compiled here.
+        UsageError: When called, if it cannot be compiled here.
     """
 
-    def __init__(self, form: nn.Module) -> None:
+    def __init__(self, form: nn.Module, mode: str | None = None) -> None:
         super().__init__()
         self.form = form
-        self._run: Any = torch.compile(form, dynamic=False, fullgraph=True)
-        self._known: set[tuple[int, ...]] = set()
+        self._run: Any = torch.compile(form, dynamic=False, fullgraph=True, mode=mode)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) to (B, D)."""
-        # Another order in memory would be compiled anew, too.
-        clips = clips.contiguous()
-        shape = tuple(clips.shape)
-        if shape not in self._known:
-            rows = self._compile(clips)
-            self._known.add(shape)
-            return rows
-        again: Tensor = self._run(clips)
-        return again
-
-    def _compile(self, clips: Tensor) -> Tensor:
-        # Compiling in processes of its own would run them in the current folder, where a stray
-        # module of the user's would be taken for one of torch's.
-        import torch._inductor.config as inductor
-
-        settings: Any = torch._dynamo.config
-        try:
-            # Past so many shapes the compiler refuses, which guards against endless compiling; a
-            # run has as many as its batches are halved.
-            limit = max(settings.recompile_limit, len(self._known) + 2)
-            with (
-                settings.patch(recompile_limit=limit),
-                inductor.patch(compile_threads=1),
-            ):
-                rows: Tensor = self._run(clips)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception as error:  # whatever two compilers and the system's may say
-            raise UsageError(
-                f"--runtime compiled: torch cannot compile this backbone here: {first_line(error)}",
-                remedy="Use --runtime torch; compiling needs a C++ compiler, on CUDA Triton too.",
-            ) from error
+        with _compiling():
+            # In another order in memory it would be compiled anew, too.
+            rows: Tensor = self._run(clips.contiguous())
         return rows
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """For the length of a call, any of which may compile: only the compiler knows which."""
+    import torch._inductor.config as inductor
+
+    dynamo: Any = torch._dynamo.config
+    # The compiler would give up after eight shapes; a run has as many as its batches are halved.
+    # Its own processes would start in the current folder, where a stray module of the user's
+    # would be taken for one of torch's.
+    with (
+        dynamo.patch(recompile_limit=_MOST_SHAPES, accumulated_recompile_limit=_MOST_SHAPES),
+        inductor.patch(compile_threads=1),
+        _explained(),
+    ):
+        yield
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Name the remedy when a form cannot be made; a lack of memory has one of its own."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, UsageError):
+        raise
+    except Exception as error:  # whatever two compilers, the system's and CUDA may say
+        raise UsageError(
+            f"--runtime compiled: torch cannot run this backbone so: {first_line(error)}",
+            remedy="Use --runtime torch; compiling needs a C++ compiler, on CUDA Triton too.",
+        ) from error
 
 
 class GraphedForm(nn.Module):
@@ -97,16 +102,16 @@ class GraphedForm(nn.Module):
         """(B, 3, T, H, W) to (B, D)."""
         shape = tuple(clips.shape)
         if shape not in self._recorded:
-            try:
+            with _explained():
                 self._recorded[shape] = self._record(clips)
-            except torch.OutOfMemoryError:
-                # Smaller batches follow: what larger ones hold would be missed.
-                self._recorded.clear()
-                raise
         graph, place, rows = self._recorded[shape]
         place.copy_(clips)
         graph.replay()
         return rows
+
+    def release(self) -> None:
+        """Give back the memory of all that is recorded."""
+        self._recorded.clear()
 
     def _record(self, clips: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         with torch.cuda.device(clips.device):
@@ -118,8 +123,9 @@ class GraphedForm(nn.Module):
                     self.form(place)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # Other threads page-lock memory meanwhile, which a stricter mode forbids.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # Without a stream of its own it would take one of whichever device came first. Other
+            # threads page-lock memory meanwhile, which a stricter mode forbids.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 rows = self.form(place)
         return graph, place, rows
 

@@ -140,7 +140,6 @@ class BatchEncoder(Generic[Owner]):
             else:
                 continue
             # Outside of the handler, whose traceback holds on to the failed attempt's tensors.
-            if self._encoder.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._encoder.release()
             self._note(f"Out of memory: going on with batches of {size}.")
         return lambda: torch.cat([wait() for wait in pieces])

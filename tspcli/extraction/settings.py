@@ -28,7 +28,7 @@ class ExtractConfig:
             process each.
         gpus: How many GPUs compute, or ``all``, instead of ``device``.
         precision: ``auto``, ``fp32`` (nothing is rounded), ``tf32``, ``bf16`` or ``fp16``.
-        runtime: What runs the encoder: ``torch``, or ``openvino`` on CPUs.
+        runtime: What runs the encoder: ``torch``, ``compiled``, or ``openvino`` on CPUs.
         workers: Decode processes; None chooses by the number of cores.
         decoder: ``auto`` or a decoder's name.
         short_videos: What to do with a video shorter than one clip: ``pad`` it by repeating its
