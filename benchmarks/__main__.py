@@ -63,6 +63,9 @@ def main() -> None:
         help="processor time of one thread, where others use the machine too",
     )
     options = parser.parse_args()
+    unknown = [name for name in options.parts.split(",") if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     options.clock = time.perf_counter
     if options.cpu_time:
         import torch
@@ -157,7 +160,7 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
         return part.measure(backbones, device, options.rounds, options.clock)
 
     def extract() -> list[Figure]:
-        from benchmarks import whole
+        from benchmarks import growth, whole
 
         figures = [
             figure
@@ -172,7 +175,7 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
                 else [repeat_video(videos[0], folder / "two-minutes.mp4", 6)]
             )
             figures += whole.on_gpu(long, backbones[0], device)
-        return figures if options.quick else figures + whole.growth(device, options.clock)
+        return figures if options.quick else figures + growth.figures(device, options.clock)
 
     def training() -> list[Figure]:
         from benchmarks import training as part

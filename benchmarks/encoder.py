@@ -42,6 +42,7 @@ from tspcli.wording import first_line
 Clock = Callable[[], float]
 STATIC_FORMS: dict[str, Callable[[nn.Module, torch.device], nn.Module]] = {
     "compiled": lambda form, _: CompiledForm(form),
+    "compiled, max-autotune": lambda form, _: CompiledForm(form, "max-autotune-no-cudagraphs"),
     "CUDA graph": lambda form, _: GraphedForm(form),
     "compiled, CUDA graph (--runtime compiled)": static_form,
 }
@@ -129,8 +130,8 @@ def measure(
             for form in ("fast", "openvino", *STATIC_FORMS)
             if form in runs
         }
-        for name, run in runs.items():
-            if name != "eager" and name not in errors:
+        for form, run in runs.items():
+            if form != "eager" and form not in errors:
                 run()
         times: dict[str, list[float]] = {key: [] for key in runs}
         for _ in range(rounds):

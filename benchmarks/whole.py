@@ -18,16 +18,18 @@ import torch
 
 from benchmarks import official
 from benchmarks.extract import clip_by_clip
-from benchmarks.figures import Figure, in_turns, len_cores, spent_s
+from benchmarks.figures import Figure, in_turns, len_cores
 from benchmarks.frames import pool_rate
 from tests.extraction.reference import relative_error
 from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
+from tspcli.errors import TspError
 from tspcli.extraction import Observer, Progress, extract
 from tspcli.features import open_store, write_store
 from tspcli.features.metadata import StoreMetadata
 from tspcli.timeline import Sampling
 from tspcli.video import Finished, VideoFile
+from tspcli.wording import first_line
 
 Clock = Callable[[], float]
 _ROWS, _WIDTH = 1000, 512
@@ -117,23 +119,58 @@ def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
 def on_gpu(
     videos: list[Path], backbone: str, device: torch.device, seconds: float = 40.0
 ) -> list[Figure]:
-    """A run of some seconds after its first batch, beside decoder and encoder alone."""
-    encoder = load_encoder("random", backbone=backbone, seed=0, device=device)
-    batch = 64 if device.type == "cuda" else 4
-    clips = encoder.prepare(torch.zeros(16, 112, 112, 3)).transpose(0, 1)
+    """Runs of some seconds after their first batch, beside decoder and encoder alone."""
+    cores, figures = len_cores(), []
+    decoded = each = 0.0
+    for runtime in ("torch", "compiled"):
+        what = f"{backbone}, end to end on a GPU, --runtime {runtime}"
+        try:
+            encoder = load_encoder(
+                "random", backbone=backbone, seed=0, device=device, runtime=runtime
+            )
+            encoded = _encoded_alone(encoder, 64 if device.type == "cuda" else 4)
+        except TspError as error:
+            figures.append(Figure.missing("extract", what, "", first_line(error)))
+            continue
+        if not decoded:
+            n_clips, first_rate = _clips_alone(_copies(videos, 4 * cores), encoder, cores)
+            each = n_clips / (4 * cores)
+            enough = _copies(videos, _at_least(first_rate * seconds / each))
+            _, decoded = _clips_alone(enough, encoder, cores)
+        roofs = {"decoding": decoded, "encoding": encoded}
+        count = _at_least(min(roofs.values()) * seconds / each)
+        figures += _end_to_end(what, encoder, _copies(videos, count), roofs)
+    return figures
+
+
+def _encoded_alone(encoder: Encoder, batch: int, batches: int = 20) -> float:
+    """Clips a second of batch after batch; rows are waited for one batch later, as in a run."""
+    height, width = encoder.preprocessing.crop
+    length = encoder.sampling.clip_length
+    clips = encoder.prepare(torch.zeros(length, height, width, 3)).transpose(0, 1)
     clips = clips[None].repeat(batch, 1, 1, 1, 1)
-    encode_s = in_turns({"encode": lambda: encoder.encode(clips)}, 10)["encode"]
-    cores = len_cores()
-    n_clips, decoded = _clips_alone(_copies(videos, 4 * cores), encoder, cores)
-    each = n_clips / (4 * cores)
-    _, decoded = _clips_alone(_copies(videos, _at_least(decoded * seconds / each)), encoder, cores)
-    roofs = {"decoding": decoded, "encoding": batch / encode_s}
+    encoder.encode(clips)
+    encoder.encode(clips)
+    began = time.perf_counter()
+    wait = encoder.start(clips)
+    for _ in range(batches - 1):
+        after = encoder.start(clips)
+        wait()
+        wait = after
+    wait()
+    return batch * batches / (time.perf_counter() - began)
+
+
+def _end_to_end(
+    what: str, encoder: Encoder, files: list[VideoFile], roofs: dict[str, float]
+) -> list[Figure]:
+    """A run over the files, from its first batch on."""
     limit = min(roofs, key=lambda part: roofs[part])
     first = FirstBatch(time.perf_counter)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / "videos"
         place.mkdir()
-        for file in _copies(videos, _at_least(roofs[limit] * seconds / each)):
+        for file in files:
             (place / f"{file.key}{file.path.suffix}").symlink_to(file.path)
         report = extract(place, Path(name) / "f.h5", encoder=encoder, observer=first)
     assert first.progress is not None
@@ -143,15 +180,17 @@ def on_gpu(
     said = f"{rate:.0f} clips/s; decoding alone {roofs['decoding']:.0f}, encoding alone "
     figures = [
         Figure.at_least(
-            "extract", f"{backbone}, end to end on a GPU", rate, 0.9 * roofs[limit], "clips/s",
+            "extract", what, rate, 0.9 * roofs[limit], "clips/s",
             roof=roofs[limit], roof_name=f"{limit} alone", note=f"{said}{roofs['encoding']:.0f}",
         ),
-        Figure.below("extract", f"ActivityNet (650 h) with {cores} cores", hours, 1, "h"),
+        Figure.below(
+            "extract", f"{what}, ActivityNet (650 h) with {len_cores()} cores", hours, 1, "h"
+        ),
     ]  # fmt: skip
     if limit == "encoding":
         # Batch after batch without a pause it would have reached its own rate.
-        idle = 100 * max(0.0, 1 - rate / roofs["encoding"])
-        figures.append(Figure.below("extract", "device idle", idle, 5, "%"))
+        idle = 100 * (1 - rate / roofs["encoding"])
+        figures.append(Figure.below("extract", f"{what}, device idle", idle, 5, "%"))
     return figures
 
 
@@ -188,13 +227,6 @@ class FirstBatch(Observer):
         if self.at_s is None and progress.n_clips:
             self.at_s, self.n_clips = self._clock(), progress.n_clips
             self.progress = replace(progress)
-
-
-def growth(device: torch.device, clock: Clock) -> list[Figure]:
-    """The figures of :mod:`benchmarks.growth`, in a process that has held no other encoder."""
-    options = ["--device", str(device), *(["--cpu-time"] if clock is spent_s else [])]
-    done = official.run_python("-m", "benchmarks.growth", *options)
-    return [Figure(**values) for values in json.loads(done.stdout)]
 
 
 def store(rounds: int) -> list[Figure]:

@@ -6,13 +6,14 @@ import argparse
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import encoder, encoders, frames, layers, official, scaling, training, whole
+from benchmarks import encoder, encoders, frames, growth, layers, official, scaling, training, whole
 from benchmarks.__main__ import attempt, show_layers, training_figures
 from benchmarks.encoder import count_flop
 from benchmarks.figures import Figure, markdown
@@ -83,8 +84,26 @@ def test_the_original_reading_of_any_frame_rate(tmp_path: Path, fps: int) -> Non
 def test_end_to_end_counts_from_the_first_batch_on(tmp_path: Path) -> None:
     video = make_video(tmp_path / "v.mp4", fps=30, n_frames=90)
     figures = whole.on_gpu([video], "tiny", torch.device("cpu"), seconds=0.2)
-    assert [figure.unit for figure in figures][:2] == ["clips/s", "h"]
-    assert all(figure.value and math.isfinite(figure.value) for figure in figures[:2])
+    for runtime in ("torch", "compiled"):
+        rate, hours = [f for f in figures if f"--runtime {runtime}" in f.what][:2]
+        assert (rate.unit, hours.unit) == ("clips/s", "h")
+        assert rate.value and hours.value and math.isfinite(rate.value + hours.value)
+
+
+def test_growth_of_three_lengths() -> None:
+    kinds = ((1, 2), (1, 4), (2, 4))
+    found = growth.measure(kinds, torch.device("cpu"), time.perf_counter, turns=1)
+    # 30 ticks a second of video give 15 samples; a batch of four clips is not counted.
+    assert [clips for _, clips in found.points] == [0, 0, 2]
+    assert all(seconds > 0 for seconds, _ in found.points) and min(found.peaks_mb) > 50
+
+
+@pytest.mark.parametrize("power", [0.8, 1.0, 1.3])
+def test_a_power_is_found_whatever_ending_takes(power: float) -> None:
+    clips = (10_000, 100_000, 1_000_000)
+    points = [(0.3 + 1e-4 * count**power, count) for count in clips]
+    assert growth.Growth(points, []).power == pytest.approx(power, abs=0.03)
+    assert math.isnan(growth.Growth(points[::-1], []).power)
 
 
 def test_both_programs_read_one_checkpoint(tmp_path: Path) -> None:
