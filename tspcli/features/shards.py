@@ -123,7 +123,7 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
             alone = {key: value for key, value in report.items() if key not in _JOINED}
             known = report.get("runs")
             runs += known if isinstance(known, list) else [alone]
-    if not videos:
+    if not runs:
         target.unlink(missing_ok=True)
         return 0
     counts: dict[str, int] = {}

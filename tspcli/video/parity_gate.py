@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NoReturn
 
 import numpy as np
 
@@ -34,7 +35,6 @@ def require_same_start(candidate: VideoSource, trusted: VideoSource) -> None:
         where = f"at {float(expected.pts_s):.3f} s"
         if found is None or found.pts_s != expected.pts_s:
             _refuse(candidate, f"{where} it has no frame" if found is None else f"no frame {where}")
-            return
         if index % PICTURE_EVERY:
             continue
         ours, other = expected.rgb(), found.rgb()
@@ -49,7 +49,7 @@ def require_same_start(candidate: VideoSource, trusted: VideoSource) -> None:
             )
 
 
-def _refuse(candidate: VideoSource, why: str) -> None:
+def _refuse(candidate: VideoSource, why: str) -> NoReturn:
     raise VideoError(
         "unsupported", f"{candidate.decoder} is not believed: {why}", path=candidate.info.path
     )
