@@ -54,3 +54,13 @@ def test_an_interrupted_run_that_overwrites_goes_on_too(
     assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
     interrupted(overwrite=True, stride=8)
     assert not extract(sources, out, encoder=encoder, overwrite=True).with_status("kept")
+
+
+def test_a_store_of_two_runs_is_byte_for_byte_that_of_one(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    whole, grown = tmp_path / "whole.h5", tmp_path / "grown.h5"
+    extract(sources, whole, encoder=encoder, workers=1, batch_size=1)
+    extract(sources / "b.mp4", grown, encoder=encoder, workers=1, batch_size=1)
+    extract(sources, grown, encoder=encoder, workers=1, batch_size=1)
+    assert whole.read_bytes() == grown.read_bytes()

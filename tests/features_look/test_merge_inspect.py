@@ -88,6 +88,7 @@ class TestMerge:
             report = {
                 "settings": {"stride": 16},
                 "wall_s": 2.5,
+                "shard": {"index": 1, "keys": ["v_a", "v_b"]},
                 "notes": [f"of {name}"],
                 "videos": [
                     {"key": f"v_{name}", "status": "done"},
@@ -96,7 +97,8 @@ class TestMerge:
             }
             (tmp_path / f"{name}.h5.report.json").write_text(json.dumps(report))
         merge_stores(paths, tmp_path / "all.h5")
-        alone = [{"wall_s": 2.5, "notes": [f"of {name}"]} for name in "ab"]
+        # Keys are those of all videos, for each shard.
+        alone = [{"wall_s": 2.5, "shard": {"index": 1}, "notes": [f"of {name}"]} for name in "ab"]
         written = json.loads((tmp_path / "all.h5.report.json").read_text())
         assert written["settings"] == {"stride": 16} and written["runs"] == alone
         # Merging what is merged loses none of them; what is no list of runs is one.

@@ -16,6 +16,7 @@ from pathlib import Path
 from tspcli.errors import StoreError
 
 _MAX_NAME_BYTES = 100
+_LONGEST_NAME_BYTES = 255
 _PRIVATE = 0o600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FRAME_BYTES = 4096
@@ -24,18 +25,22 @@ _SPARE = 8
 
 
 @contextmanager
-def write_aside(path: str | Path) -> Iterator[Path]:
+def write_aside(path: str | Path, *, goes_on: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success sync it and rename it into place.
 
     On any error the temporary file is removed and what was at ``path`` stays as it was. Until it is
     whole nobody else may read it; then it may be read by whom the file before it could, or a new
     file can.
 
+    Args:
+        path: The file.
+        goes_on: As for :func:`explain_write_errors`.
+
     Raises:
         StoreError: If the disk is full or the folder cannot be written, with the folder named.
     """
     path = Path(path)
-    with explain_write_errors(path):
+    with explain_write_errors(path, goes_on=goes_on):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = aside_name(path)
         aside.touch(exist_ok=False)
@@ -123,10 +128,24 @@ def explain_write_errors(path: Path, *, goes_on: bool = False) -> Iterator[None]
                 remedy="Free some space and run the same command again"
                 + ("; what was finished is kept." if goes_on else "."),
             ) from error
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            remedy="Check that the folder exists and that you may write there.",
-        ) from error
+        words = f"{path} cannot be written: {error.strerror or error}."
+        remedy = "Check that the folder exists and that you may write there."
+        if error.errno == errno.ENAMETOOLONG:
+            words, remedy = too_long(path), "Give a shorter one."
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            blocking = [parent for parent in path.parents if parent.is_file()]
+            remedy = f"{blocking[0]} is a file; name a folder." if blocking else remedy
+        raise StoreError(words, remedy=remedy) from error
+
+
+def too_long(path: Path) -> str:
+    """What is wrong with a path that the system finds too long."""
+    name = max(path.parts, key=lambda part: len(os.fsencode(part)))
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        what, count = f"name {name[:40]!r}…", len(os.fsencode(name))
+    else:
+        what, count = f"path {str(path)[:40]!r}…", len(os.fsencode(path))
+    return f"The {what} has {count} bytes, which is too long for the file system."
 
 
 def is_full(error: OSError) -> bool:

@@ -17,7 +17,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from tspcli.features.atomic import (
 )
 from tspcli.features.metadata import StoreMetadata, canonical_json
 from tspcli.features.reports import report_path
-from tspcli.features.store import open_store, parts_folder, plain_attributes
+from tspcli.features.store import VideoFeatures, open_store, parts_folder, plain_attributes
 from tspcli.features.storing import (
     DamagedRowsError,
     content_checksum,
@@ -295,19 +295,19 @@ class PartsFolder:
             StoreError: If the disk is full; the parts and the old store stay as they were.
             StoreMismatchError: If the store that is there was made with other settings; likewise.
         """
-        # HDF5 keeps links sorted by name, so the order of writing is free; sorted, it is the same
-        # for every history of the run.
-        with new_store(self.store, self.metadata) as store:
+        with new_store(self.store, self.metadata, goes_on=True) as store, ExitStack() as opened:
+            existing: Mapping[str, VideoFeatures] = {}
             if keep_existing and self.store.exists():
-                with open_store(self.store) as existing:
-                    # Another program may have put another store there since the run began.
-                    existing.metadata.require_same(self.metadata, "this run", str(self.store))
-                    for key in existing:
-                        if key not in self.parts:
-                            video = existing[key]
-                            store.add(key, video._dataset, video.attrs)
-            for key in sorted(self.parts):
-                part = self.parts[key]
+                found = opened.enter_context(open_store(self.store))
+                # Another program may have put another store there since the run began.
+                found.metadata.require_same(self.metadata, "this run", str(self.store))
+                existing = found
+            # Sorted, so that the file is the same whatever the history of the run.
+            for key in sorted({*existing, *self.parts}):
+                part = self.parts.get(key)
+                if part is None:
+                    store.add(key, existing[key]._dataset, existing[key].attrs)
+                    continue
                 try:
                     store.add(key, part.rows(), part.attributes)
                 except DamagedRowsError as error:
@@ -347,7 +347,7 @@ class PartsFolder:
                 stored = None
             if stored is not None:
                 stored.require_same(self.metadata, "this run", str(self.folder))
-        with write_aside(path) as aside:
+        with write_aside(path, goes_on=True) as aside:
             aside.write_text(json.dumps(self._about(discarded), indent=1))
 
     def _remove_parts(self) -> None:

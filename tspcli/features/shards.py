@@ -121,6 +121,10 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
             videos += report["videos"]
             settings = report.get("settings", settings)
             alone = {key: value for key, value in report.items() if key not in _JOINED}
+            shard = alone.get("shard")
+            if isinstance(shard, dict):
+                # Its keys are those of the videos of all shards.
+                alone["shard"] = {name: value for name, value in shard.items() if name != "keys"}
             known = report.get("runs")
             runs += known if isinstance(known, list) else [alone]
     if not runs:

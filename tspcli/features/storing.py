@@ -64,8 +64,9 @@ class NewStore:
             block = np.ascontiguousarray(rows[start : start + _COPY_ROWS], dtype="<f4")
             digest.update(block.data)
             dataset[start : start + _COPY_ROWS] = block
-        for name, value in attributes.items():
-            dataset.attrs[name] = value
+        # In one order, whether they come from memory or from a file.
+        for name in sorted(attributes):
+            dataset.attrs[name] = attributes[name]
         known = {name: plain(value) for name, value in attributes.items()}
         if known.get("checksum", "") not in ("", seal_checksum(digest.copy(), known)):
             raise DamagedRowsError(
@@ -86,17 +87,20 @@ class DamagedRowsError(StoreError):
 
 
 @contextmanager
-def new_store(path: str | Path, metadata: StoreMetadata) -> Iterator[NewStore]:
+def new_store(
+    path: str | Path, metadata: StoreMetadata, *, goes_on: bool = False
+) -> Iterator[NewStore]:
     """Write a store aside and rename it into place once it is whole.
 
     Args:
         path: The file; one that exists is replaced only at the end.
         metadata: What the file says of itself.
+        goes_on: Whether the same command, given again, goes on with what was finished.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
     """
-    with write_aside(path) as aside:
+    with write_aside(path, goes_on=goes_on) as aside:
         # For the file itself, which has to be closed also if there is no room for any video.
         require_room(aside, 0, 0)
         with h5py.File(aside, "w") as file:

@@ -100,14 +100,14 @@ class CacheWriter:
         self._offsets = [0]
         self._shape: tuple[int, ...] | None = None
         self._max_error = 0
-        with explain_write_errors(path):
+        with explain_write_errors(path, goes_on=True):
             self._file: BinaryIO = open(self._aside, "xb")  # noqa: SIM115 (closed by both ends)
 
     def append(self, data: Bytes, error: int, shape: tuple[int, ...]) -> None:
         """Add one encoded frame."""
         if self._shape is None:
             self._shape = shape
-        with explain_write_errors(self._path):
+        with explain_write_errors(self._path, goes_on=True):
             self._file.write(data.data)
         self._offsets.append(self._offsets[-1] + data.nbytes)
         self._max_error = max(self._max_error, error)
@@ -130,7 +130,7 @@ class CacheWriter:
             "max_error": self._max_error,
         }
         text = canonical_json(footer).encode()
-        with explain_write_errors(self._path):
+        with explain_write_errors(self._path, goes_on=True):
             self._file.write(np.asarray(self._offsets, dtype="<u8").tobytes())
             self._file.write(text + _TAIL.pack(len(text), _MAGIC))
             self._file.flush()
