@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,3 +56,14 @@ def test_rows_have_names(events: list[dict[str, Any]]) -> None:
     named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert "tspcli-feeder" in named.values()
     assert any(name.startswith("decode ") for name in named.values())
+
+
+def test_one_that_cannot_be_written_costs_no_features(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.mp4", fps=30, n_frames=60)
+    report = extract(
+        video, tmp_path / "f.h5", weights="tiny", device="cpu", workers=1,
+        profile=video / "trace.json",
+    )  # fmt: skip
+    assert len(report.with_status("done")) == 1
+    [note] = [note for note in report.notes if "no trace" in note]
+    assert f"{video} is a file; name a folder." in note

@@ -179,13 +179,14 @@ def _run(arguments: list[str], debug: bool) -> int:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             # Any argument may be such a path, and whoever looks at it first meets this.
-            name = max(Path(os.fsdecode(error.filename or "?")).parts, key=len)
-            click.echo(
-                f"Error: The name {name[:40]!r}… has {len(os.fsencode(name))} bytes, which is too "
-                "long for the file system.\nGive a shorter one.",
-                err=True,
-            )
+            from tspcli.features.atomic import too_long
+
+            words = too_long(Path(os.fsdecode(error.filename or "?")))
+            click.echo(f"Error: {words}\nGive a shorter one.", err=True)
             return UsageError.exit_code
+        if isinstance(error, OSError) and error.filename is None and error.errno == errno.ENOSPC:
+            click.echo("Error: The disk that the output goes to is full.", err=True)
+            return EXIT_ERROR
         click.echo(
             f"Error: {type(error).__name__}: {error}\n"
             "This is a fault of tspcli. Run the command with --debug to see where it happened.",

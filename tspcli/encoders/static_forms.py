@@ -1,6 +1,6 @@
 """Backbones prepared for batches of one shape: compiled, and recorded as a CUDA graph.
 
-What they gain depends on the device; docs/speed.md says where it was measured.
+docs/encoders.md says what they gain.
 """
 
 from __future__ import annotations

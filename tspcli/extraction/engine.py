@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from tspcli.encoders import Encoder
-from tspcli.errors import TspError, VideoError
+from tspcli.errors import StoreError, TspError, VideoError
 from tspcli.extraction.clips import Batch, ClipAssembler, Clips
 from tspcli.extraction.decoding import EventSource, open_pool
 from tspcli.extraction.encoding import BatchEncoder
@@ -135,7 +135,11 @@ class Engine:
                     video.sink.abort()
             self.progress.elapsed_s = time.monotonic() - started
             self.progress.copy_to(self.report)
-            self._trace.write()
+            try:
+                self._trace.write()
+            except StoreError as error:
+                # Nobody loses features over it.
+                self._note(f"There is no trace: {error}")
 
     def _handle(self, item: Word) -> None:
         if isinstance(item, (Idle, Woken)):
