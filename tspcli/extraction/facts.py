@@ -22,7 +22,7 @@ class EncoderFacts:
         frame_spec: The frames that it takes.
         feature_dim: Width of a row.
         device_type: ``cpu`` or ``cuda``.
-        runtime: The library that computes.
+        runtime: What computes.
     """
 
     provenance: Mapping[str, Any]

@@ -16,7 +16,9 @@ from pathlib import Path
 from tspcli.errors import StoreError
 
 _MAX_NAME_BYTES = 100
+"""So much of a name begins those beside it."""
 _LONGEST_NAME_BYTES = 255
+"""What file systems take as one name."""
 _PRIVATE = 0o600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FRAME_BYTES = 4096
