@@ -307,4 +307,4 @@ def test_output_that_has_no_room_is_no_fault_of_ours() -> None:
     command = f"{sys.executable} -m tspcli weights list >/dev/full"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "Error: The disk that the output goes to is full.\n"
+    assert done.stderr == "Error: A disk is full, perhaps that which the output goes to.\n"

@@ -92,10 +92,19 @@ def test_what_cannot_be_compiled_is_named() -> None:
         CompiledForm(Bending())(clips(2, 4, 8))
 
 
-def test_a_lack_of_memory_is_not_the_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_a_lack_of_memory_is_not_the_compilers(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     class Exhausted(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
 
     form = CompiledForm(Tiny())
     monkeypatch.setattr(form, "_run", Exhausted())

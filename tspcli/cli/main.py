@@ -105,23 +105,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: The arguments, ``sys.argv[1:]`` if not given.
     """
+    sys.exit(_exit_code(argv))
+
+
+def entry() -> NoReturn:
+    """Run ``tsp`` as a process of its own, and leave at once when it is done."""
+    code = _exit_code()
+    if code >= EXIT_INTERRUPTED or _may_leave_at_once():
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _exit_code(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = bool(os.environ.get("TSPCLI_DEBUG"))
     if "--debug" in arguments:
         debug = True
         arguments.remove("--debug")
-    sys.exit(_run(arguments, debug))
-
-
-def entry() -> NoReturn:
-    """Run ``tsp`` as a process of its own, and leave at once when it is done."""
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
-    if code >= EXIT_INTERRUPTED or _may_leave_at_once():
-        _leave_at_once(code)
-    sys.exit(code)
+    return _run(arguments, debug)
 
 
 def _may_leave_at_once() -> bool:
@@ -185,7 +186,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             click.echo(f"Error: {words}\nGive a shorter one.", err=True)
             return UsageError.exit_code
         if isinstance(error, OSError) and error.filename is None and error.errno == errno.ENOSPC:
-            click.echo("Error: The disk that the output goes to is full.", err=True)
+            click.echo("Error: A disk is full, perhaps that which the output goes to.", err=True)
             return EXIT_ERROR
         click.echo(
             f"Error: {type(error).__name__}: {error}\n"

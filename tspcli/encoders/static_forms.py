@@ -19,6 +19,8 @@ _WARM_UP_RUNS = 3
 """Before recording: cuDNN searches for its algorithms and Triton compiles, neither of which can be
 recorded."""
 _MOST_SHAPES = 1000
+_NO_MEMORY = ("out of memory", "can't allocate memory")
+"""How torch says it where it has no error of its own for it."""
 
 
 def static_form(form: nn.Module, device: torch.device) -> nn.Module:
@@ -78,6 +80,8 @@ def _explained() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, UsageError):
         raise
     except Exception as error:  # whatever two compilers, the system's and CUDA may say
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise torch.OutOfMemoryError(first_line(error)) from error
         raise UsageError(
             f"--runtime compiled: torch cannot run this backbone so: {first_line(error)}",
             remedy="Use --runtime torch; compiling needs a C++ compiler, on CUDA Triton too.",

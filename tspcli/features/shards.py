@@ -126,7 +126,7 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
                 # Its keys are those of the videos of all shards.
                 alone["shard"] = {name: value for name, value in shard.items() if name != "keys"}
             known = report.get("runs")
-            runs += known if isinstance(known, list) else [alone]
+            runs += known if isinstance(known, list) and known else [alone]
     if not runs:
         target.unlink(missing_ok=True)
         return 0
