@@ -191,18 +191,57 @@ def _workers(video: Path, rounds: int) -> list[Figure]:
     cores = len_cores()
     if cores == 1:
         return []
-    copies = [VideoFile(video, f"v{i}") for i in range(2 * cores)]
-    rates: dict[int, list[float]] = {1: [], cores: []}
+    copies = [VideoFile(video, f"v{i}") for i in range(3 * cores)]
+    found: dict[int, list[tuple[float, float]]] = {1: [], cores: []}
     for _ in range(rounds):
-        for count, found in rates.items():
-            found.append(pool_rate(copies, count))
-    one, all_of_them = (statistics.median(found) for found in rates.values())
+        for count, rates in found.items():
+            rates.append(steady_rate(copies[: 3 * count], count))
+    one, all_of_them = (statistics.median(rate for rate, _ in rates) for rates in found.values())
+    own = statistics.median(share for _, share in found[cores])
     return [
         Figure.at_least(
             "frames", f"{cores} decode workers", all_of_them, 0.9 * cores * one, "frames/s",
             roof=cores * one, roof_name=f"{cores} times one worker",
+            note=f"the process that they work for took {own:.1%} of a core",
         )
     ]  # fmt: skip
+
+
+def steady_rate(files: Sequence[VideoFile], workers: int) -> tuple[float, float]:
+    """Frames of the source a second while all workers decode, and this process's share of a core.
+
+    Counted from when every worker has handed over its first frames until the first of them has
+    no video left: neither starting nor the last videos' unequal ends take part.
+
+    Args:
+        files: Videos of one frame rate, more than workers.
+        workers: Decode processes.
+    """
+    begun: set[int] = set()
+    n_sampled, left, began, own_began = 0, len(files), 0.0, 0.0
+    frames_each = 0.0
+    pool = DecodePool(files, sampling=Sampling(), spec=SPEC, workers=workers, threads=1)
+    with pool:
+        for event in pool:
+            if isinstance(event, Frames):
+                event.release()
+                n_sampled += len(event.ticks) if began else 0
+                assert event.worked is not None
+                begun.add(event.worked.process)
+                if not began and len(begun) == workers:
+                    began, own_began = time.perf_counter(), time.process_time()
+            elif isinstance(event, Finished):
+                left -= 1
+                frames_each = event.n_frames / event.n_ticks
+                if left < workers:
+                    break
+            elif isinstance(event, Failed):
+                raise event.error
+        wall_s = time.perf_counter() - began
+        own_s = time.process_time() - own_began
+    if not n_sampled:
+        raise ValueError("The videos end before all workers have begun.")
+    return n_sampled * frames_each / wall_s, own_s / wall_s
 
 
 def pool_rate(

@@ -215,6 +215,21 @@ def test_command(videos: Path, store: Path, tmp_path: Path) -> None:
     assert isinstance(result.exception, UsageError)
 
 
+def test_the_command_says_what_became_of_the_videos(videos: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 100)
+    arguments = ["--videos", str(videos), "--videos", str(bad), "--out", str(tmp_path / "g.h5")]
+    arguments += ["--weights", "random", "--backbone", "tiny", "--device", "cpu"]
+    result = CliRunner().invoke(command, arguments, standalone_mode=False, catch_exceptions=False)
+    assert result.return_value == 3
+    *_, failed, remedy, last = result.stderr.splitlines()
+    assert failed.startswith(f"failed: {bad}: ")
+    assert "(1 video): " in remedy
+    assert last.startswith(f"{tmp_path / 'g.h5'}: 3 done, 1 failed (max). ")
+    assert "times real time" in last
+    assert "Report" not in last
+
+
 def refused(*words: object) -> Exception:
     result = CliRunner().invoke(command, [*map(str, words)], standalone_mode=False)
     assert isinstance(result.exception, Exception), result.output

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.console import err_console, print_json
+from tspcli.cli.extract_summary import summarize
 from tspcli.cli.inputs import PATH, POSITIVE, Shard
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
@@ -19,12 +20,6 @@ from tspcli.cli.options import (
     weights_options,
 )
 from tspcli.cli.outputs import require_apart
-from tspcli.wording import counted
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tspcli.extraction import ExtractReport
 
 
 @click.command("extract", short_help="Compute clip features of videos into a store.")
@@ -110,43 +105,5 @@ def command(as_json: bool, **options: Any) -> int:
             return stop.farewell()
     if as_json:
         print_json(report.to_dict())
-    _summarize(console, report)
+    summarize(console, report, more=f"Report: {report.path}")
     return EXIT_SOME_FAILED if report.failed else 0
-
-
-def _summarize(console: Console, report: ExtractReport) -> None:
-    from tspcli.extraction.report import STATUSES
-
-    for result in report.videos:
-        name = printable(result.path or result.key)
-        if result.status in ("failed", "skipped"):
-            console.print(
-                f"{result.status}: {name}: {result.reason}: {printable(result.detail or '')}",
-                style="red" if result.status == "failed" else "yellow",
-                markup=False,
-                soft_wrap=True,
-            )
-        elif result.warnings:
-            text = printable("; ".join(result.warnings))
-            console.print(f"note: {name}: {text}", style="yellow", markup=False, soft_wrap=True)
-    for reason, remedy, count in report.remedies:
-        console.print(
-            f"{reason} ({counted(count, 'video')}): {printable(remedy)}",
-            markup=False,
-            soft_wrap=True,
-        )
-    counts = {status: len(report.with_status(status)) for status in STATUSES}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    speed = ""
-    if report.n_clips and report.wall_s:
-        speed = (
-            f" {report.video_s:.1f} s of video, {counted(report.n_clips, 'clip')} in "
-            f"{report.wall_s:.1f} s: {report.video_s / report.wall_s:.1f} times real time, "
-            f"limited by {report.bottleneck}."
-        )
-    console.print(
-        f"{printable(report.out)}: {said or 'nothing to do'}.{speed} "
-        f"Report: {printable(str(report.path))}",
-        markup=False,
-        soft_wrap=True,
-    )

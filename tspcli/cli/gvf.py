@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.extract_summary import summarize
 from tspcli.cli.inputs import PATH, POSITIVE
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
@@ -105,13 +106,7 @@ def command(
             return stop.farewell()
     if as_json:
         print_json(report.to_dict())
-    for result in report.failed:
-        text = f"failed: {result.path}: {result.reason}: {result.detail or ''}"
-        console.print(printable(text), style="red", markup=False, soft_wrap=True)
-    done = len(report.with_status("done")) + len(report.with_status("kept"))
-    console.print(
-        f"{printable(str(out))}: {counted(done, 'video')} ({pool}).", markup=False, soft_wrap=True
-    )
+    summarize(console, report, of=pool)
     return EXIT_SOME_FAILED if report.failed else 0
 
 
