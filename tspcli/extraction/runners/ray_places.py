@@ -59,6 +59,11 @@ def find_places(nodes: Sequence[Mapping[str, Any]], config: ExtractConfig) -> li
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: node["NodeID"])
     with_gpus = [node for node in alive if _count(node, "GPU")]
     on_cpus = config.device == "cpu" or (config.device == "auto" and config.runtime == "openvino")
+    if on_cpus and config.gpus is not None:
+        other = "--device cpu" if config.device == "cpu" else "--runtime openvino"
+        raise UsageError(
+            f"Both --gpus {config.gpus} and {other} are given.", remedy="Give one of the two."
+        )
     if on_cpus or not with_gpus:
         if config.device == "cuda" or config.gpus is not None:
             return []
