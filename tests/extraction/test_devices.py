@@ -86,6 +86,27 @@ def test_two_devices_leave_the_store_of_one(
         assert not Path(f"/proc/{pid}").exists()
 
 
+_HARSH = """
+import signal, socket, sys
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+socket.setdefaulttimeout(0.01)
+from dataclasses import replace
+from tests.extraction.ray_driver import OPTIONS
+from tspcli.extraction import extract
+extract(sys.argv[1], sys.argv[2], config=replace(OPTIONS, device="cpu,cpu"))
+"""
+
+
+def test_a_program_with_rules_of_its_own_for_pipes_and_sockets(
+    videos: Path, expected: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "feats.h5"
+    command = [sys.executable, "-c", _HARSH, str(videos), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert_same_store(out, expected)
+
+
 def test_the_videos_of_a_killed_device_are_done_by_the_other(
     videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
 ) -> None:

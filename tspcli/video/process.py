@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import Any
 
 from tspcli.machine import memory_bytes
 from tspcli.video.base import absolute
@@ -32,6 +33,36 @@ importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 _TAIL_BYTES = 1 << 18
 """Of a log; the words by which a hang is known stand before the tracebacks of all threads."""
 _GIB = 1 << 30
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+class SocketConnection(Connection):
+    """A connection that a process can be at the other end of which dies without harm to this one.
+
+    Programs that are used in pipes often let SIGPIPE end them, which writing to the dead brings.
+
+    Args:
+        end: Of a pair of stream sockets; the connection owns it from now on.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        super().__init__(end.fileno())
+
+    def send_descriptor(self, descriptor: int) -> None:
+        """Send an open file, for ``socket.recv_fds`` to take out."""
+        told = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        self.end.sendmsg([b"\0"], told, _NO_SIGNAL)
+
+    # What Connection writes and closes with.
+
+    def _send(self, data: Any, write: Any = None) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self.end.send(left, _NO_SIGNAL) :]
+
+    def _close(self, close: Any = None) -> None:
+        self.end.close()
 
 
 class ChildProcess:
@@ -54,6 +85,9 @@ class ChildProcess:
     ) -> None:
         self._log_fd = _anonymous_file("tspcli-log", append=True)
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            # Programs may have set a time limit for all of their sockets.
+            end.setblocking(True)
         lifeline, self._lifeline_fd = os.pipe()
         inherited = (theirs.fileno(), lifeline, *descriptors)
         places = "\n".join(absolute(place) for place in sys.path)
@@ -69,7 +103,7 @@ class ChildProcess:
         finally:
             theirs.close()
             os.close(lifeline)
-        self.connection = Connection(ours.detach())
+        self.connection = SocketConnection(ours)
 
     @property
     def pid(self) -> int:
@@ -108,16 +142,12 @@ class ChildProcess:
         """Let what is sent raise BlockingIOError if the process takes nothing for so long."""
         whole_s, rest_s = divmod(seconds, 1)
         timeval = struct.pack("ll", int(whole_s), int(rest_s * 1e6))
-        with self._socket() as ours:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        self.connection.end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def hang_up(self) -> None:
         """Hear no more of it than it has said."""
-        with self._socket() as ours, suppress(OSError):
-            ours.shutdown(socket.SHUT_RDWR)
-
-    def _socket(self) -> socket.socket:
-        return socket.socket(fileno=os.dup(self.connection.fileno()))
+        with suppress(OSError):
+            self.connection.end.shutdown(socket.SHUT_RDWR)
 
     def dispose(self) -> None:
         """End it and close everything."""

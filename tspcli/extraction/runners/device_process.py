@@ -9,13 +9,13 @@ import mmap
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,12 @@ class _Line:
         with self._lock:
             self.connection.send(message)
 
+    def take_descriptor(self) -> int:
+        """The open file that comes next; for the one thread that reads."""
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+            _, [descriptor], *_ = socket.recv_fds(ours, 1, 1)
+        return descriptor
+
     def beat(self) -> None:
         """Show that this process lives."""
         self.tell("beat")
@@ -171,7 +177,7 @@ class _Forwarded:
                     # Frames that are still looked at keep their memory by themselves.
                     for gone in self._memories.keys() - in_use:
                         self._memories.pop(gone).close()
-                    self._memories[number] = _Memory(recv_handle(self._line.connection))
+                    self._memories[number] = _Memory(self._line.take_descriptor())
                 elif kind == "event":
                     self._events.put(values[0])
                 elif kind == "stop":

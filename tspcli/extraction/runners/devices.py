@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import count
-from multiprocessing.reduction import send_handle
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -135,7 +134,7 @@ class Device:
             self._memories = {*(self._memories & memories), place.memory}
             self.send(("memory", place.memory, frozenset(self._memories)))
             with suppress(OSError):
-                send_handle(self.process.connection, place.file_descriptor, self.process.pid)
+                self.process.connection.send_descriptor(place.file_descriptor)
         token = next(self._tokens)
         self._held[token] = event
         pixels = event.pixels
