@@ -85,8 +85,8 @@ class PlainObserver(TrainingObserver):
             self._print(f"clip cache: {done}/{total} videos")
 
     def checking(self, video: str, done: int, total: int) -> None:
-        if self._due():
-            self._print(f"trying to read each video: {done}/{total}")
+        if self._due() or done == total:
+            self._print(f"trying to read: {done}/{total} videos")
 
     def stepped(self, status: StepStatus) -> None:
         if self._due():
@@ -155,7 +155,7 @@ def run_line(info: RunInfo) -> str:
     chance = ", ".join(f"{head} {100 * level:.2f}%" for head, level in info.chance.items())
     again = ""
     if info.first_epoch >= int(info.recipe["epochs"]):
-        again = f" All {info.recipe['epochs']} epochs are done."
+        again = " All epochs are done."
     elif info.first_epoch or info.first_step:
         again = f" Goes on at epoch {info.first_epoch}, step {info.first_step}."
     return (

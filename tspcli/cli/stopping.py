@@ -87,6 +87,7 @@ def stoppable(console: Console, out: object) -> Iterator[Stopper]:
     """
     stopper = Stopper(console, out)
     ours, theirs = socket.socketpair()
+    ours.setblocking(True)
     theirs.setblocking(False)
 
     def listen() -> None:
@@ -106,7 +107,8 @@ def stoppable(console: Console, out: object) -> Iterator[Stopper]:
         signal.set_wakeup_fd(wakeup)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        stopper.rest()
         theirs.close()
         listener.join(timeout=1)
         ours.close()
+        # Not before: the listener may have been about to hear the last signal.
+        stopper.rest()
