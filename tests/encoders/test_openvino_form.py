@@ -89,6 +89,26 @@ def test_nothing_is_reported_to_its_maker(openvino: None) -> None:
     assert done.stdout.splitlines()[-1] == "TOLD []"
 
 
+def test_signals_arrive_after_encoders_are_gone(openvino: None) -> None:
+    # The fault handler lets signals run on a stack of their own, which OpenVINO replaces.
+    code = (
+        "import faulthandler, gc, os, signal, torch\n"
+        "from tspcli.encoders.openvino_form import OpenVinoForm\n"
+        "faulthandler.enable()\n"
+        "came = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: came.append(1))\n"
+        "forms = [OpenVinoForm(torch.nn.Conv3d(3, 4, 3)) for _ in range(3)]\n"
+        "rows = [form(torch.zeros(1, 3, 4, 8, 8)) for form in forms]\n"
+        "for _ in range(3):\n"
+        "    del forms[0]\n"
+        "    gc.collect()\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "print('CAME', len(came))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["CAME 3"]), done.stderr
+
+
 def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"]:
         monkeypatch.delitem(sys.modules, name)

@@ -18,6 +18,7 @@ from tspcli.wording import first_line
 
 _TELEMETRY = "openvino_telemetry"
 _ONE_AT_A_TIME = threading.RLock()
+_cores: list[Any] = []
 
 
 @contextmanager
@@ -55,6 +56,19 @@ def import_openvino() -> Any:
     return openvino
 
 
+def _core() -> Any:
+    """The process's one core, which is never taken down.
+
+    Each that compiles for CPUs gives its thread a stack for signals and later unmaps it, and puts
+    back the one before, even if that was another core's and is gone: the next signal then ends the
+    process without a word.
+    """
+    with _ONE_AT_A_TIME:
+        if not _cores:
+            _cores.append(import_openvino().Core())
+    return _cores[0]
+
+
 class OpenVinoForm(nn.Module):
     """A backbone that OpenVINO runs; made for a shape of clips when the first such clips come.
 
@@ -83,7 +97,6 @@ class OpenVinoForm(nn.Module):
         return torch.from_numpy(rows.copy())
 
     def _compile(self, clips: Tensor) -> Any:
-        openvino = self._openvino
         shape = tuple(clips.shape[1:])
         if shape not in self._converted:
             self._converted[shape] = self._convert(shape)
@@ -96,7 +109,7 @@ class OpenVinoForm(nn.Module):
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        return openvino.Core().compile_model(model, "CPU", settings)
+        return _core().compile_model(model, "CPU", settings)
 
     def _convert(self, shape: tuple[int, ...]) -> Any:
         """The backbone for any number of clips of one shape."""
