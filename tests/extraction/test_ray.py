@@ -298,6 +298,6 @@ def test_where_encoders_go() -> None:
     assert len(where(gpus, device="cpu")) == len(where(gpus, runtime="openvino")) == 11
     with pytest.raises(UsageError, match="cuda:1"):
         where(gpus, device="cuda:1")
-    for other in ({"device": "cpu"}, {"runtime": "openvino"}):
-        with pytest.raises(UsageError, match=f"Both --gpus 2 and --{' '.join(*other.items())} are given"):
-            where(gpus, gpus=2, **other)
+    for name, value in (("device", "cpu"), ("runtime", "openvino")):
+        with pytest.raises(UsageError, match=f"Both --gpus 2 and --{name} {value} are given"):
+            where(gpus, gpus=2, **{name: value})
