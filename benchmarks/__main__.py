@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -223,9 +224,13 @@ def training_figures(rows: list[dict[str, float | str]]) -> list[Figure]:
         note = f"{float(row['clips_per_s']):.2f} clips/s"
         what = f"{name}, beside the literal loop"
         if name == "reading: from videos":
-            figures.append(Figure.at_least("training", what, ratio, 2, "times", note=note))
+            figure = Figure.at_least("training", what, ratio, 2, "times", note=note)
         else:
-            figures.append(Figure("training", what, ratio, "times", note=note))
+            figure = Figure("training", what, ratio, "times", note=note)
+        if "roof" in row:
+            roof = float(row["roof"]) * ratio / float(row["clips_per_s"])
+            figure = replace(figure, roof=roof, roof_name=str(row["roof_name"]))
+        figures.append(figure)
     return figures
 
 

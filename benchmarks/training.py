@@ -6,31 +6,38 @@ Three parts, each side by side in one process, in turns: reading clips (literal 
 decode, scale with torch, one clip at a time; the product: straight from the videos and from the
 clip cache, in the same one process), the step alone (the literal one in plain fp32; the product's
 in each of its ways), and both together: from the clip cache with the product's loader processes,
-which read ahead. The roof of the data path is the step: what it takes is all that the data path has
-to deliver.
+which read ahead. Roofs: of reading from videos, decoding from the key frame before a clip to its
+end; of reading from the cache, copying the clips in memory; of a step, a large matrix product in
+the same dtype, with three times the operations of the forward pass; of both together, the step
+alone: what it takes is all that the data path has to deliver.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.clip_cache import SAMPLING, SPEC, encode_again, literal_clip
+from benchmarks.encoder import count_flop
 from benchmarks.figures import in_turns, one_thread
+from benchmarks.roofs import bandwidth_bytes_per_s, products
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.encoder import resolve_device
+from tspcli.encoders.encoder import _DTYPES, resolve_device
 from tspcli.pretraining.cache import CachedClips, CacheSettings, build_cache, cache_file
 from tspcli.pretraining.clips import ClipReader, VideoClips
 from tspcli.pretraining.distributed import Devices, Placement
@@ -53,6 +60,8 @@ from tspcli.wording import first_line
 
 N_CLASSES = 200
 _CLIP_SHAPE = (SAMPLING.clip_length, 112, 112, 3)
+_CLIP_BYTES = math.prod(_CLIP_SHAPE)
+_DECODING = "decoding alone"
 _ALONE = 10
 """Steps without a loader, before and after those with it."""
 MEAN = torch.tensor([0.43216, 0.394666, 0.37645]).view(3, 1, 1, 1)
@@ -70,6 +79,18 @@ def literal_batch(video: Path, starts: list[int]) -> torch.Tensor:
 def product_batch(reader: ClipReader, starts: list[int]) -> torch.Tensor:
     clips = [reader.read(0, start)[:, 8:120, 30:142].copy() for start in starts]
     return torch.from_numpy(np.stack(clips))
+
+
+def decode_alone(container: Any, starts: list[int]) -> None:
+    """Decode what the clips need, frames before them included, and do nothing with it."""
+    stream = container.streams.video[0]
+    for start in starts:
+        first = int(start / 15 / stream.time_base)
+        last = first + int((SAMPLING.clip_length - 1) / 15 / stream.time_base)
+        container.seek(first, stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts >= last:
+                break
 
 
 def labels(size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,6 +214,24 @@ def with_loader(
     return taken / steps, alone_s + alone()
 
 
+def step_roofs(backbone: str, device: torch.device, ways: dict[str, str]) -> dict[str, float]:
+    """Clips a second at which each way of a step would be at the machine's matmul rate.
+
+    Args:
+        ways: The precision of each.
+    """
+    spec = backbone_spec(backbone)
+    length, (height, width) = spec.sampling.clip_length, spec.preprocessing.crop
+    # Backwards a convolution is computed twice: for its inputs and for its filters.
+    flop = 3 * count_flop(spec.build(), torch.empty(1, 3, length, height, width))
+    rates = {}
+    for precision in set(ways.values()):
+        product_flop, runs = products(device, _DTYPES[precision])
+        with torch.inference_mode(), process_arithmetic(device, precision):
+            rates[precision] = product_flop / min(in_turns(runs, 5, settled_s).values())
+    return {name: rates[precision] / flop for name, precision in ways.items()}
+
+
 def _leave_out_broken(
     products: dict[str, Product], ways: dict[str, tuple[str, Execution]], pixels: torch.Tensor
 ) -> None:
@@ -234,9 +273,10 @@ def main() -> None:
             video = folder / "rendered.mp4"
             render_video(SyntheticVideo("r", 1, 60, (), height=360, width=480), video, gop=250)
         rows = run(options, device, video, folder)
-    print("| part | clips/s | times the literal reference |\n|---|---|---|")
+    print("| part | clips/s | times the literal reference | roof, clips/s |\n|---|---|---|---|")
     for row in rows:
-        print(f"| {row['part']} | {row['clips_per_s']:.2f} | {row['ratio']:.2f} |")
+        roof = f"{row['roof']:.2f}" if "roof" in row else ""
+        print(f"| {row['part']} | {row['clips_per_s']:.2f} | {row['ratio']:.2f} | {roof} |")
     print(json.dumps(rows))
 
 
@@ -250,7 +290,7 @@ def run(
     # Clips that end before the video does: both readers then decode all of their frames.
     last = int(report.video_s * SAMPLING.frame_rate) - SAMPLING.clip_length
 
-    def reading(batch: Callable[[list[int]], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    def reading(batch: Callable[[list[int]], Any]) -> Callable[[], Any]:
         """Reads other clips each time; every reader the same ones, seeking takes unequally long."""
         rng = np.random.default_rng(0)
         return lambda: batch(rng.integers(0, last, size).tolist())
@@ -284,8 +324,11 @@ def run(
     ) -> Callable[[], float]:
         return lambda: step(read())
 
+    container = av.open(str(video))
+    container.streams.video[0].codec_context.thread_count = 1
     groups: dict[str, dict[str, Callable[[], object]]] = {
         "reading": {
+            _DECODING: reading(partial(decode_alone, container)),
             "literal": reading(by_clip),
             "from videos": reading(from_videos),
             "from the cache": reading(from_cache),
@@ -300,6 +343,8 @@ def run(
         },
     }
     step_s, ahead = 0.0, ""
+    copied = bandwidth_bytes_per_s(torch.device("cpu")) / (2 * _CLIP_BYTES)
+    roofs = {"reading: from the cache": (copied, "copying the clips")}
     rows: list[dict[str, float | str]] = []
     for group, parts in groups.items():
         # Reading takes so much less than a step that many more rounds cost nothing; all parts of
@@ -317,12 +362,22 @@ def run(
             times[ahead], step_s = with_loader(
                 products[best], options.backbone, cached, report.video_s, size, options.steps
             )
+        if group == "reading":
+            roofs["reading: from videos"] = size / times.pop(_DECODING), _DECODING
+        elif group == "step":
+            precisions = {name: ways[name][0] for name in products}
+            for name, rate in step_roofs(options.backbone, device, precisions).items():
+                roofs[f"step: {name}"] = rate, "the matmul rate"
+            for source in ("videos", "the cache"):
+                roofs[f"reading and step: from {source}, {best}"] = size / times[best], "the step"
         for name, taken in times.items():
             row: dict[str, float | str] = {
                 "part": f"{group}: {name}",
                 "clips_per_s": size / taken,
                 "ratio": times["literal"] / taken,
             }
+            if row["part"] in roofs:
+                row["roof"], row["roof_name"] = roofs[str(row["part"])]
             if name == ahead and step_s:
                 row["of_step"] = step_s / taken
             rows.append(row)

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,10 @@ def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
     assert rows[-1]["part"] == "reading and step: from the cache, fp32 channels-last"
     # On a CPU nothing reads so slowly, and the machine is not its own.
     assert not any("of_step" in row for row in rows)
+    # Only the literal loop itself is held against nothing.
+    figures = training_figures(rows)
+    assert len(figures) == sum("literal" not in str(row["part"]) for row in rows)
+    assert all(figure.roof and figure.roof > 0 and figure.roof_name for figure in figures)
     *_, share, beside = training_figures([*rows[:-1], rows[-1] | {"of_step": 0.8}])
     assert share.what == f"{rows[-1]['part']}, share of the step alone"
     assert (share.target, share.met, share.value) == ("at least 0.9", False, 0.8)
@@ -163,6 +168,18 @@ def test_a_form_that_does_not_work_is_a_line_of_the_table(monkeypatch: pytest.Mo
     assert markdown(found).count("\n") == 2 + len(found)
 
 
+def test_what_sharing_saves_by_count() -> None:
+    loaded = load_encoder("random", backbone="r3d_18", device="cpu", seed=0)
+    operations = encoders.Operations(loaded)
+    clips = torch.zeros(1, 3, 16, 112, 112)
+    alone = operations.count(lambda: loaded.encode(clips))
+    assert alone == count_flop(build_backbone("r3d_18"), clips)
+    frames = torch.zeros(19, 3, 112, 112)
+    four = operations.count(lambda: loaded.encode_series(frames, Sampling(stride=1)))
+    assert alone < four < 4 * alone
+    assert operations.count(lambda: None) == 0
+
+
 def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
     video = make_video(tmp_path / "v.mp4", fps=30, n_frames=30)
     found = frames._hardware(video, 1, torch.device("cuda"))
@@ -170,6 +187,15 @@ def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
         assert len(found) == 2
         assert all(figure.value is None and "GPU" in figure.note for figure in found)
     assert all(figure.target == "at least 1 times" for figure in found)
+
+
+def test_a_rate_while_all_workers_decode(tmp_path: Path) -> None:
+    long = VideoFile(make_video(tmp_path / "long.mp4", fps=30, n_frames=300), "long")
+    rate, own = frames.steady_rate([long, replace(long, key="again")], 1)
+    assert rate > 0 and 0 < own < 2
+    short = VideoFile(make_video(tmp_path / "short.mp4", fps=30, n_frames=30), "short")
+    with pytest.raises(ValueError, match="end before all workers have begun"):
+        frames.steady_rate([short], 1)
 
 
 def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:
