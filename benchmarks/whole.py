@@ -78,10 +78,12 @@ def measure(
                 clip_by_clip(video, plain, stride)
             plain_s = clock() - began
             # The plain way's encoder is loaded before it begins: no starting on either side.
+            assert roof is not None
             figures.append(
                 Figure(
                     "extract", f"{name}, beside one clip at a time",
                     plain_s / report["elapsed_s"], "times",
+                    roof=plain_s * roof / report["clips"], roof_name="the encoder alone",
                 )
             )  # fmt: skip
         what = f"{name}, beside the original script"
@@ -105,12 +107,14 @@ def measure(
         apart = f"rows differ by {error:.0e}"
         if n_rows != n_theirs:
             apart += f"; there are {n_rows}, the script made {n_theirs}"
-        figures.append(
-            Figure.at_least(
-                "extract", what, min(taken) / ours_s, 2, "times",
-                note=f"{ours_s:.1f} s; the script {', '.join(said)}; {apart}",
-            )
+        figure = Figure.at_least(
+            "extract", what, min(taken) / ours_s, 2, "times",
+            note=f"{ours_s:.1f} s; the script {', '.join(said)}; {apart}",
         )  # fmt: skip
+        if roof is not None and clock is time.perf_counter:
+            share = min(taken) * roof / report["clips"]
+            figure = replace(figure, roof=share, roof_name="the encoder alone")
+        figures.append(figure)
     return figures
 
 
@@ -282,6 +286,10 @@ def start_up() -> list[Figure]:
         checkpoint = official.save_weights(folder, large.module.features)
         os.sync()  # Nobody's weights are still on their way to the disk.
         weights = {"tiny": "tiny", "r2plus1d_34": str(checkpoint)}
+        python_s = min(seconds("-c", "") for _ in range(3))
+        libraries_s = min(
+            seconds("-c", "import os, torch, av, cv2, h5py; os._exit(0)") for _ in range(3)
+        )
         help_s = min(seconds("-m", "tspcli", "--help") for _ in range(3))
         first_s = {
             backbone: min(
@@ -294,11 +302,14 @@ def start_up() -> list[Figure]:
             for backbone, place in weights.items()
         }  # fmt: skip
     return [
-        Figure.below("start", "tsp --help", help_s, 0.3, "s"),
+        Figure.below(
+            "start", "tsp --help", help_s, 0.3, "s", roof=python_s, roof_name="Python alone"
+        ),
         *(
             Figure.below(
-                "start", f"tsp extract of one clip on the CPU, {backbone}, all of it", taken, 5, "s"
+                "start", f"tsp extract of one clip on the CPU, {backbone}, all of it", taken, 5,
+                "s", roof=libraries_s, roof_name="importing the libraries alone",
             )
             for backbone, taken in first_s.items()
         ),
-    ]
+    ]  # fmt: skip
