@@ -40,12 +40,17 @@ def measure(
     ]
     for name in backbones:
         loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
-        operations = Operations(loaded)
-        strides = [stride for stride in (1, 2, 4) if loaded.shares(Sampling(stride=stride))]
-        ends = sorted({*strides[:1], *strides[-1:]})
-        figures += [_dense(loaded, operations, stride, clock) for stride in ends]
+        figures += _sharing(loaded, clock)
         figures.append(_bf16(loaded, rounds, clock))
     return figures
+
+
+def _sharing(loaded: Encoder, clock: Callable[[], float]) -> list[Figure]:
+    """The smallest and the largest stride at which overlapping clips share, if they do at all."""
+    strides = [stride for stride in (1, 2, 4) if loaded.shares(Sampling(stride=stride))]
+    ends = sorted({*strides[:1], *strides[-1:]})
+    operations = Operations(loaded)
+    return [_dense(loaded, operations, stride, clock) for stride in ends]
 
 
 def _beside_eager(row: dict[str, Any], form: str, what: str, bar: float, note: str) -> Figure:
@@ -145,7 +150,6 @@ class Operations:
     """Counts what the convolutions of an encoder compute; made before it has run."""
 
     def __init__(self, loaded: Encoder) -> None:
-        assert loaded._shared is not None
         # Their filters are packed out of sight when they first run.
         self._convs = {
             conv: 2.0 * math.prod(conv.weight.shape[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -219,30 +220,31 @@ def steady_rate(files: Sequence[VideoFile], workers: int) -> tuple[float, float]
         workers: Decode processes.
     """
     begun: set[int] = set()
-    n_sampled, left, began, own_began = 0, len(files), 0.0, 0.0
-    frames_each = 0.0
+    handed: Counter[str] = Counter()
+    n_handed, left, began, own_began, frames_each = 0, len(files), 0.0, 0.0, 0.0
     pool = DecodePool(files, sampling=Sampling(), spec=SPEC, workers=workers, threads=1)
     with pool:
         for event in pool:
             if isinstance(event, Frames):
                 event.release()
-                n_sampled += len(event.ticks) if began else 0
+                handed[event.job.key] += len(event.ticks)
+                n_handed += len(event.ticks) if began else 0
                 assert event.worked is not None
                 begun.add(event.worked.process)
                 if not began and len(begun) == workers:
                     began, own_began = time.perf_counter(), time.process_time()
             elif isinstance(event, Finished):
                 left -= 1
-                frames_each = event.n_frames / event.n_ticks
+                frames_each = event.n_frames / handed[event.job.key]
                 if left < workers:
                     break
             elif isinstance(event, Failed):
                 raise event.error
         wall_s = time.perf_counter() - began
         own_s = time.process_time() - own_began
-    if not n_sampled:
+    if not n_handed:
         raise ValueError("The videos end before all workers have begun.")
-    return n_sampled * frames_each / wall_s, own_s / wall_s
+    return n_handed * frames_each / wall_s, own_s / wall_s
 
 
 def pool_rate(

@@ -7,7 +7,8 @@ import math
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
 from tspcli.pretraining.recipe import Execution
 from tspcli.timeline import Sampling
-from tspcli.video import VideoFile, open_source, sampled_frames
+from tspcli.video import Finished, Frames, SharedPlace, VideoFile, open_source, sampled_frames
+from tspcli.video.events import Worked
 
 
 def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
@@ -189,13 +191,52 @@ def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
     assert all(figure.target == "at least 1 times" for figure in found)
 
 
-def test_a_rate_while_all_workers_decode(tmp_path: Path) -> None:
-    long = VideoFile(make_video(tmp_path / "long.mp4", fps=30, n_frames=300), "long")
-    rate, own = frames.steady_rate([long, replace(long, key="again")], 1)
-    assert rate > 0 and 0 < own < 2
-    short = VideoFile(make_video(tmp_path / "short.mp4", fps=30, n_frames=30), "short")
+class ToldPool:
+    """A decode pool that tells of videos of 60 frames in chunks of so many, a second each."""
+
+    clock_s = 0.0
+    n_chunks, n_each = 3, 10
+
+    def __init__(self, files: list[VideoFile], workers: int, **options: object) -> None:
+        self.files, self.workers = files, workers
+
+    def __enter__(self) -> ToldPool:
+        return self
+
+    def __iter__(self) -> Iterator[Frames | Finished]:
+        ticks = [(i,) for i in range(self.n_each)]
+        place = SharedPlace(0, -1, 0)
+        for number, file in enumerate(self.files):
+            worked = Worked(number % self.workers, 0.0, 0.0)
+            chunk = Frames(file, ticks, np.zeros(1), place, self.pass_time, worked)
+            yield from [chunk] * self.n_chunks
+            yield Finished(file, 60, "pyav", (), Fraction(0), Fraction(2), 60, 60)
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    @classmethod
+    def pass_time(cls, frames: Frames) -> None:
+        cls.clock_s += 1.0
+
+
+def test_a_rate_while_all_workers_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "DecodePool", ToldPool)
+    monkeypatch.setattr(frames.time, "perf_counter", lambda: ToldPool.clock_s)
+    files = [VideoFile(Path("v.mp4"), f"v{i}") for i in range(4)]
+    # A chunk stands for 20 frames of the source and takes a second.
+    rate, own = frames.steady_rate(files, 1)
+    assert rate == pytest.approx(20) and own >= 0
+    monkeypatch.setattr(ToldPool, "n_each", 20)  # all of 10 frames a second are handed over
+    assert frames.steady_rate(files, 2)[0] == pytest.approx(20)
+    monkeypatch.setattr(ToldPool, "n_chunks", 1)
     with pytest.raises(ValueError, match="end before all workers have begun"):
-        frames.steady_rate([short], 1)
+        frames.steady_rate(files[:1], 1)
+
+
+def test_a_backbone_that_shares_nothing_has_no_figure_of_it() -> None:
+    loaded = load_encoder("random", backbone="mc3_18", device="cpu", seed=0)
+    assert encoders._sharing(loaded, time.perf_counter) == []
 
 
 def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_a_step_shows_all_figures() -> None:
     assert "stem" not in line  # it does not learn
 
 
+def test_a_log_says_when_all_videos_were_tried() -> None:
+    stream = StringIO()
+    with watch(Console(file=stream, width=400)) as observer:
+        for done in (1, 2, 3):
+            observer.checking("v.mp4", done, 3)
+    assert stream.getvalue().splitlines()[-1] == "trying to read: 3/3 videos"
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_whole_run(terminal: bool) -> None:
     stream = StringIO()

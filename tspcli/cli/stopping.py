@@ -36,6 +36,7 @@ class Stopper:
         self._out = out
         self._number = int(signal.SIGINT)
         self._count = 0
+        self._ended = False
         self._timer: threading.Timer | None = None
 
     def farewell(self) -> int:
@@ -50,7 +51,7 @@ class Stopper:
         """A signal came; called on a thread of its own, also while the main one is in C code."""
         self._number = number
         self.requested = True
-        if self._timer is None:
+        if self._timer is None and not self._ended:
             self._timer = threading.Timer(HARD_LIMIT_S, self._leave)
             self._timer.daemon = True
             self._timer.start()
@@ -64,11 +65,14 @@ class Stopper:
             raise KeyboardInterrupt
 
     def rest(self) -> None:
-        """The run has ended: nothing is left to be stopped."""
+        """The run has ended: nothing is left to be stopped, whatever is still heard."""
+        self._ended = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _leave(self) -> None:
+        if self._ended:
+            return
         self._console.show_cursor(True)
         os._exit(self.farewell())
 
@@ -107,8 +111,7 @@ def stoppable(console: Console, out: object) -> Iterator[Stopper]:
         signal.set_wakeup_fd(wakeup)
         for number, handler in previous.items():
             signal.signal(number, handler)
+        stopper.rest()
         theirs.close()
         listener.join(timeout=1)
         ours.close()
-        # Not before: the listener may have been about to hear the last signal.
-        stopper.rest()

@@ -39,7 +39,8 @@ _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 class SocketConnection(Connection):
     """A connection that a process can be at the other end of which dies without harm to this one.
 
-    Programs that are used in pipes often let SIGPIPE end them, which writing to the dead brings.
+    Programs that are used in pipes often let SIGPIPE end them, which writing to the dead brings;
+    on Linux it does not here.
 
     Args:
         end: Of a pair of stream sockets; the connection owns it from now on.

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -133,8 +134,7 @@ class Device:
         if place.memory not in self._memories:
             self._memories = {*(self._memories & memories), place.memory}
             self.send(("memory", place.memory, frozenset(self._memories)))
-            with suppress(OSError):
-                self.process.connection.send_descriptor(place.file_descriptor)
+            self._try(partial(self.process.connection.send_descriptor, place.file_descriptor))
         token = next(self._tokens)
         self._held[token] = event
         pixels = event.pixels
@@ -142,8 +142,11 @@ class Device:
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Send; that it has died is noticed where its messages are read."""
+        self._try(partial(self.process.connection.send, message))
+
+    def _try(self, send: Callable[[], None]) -> None:
         try:
-            self.process.connection.send(message)
+            send()
         except BlockingIOError:
             self.give_up(f"took nothing for {_SILENT_S:g} s")
         except OSError:
