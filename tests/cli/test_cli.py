@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -308,3 +309,17 @@ def test_output_that_has_no_room_is_no_fault_of_ours() -> None:
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "Error: A disk is full, perhaps that which the output goes to.\n"
+
+
+@pytest.mark.parametrize("listeners", ["2>/dev/full", "2>&1 | head -n 1", "--json >&-", "2>&-"])
+def test_a_run_goes_on_when_nobody_listens(video: Path, tmp_path: Path, listeners: str) -> None:
+    if "full" in listeners and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")  # Linux alone has it
+    out = tmp_path / "f.h5"
+    words = ["extract", "--videos", str(video), "--out", str(out), *RANDOM]
+    command = f"{shlex.join([sys.executable, '-m', 'tspcli', *words])} {listeners}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "fault" not in done.stderr
+    with open_store(out) as store:
+        assert list(store) == [video.stem]

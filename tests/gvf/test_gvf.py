@@ -227,7 +227,7 @@ def test_the_command_says_what_became_of_the_videos(videos: Path, tmp_path: Path
     assert "(1 video): " in remedy
     assert last.startswith(f"{tmp_path / 'g.h5'}: 3 done, 1 failed (max). ")
     assert "times real time" in last
-    assert "Report" not in last
+    assert last.endswith(f"Report: {tmp_path / 'g.h5.report.json'}")
 
 
 def refused(*words: object) -> Exception:
@@ -255,6 +255,13 @@ def test_a_feature_store_is_never_replaced_by_its_pool(store: Path, tmp_path: Pa
     with pytest.raises(StoreMismatchError, match="pool: max, not mean"):
         gvf_from_store(store, other, pool="mean")
     assert other.read_bytes() == made
+
+
+def test_several_stores_are_not_pooled_at_once(store: Path, tmp_path: Path) -> None:
+    error = refused("--features", store, "--features", store, "--out", tmp_path / "gvf.h5")
+    assert isinstance(error, UsageError)
+    assert "--features is given 2 times" in str(error) and "tsp merge" in str(error)
+    assert not (tmp_path / "gvf.h5").exists()
 
 
 @pytest.mark.parametrize(

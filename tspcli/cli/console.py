@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tspcli.errors import TspError
@@ -31,10 +32,22 @@ def out_console() -> Console:
 
 
 def err_console() -> Console:
-    """The console of progress, warnings and errors, on stderr."""
+    """The console of progress, warnings and errors, on stderr.
+
+    Whoever reads it may go, or its disk may fill up: what the command does is worth more than its
+    words, so it goes on without them.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Messages(Console):
+        def print(self, *values: Any, **options: Any) -> None:
+            with suppress(OSError):
+                super().print(*values, **options)
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Messages(stderr=True, highlight=False)
 
 
 def live_bars(console: Console, *more: ProgressColumn, width: int = 40) -> Progress:

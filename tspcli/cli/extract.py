@@ -105,5 +105,5 @@ def command(as_json: bool, **options: Any) -> int:
             return stop.farewell()
     if as_json:
         print_json(report.to_dict())
-    summarize(console, report, more=f"Report: {report.path}")
+    summarize(console, report)
     return EXIT_SOME_FAILED if report.failed else 0

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from tspcli.extraction import ExtractReport
 
 
-def summarize(console: Console, report: ExtractReport, *, of: str = "", more: str = "") -> None:
+def summarize(console: Console, report: ExtractReport, *, of: str = "") -> None:
     """Tell what became of the videos, what helps those that failed, and how fast it went.
 
     Args:
         console: Where to.
         report: Of the run.
         of: What the videos became, if that is not said already.
-        more: The last words.
     """
     from tspcli.extraction.report import STATUSES
 
@@ -52,5 +51,5 @@ def summarize(console: Console, report: ExtractReport, *, of: str = "", more: st
             f"limited by {report.bottleneck}."
         )
     became = f"{said or 'nothing to do'}{of and f' ({of})'}"
-    last = f"{report.out}: {became}.{speed} {more}".rstrip()
+    last = f"{report.out}: {became}.{speed} Report: {report.path}"
     console.print(printable(last), markup=False, soft_wrap=True)

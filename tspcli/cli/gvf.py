@@ -28,6 +28,7 @@ from tspcli.wording import counted
 @click.option(
     "--features",
     type=PATH,
+    multiple=True,
     help="Pool a feature store instead of decoding videos.",
 )
 @click.option("--out", "-o", required=True, type=PATH, help="The HDF5 file.")
@@ -55,7 +56,7 @@ from tspcli.wording import counted
 def command(
     context: click.Context,
     videos: tuple[str, ...],
-    features: Path | None,
+    features: tuple[Path, ...],
     out: Path,
     pool: Any,
     as_json: bool,
@@ -75,11 +76,16 @@ def command(
 
     if bool(videos) == bool(features):
         raise UsageError("Give either --videos or --features.", remedy="One of the two, not both.")
-    if features is not None:
+    if len(features) > 1:
+        raise UsageError(
+            f"--features is given {len(features)} times, for one store.",
+            remedy="`tsp merge` makes one store of several.",
+        )
+    if features:
         from tspcli.features.gvf import gvf_from_store
 
         _refuse_idle_options(context)
-        made = gvf_from_store(features, out, pool=pool, overwrite=options["overwrite"])
+        made = gvf_from_store(features[0], out, pool=pool, overwrite=options["overwrite"])
         if as_json:
             print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
         else:

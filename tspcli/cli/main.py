@@ -117,12 +117,23 @@ def entry() -> NoReturn:
 
 
 def _exit_code(argv: Sequence[str] | None = None) -> int:
+    _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = bool(os.environ.get("TSPCLI_DEBUG"))
     if "--debug" in arguments:
         debug = True
         arguments.remove("--debug")
     return _run(arguments, debug)
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to streams that our caller has closed go nowhere.
+
+    Otherwise the next file that is opened, such as a store, would be what others take for them.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _may_leave_at_once() -> bool:
@@ -149,8 +160,7 @@ def _leave_at_once(code: int) -> NoReturn:
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         result = cli.main(arguments, prog_name="tsp", standalone_mode=False)
-        if sys.stdout is not None:  # closed by whoever started us
-            sys.stdout.flush()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code

@@ -70,7 +70,7 @@ _STARVING = 0.1
 def bottleneck(decode_wait_s: float, encode_s: float) -> Literal["decoding", "encoding"]:
     """What another encoder or more decoders would make faster.
 
-    An encoder that waits for a third of its time encodes as fast as frames come, and no faster.
+    An encoder that waits for more than a tenth of its time encodes no faster than frames come.
 
     Args:
         decode_wait_s: Seconds in which the encoder waited for frames, once it had begun.
@@ -155,7 +155,7 @@ class ExtractReport:
             "elapsed_s": round(self.elapsed_s, 3),
             "decode_wait_s": round(self.decode_wait_s, 3),
             "encode_s": round(self.encode_s, 3),
-            "bottleneck": self.bottleneck,
+            "bottleneck": self.bottleneck if self.n_clips else None,
             "notes": self.notes,
             "passed_over": dict(self.passed_over),
             "videos": [asdict(video) for video in self.videos],
