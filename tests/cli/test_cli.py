@@ -311,14 +311,23 @@ def test_output_that_has_no_room_is_no_fault_of_ours() -> None:
     assert done.stderr == "Error: A disk is full, perhaps that which the output goes to.\n"
 
 
-@pytest.mark.parametrize("listeners", ["2>/dev/full", "2>&1 | head -n 1", "--json >&-", "2>&-"])
-def test_a_run_goes_on_when_nobody_listens(video: Path, tmp_path: Path, listeners: str) -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(
+    "listeners", ["2>/dev/full", "2>&1 | head -c 1", "--json >&-", "2>&-", "<&- >&- 2>&-"]
+)
+def test_a_run_goes_on_when_nobody_listens(
+    video: Path, tmp_path: Path, listeners: str, terminal: bool
+) -> None:
     if "full" in listeners and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")  # Linux alone has it
     out = tmp_path / "f.h5"
     words = ["extract", "--videos", str(video), "--out", str(out), *RANDOM]
     command = f"{shlex.join([sys.executable, '-m', 'tspcli', *words])} {listeners}"
-    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    # With it, rich takes every stream for a terminal and shows its bars there.
+    environment = {**os.environ, **({"FORCE_COLOR": "1"} if terminal else {})}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert "fault" not in done.stderr
     with open_store(out) as store:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tspcli.errors import TspError
@@ -40,9 +39,12 @@ def err_console() -> Console:
     from rich.console import Console
 
     class Messages(Console):
-        def print(self, *values: Any, **options: Any) -> None:
-            with suppress(OSError):
-                super().print(*values, **options)
+        # All that is written passes here, the moving bars of a terminal too.
+        def _check_buffer(self) -> None:
+            try:
+                super()._check_buffer()
+            except OSError:
+                self._buffer.clear()
 
         def on_broken_pipe(self) -> None:
             self.quiet = True

@@ -73,7 +73,8 @@ class Stopper:
     def _leave(self) -> None:
         if self._ended:
             return
-        self._console.show_cursor(True)
+        with suppress(OSError):
+            self._console.show_cursor(True)
         os._exit(self.farewell())
 
     def _say(self, text: str) -> None:
