@@ -17,7 +17,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -229,7 +228,7 @@ def training_figures(rows: list[dict[str, float | str]]) -> list[Figure]:
             figure = Figure("training", what, ratio, "times", note=note)
         if "roof" in row:
             roof = float(row["roof"]) * ratio / float(row["clips_per_s"])
-            figure = replace(figure, roof=roof, roof_name=str(row["roof_name"]))
+            figure = figure.under(roof, str(row["roof_name"]))
         figures.append(figure)
     return figures
 

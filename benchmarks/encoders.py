@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,7 +56,7 @@ def _beside_eager(row: dict[str, Any], form: str, what: str, bar: float, note: s
     """How many times faster than eager a form is; at the roof it would be at the matmul rate."""
     speedup, share = row["speedup"][form], row["share_of_roof"][form]
     figure = Figure.at_least("encoder", what, speedup, bar, "times", note=note)
-    return replace(figure, roof=speedup / share, roof_name="the matmul rate")
+    return figure.under(speedup / share, "the matmul rate")
 
 
 def _openvino(name: str, batch: int, row: dict[str, Any]) -> Figure:

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class Figure:
         roof = more.get("roof")
         words = f"{bar / roof:.2g} of {more['roof_name']}" if roof else f"{number(bar)} {unit}"
         return cls(part, what, value, unit, f"at least {words}".strip(), value >= bar, **more)
+
+    def under(self, roof: float, roof_name: str) -> Figure:
+        """The same beside a roof of which its target is not a share."""
+        return replace(self, roof=roof, roof_name=roof_name)
 
     @classmethod
     def below(

@@ -138,6 +138,7 @@ def _open_closed_streams() -> None:
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
+            # Never closed: it lives as long as the process.
             nowhere = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
             setattr(sys, name, nowhere)
 
@@ -157,7 +158,7 @@ def _leave_at_once(code: int) -> NoReturn:
     with suppress(Exception):  # as Python goes on, too
         if code < EXIT_INTERRUPTED:
             atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
