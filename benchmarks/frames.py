@@ -236,6 +236,8 @@ def steady_rate(files: Sequence[VideoFile], workers: int) -> tuple[float, float]
                 frames_each = event.n_frames / handed[event.job.key]
                 if left < workers:
                     break
+            elif isinstance(event, Restarted):
+                raise VideoError("unsupported", event.why)
             elif isinstance(event, Failed):
                 raise event.error
         wall_s = time.perf_counter() - began

@@ -313,7 +313,7 @@ def test_output_that_has_no_room_is_no_fault_of_ours() -> None:
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize(
-    "listeners", ["2>/dev/full", "2>&1 | head -c 1", "--json >&-", "2>&-", "<&- >&- 2>&-"]
+    "listeners", ["2>/dev/full", "2>&1 | head -c 1", "--json >&-", "2>&-", "<&-", "<&- >&- 2>&-"]
 )
 def test_a_run_goes_on_when_nobody_listens(
     video: Path, tmp_path: Path, listeners: str, terminal: bool

@@ -131,7 +131,7 @@ def _open_closed_streams() -> None:
 
     Otherwise the next file that is opened, such as a store, would be what others take for them.
     """
-    if sys.stdout is not None and sys.stderr is not None:
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
