@@ -24,7 +24,6 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 
 PY := $(VENV)/bin/python
-TSP := $(VENV)/bin/tsp
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.tspcli
 
@@ -75,7 +74,7 @@ demo: install  ## Extract features of sample videos with pretrained I3D weights,
 	@tools/demo.sh "$(VENV)/bin" "$(DEMO)"
 
 reproduce: install  ## Repeat the paper's experiment on rendered videos (half an hour on two cores)
-	$(TSP) reproduce --scale $(SCALE) --out "$(REPRODUCTION)" $(REPRODUCE_FLAGS)
+	$(PY) -m reproduction --scale $(SCALE) --out "$(REPRODUCTION)" $(REPRODUCE_FLAGS)
 
 test: audit lint types pytest  ## Install the test tools too, then lint, check types and run the tests
 

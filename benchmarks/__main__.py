@@ -22,8 +22,8 @@ from pathlib import Path
 import cv2
 
 from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show, spent_s
+from tspcli.core.text import first_line
 from tspcli.encoders.encoder import resolve_device
-from tspcli.wording import first_line
 
 PARTS = ("frames", "encoder", "extract", "training", "store", "start")
 GPU_TARGETS = (
@@ -137,7 +137,7 @@ def show_layers(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], list[Figure]]]:
     """What each part runs; imports belong to the parts that need them."""
     from benchmarks.decode import generate
-    from tests.videos import repeat_video
+    from tests.builders.videos import repeat_video
 
     device = resolve_device(options.device)
     backbones = options.backbones.split(",")

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tspcli.localization.boundary_matching import BoundaryMatching, sampling_matrix
-from tspcli.localization.settings import BmnConfig
+from tspcli.localization.localize_config import BmnConfig
 
 
 def plain(layer: BoundaryMatching, mask: Tensor, sequence: Tensor, config: BmnConfig) -> Tensor:

@@ -26,12 +26,11 @@ import cv2
 import numpy as np
 import torch
 
-from tspcli.config import FrameSpec, ResizeSpec
-from tspcli.pretraining.cache import CachedClips, CacheSettings, build_cache, cache_file
-from tspcli.pretraining.cache_files import CODECS
-from tspcli.pretraining.clips import VideoClips
-from tspcli.reproduction.synthetic import SyntheticVideo, render_video
-from tspcli.timeline import Sampling
+from reproduction.synthetic import SyntheticVideo, render_video
+from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, build_cache, cache_file
+from tspcli.pretraining.clip_cache_file import CODECS, VideoClips
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
 SAMPLING = Sampling()
 SIZES = ((96, 128), (240, 320), (360, 480))

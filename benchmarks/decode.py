@@ -24,10 +24,10 @@ import av
 import cv2
 import numpy as np
 
-from tspcli.config import FrameSpec, ResizeSpec
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DECODERS, is_installed, open_source, sampled_frames
-from tspcli.video.pyav_source import PyavSource
+from tspcli.video.decoders.pyav_source import PyavSource
 
 SPEC = FrameSpec(ResizeSpec(128, 171))
 

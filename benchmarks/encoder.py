@@ -31,13 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.roofs import products
+from tspcli.core.text import first_line
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
-from tspcli.encoders.fast import inference_form
-from tspcli.encoders.openvino_form import OpenVinoForm
-from tspcli.encoders.static_forms import CompiledForm, GraphedForm, static_form
-from tspcli.extraction.memory import kept_memory
-from tspcli.wording import first_line
+from tspcli.encoders.fused import inference_form
+from tspcli.encoders.runtimes import CompiledForm, GraphedForm, OpenVinoForm, static_form
+from tspcli.extraction.batch_encoder import kept_memory
 
 Clock = Callable[[], float]
 STATIC_FORMS: dict[str, Callable[[nn.Module, torch.device], nn.Module]] = {

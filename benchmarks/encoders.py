@@ -15,9 +15,9 @@ from benchmarks.roofs import products
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import resolve_precision
-from tspcli.encoders.fast import FoldedConv
-from tspcli.extraction.memory import kept_memory
-from tspcli.timeline import Sampling
+from tspcli.encoders.fused import FoldedConv
+from tspcli.extraction.batch_encoder import kept_memory
+from tspcli.sampling.clock import Sampling
 
 CPU_BARS = {1: 1.45, 4: 1.65}
 OPENVINO_BARS = {1: 1.6, 4: 2.0}

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli.extraction import ExtractConfig, Observer, Progress, extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 
 @dataclass

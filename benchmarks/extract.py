@@ -22,11 +22,11 @@ import av
 import numpy as np
 import torch
 
+from tests.builders.videos import make_video
 from tests.extraction import reference
-from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.extraction import extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 
 def clip_by_clip(path: Path, encoder: Encoder, stride: int) -> np.ndarray:

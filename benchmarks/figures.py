@@ -178,6 +178,6 @@ def machine() -> str:
 
 def len_cores() -> int:
     """Cores that this process may use."""
-    from tspcli.video.process import available_cores
+    from tspcli.core.child_process import available_cores
 
     return available_cores()

@@ -17,10 +17,11 @@ from benchmarks.decode import SPEC, decode_alone, sample
 from benchmarks.figures import Figure, in_turns, len_cores, one_thread
 from benchmarks.roofs import bandwidth_bytes_per_s
 from tests.extraction.reference import preprocess
-from tspcli.config import FrameSpec, ResizeSpec
+from tspcli.core.text import counted
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TspError, VideoError
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import (
     DecodePool,
     Failed,
@@ -30,9 +31,8 @@ from tspcli.video import (
     VideoFile,
     open_source,
 )
-from tspcli.video.pyav_source import PyavSource
-from tspcli.video.registry import open_with
-from tspcli.wording import counted
+from tspcli.video.decoders import open_with
+from tspcli.video.decoders.pyav_source import PyavSource
 
 FLOAT_SPEC = FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32")
 _CHUNK = 27

@@ -22,12 +22,12 @@ import torch
 from benchmarks import official
 from benchmarks.figures import Figure, spent_s
 from benchmarks.whole import FirstBatch
-from tests.resident import PeakMemory
-from tests.videos import make_video, repeat_video
+from tests.builders.resident import PeakMemory
+from tests.builders.videos import make_video, repeat_video
 from tspcli.encoders import load_encoder
 from tspcli.encoders.encoder import resolve_device
 from tspcli.extraction import extract
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
 
 Clock = Callable[[], float]
 Kind = tuple[int, int]

@@ -27,8 +27,8 @@ from benchmarks.figures import machine
 from benchmarks.roofs import bandwidth_bytes_per_s, products
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
-from tspcli.encoders.fast import FoldedConv, inference_form
-from tspcli.extraction.memory import kept_memory
+from tspcli.encoders.fused import FoldedConv, inference_form
+from tspcli.extraction.batch_encoder import kept_memory
 
 
 @dataclass

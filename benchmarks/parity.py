@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.extraction import reference
 from tspcli.encoders import load_encoder
 from tspcli.extraction import extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 from tspcli.video import is_installed
 
 CASES = [

@@ -21,16 +21,16 @@ from pathlib import Path
 
 import torch
 
-from tspcli.config import ResizeSpec
+from reproduction.chain import Chain
+from reproduction.experiment import CACHE, DATA, TABLES, TRIMMED_TABLES, ExperimentPlan
+from reproduction.measures import FEATURES, MEASURES, localization_figures
+from reproduction.outcome import markdown
+from reproduction.scales import TINY, TRIMMED, VARIANTS, options_of
+from reproduction.stages import STDOUT_FILE, Command, Stage, StageObserver, StageRunner, Tell
+from tspcli.core.files import write_aside
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.features.atomic import write_aside
-from tspcli.reproduction.chain import Chain
-from tspcli.reproduction.experiment import CACHE, DATA, TABLES, TRIMMED_TABLES, ExperimentPlan
-from tspcli.reproduction.measures import FEATURES, MEASURES, localization_figures
-from tspcli.reproduction.outcome import markdown
-from tspcli.reproduction.scales import TINY, TRIMMED, VARIANTS, options_of
-from tspcli.reproduction.stages import STDOUT_FILE, Command, Stage, StageObserver, StageRunner, Tell
+from tspcli.sampling.pixels import ResizeSpec
 
 UNTRAINED = "untrained"
 FEW = (6, 25)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tspcli.encoders.fast import _fused, _pack, has_fused_convolutions
+from tspcli.encoders.fused import _fused, _pack, has_fused_convolutions
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 _COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}

@@ -36,28 +36,28 @@ from benchmarks.encoder import count_flop
 from benchmarks.figures import in_turns, one_thread
 from benchmarks.roofs import bandwidth_bytes_per_s
 from benchmarks.roofs import products as large_products
+from reproduction.synthetic import SyntheticVideo, render_video
+from tspcli.core.text import first_line
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import _DTYPES, resolve_device
-from tspcli.pretraining.cache import CachedClips, CacheSettings, build_cache, cache_file
-from tspcli.pretraining.clips import ClipReader, VideoClips
+from tspcli.encoders.precision import process_arithmetic
+from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, build_cache, cache_file
+from tspcli.pretraining.clip_cache_file import ClipReader, VideoClips
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loading import (
+from tspcli.pretraining.epoch_plan import ClipPlan
+from tspcli.pretraining.loader import (
     _PREFETCHED_BATCHES,
     BatchFeed,
     ClipBatch,
     ClipLoader,
     choose_workers,
 )
-from tspcli.pretraining.losses import Counts
-from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.precision import process_arithmetic
-from tspcli.pretraining.recipe import Execution, load_recipe
-from tspcli.pretraining.sampling import ClipPlan
-from tspcli.pretraining.segments import SegmentTable
-from tspcli.pretraining.stepping import Trainer
-from tspcli.reproduction.synthetic import SyntheticVideo, render_video
-from tspcli.wording import first_line
+from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.training_recipe import Execution, load_recipe
+from tspcli.pretraining.training_segments import SegmentTable
+from tspcli.pretraining.tsp_losses import Counts
 
 N_CLASSES = 200
 _CLIP_SHAPE = (SAMPLING.clip_length, 112, 112, 3)

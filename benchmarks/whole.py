@@ -20,17 +20,17 @@ from benchmarks import official
 from benchmarks.extract import clip_by_clip
 from benchmarks.figures import Figure, in_turns, len_cores
 from benchmarks.frames import pool_rate
+from tests.builders.videos import make_video
 from tests.extraction.reference import relative_error
-from tests.videos import make_video
+from tspcli.core.text import first_line
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import TspError
 from tspcli.extraction import Observer, Progress, extract
-from tspcli.extraction.memory import kept_memory
-from tspcli.features import open_store, write_store
-from tspcli.features.metadata import StoreMetadata
-from tspcli.timeline import Sampling
+from tspcli.extraction.batch_encoder import kept_memory
+from tspcli.sampling.clock import Sampling
+from tspcli.store import open_store, write_store
+from tspcli.store.schema import StoreMetadata
 from tspcli.video import Finished, VideoFile
-from tspcli.wording import first_line
 
 Clock = Callable[[], float]
 _ROWS, _WIDTH = 1000, 512

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tspcli.encoders import Encoder
-    from tspcli.features.store import FeatureStore, VideoFeatures
+    from tspcli.store.store import FeatureStore, VideoFeatures
 
 SMOOTHING_ROWS = 5
 N_CLASSES = 5

@@ -1,9 +1,9 @@
-"""Make the embedded ``tiny`` weights from a finished ``tsp reproduce``: TSP without GVF.
+"""Make the embedded ``tiny`` weights from a finished ``python -m reproduction``: TSP without GVF.
 
 Without global features, because then both heads work on any video without a second file. The
 weights are rounded to 16 bits, and what that does to the features is printed.
 
-    tsp reproduce --scale tiny --out repro/
+    python -m reproduction --scale tiny --out repro/
     python tools/embed_tiny.py repro/ --out weights/tiny.pth
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
-from tspcli.pretraining.results import read_results
+from tspcli.pretraining.training_log import read_results
 from tspcli.video import list_videos
 
 VARIANT = "tsp-none"
@@ -28,7 +28,7 @@ def rounding_error(exact: Path, rounded: Path, videos: Path) -> float:
     from tempfile import TemporaryDirectory
 
     from tspcli.extraction import ExtractConfig, extract
-    from tspcli.features import open_store
+    from tspcli.store import open_store
 
     path = next(iter(list_videos([videos]))).path
     rows = []
@@ -54,7 +54,7 @@ def main() -> None:
     best = [epoch for epoch in read_results(run) if epoch.best][-1]
     # Which run it came from stands in the file; a test holds the registry's claims against it.
     trained_by = {
-        "command": f"tsp reproduce --scale tiny --seeds {options.seed}",
+        "command": f"python -m reproduction --scale tiny --seeds {options.seed}",
         "encoder": VARIANT,
         "seed": options.seed,
         "epoch": best.epoch,

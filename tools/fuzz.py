@@ -2,8 +2,8 @@
 
     python tools/fuzz.py --seconds 60 [--only "index of a store"]
 
-Begins from the good files of ``tests/faults/parsers.py``; anything but a ``TspError`` is a finding,
-which is printed with the input that brings it out (in base64).
+Begins from the good files of ``tests/packaging/parsers.py``; anything but a ``TspError`` is a
+finding, which is printed with the input that brings it out (in base64).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fuzz_one(name: str, seconds: int, folder: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["tspcli"]):
-        from tests.faults.parsers import complaint, parsers
+        from tests.packaging.parsers import complaint, parsers
 
         parser = next(p for p in parsers() if p.name == name)
     corpus = folder / "corpus"
@@ -68,7 +68,7 @@ def main() -> int:
     except ImportError:
         print("FUZZING NOT DONE: atheris is not installed (pip install atheris).")
         return 1
-    from tests.faults.parsers import parsers
+    from tests.packaging.parsers import parsers
 
     findings = 0
     for name in [p.name for p in parsers() if chosen.only in (None, p.name)]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tspcli.encoders import load_encoder as load_encoder
-    from tspcli.extraction import extract as extract
-    from tspcli.features import open_store as open_store
+    from tspcli.encoders import load_encoder
+    from tspcli.extraction import extract
+    from tspcli.store import open_store as open_store
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "extract": "tspcli.extraction",
     "load_encoder": "tspcli.encoders",
-    "open_store": "tspcli.features",
+    "open_store": "tspcli.store",
 }
 __all__ = ["__version__", "extract", "load_encoder", "open_store"]
 

@@ -46,17 +46,19 @@ class TspError(Exception):
 
     Args:
         message: What is wrong, with the offending value.
-        remedy: What to do about it, as a sentence.
+        remedy: What to do about it, as a sentence; only an action that the message does not imply.
+        data: What programs may want to know of it: ``path``, ``option``, ``value``, ``line``.
     """
 
     exit_code = 1
     told_elsewhere = False
     """Whether another process of the same command shows the same error to the user."""
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+    def __init__(self, message: str, *, remedy: str | None = None, **data: object) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.data = data
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message

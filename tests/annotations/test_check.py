@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tspcli.annotations import GroundTruthRow, read_groundtruth
-from tspcli.pretraining.annotations import check_groundtruth
-from tspcli.pretraining.annotations.check import CheckReport
+from tspcli.annotations.check import CheckReport, check_groundtruth
 
 
 def row(

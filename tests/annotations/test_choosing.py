@@ -14,7 +14,7 @@ from tspcli.annotations import (
     read_actions,
     read_annotations,
 )
-from tspcli.annotations.writing import write_activitynet
+from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
 
 THUMOS14 = """{"database": {

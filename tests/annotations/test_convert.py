@@ -25,10 +25,9 @@ from tspcli.annotations import (
     read_thumos14,
     write_groundtruth,
 )
-from tspcli.annotations.groundtruth import GROUNDTRUTH_COLUMNS
+from tspcli.annotations.convert import convert
+from tspcli.annotations.training_tables import GROUNDTRUTH_COLUMNS, GapRule, background_segments
 from tspcli.errors import AnnotationError
-from tspcli.pretraining.annotations import background_segments, convert
-from tspcli.pretraining.annotations.background import GapRule
 
 ANET_GAP_S = 16 / 3
 THUMOS_GAP_S = 16 / 15

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli.annotations import read_metadata
-from tspcli.annotations.metadata import METADATA_COLUMNS, write_metadata
+from tspcli.annotations.training_tables import METADATA_COLUMNS, probe_folder, write_metadata
 from tspcli.errors import AnnotationError
-from tspcli.pretraining.annotations import probe_folder
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])

@@ -19,15 +19,15 @@ from benchmarks import encoder, encoders, frames, growth, layers, official, scal
 from benchmarks.__main__ import attempt, show_layers, training_figures
 from benchmarks.encoder import count_flop
 from benchmarks.figures import Figure, markdown
+from tests.builders.videos import make_video, read_number
 from tests.video.fake_decoders import HOOK
-from tests.videos import make_video, read_number
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
-from tspcli.pretraining.recipe import Execution
-from tspcli.timeline import Sampling
+from tspcli.pretraining.training_recipe import Execution
+from tspcli.sampling.clock import Sampling
 from tspcli.video import Finished, Frames, SharedPlace, VideoFile, open_source, sampled_frames
-from tspcli.video.events import Worked
+from tspcli.video.messages import Worked
 
 
 def test_training_reads_within_a_short_video(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import click
 import pytest
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli.cli.main import COMMANDS, cli
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 HEAVY = {"torch", "torchvision", "av", "decord", "h5py", "cv2", "matplotlib", "rich", "numpy"}
 ROOT = Path(__file__).parents[2]

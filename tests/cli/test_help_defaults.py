@@ -9,9 +9,9 @@ import click
 import pytest
 
 from tspcli.cli import gvf, localize
-from tspcli.extraction.gvf import GVF_STRIDE, GVF_WEIGHTS
+from tspcli.extraction.extraction_run import GVF_STRIDE, GVF_WEIGHTS
+from tspcli.localization.localize_config import CLASS_SOURCES, BmnConfig, PredictConfig, TrainConfig
 from tspcli.localization.metrics import MAX_AVERAGE_PROPOSALS
-from tspcli.localization.settings import CLASS_SOURCES, BmnConfig, PredictConfig, TrainConfig
 
 TRAIN, PREDICT, MODEL = TrainConfig(), PredictConfig(), BmnConfig()
 

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 
 from tspcli import doctor
 from tspcli.cli.doctor import command
-from tspcli.doctor import Check, Diagnosis, diagnose
-from tspcli.probes import PROBES, Probe, run_probe
+from tspcli.doctor import PROBES, Check, Diagnosis, Probe, diagnose, run_probe
 
 HEALTHY = {
     "torch": {"version": "2.15.0", "cuda_build": "13.2", "devices": []},

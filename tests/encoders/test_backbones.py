@@ -17,8 +17,8 @@ from tspcli.encoders.backbones import (
     build_backbone,
     register_backbone,
 )
-from tspcli.encoders.layouts import backbone_shapes
-from tspcli.encoders.model import Heads, TspModel
+from tspcli.encoders.state_dicts import backbone_shapes
+from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import UsageError
 
 TABLE = {

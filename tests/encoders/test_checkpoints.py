@@ -20,13 +20,12 @@ from torch import Tensor
 from tspcli.encoders.backbones import BACKBONES, build_backbone
 from tspcli.encoders.backbones.i3d import INCEPTION_WIDTHS, I3d
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
-from tspcli.encoders.i3d_weights import _UNITS, read_numpy_pickle
-from tspcli.encoders.layouts import backbone_shapes
-from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.encoders.unfilled import Unfilled
+from tspcli.encoders.state_dicts import Unfilled, backbone_shapes
+from tspcli.encoders.tsp_model import Heads, TspModel
+from tspcli.encoders.weight_files import _UNITS, read_numpy_pickle
 from tspcli.errors import CheckpointError
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
 
 
 class MakesAFolder:

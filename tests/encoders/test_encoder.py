@@ -10,11 +10,11 @@ import torch
 
 from tspcli.encoders import load_encoder, save_checkpoint
 from tspcli.encoders.encoder import resolve_device, resolve_precision
-from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import CheckpointError, UsageError, WeightsError
-from tspcli.packages import file_sha256
-from tspcli.timeline import Sampling
+from tspcli.fetch.package_index import file_sha256
+from tspcli.sampling.clock import Sampling
 
 
 def random_frames(*shape: int) -> torch.Tensor:

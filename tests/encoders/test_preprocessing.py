@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tspcli.config import ResizeSpec
 from tspcli.encoders import preprocessing
 from tspcli.encoders.preprocessing import ClipDraw, Preprocessing
 from tspcli.errors import UsageError
+from tspcli.sampling.pixels import ResizeSpec
 
 MEAN = torch.tensor((0.43216, 0.394666, 0.37645)).view(3, 1, 1, 1)
 STD = torch.tensor((0.22803, 0.22145, 0.216989)).view(3, 1, 1, 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.videos import make_mixed_videos, make_video
 from tests.extraction.ray_driver import OPTIONS
-from tests.videos import make_mixed_videos, make_video
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.extraction import extract
 

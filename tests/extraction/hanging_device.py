@@ -6,9 +6,9 @@ import ctypes
 import os
 from typing import Any
 
-import tspcli.extraction.runners.device_process
-from tspcli.extraction.encoding import BatchEncoder
-from tspcli.extraction.runners import pulse
+import tspcli.extraction.encode_worker
+from tspcli.extraction import service as pulse
+from tspcli.extraction.batch_encoder import BatchEncoder
 
 STUCK_S = 6.0
 
@@ -32,4 +32,4 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         return real(self, clips)
 
     BatchEncoder._start = start  # type: ignore[method-assign]  # in this process alone
-    tspcli.extraction.runners.device_process.main(socket_fd, lifeline_fd)
+    tspcli.extraction.encode_worker.main(socket_fd, lifeline_fd)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import torch
 
-from tests.resident import PeakMemory
+from tests.builders.resident import PeakMemory
 from tspcli.encoders import load_encoder
 from tspcli.extraction import Observer, Progress, extract
 

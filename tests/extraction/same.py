@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 
 def assert_same_store(path: Path, expected: Path) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
-from tspcli.extraction import encoding, extract
-from tspcli.extraction.clips import ClipAssembler
-from tspcli.features import open_store
-from tspcli.timeline import Sampling
+from tspcli.extraction import batch_encoder as encoding
+from tspcli.extraction import extract
+from tspcli.extraction.clip_assembler import ClipAssembler
+from tspcli.sampling.clock import Sampling
+from tspcli.store import open_store
 
 
 @pytest.mark.parametrize(("stride", "method"), [(5, "start"), (2, "encode_series")])

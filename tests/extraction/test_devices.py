@@ -19,10 +19,10 @@ from tests.extraction.same import assert_same_store, leftovers
 from tspcli.encoders import load_encoder
 from tspcli.errors import StoreError, TspError, UsageError
 from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, extract
-from tspcli.extraction.gvf import compute_gvf
-from tspcli.extraction.runners.devices import Device, DevicesRunner
-from tspcli.features.gvf import read_gvf
-from tspcli.features.parts import read_part
+from tspcli.extraction.extraction_run import compute_gvf
+from tspcli.extraction.supervisor import Device, DevicesRunner
+from tspcli.store.gvf import read_gvf
+from tspcli.store.parts import read_part
 
 TWO = replace(ONE, device="cpu,cpu")
 

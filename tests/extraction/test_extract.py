@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.videos import make_sound, make_video
 from tests.extraction.same import assert_same_store
-from tests.videos import make_sound, make_video
+from tspcli.core.run_dir import lock_store
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import (
     DependencyError,
@@ -24,9 +25,8 @@ from tspcli.errors import (
     UsageError,
 )
 from tspcli.extraction import ExtractConfig, extract
-from tspcli.features import open_store
-from tspcli.features.lock import lock_store
-from tspcli.features.merge import merge_stores
+from tspcli.store import open_store
+from tspcli.store.merge import merge_stores
 
 
 def test_attributes_tell_how_rows_were_made(

@@ -15,13 +15,15 @@ from tests.extraction.hanging_device import STUCK_S
 from tests.extraction.ray_driver import OPTIONS as ONE
 from tests.extraction.same import assert_same_store, leftovers
 from tests.extraction.stand_in_ray import StandIn
+from tspcli.core.child_process import ChildProcess
 from tspcli.errors import TspError
-from tspcli.extraction import Observer, VideoResult, extract
-from tspcli.extraction.runners import devices, pulse, ray_actor, ray_cluster
-from tspcli.extraction.runners.devices import Device
-from tspcli.extraction.runners.pulse import Pulse
+from tspcli.extraction import Observer, VideoResult, extract, ray_actor
+from tspcli.extraction import ray_transport as ray_cluster
+from tspcli.extraction import service as pulse
+from tspcli.extraction import supervisor as devices
+from tspcli.extraction.service import Pulse
+from tspcli.extraction.supervisor import Device
 from tspcli.video import Idle
-from tspcli.video.process import ChildProcess
 
 pytestmark = pytest.mark.faults
 TWO = replace(ONE, device="cpu,cpu")
@@ -207,7 +209,7 @@ def test_a_hung_encoder_on_a_cluster_is_lost(
     else:
         monkeypatch.setattr(pulse, "STUCK_S", 6.0)
         monkeypatch.setattr(pulse, "CLIP_S", 0.0)
-        from tspcli.extraction.encoding import BatchEncoder
+        from tspcli.extraction.batch_encoder import BatchEncoder
 
         hang(BatchEncoder, "_start")
         said = "no batch was finished within 6 s"

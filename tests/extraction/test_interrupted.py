@@ -10,7 +10,7 @@ import pytest
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError
 from tspcli.extraction import Observer, extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 
 class Interrupt(Observer):

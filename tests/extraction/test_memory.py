@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.videos import make_video, repeat_video
+from tests.builders.videos import make_video, repeat_video
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

@@ -12,7 +12,7 @@ import pytest
 FAULTS = """\
 import contextlib, resource, sys
 import torch
-from tspcli.extraction.memory import kept_memory
+from tspcli.extraction.batch_encoder import kept_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20

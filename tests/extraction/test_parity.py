@@ -9,11 +9,11 @@ import pytest
 import torch
 import torchvision
 
+from tests.builders.videos import make_video
 from tests.extraction import reference
-from tests.videos import make_video
 from tspcli.encoders import load_encoder
 from tspcli.extraction import ExtractConfig, extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 SAME_PIXELS = 1e-4
 OTHER_DECODER = 5e-3

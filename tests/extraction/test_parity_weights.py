@@ -17,12 +17,12 @@ from torchvision.models.video.resnet import (
     VideoResNet,
 )
 
+from tests.builders.videos import make_video
 from tests.extraction import reference
-from tests.videos import make_video
 from tspcli.encoders import Encoder, load_encoder
-from tspcli.encoders.weights_registry import find_weights
+from tspcli.encoders.weights import find_weights
 from tspcli.extraction import extract
-from tspcli.features import open_store
+from tspcli.store import open_store
 
 SAME_PIXELS = 1e-4
 OTHER_DECODER = 5e-3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli.encoders import load_encoder
 from tspcli.extraction import ExtractConfig, Observer, Progress, extract
 

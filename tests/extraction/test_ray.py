@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.videos import make_mixed_videos
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
-from tests.videos import make_mixed_videos
 from tspcli.errors import UsageError
 from tspcli.extraction import Observer, VideoResult, extract
-from tspcli.extraction.gvf import compute_gvf
-from tspcli.extraction.runners import ray_cluster
-from tspcli.extraction.runners.ray_places import find_places
-from tspcli.extraction.settings import ExtractConfig
-from tspcli.features import open_store
-from tspcli.features.gvf import read_gvf
+from tspcli.extraction import ray_transport as ray_cluster
+from tspcli.extraction.extract_config import ExtractConfig
+from tspcli.extraction.extraction_run import compute_gvf
+from tspcli.extraction.ray_places import find_places
+from tspcli.store import open_store
+from tspcli.store.gvf import read_gvf
 
 ROOT = Path(__file__).parents[2]
 PATIENT = {
@@ -127,7 +127,7 @@ def encoder_pids() -> list[int]:
 def decoder_pids() -> list[int]:
     """The decode processes of the encoders that live."""
     encoders = encoder_pids()
-    return pids_of(lambda command: b"tspcli.video.worker" in command, encoders)
+    return pids_of(lambda command: b"tspcli.video.decode_worker" in command, encoders)
 
 
 def pids_of(wanted: Callable[[bytes], bool], parents: list[int] | None = None) -> list[int]:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.builders.videos import make_mixed_videos
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
 from tests.extraction.stand_in_ray import StandIn
-from tests.videos import make_mixed_videos
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError, TspError, UsageError
-from tspcli.extraction import ExtractConfig, Observer, VideoResult, extract
-from tspcli.extraction.runners import ray_actor, ray_cluster
-from tspcli.features.parts import read_part
+from tspcli.extraction import ExtractConfig, Observer, VideoResult, extract, ray_actor
+from tspcli.extraction import ray_transport as ray_cluster
+from tspcli.store.parts import read_part
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.videos import make_video
 from tests.extraction.same import assert_same_store
-from tests.videos import make_video
 from tspcli.errors import StoreError, UsageError
-from tspcli.extraction import ExtractConfig, ExtractReport, extract, plan
-from tspcli.extraction.plan import ShardPlan
-from tspcli.extraction.runners import Task
-from tspcli.extraction.runners.devices import DevicesRunner
-from tspcli.extraction.runners.local import LocalRunner
-from tspcli.features import open_store
-from tspcli.features.merge import merge_stores
+from tspcli.extraction import ExtractConfig, ExtractReport, extract
+from tspcli.extraction import shard_plan as plan
+from tspcli.extraction.runner_choice import Task
+from tspcli.extraction.shard_plan import ShardPlan
+from tspcli.extraction.supervisor import DevicesRunner
+from tspcli.extraction.transports import LocalRunner
+from tspcli.store import open_store
+from tspcli.store.merge import merge_stores
 from tspcli.video import VideoFile
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm-array.sh"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli.extraction import extract
 
 

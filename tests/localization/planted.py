@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
-from tspcli.features import StoreMetadata, write_store
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.store import StoreMetadata, write_store
 
 SAMPLING = Sampling()
 LABELS = ("jump", "run", "throw")

@@ -11,7 +11,7 @@ from tspcli.localization.classes import (
     ClassSamples,
     train_class_head,
 )
-from tspcli.localization.settings import ClassConfig
+from tspcli.localization.localize_config import ClassConfig
 
 CENTER_S = np.arange(10) + 0.5
 

@@ -8,16 +8,16 @@ from typing import cast
 
 import pytest
 
+from tests.builders.videos import make_video
 from tests.localization.planted import LABELS, plant
-from tests.videos import make_video
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
-from tspcli.annotations.writing import write_activitynet
+from tspcli.annotations.write import write_activitynet
 from tspcli.cli.localize_videos import _weights_of
 from tspcli.cli.main import main
-from tspcli.encoders.weights_registry import find_weights
+from tspcli.encoders.weights import find_weights
 from tspcli.errors import UsageError
-from tspcli.localization.checkpoints import Localizer
-from tspcli.packages import file_sha256
+from tspcli.fetch.package_index import file_sha256
+from tspcli.localization.localizer import Localizer
 
 SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.localization.reference import tiou
 from tspcli.annotations import Segment
 from tspcli.errors import LocalizationError
-from tspcli.localization.grid import Window, mean_over, sample_grid, windows_of
-from tspcli.localization.labels import actions_in_window, boundary_labels, iou_map
-from tspcli.localization.settings import LabelConfig
+from tspcli.localization.feature_windows import Window, mean_over, sample_grid, windows_of
+from tspcli.localization.localize_config import LabelConfig
+from tspcli.localization.training_windows import actions_in_window, boundary_labels, iou_map
 
 actions = st.lists(
     st.tuples(st.floats(0, 9.5), st.floats(0.25, 10)).map(lambda a: (a[0], min(a[0] + a[1], 10.0))),

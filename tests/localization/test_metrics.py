@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.localization.reference import Guess, Truth, average_precision, recall_curve
 from tspcli.errors import UsageError
-from tspcli.localization import pairing
+from tspcli.localization import matching as pairing
 from tspcli.localization.metrics import (
     ACTIVITYNET_TIOUS,
     THUMOS14_TIOUS,

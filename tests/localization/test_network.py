@@ -9,11 +9,18 @@ from torch.nn import functional
 
 from tests.localization.reference import sampled_features
 from tspcli.errors import LocalizationError, UsageError
-from tspcli.localization.bmn import Bmn, BmnOutput
-from tspcli.localization.boundary_matching import BoundaryMatching, sampling_matrix
-from tspcli.localization.labels import valid_proposals
-from tspcli.localization.losses import BmnTargets, balanced_logistic, balanced_square, bmn_loss
-from tspcli.localization.settings import BmnConfig, LossConfig
+from tspcli.localization.boundary_matching import (
+    Bmn,
+    BmnOutput,
+    BmnTargets,
+    BoundaryMatching,
+    balanced_logistic,
+    balanced_square,
+    bmn_loss,
+    sampling_matrix,
+)
+from tspcli.localization.localize_config import BmnConfig, LossConfig
+from tspcli.localization.training_windows import valid_proposals
 
 
 def sampled_map(sequence: np.ndarray, config: BmnConfig) -> np.ndarray:

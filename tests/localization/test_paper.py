@@ -11,14 +11,18 @@ import pytest
 import torch
 
 from tests.localization.planted import plant
-from tests.localization.test_training import SHORT
-from tspcli.localization import checkpoints
-from tspcli.localization.bmn import BmnOutput
-from tspcli.localization.checkpoints import Localizer
-from tspcli.localization.grid import Window
-from tspcli.localization.losses import BmnTargets, bmn_loss
+from tests.localization.test_train import SHORT
+from tspcli.localization import localizer as checkpoints
+from tspcli.localization.boundary_matching import BmnOutput, BmnTargets, bmn_loss
+from tspcli.localization.feature_windows import Window
+from tspcli.localization.localize_config import (
+    LossConfig,
+    PredictConfig,
+    TrainConfig,
+    config_to_dict,
+)
+from tspcli.localization.localizer import Localizer
 from tspcli.localization.prediction import _run
-from tspcli.localization.settings import LossConfig, PredictConfig, TrainConfig, config_to_dict
 from tspcli.localization.training import train
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.localization.planted import plant
 from tests.localization.test_commands import tsp
-from tests.localization.test_training import CPU, SHORT
+from tests.localization.test_train import CPU, SHORT
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
-from tspcli.annotations.writing import write_activitynet
+from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
 from tspcli.localization.evaluation import GIVEN, evaluate
 from tspcli.localization.prediction import predict

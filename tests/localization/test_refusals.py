@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
+from tests.builders.videos import make_video
 from tests.localization.planted import plant
 from tests.localization.test_commands import SMALL, tsp
-from tests.videos import make_video
-from tspcli.annotations.writing import write_activitynet
+from tspcli.annotations.write import write_activitynet
 from tspcli.errors import StoreError, UsageError
-from tspcli.features import open_store, write_store
-from tspcli.features.storing import content_checksum
-from tspcli.features.trailer import read_trailer
 from tspcli.localization.evaluation import evaluate
+from tspcli.localization.localize_config import LabelConfig, LossConfig, PredictConfig, TrainConfig
 from tspcli.localization.prediction import predict
 from tspcli.localization.results import Prediction
-from tspcli.localization.settings import LabelConfig, LossConfig, PredictConfig, TrainConfig
+from tspcli.store import open_store, write_store
+from tspcli.store.store_writer import content_checksum
+from tspcli.store.trailer import read_trailer
 
 
 @pytest.fixture(scope="module")

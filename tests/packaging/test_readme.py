@@ -12,7 +12,7 @@ import click
 import pytest
 
 from tspcli.cli.main import COMMANDS
-from tspcli.encoders.weights_registry import list_weights
+from tspcli.encoders.weights import list_weights
 from tspcli.errors import VIDEO_REASONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent

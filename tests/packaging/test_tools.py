@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
 from tspcli import load_encoder
 from tspcli.encoders.checkpoints import save_checkpoint
-from tspcli.encoders.model import Heads, TspModel
-from tspcli.encoders.weights_registry import find_weights
+from tspcli.encoders.tsp_model import Heads, TspModel
+from tspcli.encoders.weights import find_weights
 from tspcli.extraction import extract
-from tspcli.samples import SAMPLE_VIDEOS
+from tspcli.fetch.sample_videos import SAMPLE_VIDEOS
 
 ROOT = Path(__file__).parents[2]
 PROJECT_FILES = (

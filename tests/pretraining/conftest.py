@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.annotations import read_table
-from tspcli.features import StoreMetadata
-from tspcli.features.gvf import write_gvf
-from tspcli.pretraining.annotations import convert, probe_folder
-from tspcli.pretraining.recipe import Execution, Recipe
-from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
-from tspcli.timeline import Sampling
+from tspcli.annotations.convert import convert
+from tspcli.annotations.training_tables import probe_folder
+from tspcli.pretraining.training_recipe import Execution, Recipe
+from tspcli.sampling.clock import Sampling
+from tspcli.store import StoreMetadata
+from tspcli.store.gvf import write_gvf
 
 FAST = Recipe(
     name="test",

@@ -11,7 +11,7 @@ from typing import Any
 # A server that has imported what is slow to import and has no threads yet: its children start at
 # once and, other than children of pytest itself, cannot inherit a locked thread pool.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tspcli.pretraining.run", "tests.pretraining.processes"])
+_CONTEXT.set_forkserver_preload(["tspcli.pretraining.training_run", "tests.pretraining.processes"])
 
 
 def _call(

@@ -7,9 +7,9 @@ import torch
 
 from tspcli.encoders import BACKBONES, Heads, TspModel
 from tspcli.pretraining.data import clip_sampling, frame_preprocessing
-from tspcli.pretraining.losses import Counts, tsp_losses
-from tspcli.pretraining.optimizing import parameter_groups
-from tspcli.pretraining.recipe import load_recipe
+from tspcli.pretraining.optim import parameter_groups
+from tspcli.pretraining.training_recipe import load_recipe
+from tspcli.pretraining.tsp_losses import Counts, tsp_losses
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))

@@ -14,13 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tspcli.encoders import Heads, TspModel
 from tspcli.errors import TrainingError
-from tspcli.pretraining import stepping
+from tspcli.pretraining import trainer as stepping
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loading import BatchFeed, ClipBatch, UnreadableClip
-from tspcli.pretraining.losses import Counts
-from tspcli.pretraining.sampling import ValidationPlan
-from tspcli.pretraining.stepping import Trainer
+from tspcli.pretraining.epoch_plan import ValidationPlan
+from tspcli.pretraining.loader import BatchFeed, ClipBatch, UnreadableClip
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.tsp_losses import Counts
 
 
 class Second(Devices):

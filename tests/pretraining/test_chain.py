@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
+from reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.annotations import read_groundtruth
-from tspcli.config import ResizeSpec
+from tspcli.annotations.check import check_groundtruth
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import WeightsError
-from tspcli.features import open_store
-from tspcli.features.gvf import read_gvf
-from tspcli.pretraining.annotations import check_groundtruth
-from tspcli.pretraining.results import read_results
-from tspcli.reproduction.synthetic import SyntheticSpec, render_dataset
-from tspcli.timeline import Sampling
+from tspcli.pretraining.training_log import read_results
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import ResizeSpec
+from tspcli.store import open_store
+from tspcli.store.gvf import read_gvf
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

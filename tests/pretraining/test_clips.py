@@ -16,25 +16,24 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.videos import make_video, read_number
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
-from tests.videos import make_video, read_number
-from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.encoders import Preprocessing
 from tspcli.errors import TrainingError
-from tspcli.pretraining.cache import (
+from tspcli.pretraining.clip_cache import (
     CachedClips,
     CacheSettings,
     build_cache,
     cache_file,
     check_space,
 )
-from tspcli.pretraining.cache_files import CachedVideo, decode_frame, encode_frame
-from tspcli.pretraining.clips import VideoClips
+from tspcli.pretraining.clip_cache_file import CachedVideo, VideoClips, decode_frame, encode_frame
 from tspcli.pretraining.data import RunInputs, load_data
-from tspcli.pretraining.loading import BatchFeed, ClipLoader
-from tspcli.pretraining.sampling import BatchPlan, ClipRequest
-from tspcli.timeline import Sampling
+from tspcli.pretraining.epoch_plan import BatchPlan, ClipRequest
+from tspcli.pretraining.loader import BatchFeed, ClipLoader
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
 SPEC = FrameSpec(ResizeSpec(height=48, width=64))
 SAMPLING = Sampling(clip_length=8, stride=8)

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from tspcli.cli.main import _is_told_elsewhere
 from tspcli.cli.pretrain import _split_settings, _StopOnSignal, command
+from tspcli.core.settings import to_toml, with_values
 from tspcli.errors import TspError, UsageError
-from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
-from tspcli.pretraining.settings import to_toml, with_values
+from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
 
 NEEDED = ["--videos", ".", "--train", "t.csv", "--valid", "v.csv", "--out", "run"]
 

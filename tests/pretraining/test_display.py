@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tspcli.cli.pretrain_progress import LiveObserver, PlainObserver, step_figures, watch
-from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus
+from tspcli.pretraining.training_log import EpochResult, RunInfo, StepStatus
 
 INFO = RunInfo(
     out="run",

@@ -16,7 +16,7 @@ from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_resume import assert_same, final, train_and_die
 from tspcli.annotations import read_groundtruth
-from tspcli.annotations.groundtruth import write_groundtruth
+from tspcli.annotations.training_tables import write_groundtruth
 from tspcli.cli.main import main
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining import pretrain
@@ -28,7 +28,7 @@ from tspcli.pretraining.distributed import (
     launch_command,
     rendezvous,
 )
-from tspcli.pretraining.run import read_run_recipe
+from tspcli.pretraining.training_run import read_run_recipe
 
 FROZEN = replace(FAST, batch_norm="frozen", batch_size=6)
 """One process; the learning rates are those that two processes get from being two."""

@@ -11,14 +11,14 @@ import torch
 
 from tests.pretraining.conftest import FAST
 from tspcli.encoders import Heads, Preprocessing, TspModel
+from tspcli.encoders.precision import process_arithmetic, resolve_precision
 from tspcli.errors import UsageError
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loading import ClipBatch
-from tspcli.pretraining.losses import Counts
-from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.precision import process_arithmetic, resolve_precision
-from tspcli.pretraining.recipe import Execution, Recipe
-from tspcli.pretraining.stepping import Trainer
+from tspcli.pretraining.loader import ClipBatch
+from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.training_recipe import Execution, Recipe
+from tspcli.pretraining.tsp_losses import Counts
 
 N_STEPS, BATCH = 20, 6
 RECIPE = replace(

@@ -15,12 +15,12 @@ from tspcli.errors import TrainingError
 from tspcli.pretraining import pretrain
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loading import BatchFeed
-from tspcli.pretraining.losses import Counts
-from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.run import build_model
-from tspcli.pretraining.sampling import BatchPlan
-from tspcli.pretraining.stepping import Trainer
+from tspcli.pretraining.epoch_plan import BatchPlan
+from tspcli.pretraining.loader import BatchFeed
+from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.training_run import build_model
+from tspcli.pretraining.tsp_losses import Counts
 
 
 def test_non_finite_loss_stops_with_the_batch_named(

@@ -16,7 +16,7 @@ from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_distributed import HALVES
 from tspcli.errors import CheckpointError, TrainingError, TspError, UsageError
 from tspcli.pretraining import pretrain
-from tspcli.pretraining.preparing import fill_cache_only
+from tspcli.pretraining.precheck import fill_cache_only
 
 ONCE = replace(FAST, epochs=1, clips_per_segment=1, milestones=())
 STOP: dict[str, Any] = {"stop_requested": lambda: True}

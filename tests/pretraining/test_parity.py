@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tspcli.encoders import Heads, Preprocessing, TspModel, build_backbone
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loading import ClipBatch
-from tspcli.pretraining.losses import Counts
-from tspcli.pretraining.optimizing import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.recipe import Execution, Recipe, load_recipe
-from tspcli.pretraining.stepping import Trainer
+from tspcli.pretraining.loader import ClipBatch
+from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
+from tspcli.pretraining.tsp_losses import Counts
 
 N_CLASSES, N_STEPS, BATCH = 7, 10, 4
 MEAN, STD = [0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989]

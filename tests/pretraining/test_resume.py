@@ -17,7 +17,7 @@ from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tspcli.errors import CheckpointError, StoreLockedError, TrainingError
 from tspcli.pretraining import pretrain
-from tspcli.pretraining.events import EpochResult, StepStatus, TrainingObserver
+from tspcli.pretraining.training_log import EpochResult, StepStatus, TrainingObserver
 
 EXECUTION = replace(QUIET, checkpoint_every_steps=2)
 

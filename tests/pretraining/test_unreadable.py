@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_distributed import FROZEN, HALVES, parameters
+from tests.pretraining.test_pretrain import Recorder, command_line
 from tests.pretraining.test_resume import assert_same, final, train_and_die
-from tests.pretraining.test_run import Recorder, command_line
 from tspcli.cli.pretrain import command
 from tspcli.cli.pretrain_progress import epoch_figures
 from tspcli.errors import TrainingError, VideoError
 from tspcli.pretraining import pretrain
-from tspcli.pretraining.clips import VideoClips
+from tspcli.pretraining.clip_cache_file import VideoClips
 from tspcli.pretraining.data import RunInputs, load_data
-from tspcli.pretraining.results import read_results
-from tspcli.pretraining.sampling import ClipPlan
+from tspcli.pretraining.epoch_plan import ClipPlan
+from tspcli.pretraining.training_log import read_results
 
 SKIP = replace(QUIET, on_unreadable="skip")
 DAMAGED = {"train_0000.mp4": 40, "valid_0000.mp4": 20}
@@ -157,7 +157,7 @@ def damaged_set(small_set: SmallSet, tmp_path: Path) -> SmallSet:
     shutil.copytree(small_set.videos / "train", videos / "train")
     shutil.copytree(small_set.videos / "valid", videos / "valid")
     (videos / "train" / "train_0001.mp4").write_bytes(b"nothing")
-    from tests.videos import make_video
+    from tests.builders.videos import make_video
 
     make_video(videos / "valid" / "valid_0001.mp4", fps=30, n_frames=60)
     return replace(small_set, videos=videos)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.run import ReproductionReport, reproduce
 from tests.reproduction.running import MINIATURE, run_command
-from tspcli.reproduction.run import ReproductionReport, reproduce
 
 
 @pytest.fixture(scope="session")

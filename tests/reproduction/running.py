@@ -9,12 +9,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tspcli.reproduction.dataset import DatasetSpec
-from tspcli.reproduction.scales import TINY, VARIANTS, Scale
-from tspcli.reproduction.stages import Command, Tell
+from reproduction.dataset import DatasetSpec
+from reproduction.scales import TINY, VARIANTS, Scale
+from reproduction.stages import Command, Tell
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tspcli.pretraining.run", "tspcli.localization.training", "av"])
+CONTEXT.set_forkserver_preload(
+    ["tspcli.pretraining.training_run", "tspcli.localization.training", "av"]
+)
 
 MINIATURE: Scale = replace(
     TINY,
@@ -42,7 +44,7 @@ MINIATURE: Scale = replace(
 
 
 def run_command(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
-    """As :func:`tspcli.reproduction.stages.run_process`, without importing torch each time."""
+    """As :func:`reproduction.stages.run_process`, without importing torch each time."""
     process = CONTEXT.Process(target=_main, args=(command, stdout, log))
     process.start()
     process.join()

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.reproduction.running import MINIATURE
-from tspcli.annotations import read_actions, read_activitynet
-from tspcli.reproduction.dataset import (
+from reproduction.dataset import (
     DatasetSpec,
     activitynet_json,
     plan_trimmed,
     plan_untrimmed,
     render_experiment,
 )
-from tspcli.reproduction.synthetic import MOTIONS, SyntheticVideo, render_frames, render_video
-from tspcli.video.probe import list_videos
+from reproduction.synthetic import MOTIONS, SyntheticVideo, render_frames, render_video
+from tests.reproduction.running import MINIATURE
+from tspcli.annotations import read_actions, read_activitynet
+from tspcli.video.inputs import list_videos
 
 PLANS = plan_untrimmed(DatasetSpec())
 VIDEOS = [video for split in PLANS.values() for video in split]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.run import ReproductionReport, reproduce
+from reproduction.stages import Stage, StageObserver, StageRecord
 from tests.reproduction.running import MINIATURE, run_command
-from tspcli.reproduction.run import ReproductionReport, reproduce
-from tspcli.reproduction.stages import Stage, StageObserver, StageRecord
 
 pytestmark = pytest.mark.timeout(900)
 Experiment = tuple[Path, ReproductionReport]

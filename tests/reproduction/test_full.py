@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from reproduction.dataset import activitynet_json, plan_untrimmed
+from reproduction.full import ACTIVITYNET, FULL, THUMOS14, FullPlan
+from reproduction.run import reproduce
+from reproduction.synthetic import SyntheticVideo, render_video
 from tests.reproduction.running import MINIATURE, run_command
-from tspcli.config import ResizeSpec
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import ReproductionError, UsageError
-from tspcli.reproduction.dataset import activitynet_json, plan_untrimmed
-from tspcli.reproduction.full import ACTIVITYNET, FULL, THUMOS14, FullPlan
-from tspcli.reproduction.run import reproduce
-from tspcli.reproduction.synthetic import SyntheticVideo, render_video
+from tspcli.sampling.pixels import ResizeSpec
 
 pytestmark = pytest.mark.timeout(900)
 

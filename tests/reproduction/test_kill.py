@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.run import reproduce
+from reproduction.stages import Stage, StageObserver, StageRecord
 from tests.reproduction.running import MINIATURE
-from tspcli.reproduction.run import reproduce
-from tspcli.reproduction.stages import Stage, StageObserver, StageRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.faults]
 
@@ -24,7 +24,7 @@ CODE = """
 import sys
 from dataclasses import replace
 from tests.reproduction.running import MINIATURE
-from tspcli.reproduction.run import reproduce
+from reproduction.run import reproduce
 if __name__ == "__main__":
     variants = tuple(v for v in MINIATURE.variants if v.name != "tsp-mean")
     reproduce(replace(MINIATURE, variants=variants), sys.argv[1], seeds=(3,))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.reproduction.measures import COLUMNS, MEASURES, head_figures
-from tspcli.reproduction.outcome import Group, Outcome, markdown
-from tspcli.reproduction.report import _markdown
+from reproduction.measures import COLUMNS, MEASURES, head_figures
+from reproduction.outcome import Group, Outcome, markdown
+from reproduction.report import _markdown
 
 TITLES = {"tac": "TAC", "tsp-none": "TSP, no GVF", "tsp-max": "TSP, max GVF"}
 

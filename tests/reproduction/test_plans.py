@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import pytest
 
+from reproduction.experiment import ExperimentPlan
+from reproduction.full import FULL, FullPlan
+from reproduction.run import reproduce
+from reproduction.scales import SCALES, VARIANTS
+from reproduction.stages import Command, Stage
 from tspcli.cli.main import COMMANDS
 from tspcli.errors import UsageError
-from tspcli.pretraining.recipe import load_recipe
-from tspcli.reproduction.experiment import ExperimentPlan
-from tspcli.reproduction.full import FULL, FullPlan
-from tspcli.reproduction.run import reproduce
-from tspcli.reproduction.scales import SCALES, VARIANTS
-from tspcli.reproduction.stages import Command, Stage
+from tspcli.pretraining.training_recipe import load_recipe
 
 
 def plans(root: Path) -> dict[str, list[Stage]]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.errors import ReproductionError
-from tspcli.reproduction.stages import (
+from reproduction.stages import (
     Command,
     Stage,
     StageObserver,
@@ -22,6 +21,7 @@ from tspcli.reproduction.stages import (
     Tell,
     run_process,
 )
+from tspcli.errors import ReproductionError
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,7 +151,7 @@ def test_a_command_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
         pytest.skip("processes outlive their parents here")
     code = (
         "import sys, pathlib\n"
-        "import tspcli.reproduction.stages as stages\n"
+        "import reproduction.stages as stages\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "sys.executable = str(folder / 'sleeper')\n"
         "stages.run_process(('x',), folder / 'out', folder / 'log', print)\n"

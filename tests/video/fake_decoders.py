@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from tspcli.video.base import Frame, Wanted
-from tspcli.video.pyav_source import PyavSource
-from tspcli.video.registry import DecoderEntry, register_decoder
+from tspcli.video.decoders import DecoderEntry, register_decoder
+from tspcli.video.decoders.pyav_source import PyavSource
+from tspcli.video.source import Frame, Wanted
 
 HOOK = "tests.video.fake_decoders:register"
 N_GOOD_FRAMES = 100

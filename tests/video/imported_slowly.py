@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tspcli.video.pyav_source import PyavSource as Source
+from tspcli.video.decoders.pyav_source import PyavSource as Source
 
 time.sleep(8)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.builders.videos import make_video
 from tests.video.fake_decoders import HOOK
-from tests.videos import make_video
-from tspcli.config import FrameSpec, ResizeSpec
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, VideoFile, list_videos
 
 SPEC = FrameSpec(ResizeSpec(48, 64))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tspcli.video import torchcodec_source
-from tspcli.video.pyav_source import PyavSource
+from tspcli.video.decoders import torchcodec_source
+from tspcli.video.decoders.pyav_source import PyavSource
 
 
 @dataclass

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.videos import make_video, read_number
-from tspcli.config import FrameSpec, ResizeSpec
+from tests.builders.videos import make_video, read_number
 from tspcli.errors import VideoError
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import (
     DECODERS,
     is_installed,

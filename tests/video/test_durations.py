@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.videos import make_video
+from tests.builders.videos import make_video
+from tspcli.core.child_process import ChildProcess
 from tspcli.video import durations
 from tspcli.video.durations import header_duration_ms, read_durations
-from tspcli.video.process import ChildProcess
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.videos import make_video
 from tests.video.pools import make_pool_videos, pool_of
 from tests.video.stand_in_torchcodec import StandInTorchcodec
-from tests.videos import make_video
-from tspcli.config import FrameSpec, ResizeSpec
 from tspcli.encoders import load_encoder
 from tspcli.errors import DependencyError, VideoError
-from tspcli.extraction import ExtractConfig, ExtractReport, decoding, extract
+from tspcli.extraction import ExtractConfig, ExtractReport, extract
+from tspcli.extraction import feeder as decoding
+from tspcli.extraction import supervisor as devices
 from tspcli.extraction.engine import Engine
-from tspcli.extraction.runners import devices
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, Finished, Frames, Restarted
-from tspcli.video.pyav_source import PyavSource
-from tspcli.video.registry import open_with
+from tspcli.video.decoders import open_with
+from tspcli.video.decoders.pyav_source import PyavSource
 
 
 @pytest.fixture(scope="module")

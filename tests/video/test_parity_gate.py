@@ -12,15 +12,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from tests.videos import make_video
-from tspcli.config import FrameSpec, ResizeSpec
+from tests.builders.videos import make_video
 from tspcli.errors import VideoError
-from tspcli.video.base import Frame, VideoSource, Wanted
-from tspcli.video.parity_gate import require_same_start
-from tspcli.video.pyav_source import PyavSource
-from tspcli.video.registry import resolve_decoders
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
+from tspcli.video.decoders import resolve_decoders
+from tspcli.video.decoders.pyav_source import PyavSource
+from tspcli.video.decoders.torchcodec_source import require_same_start, scale_there
 from tspcli.video.resize import resize_frame
-from tspcli.video.torchcodec_source import scale_there
+from tspcli.video.source import Frame, VideoSource, Wanted
 
 Change = Callable[[int, npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 
@@ -129,7 +128,7 @@ def test_the_cpu_follows_where_the_gpu_is_not_believed() -> None:
 def test_on_a_gpu(video: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    from tspcli.video.registry import open_with
+    from tspcli.video.decoders import open_with
 
     spec = FrameSpec(ResizeSpec(32, 48), dtype="float32")
     with open_with(str(video), "torchcodec-cuda") as source, PyavSource(str(video)) as trusted:

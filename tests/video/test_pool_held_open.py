@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from tests.builders.videos import read_number
 from tests.video.pools import expected, make_pool_videos, pool_of
-from tests.videos import read_number
 from tspcli.video import Finished, Frames, Idle, Opened, VideoFile, Woken
 
 
@@ -37,7 +37,7 @@ def test_a_pool_held_open_takes_videos_until_it_is_told_to_finish(videos: list[V
 def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(
     videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tspcli.video.pool._GRACE_S", 0.2)
+    monkeypatch.setattr("tspcli.video.decode_pool._GRACE_S", 0.2)
     pids: list[list[int]] = []
     with pool_of(videos[3:], hold_open=True, timeout_s=0.5) as pool:
         for event in pool.live():

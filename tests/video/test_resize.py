@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from tspcli.config import FrameDtype, FrameSpec, ResizeSpec
+from tspcli.sampling.pixels import FrameDtype, FrameSpec, ResizeSpec
 from tspcli.video.resize import resize_frame
 
 SIZES = [(240, 320), (360, 480), (1080, 1920), (49, 65), (128, 171), (90, 120), (427, 240)]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.videos import make_video
-from tspcli.timeline import Sampling
+from tests.builders.videos import make_video
+from tspcli.sampling.clock import Sampling
 from tspcli.video import sampled_frames
-from tspcli.video.pyav_source import PyavSource
+from tspcli.video.decoders.pyav_source import PyavSource
 
 KINDS: list[dict[str, Any]] = [
     {},

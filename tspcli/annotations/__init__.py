@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from tspcli.annotations.activitynet import read_activitynet
-from tspcli.annotations.groundtruth import GroundTruthRow, read_groundtruth, write_groundtruth
-from tspcli.annotations.labels import read_label_mapping, write_label_mapping
-from tspcli.annotations.merging import AnnotationSet, read_together
-from tspcli.annotations.metadata import VideoEntry, read_metadata, write_metadata
-from tspcli.annotations.model import AMBIGUOUS, AnnotatedVideo, Annotations, Segment
-from tspcli.annotations.names import pair_names
-from tspcli.annotations.reading import read_actions, read_annotations
-from tspcli.annotations.tables import read_table
-from tspcli.annotations.thumos14 import read_thumos14
+from tspcli.annotations.dialects.activitynet import read_activitynet
+from tspcli.annotations.dialects.tables import read_table
+from tspcli.annotations.dialects.thumos14 import read_thumos14
+from tspcli.annotations.read import AnnotationSet, read_actions, read_annotations, read_together
+from tspcli.annotations.segments import (
+    AMBIGUOUS,
+    AnnotatedVideo,
+    Annotations,
+    Segment,
+    read_label_mapping,
+    write_label_mapping,
+)
+from tspcli.annotations.training_tables import (
+    GroundTruthRow,
+    VideoEntry,
+    read_groundtruth,
+    read_metadata,
+    write_groundtruth,
+    write_metadata,
+)
+from tspcli.core.video_names import pair_names
 
 __all__ = [
     "AMBIGUOUS",

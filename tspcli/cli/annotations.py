@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.inputs import PATH, Amount
-from tspcli.cli.options import json_option, together
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, Amount, json_option, together
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
-    from tspcli.pretraining.annotations import ConversionReport
-    from tspcli.pretraining.annotations.check import CheckReport
+    from tspcli.annotations.check import CheckReport
+    from tspcli.annotations.convert import ConversionReport
 
 
 @click.group(name="annotations")
@@ -161,10 +160,10 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     from tspcli.annotations import VideoEntry, read_label_mapping, read_metadata
+    from tspcli.annotations.convert import convert, require_folder
+    from tspcli.annotations.training_tables import probe_folder
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
-    from tspcli.pretraining.annotations import convert, probe_folder
-    from tspcli.pretraining.annotations.convert import require_folder
 
     require_folder(options["out"])
     if not options["videos"] and not options["metadata"]:
@@ -300,9 +299,9 @@ def check(
     from dataclasses import asdict
 
     from tspcli.annotations import read_groundtruth, read_label_mapping
+    from tspcli.annotations.check import check_groundtruth
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
-    from tspcli.pretraining.annotations import check_groundtruth
 
     paths = {name: path for name, path in (("train", train), ("valid", valid)) if path is not None}
     if not paths:
@@ -327,8 +326,8 @@ def _files_at_hand(
     videos: tuple[Path, ...], metadata: tuple[Path, ...], subsets: list[str]
 ) -> dict[str, dict[str, float | None]]:
     from tspcli.annotations import read_metadata
+    from tspcli.annotations.training_tables import probe_folder
     from tspcli.errors import UsageError
-    from tspcli.pretraining.annotations import probe_folder
 
     found: dict[str, dict[str, float | None]] = {}
     for paths, probing in ((metadata, False), (videos, True)):

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.inputs import PATH, POSITIVE
-from tspcli.cli.options import json_option, row_time_options
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
-    from tspcli.features.compare import Comparison
+    from tspcli.analysis.compare import Comparison
 
 _STYLES = {
     "same": "green",
@@ -57,9 +56,9 @@ def command(
       tsp compare before.h5 after.h5 --expect-same
       tsp compare a.h5 b.h5 --json
     """
-    from tspcli.features import open_store
-    from tspcli.features.compare import compare_stores
-    from tspcli.features.row_times import given_sampling, require_agreement_or_use
+    from tspcli.analysis.compare import compare_stores
+    from tspcli.store import open_store
+    from tspcli.store.store_set import given_sampling, require_agreement_or_use
 
     sampling = given_sampling(frame_rate, stride, clip_length)
     with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:

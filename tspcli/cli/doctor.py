@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.inputs import PATH
-from tspcli.cli.options import json_option
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, json_option
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
-    from tspcli.features.repair import Examination
+    from tspcli.store.integrity import Examination
 
 _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 
@@ -82,7 +81,7 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
 
 def _examine(store: Path, as_json: bool) -> int:
     from tspcli.cli.console import print_json
-    from tspcli.features.repair import examine_store
+    from tspcli.store.integrity import examine_store
 
     found = examine_store(store)
     if as_json:
@@ -95,7 +94,7 @@ def _examine(store: Path, as_json: bool) -> int:
 def _repair(store: Path, as_json: bool) -> int:
     from tspcli.cli.console import out_console, print_json, printable
     from tspcli.cli.main import EXIT_SOME_FAILED
-    from tspcli.features.repair import repair_store
+    from tspcli.store.integrity import repair_store
 
     repair = repair_store(store)
     if as_json:

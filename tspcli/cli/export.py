@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.inputs import PATH, POSITIVE
-from tspcli.cli.options import json_option, row_time_options
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tspcli.features.exports import ExportReport
+    from tspcli.exports import ExportReport
 
 # Told here so that the help page needs no numpy; a test holds them against the registry.
 TARGETS = (
@@ -139,12 +138,8 @@ def command(
       tsp export dense.h5 --to gtad-thumos --out gtad/ -a val_Annotation.csv -a test_Annotation.csv
       tsp export released.h5 --to bmt --out bmt/ --frame-rate 15 --stride 16 --clip-length 16
     """
-    from tspcli.features.exports import (
-        ExportOptions,
-        ExportRequest,
-        export_features,
-    )
-    from tspcli.features.row_times import given_sampling
+    from tspcli.exports import ExportOptions, ExportRequest, export_features
+    from tspcli.store.store_set import given_sampling
 
     request = ExportRequest(stores, target, out, annotations, subset, ExportOptions(**options))
     sampling = given_sampling(frame_rate, stride, clip_length)

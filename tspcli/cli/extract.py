@@ -8,18 +8,20 @@ from typing import Any
 import click
 
 from tspcli.cli.console import err_console, print_json
-from tspcli.cli.extract_summary import summarize
-from tspcli.cli.inputs import PATH, POSITIVE, Shard
+from tspcli.cli.displays import summarize
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
+    Shard,
     decoding_options,
     encoder_options,
     engine_options,
     json_option,
+    require_apart,
     videos_option,
     weights_options,
 )
-from tspcli.cli.outputs import require_apart
 
 
 @click.command("extract", short_help="Compute clip features of videos into a store.")
@@ -82,11 +84,11 @@ def command(as_json: bool, **options: Any) -> int:
       tsp extract --videos my_videos/ --out feats.h5 --shard 1/4
       tsp extract --videos /shared/videos/ --out /shared/feats.h5 --engine ray
     """
-    from tspcli.cli.extract_progress import watch
-    from tspcli.cli.stopping import stoppable
+    from tspcli.cli.displays import watch
+    from tspcli.core.run_dir import report_path
+    from tspcli.core.stop import stoppable
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
-    from tspcli.extraction.plan import shard_path
-    from tspcli.features.reports import report_path
+    from tspcli.extraction.shard_plan import shard_path
 
     options["weights"] = options["weights"] or DEFAULT_WEIGHTS
     videos, out = options.pop("videos"), options.pop("out")

@@ -9,10 +9,11 @@ import click
 from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.extract_summary import summarize
-from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.displays import summarize
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
     decoding_options,
     encoder_options,
     engine_options,
@@ -20,7 +21,7 @@ from tspcli.cli.options import (
     videos_option,
     weights_options,
 )
-from tspcli.wording import counted
+from tspcli.core.text import counted
 
 
 @click.command("gvf", short_help="Compute global video features for pretraining.")
@@ -82,7 +83,7 @@ def command(
             remedy="`tsp merge` makes one store of several.",
         )
     if features:
-        from tspcli.features.gvf import gvf_from_store
+        from tspcli.store.gvf import gvf_from_store
 
         _refuse_idle_options(context)
         made = gvf_from_store(features[0], out, pool=pool, overwrite=options["overwrite"])
@@ -97,10 +98,10 @@ def command(
             )
         return 0
 
-    from tspcli.cli.extract_progress import watch
-    from tspcli.cli.stopping import stoppable
-    from tspcli.extraction.gvf import GVF_WEIGHTS, compute_gvf
-    from tspcli.extraction.settings import ExtractConfig
+    from tspcli.cli.displays import watch
+    from tspcli.core.stop import stoppable
+    from tspcli.extraction.extract_config import ExtractConfig
+    from tspcli.extraction.extraction_run import GVF_WEIGHTS, compute_gvf
 
     config = ExtractConfig(**{**options, "weights": options["weights"] or GVF_WEIGHTS})
     console = err_console()

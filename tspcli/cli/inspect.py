@@ -11,13 +11,11 @@ import click
 from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.inputs import PATH, POSITIVE
-from tspcli.cli.options import json_option, row_time_options
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
-    from tspcli.features.inspect import RowView, StoreSummary, VideoSummary
-    from tspcli.features.inspect_gvf import GlobalSummary
+    from tspcli.analysis.inspect import GlobalSummary, RowView, StoreSummary, VideoSummary
 
 
 @click.command("inspect", short_help="Show what a store holds.")
@@ -57,11 +55,10 @@ def command(
       tsp inspect feats.h5 v_sJFgo9H6zNo --neighbours 5
       tsp inspect released.h5 --frame-rate 15 --stride 16 --clip-length 16 --json
     """
-    from tspcli.features import open_store
-    from tspcli.features.gvf import is_gvf
-    from tspcli.features.inspect import summarize, view_video
-    from tspcli.features.lookup import find_video
-    from tspcli.features.row_times import given_sampling, require_agreement
+    from tspcli.analysis.inspect import summarize, view_video
+    from tspcli.store import open_store
+    from tspcli.store.gvf import is_gvf
+    from tspcli.store.store_set import find_video, given_sampling, require_agreement
 
     sampling = given_sampling(frame_rate, stride, clip_length)
     is_global = is_gvf(store)
@@ -106,8 +103,8 @@ def _refuse_idle_options(video: str | None, *, is_global: bool, times_given: boo
 def _inspect_global(
     path: Path, video: str | None, neighbours: int, limit: int, as_json: bool
 ) -> None:
-    from tspcli.features.gvf import read_gvf
-    from tspcli.features.inspect_gvf import summarize_global, view_global
+    from tspcli.analysis.inspect import summarize_global, view_global
+    from tspcli.store.gvf import read_gvf
 
     features = read_gvf(path)
     if video is not None:

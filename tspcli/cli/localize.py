@@ -1,26 +1,36 @@
-"""``tsp localize``."""
+"""``tsp localize``.
+
+What the options of ``tsp localize`` mean to its library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tspcli.cli.console import print_json
-from tspcli.cli.inputs import PATH, POSITIVE
+from tspcli.cli.displays import say, show_evaluation, watch_training
 from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
-from tspcli.cli.localize_display import say, show_evaluation, watch_training
-from tspcli.cli.localize_settings import row_sampling, row_times, train_config
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
-from tspcli.cli.options import device_option, json_option, row_time_options, videos_option
-from tspcli.wording import counted
+from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
+    device_option,
+    json_option,
+    row_time_options,
+    videos_option,
+)
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
-    from tspcli.annotations.subsets import Role
+    from tspcli.annotations.segments import Role
+    from tspcli.localization.localize_config import TrainConfig
+    from tspcli.sampling.clock import Sampling
 
 
 _annotations_option = click.option(
@@ -190,11 +200,11 @@ def predict_command(
       tsp localize predict --run RUN --features valid.h5 --out valid.json
     """
     from tspcli.errors import UsageError
-    from tspcli.localization.checkpoints import load_localizer
+    from tspcli.localization.localize_config import PredictConfig
+    from tspcli.localization.localizer import load_localizer
     from tspcli.localization.prediction import predict
     from tspcli.localization.results import Prediction, proposals_path, write_results
-    from tspcli.localization.settings import PredictConfig
-    from tspcli.localization.timeline import save_timeline
+    from tspcli.localization.timeline_picture import save_timeline
 
     times = row_times(options)
     check_sources(
@@ -369,7 +379,7 @@ def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) 
 
 def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str, str]:
     """The names under which videos of the stores are annotated, by their keys."""
-    from tspcli.localization.videos import open_features
+    from tspcli.localization.feature_windows import open_features
 
     with open_features(features) as opened:
         return annotations.pair(list(opened))
@@ -385,3 +395,36 @@ def _lines(path: Path) -> list[str]:
         raise AnnotationError(
             f"The blocked videos {path} cannot be read: {error}.", remedy="Check the path."
         ) from error
+
+
+def train_config(options: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a training; what was not given keeps its default."""
+    from tspcli.localization.localize_config import BmnConfig, ClassConfig, TrainConfig
+
+    given = {name: value for name, value in options.items() if value is not None}
+    model: dict[str, int] = {
+        k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given
+    }
+    channels = given.pop("channels", None)
+    if channels is not None:
+        model.update(BmnConfig.widths(channels))
+    classes = {"source": given.pop("classes")} if "classes" in given else {}
+    return TrainConfig(model=BmnConfig(**model), classes=ClassConfig(**classes), **given)
+
+
+def row_times(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what was given of the rows' times out of the options."""
+    from tspcli.sampling.clock import as_rate
+
+    given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "frame_rate" in given:
+        given["frame_rate"] = as_rate(given["frame_rate"], "frame rate")
+    return given
+
+
+def row_sampling(times: Mapping[str, Any]) -> Sampling | None:
+    """Where rows lie in time, for stores that do not tell; None if nothing was given."""
+    from tspcli.sampling.clock import Sampling
+
+    return Sampling(**times) if times else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tspcli.cli.outputs import require_apart
+from tspcli.cli.options import require_apart
 from tspcli.errors import UsageError
 
 
@@ -68,7 +68,7 @@ def check_sources(
 
 def check_times(features: tuple[Path, ...], times: Mapping[str, Any]) -> None:
     """Refuse times of rows that contradict what a store tells itself."""
-    from tspcli.features.store import open_store
+    from tspcli.store.store import open_store
 
     if not times:
         return
@@ -113,8 +113,8 @@ def check_files(
         inputs.append(("--annotations", annotations))
     outputs = [("--out", out), ("the proposals beside --out", proposals_path(out))]
     if store is not None:
-        from tspcli.features.reports import report_path
-        from tspcli.video.probe import list_videos
+        from tspcli.core.run_dir import report_path
+        from tspcli.video.inputs import list_videos
 
         inputs += [("--videos", Path(path)) for path in videos]
         inputs += [("--videos", video.path) for video in list_videos(videos)]

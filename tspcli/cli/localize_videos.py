@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tspcli.cli.console import err_console
-from tspcli.cli.localize_display import say
+from tspcli.cli.displays import say
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tspcli.encoders import Encoder
-    from tspcli.localization.checkpoints import Localizer
     from tspcli.localization.classes import Classifier
+    from tspcli.localization.localizer import Localizer
 
 
 def _weights_of(localizer: Localizer, weights: str | None) -> str:
@@ -33,7 +33,7 @@ def _weights_of(localizer: Localizer, weights: str | None) -> str:
 def _checkpoint_of(localizer: Localizer, name: str) -> str:
     """Where the checkpoint lies that the features of the run came from, if it is still the same."""
     from tspcli.errors import UsageError
-    from tspcli.packages import file_sha256
+    from tspcli.fetch.package_index import file_sha256
 
     expected = localizer.feature_settings.get("weights_sha256")
     remedy = "Name the checkpoint or its run's folder with --weights."
@@ -59,7 +59,7 @@ def _checkpoint_of(localizer: Localizer, name: str) -> str:
 
 
 def _is_registered(name: str) -> bool:
-    from tspcli.encoders.weights_registry import list_weights
+    from tspcli.encoders.weights import list_weights
 
     return any(entry.name == name for entry in list_weights())
 
@@ -98,10 +98,10 @@ def extract_videos(
     encoder: Encoder | None,
 ) -> tuple[list[str], list[str]]:
     """Extract the videos as the run's features were; return the failed ones and the others."""
-    from tspcli.cli.extract_progress import watch
+    from tspcli.cli.displays import watch
     from tspcli.errors import LocalizationError
     from tspcli.extraction import ExtractConfig, extract
-    from tspcli.timeline import Sampling
+    from tspcli.sampling.clock import Sampling
 
     settings = localizer.feature_settings
     chosen: dict[str, Any] = {"backbone": settings.get("backbone"), "device": device}

@@ -45,13 +45,14 @@ COMMANDS: dict[str, Entry] = {
     "compare": Entry("tspcli.cli.compare", "Tell how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
     "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
-    "reproduce": Entry(
-        "tspcli.cli.reproduce", "Repeat the paper's experiment, from videos to a report."
-    ),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
     "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a remedy for each lack."),
-    "sample-videos": Entry("tspcli.cli.samples", "Fetch a few free videos to try things on."),
+    "sample-videos": Entry("tspcli.cli.sample_videos", "Fetch a few free videos to try things on."),
 }
+
+
+MOVED = {"reproduce": "`tsp reproduce` is now `make reproduce`, in a clone of the repository."}
+"""Commands of earlier versions, and where to find them now."""
 
 
 class LazyGroup(click.Group):
@@ -76,6 +77,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
+        if name in MOVED:
+            raise click.UsageError(MOVED[name], ctx)
         if name and name not in COMMANDS and not name.startswith("-"):
             import difflib
 
@@ -99,13 +102,14 @@ def cli() -> None:
     """
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+def main(argv: Sequence[str] | None = None, command: click.Command | None = None) -> NoReturn:
     """Run ``tsp`` and exit with 0 (done), 1 (an error), 2 (wrong usage) or 3 (some videos failed).
 
     Args:
         argv: The arguments, ``sys.argv[1:]`` if not given.
+        command: A command to run in place of ``tsp``, with the same exit codes and messages.
     """
-    sys.exit(_exit_code(argv))
+    sys.exit(_exit_code(argv, command))
 
 
 def entry() -> NoReturn:
@@ -116,14 +120,14 @@ def entry() -> NoReturn:
     sys.exit(code)
 
 
-def _exit_code(argv: Sequence[str] | None = None) -> int:
+def _exit_code(argv: Sequence[str] | None = None, command: click.Command | None = None) -> int:
     _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = bool(os.environ.get("TSPCLI_DEBUG"))
     if "--debug" in arguments:
         debug = True
         arguments.remove("--debug")
-    return _run(arguments, debug)
+    return _run(command or cli, arguments, debug)
 
 
 def _open_closed_streams() -> None:
@@ -164,9 +168,10 @@ def _leave_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _run(arguments: list[str], debug: bool) -> int:
+def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
     try:
-        result = cli.main(arguments, prog_name="tsp", standalone_mode=False)
+        prog_name = "tsp" if command is cli else command.name
+        result = command.main(arguments, prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
@@ -197,7 +202,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             # Any argument may be such a path, and whoever looks at it first meets this.
-            from tspcli.features.atomic import too_long
+            from tspcli.core.files import too_long
 
             words = too_long(Path(os.fsdecode(error.filename or "?")))
             click.echo(f"Error: {words}\nGive a shorter one.", err=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.inputs import PATH
-from tspcli.cli.options import json_option
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, json_option
+from tspcli.core.text import counted
 
 
 @click.command("merge", short_help="Join stores or shards into one.")
@@ -39,7 +38,7 @@ def command(
       tsp merge feats.shard-*-of-999.h5 --out feats.h5 --link
       tsp merge train.h5 valid.h5 --out all.h5
     """
-    from tspcli.features.merge import merge_stores
+    from tspcli.store.merge import merge_stores
 
     report = merge_stores(stores, out, overwrite=overwrite, partial=partial, link=link)
     if as_json:

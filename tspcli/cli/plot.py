@@ -12,17 +12,16 @@ import click
 from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, out_console, printable
-from tspcli.cli.inputs import PATH
-from tspcli.cli.options import row_time_options
-from tspcli.wording import counted
+from tspcli.cli.options import PATH, row_time_options
+from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tspcli.analysis import PlotData, Thumbnail
+    from tspcli.analysis.plot_data import FeatureView
     from tspcli.annotations import Segment
-    from tspcli.features.plots import PlotData, Thumbnail
-    from tspcli.features.plots.data import FeatureView
-    from tspcli.timeline import Sampling
+    from tspcli.sampling.clock import Sampling
 
 _MOST_COLUMNS = 56
 _LATE_S = 2.0
@@ -77,9 +76,9 @@ def command(
       tsp plot feats.h5 v_sJFgo9H6zNo -o matrix.png -a groundtruth.csv --video v_sJFgo9H6zNo.mp4
       tsp plot tac.h5 v_sJFgo9H6zNo --against tsp.h5 --title TAC --title TSP -o page.html
     """
+    from tspcli.analysis import PlotData, write_page, write_picture
     from tspcli.errors import UsageError
-    from tspcli.features.plots import PlotData, write_page, write_picture
-    from tspcli.features.row_times import given_sampling
+    from tspcli.store.store_set import given_sampling
 
     terminal = out_console()
     if not out and not terminal.is_terminal:
@@ -114,8 +113,8 @@ def _note(text: str) -> None:
 
 
 def _notes(data: PlotData, out: tuple[Path, ...]) -> list[str]:
-    from tspcli.features.plots.colors import OTHER_COLOR, segment_colors
-    from tspcli.features.plots.texts import undrawable
+    from tspcli.analysis.picture import undrawable
+    from tspcli.analysis.plot_data import OTHER_COLOR, segment_colors
 
     notes = [
         f"the common scale hides most of {title}; --own-scales shows it."
@@ -144,8 +143,8 @@ def _check_given(
     own_scales: bool,
 ) -> None:
     """Refuse, before anything is written, what cannot be written and what would do nothing."""
+    from tspcli.analysis import check_picture
     from tspcli.errors import UsageError
-    from tspcli.features.plots import check_picture
 
     for path in out:
         if path.suffix.lower() != ".html":
@@ -181,11 +180,10 @@ def _load(
     annotations: tuple[Path, ...],
     sampling: Sampling | None,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
+    from tspcli.analysis import view_features
     from tspcli.annotations import pair_names, read_together
-    from tspcli.features import open_store
-    from tspcli.features.lookup import find_video
-    from tspcli.features.plots import view_features
-    from tspcli.features.row_times import require_agreement_or_use
+    from tspcli.store import open_store
+    from tspcli.store.store_set import find_video, require_agreement_or_use
 
     given = read_together(annotations)
     segments: tuple[Segment, ...] = ()
@@ -223,8 +221,8 @@ def _frames(path: Path, views: list[FeatureView], count: int) -> list[Thumbnail]
 def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbnail]:
     from fractions import Fraction
 
-    from tspcli.features.plots import Thumbnail
-    from tspcli.features.plots.data import axis_s
+    from tspcli.analysis import Thumbnail
+    from tspcli.analysis.plot_data import axis_s
     from tspcli.video import open_source
 
     duration = axis_s(views)
@@ -251,13 +249,8 @@ def _draw(console: Console, data: PlotData) -> None:
     from rich.style import Style
     from rich.text import Text
 
-    from tspcli.features.plots.colors import legend_entries, segment_colors
-    from tspcli.features.plots.terminal import (
-        change_line,
-        color_row,
-        matrix_grid,
-        segment_line,
-    )
+    from tspcli.analysis.plot_data import legend_entries, segment_colors
+    from tspcli.analysis.terminal import change_line, color_row, matrix_grid, segment_line
 
     width = min(_MOST_COLUMNS, max(8, console.width - 2))
     colors = list(segment_colors(data).values())

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import click
 
 from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.inputs import PATH, POSITIVE, VIDEO_PATH, Numbers
 from tspcli.cli.main import EXIT_SOME_FAILED
-from tspcli.cli.options import json_option
-from tspcli.pretraining.recipe import (
+from tspcli.cli.options import PATH, POSITIVE, VIDEO_PATH, Numbers, json_option
+from tspcli.pretraining.training_recipe import (
     BATCH_NORM_MODES,
     DEFAULT_RECIPE,
     GVF_KINDS,
@@ -30,7 +29,7 @@ from tspcli.pretraining.recipe import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tspcli.pretraining.events import PretrainReport
+    from tspcli.pretraining.training_log import PretrainReport
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "batch_norm": BATCH_NORM_MODES,
@@ -163,7 +162,7 @@ def command(
       torchrun --nproc-per-node 8 -m tspcli pretrain --videos v/ --train t.csv … --out run/
     """
     from tspcli.errors import UsageError
-    from tspcli.pretraining.recipe import recipe_names, recipe_summary
+    from tspcli.pretraining.training_recipe import recipe_names, recipe_summary
 
     if list_recipes:
         for name in recipe_names():
@@ -182,9 +181,9 @@ def command(
     if gpus is not None and gpus > 1 and "RANK" not in os.environ:
         _relaunch(gpus)
     from tspcli.cli.pretrain_progress import watch
-    from tspcli.pretraining.preparing import fill_cache_only
-    from tspcli.pretraining.run import pretrain
-    from tspcli.pretraining.settings import with_values
+    from tspcli.core.settings import with_values
+    from tspcli.pretraining.precheck import fill_cache_only
+    from tspcli.pretraining.training_run import pretrain
 
     execution = with_values(Execution(), how, "the options")
     console = err_console()
@@ -223,8 +222,8 @@ def _split_settings(
     config: Path | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the recipe and of the execution: those of the TOML file, under the options'."""
+    from tspcli.core.settings import parse_toml, read_toml_text
     from tspcli.errors import UsageError
-    from tspcli.pretraining.settings import parse_toml, read_toml_text
 
     merged: dict[str, Any] = {}
     if config is not None:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tspcli.cli.console import live_bars, printable
-from tspcli.pretraining.events import EpochResult, RunInfo, StepStatus, TrainingObserver
-from tspcli.wording import clock, counted
+from tspcli.core.text import clock, counted
+from tspcli.pretraining.training_log import EpochResult, RunInfo, StepStatus, TrainingObserver
 
 if TYPE_CHECKING:
     from rich.console import Console

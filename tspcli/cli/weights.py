@@ -13,7 +13,7 @@ from tspcli.cli.console import err_console, out_console, print_json, printable
 from tspcli.cli.options import json_option
 
 if TYPE_CHECKING:
-    from tspcli.encoders.download import Progress
+    from tspcli.fetch.url import Progress
 
 
 @click.group("weights", short_help="List, fetch and convert pretrained weights.")
@@ -37,7 +37,7 @@ def list_command(backbone: str | None, as_json: bool) -> None:
     Example:
       tsp weights list --backbone r2plus1d_34
     """
-    from tspcli.encoders.weights_registry import DEFAULT_WEIGHTS, list_weights
+    from tspcli.encoders.weights import DEFAULT_WEIGHTS, list_weights
 
     entries = [e for e in list_weights() if backbone in (None, e.backbone)]
     if as_json:
@@ -71,7 +71,7 @@ def show_command(name: str, as_json: bool) -> None:
     Example:
       tsp weights show r2plus1d_34-tsp_on_activitynet
     """
-    from tspcli.encoders.weights_registry import find_weights
+    from tspcli.encoders.weights import find_weights
 
     entry = find_weights(name)
     if as_json:
@@ -115,7 +115,7 @@ def fetch_command(names: tuple[str, ...]) -> None:
     Example:
       tsp weights fetch r2plus1d_34-tsp_on_activitynet
     """
-    from tspcli.encoders.weights_registry import fetch_weights, find_weights
+    from tspcli.encoders.weights import fetch_weights, find_weights
 
     for entry in [find_weights(name) for name in names]:
         with _progress_bar(entry.name) as progress:
@@ -169,7 +169,7 @@ def convert_command(
     Example:
       tsp weights convert i3d-kinetics400 i3d.pth
     """
-    from tspcli.encoders.convert import convert_checkpoint
+    from tspcli.encoders.loading import convert_checkpoint
     from tspcli.errors import UsageError
 
     if target.exists() and not overwrite:

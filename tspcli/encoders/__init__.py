@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from tspcli.encoders.checkpoints import save_checkpoint as save_checkpoint
     from tspcli.encoders.encoder import Encoder as Encoder
     from tspcli.encoders.encoder import load_encoder as load_encoder
-    from tspcli.encoders.model import Heads as Heads
-    from tspcli.encoders.model import TspModel as TspModel
     from tspcli.encoders.preprocessing import Preprocessing as Preprocessing
-    from tspcli.encoders.weights_registry import fetch_weights as fetch_weights
-    from tspcli.encoders.weights_registry import list_weights as list_weights
+    from tspcli.encoders.tsp_model import Heads as Heads
+    from tspcli.encoders.tsp_model import TspModel as TspModel
+    from tspcli.encoders.weights import fetch_weights as fetch_weights
+    from tspcli.encoders.weights import list_weights as list_weights
 
 _MODULES = {
     "BACKBONES": "backbones",
     "BackboneSpec": "backbones",
     "Checkpoint": "checkpoints",
     "Encoder": "encoder",
-    "Heads": "model",
+    "Heads": "tsp_model",
     "Preprocessing": "preprocessing",
-    "TspModel": "model",
+    "TspModel": "tsp_model",
     "build_backbone": "backbones",
-    "fetch_weights": "weights_registry",
-    "list_weights": "weights_registry",
+    "fetch_weights": "weights",
+    "list_weights": "weights",
     "load_checkpoint": "checkpoints",
     "load_encoder": "encoder",
     "register_backbone": "backbones",

@@ -6,7 +6,7 @@ Layouts that are read:
   ``args`` (an ``argparse.Namespace``); weights under ``features.``, heads under ``fc`` or under
   ``fc1`` and ``fc2``;
 * plain: a dict of tensors as torchvision and IG-65M publish them (``stem.``, ``layer1.``, ``fc.``);
-* the pickle of numpy arrays in which the I3D weights come (:mod:`tspcli.encoders.i3d_weights`).
+* the pickle of numpy arrays in which the I3D weights come (:mod:`tspcli.encoders.weight_files`).
 
 A ``module.`` prefix is dropped. Inside this program the official names are used throughout.
 """
@@ -27,15 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tspcli.core.text import first_line, refuses_damage
 from tspcli.encoders.backbones.registry import backbone_spec
-from tspcli.encoders.layouts import StateLayout, difference, match_layout
-from tspcli.encoders.model import Heads, TspModel
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.encoders.unfilled import Unfilled
+from tspcli.encoders.state_dicts import StateLayout, Unfilled, difference, match_layout
+from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import CheckpointError
-from tspcli.parsing import refuses_damage
-from tspcli.timeline import Sampling
-from tspcli.wording import first_line
+from tspcli.sampling.clock import Sampling
 
 OWN_KEY = "tspcli"
 BEST_CHECKPOINT = "best.pth"
@@ -126,7 +124,7 @@ def load_checkpoint(path: str | Path, backbone: str | None = None) -> Checkpoint
     if _is_torch_file(path):
         content = read_torch_file(path)
     else:
-        from tspcli.encoders.i3d_weights import i3d_state_from_numpy, read_numpy_pickle
+        from tspcli.encoders.weight_files import i3d_state_from_numpy, read_numpy_pickle
 
         state = i3d_state_from_numpy(read_numpy_pickle(path), path)
         content = {"model": state, OWN_KEY: {"backbone": "i3d", "layout": "i3d-numpy"}}

@@ -10,20 +10,19 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tspcli.config import FrameDtype, FrameSpec
-from tspcli.encoders import weights_registry as registry
+from tspcli.encoders import weights as registry
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint
-from tspcli.encoders.dense import SharedVideoResNet
-from tspcli.encoders.download import Progress
-from tspcli.encoders.fast import FastVideoResNet, inference_form
-from tspcli.encoders.model import TspModel
-from tspcli.encoders.openvino_form import OpenVinoForm
+from tspcli.encoders.fused import FastVideoResNet, inference_form
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.encoders.static_forms import GraphedForm, static_form
+from tspcli.encoders.runtimes import GraphedForm, OpenVinoForm, static_form
+from tspcli.encoders.shared_clips import SharedVideoResNet
+from tspcli.encoders.tsp_model import TspModel
 from tspcli.errors import UsageError
-from tspcli.packages import file_sha256
-from tspcli.timeline import Sampling
+from tspcli.fetch.package_index import file_sha256
+from tspcli.fetch.url import Progress
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameDtype, FrameSpec
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")

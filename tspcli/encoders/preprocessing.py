@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tspcli.config import FrameDtype, FrameSpec, ResizeSpec
 from tspcli.errors import UsageError
+from tspcli.sampling.pixels import FrameDtype, FrameSpec, ResizeSpec
 
 Triple = tuple[float, float, float]
 

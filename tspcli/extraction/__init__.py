@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tspcli.encoders.weights_registry import DEFAULT_WEIGHTS
+from tspcli.encoders.weights import DEFAULT_WEIGHTS
 from tspcli.extraction.engine import Engine
-from tspcli.extraction.progress import Observer, Progress
-from tspcli.extraction.report import ExtractReport, VideoResult
-from tspcli.extraction.run import extract
-from tspcli.extraction.settings import ExtractConfig
-from tspcli.extraction.writing import RowSink
+from tspcli.extraction.extract_config import ExtractConfig
+from tspcli.extraction.extraction_run import extract
+from tspcli.extraction.row_writer import RowSink
+from tspcli.extraction.run_report import ExtractReport, Observer, Progress, VideoResult
 
 __all__ = [
     "DEFAULT_WEIGHTS",

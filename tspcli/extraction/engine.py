@@ -1,10 +1,10 @@
 """The engine: decode processes in front, one encoder that is never idle, rows handed to a sink.
 
-Three threads share the work. The feeder (:mod:`tspcli.extraction.feeding`) takes frames out of the
+Three threads share the work. The feeder (:mod:`tspcli.extraction.feeder`) takes frames out of the
 decode workers' shared memory, brings them to the encoder's device and normalises them, once each.
-The main thread cuts clips and encodes them in batches (:mod:`tspcli.extraction.encoding`). The sink
-(:mod:`tspcli.extraction.writing`) writes on a third. Every queue between them is bounded, so that
-the memory does not depend on how long a video is. Here is what becomes of each video.
+The main thread cuts clips and encodes them in batches (:mod:`tspcli.extraction.batch_encoder`).
+The sink (:mod:`tspcli.extraction.row_writer`) writes on a third. Every queue between them is
+bounded, so memory does not depend on how long a video is. Here is what becomes of each video.
 """
 
 from __future__ import annotations
@@ -21,25 +21,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tspcli.core.stop import GentleStop
+from tspcli.core.text import storable
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError, TspError, VideoError
-from tspcli.extraction.clips import Batch, ClipAssembler, Clips
-from tspcli.extraction.decoding import EventSource, open_pool
-from tspcli.extraction.encoding import BatchEncoder
-from tspcli.extraction.facts import EncoderFacts
-from tspcli.extraction.feeding import Prepared, Word, feed
-from tspcli.extraction.plan import file_size
-from tspcli.extraction.progress import Observer, Progress
-from tspcli.extraction.report import ExtractReport, VideoResult
-from tspcli.extraction.settings import ExtractConfig
-from tspcli.extraction.stopping import GentleStop
-from tspcli.extraction.trace import Trace
-from tspcli.extraction.writing import RowSink
-from tspcli.features.metadata import sampling_attributes
-from tspcli.timeline import Sampling
+from tspcli.extraction.batch_encoder import BatchEncoder
+from tspcli.extraction.clip_assembler import Batch, ClipAssembler, Clips
+from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
+from tspcli.extraction.feeder import EventSource, Prepared, Word, feed, open_pool
+from tspcli.extraction.row_writer import RowSink
+from tspcli.extraction.run_report import ExtractReport, Observer, Progress, Trace, VideoResult
+from tspcli.extraction.shard_plan import file_size
+from tspcli.sampling.clock import Sampling
+from tspcli.store.schema import sampling_attributes
 from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
-from tspcli.video.base import file_stamp
-from tspcli.wording import storable
+from tspcli.video.source import file_stamp
 
 
 @dataclass(eq=False)

@@ -14,10 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tspcli.core.run_dir import lock_store
+from tspcli.core.text import counted
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreMismatchError
-from tspcli.extraction.bounds import require_memory
-from tspcli.extraction.plan import (
+from tspcli.extraction.batch_encoder import require_memory
+from tspcli.extraction.extract_config import ExtractConfig
+from tspcli.extraction.run_report import ExtractReport, Observer, VideoResult
+from tspcli.extraction.runner_choice import Board, Runner, Task, choose_runner
+from tspcli.extraction.shard_plan import (
     ShardPlan,
     check_out,
     durations_ms,
@@ -27,17 +32,11 @@ from tspcli.extraction.plan import (
     shard_path,
     weigh,
 )
-from tspcli.extraction.progress import Observer
-from tspcli.extraction.report import ExtractReport, VideoResult
-from tspcli.extraction.runners import Board, Runner, Task, choose_runner
-from tspcli.extraction.settings import ExtractConfig
-from tspcli.features.gvf import Pool
-from tspcli.features.lock import lock_store
-from tspcli.features.metadata import StoreMetadata
-from tspcli.features.parts import PartsFolder
-from tspcli.features.store import open_store
+from tspcli.store.gvf import Pool
+from tspcli.store.parts import PartsFolder
+from tspcli.store.schema import StoreMetadata
+from tspcli.store.store import open_store
 from tspcli.video import VideoFile, describe_passed_over, find_videos
-from tspcli.wording import counted
 
 
 class Kept(NamedTuple):

@@ -2,9 +2,9 @@
 
 * :mod:`~tspcli.localization.metrics`: the ActivityNet protocol (mAP over tIoU; AR@AN and AUC).
 * :mod:`~tspcli.localization.results`: its files; those of annotations: :mod:`tspcli.annotations`.
-* :mod:`~tspcli.localization.bmn`: a boundary-matching network, with its
-  :mod:`~tspcli.localization.labels`, :mod:`~tspcli.localization.losses` and
-  :mod:`~tspcli.localization.postprocess`.
+* :mod:`~tspcli.localization.boundary_matching`: a boundary-matching network, with its
+  :mod:`~tspcli.localization.training_windows`, :mod:`~tspcli.localization.boundary_matching` and
+  :mod:`~tspcli.localization.prediction`.
 * :mod:`~tspcli.localization.classes`: class labels for its proposals.
 * :mod:`~tspcli.localization.training`, :mod:`~tspcli.localization.prediction`: from a feature
   store to a trained network, and from there to results.

@@ -6,19 +6,24 @@ map alone has 128 x 32 x 100 x 100 values a video and the convolution takes 42 G
 other way round, point n's share of the convolution is applied to the T cells first, 0.4 GFLOP, and
 each proposal then sums a few interpolated values for each of its points: one sparse product with a
 matrix of (D T) x (N T) of which one entry in 67 is not zero. The result is the same up to rounding.
+
+The boundary-matching network (Lin et al., BMN, ICCV 2019), written from the paper.
+
+The losses of the boundary-matching network.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tspcli.localization.settings import BmnConfig
+from tspcli.errors import LocalizationError
+from tspcli.localization.localize_config import BmnConfig, LossConfig
 
 
 def sampling_matrix(config: BmnConfig) -> Tensor:
@@ -133,3 +138,162 @@ def _compressed_rows(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     row, column = matrix.indices()
     counts = torch.bincount(row, minlength=matrix.shape[0])
     return counts.cumsum(0) - counts, column.contiguous(), matrix.values()
+
+
+class BmnOutput(NamedTuple):
+    """Logits of the network; their sigmoids are what the paper calls probabilities and confidence.
+
+    Attributes:
+        start: (B, T), of line i.
+        end: (B, T), of line i + 1.
+        classification: (B, D, T), of proposal (d, i) being right.
+        regression: (B, D, T), of its IoU.
+    """
+
+    start: Tensor
+    end: Tensor
+    classification: Tensor
+    regression: Tensor
+
+
+class Bmn(nn.Module):
+    """Boundary probabilities and proposal confidences from a sequence of features.
+
+    Args:
+        feature_dim: C of the features.
+        config: Scales and widths.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, feature_dim: int, config: BmnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(feature_dim))
+        self.register_buffer("deviation", torch.ones(feature_dim))
+        wide, hidden, joined = config.base_channels, config.hidden_channels, config.map_channels
+        self.base = nn.Sequential(
+            nn.Conv1d(feature_dim, wide, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(wide, hidden, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.boundaries = nn.Sequential(
+            nn.Conv1d(hidden, wide, 3, padding=1), nn.ReLU(), nn.Conv1d(wide, 2, 1)
+        )
+        self.matching = BoundaryMatching(hidden, config.proposal_channels, config)
+        self.proposals = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(config.proposal_channels, joined, 1),
+            nn.ReLU(),
+            nn.Conv2d(joined, joined, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(joined, joined, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(joined, 2, 1),
+        )
+
+    def standardize(self, mean: Tensor, deviation: Tensor) -> None:
+        """Scale features by these from now on; both (C,). They are saved with the weights."""
+        self.mean.copy_(mean)
+        # A feature that never changes says nothing; it must not become a division by zero.
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+
+    def forward(self, features: Tensor) -> BmnOutput:
+        """Logits for features (B, C, T).
+
+        Raises:
+            LocalizationError: If C or T are not those that the network was made for.
+        """
+        expected = (len(self.mean), self.config.temporal_scale)
+        if features.ndim != 3 or tuple(features.shape[1:]) != expected:
+            raise LocalizationError(
+                f"Features of shape {tuple(features.shape)} do not fit the network, which takes "
+                f"(videos, {expected[0]}, {expected[1]}).",
+                remedy="Use features of the encoder that the network was trained with.",
+            )
+        scaled = (features - self.mean[:, None]) / self.deviation[:, None]
+        sequence = self.base(scaled)
+        boundaries = self.boundaries(sequence)
+        proposals = self.proposals(self.matching(sequence))
+        return BmnOutput(boundaries[:, 0], boundaries[:, 1], proposals[:, 0], proposals[:, 1])
+
+
+class BmnTargets(NamedTuple):
+    """Labels of a batch.
+
+    Attributes:
+        start: (B, T), 0..1.
+        end: (B, T), 0..1.
+        iou: (B, D, T), 0..1.
+        valid: (D, T) bool, which proposals end on the grid.
+    """
+
+    start: Tensor
+    end: Tensor
+    iou: Tensor
+    valid: Tensor
+
+
+class BmnLoss(NamedTuple):
+    """The weighted sum and its parts, scalars."""
+
+    total: Tensor
+    boundary: Tensor
+    classification: Tensor
+    regression: Tensor
+
+
+def bmn_loss(output: BmnOutput, targets: BmnTargets, config: LossConfig) -> BmnLoss:
+    """The paper's equations 5 to 7: boundaries, right or wrong, IoU."""
+    boundary = balanced_logistic(
+        output.start, targets.start > config.boundary_positive
+    ) + balanced_logistic(output.end, targets.end > config.boundary_positive)
+    iou = targets.iou[:, targets.valid]
+    classification = balanced_logistic(
+        output.classification[:, targets.valid], iou > config.proposal_positive
+    )
+    regression = balanced_square(output.regression[:, targets.valid], iou, config)
+    total = boundary + classification + config.regression_weight * regression
+    return BmnLoss(total, boundary, classification, regression)
+
+
+def balanced_logistic(logits: Tensor, positive: Tensor) -> Tensor:
+    """Binary logistic loss in which all positives together weigh as much as all negatives.
+
+    With l values of which p are positive the weights are l/p and l/(l - p), and the mean is over l,
+    so that a guess of 1/2 costs 2 log 2. Where all are negative, or all positive, they weigh 1, as
+    the same formula has it.
+    """
+    count = positive.numel()
+    n_positive = positive.sum()
+    n_negative = count - n_positive
+    balanced = (n_positive > 0) & (n_negative > 0)
+    weight_positive = torch.where(balanced, count / n_positive.clamp(min=1), 1.0)
+    weight_negative = torch.where(balanced, count / n_negative.clamp(min=1), 1.0)
+    weights = torch.where(positive, weight_positive, weight_negative)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, positive.to(logits.dtype), reduction="none"
+    )
+    return (losses * weights).mean()
+
+
+def balanced_square(logits: Tensor, iou: Tensor, config: LossConfig) -> Tensor:
+    """Squared error of the IoU: the mean of the means of three bands, those of IoU 0 among the low.
+
+    The authors' code takes all proposals of high IoU and draws about as many of middle and of low
+    IoU (0 included), anew at each step. Here all enter, which is what that drawing averages to
+    where each of these bands has at least as many proposals as the high one. Where one has fewer,
+    the authors take it whole and it weighs less; where none is high, theirs is 0/0.
+    """
+    errors = (torch.sigmoid(logits) - iou) ** 2
+    high = iou > config.regression_high
+    low = iou <= config.regression_low
+    total = errors.new_zeros(())
+    bands = errors.new_zeros(())
+    for band in (high, ~high & ~low, low):
+        size = band.sum()
+        total = total + (errors * band).sum() / size.clamp(min=1)
+        bands = bands + (size > 0)
+    return total / bands

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tspcli.errors import LocalizationError
-from tspcli.localization.grid import mean_over
-from tspcli.localization.settings import ClassConfig
+from tspcli.localization.feature_windows import mean_over
+from tspcli.localization.localize_config import ClassConfig
 
 FloatArray = npt.NDArray[np.float64]
 Classify = Callable[[Tensor], Tensor]

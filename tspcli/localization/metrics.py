@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.errors import UsageError
-from tspcli.localization.pairing import (
+from tspcli.localization.matching import (
     FloatArray,
     IntArray,
     best_first,

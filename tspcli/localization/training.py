@@ -12,24 +12,23 @@ from typing import Any
 import torch
 
 from tspcli.annotations import Annotations
+from tspcli.core.files import write_aside
+from tspcli.core.text import MALFORMED
 from tspcli.errors import CheckpointError, TrainingError
-from tspcli.features.atomic import write_aside
-from tspcli.localization import checkpoints
-from tspcli.localization.batches import TrainingWindows, class_samples
-from tspcli.localization.bmn import Bmn
-from tspcli.localization.checkpoints import Localizer, localizer_state, pick_device
+from tspcli.localization import localizer as checkpoints
+from tspcli.localization.boundary_matching import Bmn, bmn_loss
 from tspcli.localization.classes import ClassHead, train_class_head
-from tspcli.localization.losses import bmn_loss
-from tspcli.localization.settings import TrainConfig, config_to_dict
-from tspcli.localization.videos import (
+from tspcli.localization.feature_windows import (
     FeatureSet,
     LocalizationVideo,
     Paths,
     annotated_videos,
     open_features,
 )
-from tspcli.parsing import MALFORMED
-from tspcli.timeline import Sampling
+from tspcli.localization.localize_config import TrainConfig, config_to_dict
+from tspcli.localization.localizer import Localizer, localizer_state, pick_device
+from tspcli.localization.training_windows import TrainingWindows, class_samples
+from tspcli.sampling.clock import Sampling
 
 CONFIG = "config.json"
 LOG = "log.json"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tspcli.pretraining.recipe import Recipe as Recipe
-    from tspcli.pretraining.recipe import load_recipe as load_recipe
-    from tspcli.pretraining.run import PretrainReport as PretrainReport
-    from tspcli.pretraining.run import pretrain as pretrain
+    from tspcli.pretraining.training_recipe import Recipe as Recipe
+    from tspcli.pretraining.training_recipe import load_recipe as load_recipe
+    from tspcli.pretraining.training_run import PretrainReport as PretrainReport
+    from tspcli.pretraining.training_run import pretrain as pretrain
 
 _MODULES = {
-    "PretrainReport": "run",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
-    "pretrain": "run",
+    "PretrainReport": "training_run",
+    "Recipe": "training_recipe",
+    "load_recipe": "training_recipe",
+    "pretrain": "training_run",
 }
 __all__ = sorted(_MODULES)
 

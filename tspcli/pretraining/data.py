@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.annotations import read_groundtruth, read_label_mapping
-from tspcli.config import ResizeSpec
+from tspcli.annotations.check import check_groundtruth
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError, UsageError
-from tspcli.pretraining.annotations.check import check_groundtruth
-from tspcli.pretraining.cache import CachedClips, CacheSettings, cache_file
-from tspcli.pretraining.clips import VideoClips
-from tspcli.pretraining.global_features import check_gvf, gvf_rows
-from tspcli.pretraining.loading import ClipLoader
-from tspcli.pretraining.recipe import Execution, Recipe
-from tspcli.pretraining.sampling import ClipPlan
-from tspcli.pretraining.segments import SegmentTable, build_segments, find_videos
-from tspcli.timeline import Sampling
+from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, cache_file
+from tspcli.pretraining.clip_cache_file import VideoClips
+from tspcli.pretraining.epoch_plan import ClipPlan
+from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
+from tspcli.pretraining.loader import ClipLoader
+from tspcli.pretraining.training_recipe import Execution, Recipe
+from tspcli.pretraining.training_segments import SegmentTable, build_segments, find_videos
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import ResizeSpec
 
 
 @dataclass(frozen=True)

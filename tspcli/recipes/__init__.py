@@ -1,1 +1,1 @@
-"""The recipes of TSP and TAC as data; see :mod:`tspcli.pretraining.recipe`."""
+"""The recipes of TSP and TAC as data; see :mod:`tspcli.pretraining.training_recipe`."""

@@ -5,8 +5,18 @@ Knows nothing of torch and of encoders. Decoders are imported only when a video 
 
 from __future__ import annotations
 
-from tspcli.video.base import Frame, VideoInfo, VideoSource
-from tspcli.video.events import (
+from tspcli.video.decode_pool import DecodePool
+from tspcli.video.decoders import DECODERS, is_installed, open_source, resolve_decoders
+from tspcli.video.inputs import (
+    Listing,
+    VideoFile,
+    describe_passed_over,
+    find_videos,
+    list_videos,
+    probe,
+    store_key,
+)
+from tspcli.video.messages import (
     Event,
     Failed,
     Finished,
@@ -17,18 +27,8 @@ from tspcli.video.events import (
     SharedPlace,
     Woken,
 )
-from tspcli.video.pool import DecodePool
-from tspcli.video.probe import (
-    Listing,
-    VideoFile,
-    describe_passed_over,
-    find_videos,
-    list_videos,
-    probe,
-    store_key,
-)
-from tspcli.video.registry import DECODERS, is_installed, open_source, resolve_decoders
 from tspcli.video.sampled import SampledFrame, SampledFrames, read_clip, sampled_frames
+from tspcli.video.source import Frame, VideoInfo, VideoSource
 
 __all__ = [
     "DECODERS",

@@ -9,10 +9,10 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tspcli.core.child_process import ChildProcess, available_cores
 from tspcli.errors import VideoError
-from tspcli.video.base import absolute, check_file, path_text
-from tspcli.video.process import ChildProcess, available_cores
-from tspcli.video.worker import die_with_parent, limit_memory
+from tspcli.video.decode_worker import die_with_parent, limit_memory
+from tspcli.video.source import absolute, check_file, path_text
 
 _FILES_PER_CHILD = 64
 """A process starts in the time in which it reads so many headers."""
@@ -125,7 +125,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
 
 def header_duration_ms(path: str) -> int | None:
     """What one file says, or None. A damaged file may crash or hang the process."""
-    from tspcli.video.containers import describe, open_container, pick_stream
+    from tspcli.video.decoders.containers import describe, open_container, pick_stream
 
     text = path_text(path)
     try:

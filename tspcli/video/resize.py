@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.config import FrameSpec
+from tspcli.sampling.pixels import FrameSpec
 
 
 class _Scratch(threading.local):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.config import FrameSpec
 from tspcli.errors import VideoError
-from tspcli.timeline import Sampling, TickTrack, display_end_s, grid_tick
-from tspcli.video.base import Frame, VideoSource
+from tspcli.sampling.clock import Sampling, TickTrack, display_end_s, grid_tick
+from tspcli.sampling.pixels import FrameSpec
+from tspcli.video.source import Frame, VideoSource
 
 MAX_STILL_S = 6 * 3600
 """No frame of a sound file is shown for longer; one bit of its time can make it centuries."""

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tspcli.config import ResizeSpec
 from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import ResizeSpec
 
 FEATURE_DIM = 1024
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import UsageError
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
 
 
 @dataclass(frozen=True)

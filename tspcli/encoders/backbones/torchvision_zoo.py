@@ -10,10 +10,10 @@ from fractions import Fraction
 
 from torch import nn
 
-from tspcli.config import ResizeSpec
 from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.timeline import Sampling
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import ResizeSpec
 
 _IMAGENET = Preprocessing(
     resize=ResizeSpec(short_side=256),

@@ -1,0 +1,91 @@
+"""The command of ``make reproduce``: ``python -m reproduction``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
+
+
+@click.command("reproduction")
+@click.option(
+    "--scale",
+    type=click.Choice(["tiny", "small", "full"]),
+    default="tiny",
+    show_default=True,
+    help="tiny: two cores, rendered videos; small: one GPU, rendered videos; full: ActivityNet "
+    "v1.3 and THUMOS14, which you have.",
+)
+@click.option(
+    "--out",
+    "-o",
+    type=PATH,
+    default=Path("reproduction"),
+    show_default=True,
+    help="The experiment's folder.",
+)
+@click.option("--seeds", type=Numbers(), help="Such as 0,1,2.  [default: tiny 0, else 0,1,2]")
+@click.option("--data", type=PATH, help="Folder of the real data sets, for full.")
+@click.option(
+    "--skip-missing-videos", is_flag=True, help="For full: go on without annotated videos."
+)
+@click.option("--gpus", type=POSITIVE, help="For full: processes of a training.  [default: 1]")
+@json_option("the outcome")
+def command(
+    scale: str,
+    out: Path,
+    seeds: tuple[int, ...] | None,
+    data: Path | None,
+    skip_missing_videos: bool,
+    gpus: int | None,
+    as_json: bool,
+) -> int:
+    """Repeat the paper's experiment: do features of TSP localize better than those of TAC?
+
+    Renders untrimmed videos, pretrains encoders on them in every way that the paper compares,
+    trains a localizer on the features of each, and writes a page with all figures. A run that was
+    stopped goes on when the same command is given again; a finished one does nothing.
+
+    \b
+    Examples:
+      python -m reproduction --scale tiny --out repro/ --seeds 0,1,2
+      python -m reproduction --scale full --data datasets/ --out repro_full/
+    """
+    from dataclasses import replace
+
+    from reproduction.full import FULL
+    from reproduction.progress import watch
+    from reproduction.run import reproduce
+    from tspcli.errors import UsageError
+
+    if scale != FULL.name and (data is not None or skip_missing_videos or gpus is not None):
+        raise UsageError(
+            "--data, --skip-missing-videos and --gpus belong to the scale full.",
+            remedy="Leave them out; the other scales render their videos.",
+        )
+    console = err_console()
+    with watch(console) as observer:
+        report = reproduce(
+            replace(FULL, gpus=gpus or FULL.gpus) if scale == FULL.name else scale,
+            out,
+            seeds=seeds,
+            data=data,
+            skip_missing=skip_missing_videos,
+            observer=observer,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    lines: list[Any] = [*report.verdicts, f"{report.page}", f"{report.table}"]
+    for line in lines:
+        console.print(printable(line), markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    from tspcli.cli.main import main
+
+    main(command=command)

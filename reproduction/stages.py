@@ -1,0 +1,341 @@
+"""Stages of an experiment: run what is not done yet, several at a time, and go on after a kill.
+
+A stage has a folder of its own. ``stage.json`` there tells the digest of everything that its result
+depends on: its commands, the results of the stages before it, and the files that it is given. A
+stage whose digest is unchanged is not run again; one that was started with the same digest goes on
+(the commands resume by themselves); anything else begins with an empty folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tspcli import __version__
+from tspcli.core.files import write_aside
+from tspcli.errors import ReproductionError
+
+STAGE_FILE = "stage.json"
+LOG_FILE = "log.txt"
+STDOUT_FILE = "stdout.txt"
+_SOME_FAILED = 3
+"""Exit code of commands that finished, but could not decode some videos."""
+
+Command = tuple[str, ...]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an experiment.
+
+    Attributes:
+        name: Also its folder below the experiment's.
+        commands: Arguments of ``tsp``, one command after the other.
+        call: What to do instead of commands, given the stage's folder and a way to tell progress.
+        after: Names of the stages whose results it reads.
+        outputs: Files and folders below its own folder on which later stages depend.
+        files: Files from outside; their names and sizes count.
+        settings: Whatever else ``call`` depends on, as plain values.
+        cost: About how long it takes beside other stages.
+        about: What it does, in a few words.
+    """
+
+    name: str
+    commands: tuple[Command, ...] = ()
+    call: Callable[[Path, Tell], None] | None = None
+    after: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 1.0
+    about: str = ""
+
+
+@dataclass
+class StageRecord:
+    """What ``stage.json`` holds.
+
+    Attributes:
+        digest: Of everything that the result depends on.
+        done: Whether the result is complete.
+        seconds: Wall time, the last sitting alone if there were several.
+        sittings: How often it was started.
+        outputs: sha256 by path below the stage's folder.
+        notes: What was out of the ordinary.
+        commands: As run, for the record.
+    """
+
+    digest: str
+    done: bool = False
+    seconds: float = 0.0
+    sittings: int = 1
+    outputs: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> StageRecord | None:
+        """The record of a stage's folder; None if there is none that can be read."""
+        try:
+            return cls(**json.loads((folder / STAGE_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Write the record, whole or not at all."""
+        with write_aside(folder / STAGE_FILE) as aside:
+            aside.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
+
+
+class StageObserver:
+    """Watches a run; override what is of interest. Calls may come from several threads."""
+
+    def planned(self, n_stages: int, n_kept: int) -> None:
+        """The plan stands; ``n_kept`` stages are complete already, as far as can be told."""
+
+    def started(self, stage: Stage, goes_on: bool) -> None:
+        """A stage begins, or goes on."""
+
+    def said(self, stage: Stage, text: str) -> None:
+        """The latest line of a stage."""
+
+    def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
+        """A stage is complete; 0 seconds if it was before. About ``left_s`` are left for all."""
+
+
+Execute = Callable[[Command, Path, Path, Tell], int]
+"""Runs one command: its arguments, the file for stdout, the file for stderr; the exit code."""
+
+
+class StageRunner:
+    """Runs stages in the order that their dependencies allow.
+
+    Args:
+        root: The experiment's folder.
+        stages: All of them; those that a stage reads stand before it.
+        jobs: How many run at a time.
+        observer: Is told how the run goes.
+        execute: Runs a command; a process of its own by default.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        stages: Sequence[Stage],
+        *,
+        jobs: int = 1,
+        observer: StageObserver | None = None,
+        execute: Execute | None = None,
+    ) -> None:
+        self.root = root
+        self.stages = list(stages)
+        self.jobs = jobs
+        self.observer = observer or StageObserver()
+        self.execute = execute or run_process
+        self.records: dict[str, StageRecord] = {}
+        self._began = time.monotonic()
+        self._cost_run = 0.0
+        self._ran: set[str] = set()
+
+    def run(self) -> dict[str, StageRecord]:
+        """Run what is not complete.
+
+        Returns:
+            The records of all stages by name.
+
+        Raises:
+            ReproductionError: If a stage fails; the others that run are waited for.
+        """
+        known = [StageRecord.read(self.root / stage.name) for stage in self.stages]
+        self.observer.planned(len(known), sum(r is not None and r.done for r in known))
+        waiting = list(self.stages)
+        running: dict[Future[StageRecord], Stage] = {}
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(self.jobs) as pool:
+            while waiting or running:
+                while failure is None and len(running) < self.jobs:
+                    stage = next((s for s in waiting if self._is_ready(s)), None)
+                    if stage is None:
+                        break
+                    waiting.remove(stage)
+                    running[pool.submit(self._settle, stage)] = stage
+                if not running:
+                    break
+                try:
+                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                except KeyboardInterrupt:
+                    stop_processes()
+                    raise
+                for future in ended:
+                    stage = running.pop(future)
+                    try:
+                        self.records[stage.name] = future.result()
+                    except BaseException as error:  # the first failure is the one to tell
+                        failure = failure or error
+                        continue
+                    self._report(stage)
+        if failure is not None:
+            raise failure
+        return self.records
+
+    def _is_ready(self, stage: Stage) -> bool:
+        return all(name in self.records for name in stage.after)
+
+    def _report(self, stage: Stage) -> None:
+        left = [s.cost for s in self.stages if s.name not in self.records]
+        speed = self._cost_run / max(time.monotonic() - self._began, 1e-9)
+        left_s = sum(left) / speed if speed > 0 else None
+        seconds = self.records[stage.name].seconds if stage.name in self._ran else 0.0
+        self.observer.ended(stage, seconds, len(self.records), left_s)
+
+    def digest(self, stage: Stage) -> str:
+        """Of everything on which a stage's result depends."""
+        content = {
+            "version": __version__,
+            "commands": [self._relative(command) for command in stage.commands],
+            "settings": stage.settings,
+            "inputs": {name: self.records[name].outputs for name in stage.after},
+            "files": [[path.name, path.stat().st_size] for path in stage.files],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _relative(self, command: Command) -> list[str]:
+        return [word.replace(str(self.root), "@") for word in command]
+
+    def _settle(self, stage: Stage) -> StageRecord:
+        """The record of a stage that is complete afterwards."""
+        folder, digest = self.root / stage.name, self.digest(stage)
+        record = StageRecord.read(folder)
+        if record is not None and record.digest == digest and record.done:
+            if all((folder / name).exists() for name in record.outputs):
+                return record
+            record = None
+        goes_on = record is not None and record.digest == digest
+        if goes_on:
+            assert record is not None
+            record.sittings += 1
+        else:
+            if folder.exists():
+                shutil.rmtree(folder)
+            record = StageRecord(digest, commands=[" ".join(c) for c in stage.commands])
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder)
+        self.observer.started(stage, goes_on)
+        began = time.monotonic()
+
+        def tell(text: str) -> None:
+            self.observer.said(stage, text)
+
+        if stage.call is not None:
+            stage.call(folder, tell)
+        for command in stage.commands:
+            self._run_command(stage, command, folder, record, tell)
+        record.seconds = round(time.monotonic() - began, 2)
+        record.outputs = {name: digest_of(folder / name) for name in stage.outputs}
+        record.done = True
+        record.write(folder)
+        self._cost_run += stage.cost
+        self._ran.add(stage.name)
+        return record
+
+    def _run_command(
+        self, stage: Stage, command: Command, folder: Path, record: StageRecord, tell: Tell
+    ) -> None:
+        if command[0] == "pretrain" and "--out" in command and "--cache-only" not in command:
+            out = Path(command[command.index("--out") + 1])
+            if (out / "recipe.toml").exists():
+                command = (*command, "--resume")
+        code = self.execute(command, folder / STDOUT_FILE, folder / LOG_FILE, tell)
+        if code == _SOME_FAILED:
+            record.notes.append(f"tsp {command[0]}: some videos could not be decoded")
+        elif code:
+            log = folder / LOG_FILE
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:]
+            raise ReproductionError(
+                f"Stage {stage.name}: `tsp {command[0]}` ended with code {code}. "
+                + " ".join(line.strip() for line in lines),
+                remedy=f"Read {log}; the same command goes on from here.",
+            )
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path)}\0{digest_of(file)}\n".encode())
+    else:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+_PROCESSES: set[subprocess.Popen[bytes]] = set()
+
+
+def stop_processes() -> None:
+    """End all commands that run, with what they started."""
+    for process in list(_PROCESSES):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def run_process(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
+    """Run ``tsp`` in a process that ends when this one does; pass on the log's latest line."""
+    root = str(Path(__file__).parents[1])
+    with stdout.open("wb") as out, log.open("ab") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tspcli", *command],
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            cwd=root,  # Python looks there first, so that it is this very program that runs
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    _PROCESSES.add(process)
+    try:
+        last = ""
+        while True:
+            try:
+                return process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                line = _last_line(log)
+                if line and line != last:
+                    last = line
+                    tell(line)
+    finally:
+        _PROCESSES.discard(process)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Or a run that is killed would leave commands behind that hold locks on their outputs."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 2000))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,299 @@
+"""tsp inspect and tsp merge."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.builders.stores import DIM, TSP, VIDEOS, features, store
+from tspcli.analysis.inspect import summarize, view_video
+from tspcli.cli.main import cli
+from tspcli.core.files import aside_name
+from tspcli.core.run_dir import lock_store
+from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
+from tspcli.sampling.clock import Sampling
+from tspcli.store import open_store
+from tspcli.store.merge import merge_stores
+from tspcli.store.store_set import find_video
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return store(tmp_path / "base.h5", VIDEOS)
+
+
+class TestMerge:
+    def test_joins(self, tmp_path: Path) -> None:
+        keys = list(VIDEOS)
+        a = store(tmp_path / "a.h5", {k: VIDEOS[k] for k in keys[:2]}, checksums=True)
+        b = store(tmp_path / "b.h5", {k: VIDEOS[k] for k in keys[2:]}, checksums=True)
+        report = merge_stores([b, a], tmp_path / "all.h5")
+        assert report.n_videos == [2, 2] and report.dim == DIM
+        with open_store(tmp_path / "all.h5") as merged, open_store(a) as first:
+            assert list(merged) == keys
+            assert merged.metadata == first.metadata
+            for key in keys:
+                np.testing.assert_array_equal(merged[key].rows, VIDEOS[key])
+                assert merged[key].verify() is True
+                assert merged[key].sampling == TSP
+
+    def test_names_every_setting_that_differs(self, base: Path, tmp_path: Path) -> None:
+        other = store(
+            tmp_path / "b.h5",
+            {"v_9": features(5, 1)},
+            sampling=Sampling(stride=1),
+            weights_sha256="11",
+        )
+        with pytest.raises(StoreMismatchError) as caught:
+            merge_stores([base, other], tmp_path / "all.h5")
+        assert "sampling.stride: 1, not 16" in str(caught.value)
+        assert "weights_sha256: 11, not 00" in str(caught.value)
+        assert not (tmp_path / "all.h5").exists()
+
+    def test_duplicates_are_named(self, base: Path, tmp_path: Path) -> None:
+        other = store(tmp_path / "b.h5", {"v_2": features(5, 1)})
+        with pytest.raises(StoreError, match=r"'v_2' is in .*base\.h5 and in .*b\.h5"):
+            merge_stores([base, other], tmp_path / "all.h5")
+
+    def test_does_not_mix_known_and_unknown(self, base: Path, tmp_path: Path) -> None:
+        foreign = store(tmp_path / "f.h5", {"v_8": features(5, 1)}, sampling=None)
+        with pytest.raises(StoreMismatchError, match="does not say how"):
+            merge_stores([base, foreign], tmp_path / "all.h5")
+        more = store(tmp_path / "g.h5", {"v_9": features(5, 1)}, sampling=None)
+        merge_stores([foreign, more], tmp_path / "all.h5")
+        with open_store(tmp_path / "all.h5") as merged:
+            assert list(merged) == ["v_8", "v_9"]
+        wide = store(tmp_path / "w.h5", {"v_7": np.ones((3, 8), "f4")}, sampling=None)
+        with pytest.raises(StoreMismatchError, match="width 8"):
+            merge_stores([foreign, wide], tmp_path / "other.h5")
+
+    def test_an_existing_store_is_kept(self, base: Path, tmp_path: Path) -> None:
+        other = store(tmp_path / "b.h5", {"v_9": features(5, 1)})
+        with pytest.raises(StoreError, match="--overwrite"):
+            merge_stores([base, other], base)
+        merge_stores([base, other], base, overwrite=True)  # into one of its own inputs
+        with open_store(base) as merged:
+            assert len(merged) == 5
+
+    def test_what_runs_reported_stays_known(self, tmp_path: Path) -> None:
+        paths = []
+        for name, bad in (("a", "v_x"), ("b", "v_y")):
+            paths.append(store(tmp_path / f"{name}.h5", {f"v_{name}": features(5, 1)}))
+            report = {
+                "settings": {"stride": 16},
+                "wall_s": 2.5,
+                "shard": {"index": 1, "keys": ["v_a", "v_b"]},
+                "notes": [f"of {name}"],
+                "videos": [
+                    {"key": f"v_{name}", "status": "done"},
+                    {"key": bad, "status": "failed", "reason": "damaged", "detail": "d"},
+                ],
+            }
+            (tmp_path / f"{name}.h5.report.json").write_text(json.dumps(report))
+        merge_stores(paths, tmp_path / "all.h5")
+        # Keys are those of all videos, for each shard.
+        alone = [{"wall_s": 2.5, "shard": {"index": 1}, "notes": [f"of {name}"]} for name in "ab"]
+        written = json.loads((tmp_path / "all.h5.report.json").read_text())
+        assert written["settings"] == {"stride": 16} and written["runs"] == alone
+        # Merging what is merged loses none of them; what is no list of runs is one.
+        other = store(tmp_path / "c.h5", {"v_c": features(5, 1)})
+        odd = {"runs": 3, "videos": []}
+        (tmp_path / "c.h5.report.json").write_text(json.dumps(odd))
+        merge_stores([tmp_path / "all.h5", other], tmp_path / "more.h5")
+        written = json.loads((tmp_path / "more.h5.report.json").read_text())
+        assert written["runs"] == [*alone, {"runs": 3}] and written["counts"]["failed"] == 2
+        with open_store(tmp_path / "all.h5") as merged:
+            failures = summarize(merged).failures
+        assert [failure["key"] for failure in failures] == ["v_x", "v_y"]
+
+    def test_a_store_that_a_run_writes_is_not_merged_into(self, base: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.h5"
+        killed = aside_name(out)
+        killed.touch()
+        for link in (False, True):
+            with lock_store(out), pytest.raises(StoreLockedError):
+                merge_stores([base], out, link=link)
+        assert not out.exists()
+        merge_stores([base], out)
+        assert not killed.exists() and not out.with_name("out.h5.lock").exists()
+
+    def test_missing_shards_are_named(self, tmp_path: Path) -> None:
+        shards = [
+            store(tmp_path / f"f.shard-{i}-of-4.h5", {f"v_{i}": features(5, i)}) for i in (1, 3)
+        ]
+        out = tmp_path / "all.h5"
+        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5, .*shard-4-of-4\.h5 are missing"):
+            merge_stores(shards, out)
+        assert not out.exists()
+        arguments = ["merge", *map(str, shards), "-o", str(out)]
+        result = CliRunner().invoke(cli, [*arguments, "--partial"], standalone_mode=False)
+        assert "without" in result.stderr and "shard-4-of-4.h5" in result.stderr
+        with open_store(out) as merged:
+            assert list(merged) == ["v_1", "v_3"]
+        # A shard of no video, or of failed ones alone, leaves a report and no store.
+        for index, videos in ((2, []), (4, [{"key": "bad", "status": "failed"}])):
+            report = {"videos": videos}
+            (tmp_path / f"f.shard-{index}-of-4.h5.report.json").write_text(json.dumps(report))
+        report = merge_stores(shards, out, overwrite=True)
+        assert report.missing_shards == [] and report.n_failed == 1
+        with open_store(out) as merged:
+            assert [failure["key"] for failure in summarize(merged).failures] == ["bad"]
+        # One whose store is gone is missing, whatever its report says.
+        report_path = tmp_path / "f.shard-2-of-4.h5.report.json"
+        report_path.write_text(json.dumps({"videos": [{"key": "v_2", "status": "done"}]}))
+        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5 is missing"):
+            merge_stores(shards, out, overwrite=True)
+
+    def test_command(self, base: Path, tmp_path: Path) -> None:
+        out = tmp_path / "all.h5"
+        result = CliRunner().invoke(cli, ["merge", str(base), "-o", str(out), "--json"])
+        assert json.loads(result.stdout)["n_videos"] == [4] and out.is_file()
+
+
+class TestInspect:
+    def test_summary(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, warnings={"v_1": ["padded"]}, precision="bf16")
+        with open_store(path) as opened:
+            summary = summarize(opened)
+        assert summary.n_rows == sum(map(len, VIDEOS.values())) and summary.dims == [DIM]
+        assert summary.encoder == "r3d_18" and summary.weights == "w"
+        assert summary.settings["precision"] == "bf16"
+        assert summary.settings["sampling.stride"] == 16
+        by_key = {video.key: video for video in summary.videos}
+        assert by_key["v_1"].warnings == ["padded"]
+        assert by_key["v_0"].covered_s == pytest.approx(60 * 16 / 15)
+        assert summary.seconds == pytest.approx(sum(v.duration_s for v in summary.videos))
+
+    def test_check_finds_what_changed(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, checksums=True)
+        with h5py.File(path, "a") as file:
+            file["v_1"][0, 0] = np.nan
+        with open_store(path) as opened:
+            found = {v.key: (v.intact, v.not_finite) for v in summarize(opened, check=True).videos}
+        assert found == {"v_0": (True, 0), "v_1": (False, 1), "v_2": (True, 0), "v_3": (True, 0)}
+        result = CliRunner().invoke(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1 and "damaged" in result.output
+        assert "1 video with rows that are not finite, 1 damaged video" in result.output
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_rows_with_bad_values(self, tmp_path: Path, bad: float) -> None:
+        rows = features(9, 1)
+        rows[4, 2] = bad
+        path = store(tmp_path / "s.h5", {"v_0": features(9, 0), "v_1": rows}, checksums=True)
+        run = CliRunner().invoke
+        result = run(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1
+        assert "1 video with rows that are not finite, 0 damaged videos" in result.output
+        assert "rows unread" in run(cli, ["inspect", str(path)]).output
+        text = run(cli, ["inspect", str(path), "v_1"]).output
+        assert "1 row of 9 is not finite (the first: 4)" in text
+        json_text = run(cli, ["inspect", str(path), "v_1", "--json"]).stdout
+        assert "NaN" not in json_text and "Infinity" not in json_text
+        assert json.loads(json_text)["rows"][4]["norm"] is None
+
+    def test_video(self, tmp_path: Path) -> None:
+        rows = features(20, 0)
+        rows[15] = rows[3] * 2
+        path = store(tmp_path / "s.h5", {"v_0": rows})
+        with open_store(path) as opened:
+            views = view_video(find_video(opened, "0"), n_neighbours=2)
+        assert views[15].neighbours[0][0] == 3 and views[3].neighbours[0][0] == 15
+        assert views[3].neighbours[0][1] == pytest.approx(1)
+        assert views[15].norm == pytest.approx(2 * views[3].norm)
+        assert views[2].center_s == pytest.approx((2 * 16 + 8) / 15)
+        assert views[2].start_s == pytest.approx(32 / 15) and views[2].end_s == pytest.approx(3.2)
+
+    def test_rows_that_are_not_those_written(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", VIDEOS, checksums=True)
+        with h5py.File(path, "r+") as file:
+            file["v_1"][3, 0] += 1
+        run = CliRunner().invoke
+        refused = run(cli, ["inspect", str(path), "v_1"], standalone_mode=False).exception
+        assert isinstance(refused, StoreError) and "checksum differs" in refused.message
+        assert run(cli, ["inspect", str(path), "v_2"], standalone_mode=False).exception is None
+
+    def test_check_of_a_video(self, tmp_path: Path) -> None:
+        rows = features(9, 0)
+        rows[4, 0] = np.inf
+        path = store(tmp_path / "s.h5", {"v_0": rows, "v_1": features(9, 1)}, checksums=True)
+        run = CliRunner().invoke
+        for key, code in (("v_0", 1), ("v_1", 0)):
+            result = run(cli, ["inspect", str(path), key, "--check"], standalone_mode=False)
+            assert result.return_value == code
+
+    def test_check_goes_on_past_rows_that_cannot_be_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "gzip.h5"
+        with h5py.File(path, "w") as file:
+            for key, rows in VIDEOS.items():
+                file.create_dataset(key, data=rows, compression="gzip")
+            offset, size = (lambda c: (c.byte_offset, c.size))(file["v_1"].id.get_chunk_info(0))
+        data = bytearray(path.read_bytes())
+        data[offset : offset + size] = bytes(size)
+        path.write_bytes(data)
+        with open_store(path) as opened:
+            summary = summarize(opened, check=True)
+        assert {v.key: v.intact for v in summary.videos} == {
+            "v_0": None,
+            "v_1": False,
+            "v_2": None,
+            "v_3": None,
+        }
+        result = CliRunner().invoke(cli, ["inspect", str(path), "--check"], standalone_mode=False)
+        assert result.return_value == 1 and "1 damaged video" in result.output
+
+    def test_neighbours_are_a_videos(self, base: Path) -> None:
+        run = CliRunner().invoke
+        refused = run(cli, ["inspect", str(base), "--neighbours", "2"], standalone_mode=False)
+        assert isinstance(refused.exception, UsageError)
+
+    def test_overlapping_clips_are_no_neighbours(self, tmp_path: Path) -> None:
+        dense = Sampling(stride=1, frame_rate=Fraction(15))
+        path = store(tmp_path / "s.h5", {"v_0": features(80, 0, sampling=dense)}, sampling=dense)
+        with open_store(path) as opened:
+            for view in view_video(opened["v_0"]):
+                assert len(view.neighbours) == 3
+                assert all(abs(other - view.row) >= 16 for other, _ in view.neighbours)
+
+    def test_one_row(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "s.h5", {"v_0": features(1, 0)})
+        with open_store(path) as opened:
+            (view,) = view_video(opened["v_0"])
+        assert view.neighbours == []
+
+    def test_unknown_video(self, base: Path) -> None:
+        with open_store(base) as opened, pytest.raises(UsageError, match="no video 'v_7'") as error:
+            find_video(opened, "v_7")
+        assert "v_" in str(error.value.remedy)
+
+    def test_released_files(self, tmp_path: Path) -> None:
+        path = store(tmp_path / "r.h5", VIDEOS, sampling=None)
+        run = CliRunner().invoke
+        result = run(cli, ["inspect", str(path)])
+        assert result.exit_code == 0 and "unknown" in result.output
+        data = json.loads(run(cli, ["inspect", str(path), "v_0", "--json"]).stdout)
+        assert data["rows"][0]["center_s"] is None
+        told = ["--frame-rate", "15", "--stride", "16", "--clip-length", "16", "--json"]
+        data = json.loads(run(cli, ["inspect", str(path), "v_0", *told]).stdout)
+        assert data["rows"][1]["center_s"] == pytest.approx(1.6)
+
+    def test_command(self, base: Path) -> None:
+        report = {
+            "videos": [
+                {"key": "v_bad", "status": "failed", "reason": "no-frames", "detail": "[red]x"}
+            ]
+        }
+        base.with_name("base.h5.report.json").write_text(json.dumps(report))
+        run = CliRunner().invoke
+        text = run(cli, ["inspect", str(base)]).output
+        for part in ("v_0", "r3d_18", "sampling.stride", "v_bad", "no-frames", "[red]x"):
+            assert part in text
+        data = json.loads(run(cli, ["inspect", str(base), "--json"]).stdout)
+        assert data["n_videos"] == 4 and data["failures"][0]["key"] == "v_bad"
+        text = run(cli, ["inspect", str(base), "v_0", "--limit", "5"]).output
+        assert "1.600" in text and "and 55 more" in text

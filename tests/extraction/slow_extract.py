@@ -1,0 +1,73 @@
+"""``tsp extract`` of a folder with a small encoder that is made slow. Started as a program."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tspcli.cli.main import entry
+from tspcli.core.child_process import ChildProcess
+from tspcli.core.stop import Stopper
+from tspcli.extraction import supervisor as devices
+from tspcli.extraction.batch_encoder import BatchEncoder
+
+torch.set_num_threads(1)
+
+
+def slow_down(seconds: float, stuck_with: Path | None = None) -> None:
+    """Let every batch take longer; hang in the one behind the first part of a store, and say so."""
+    real = BatchEncoder._start
+
+    def slow(self: BatchEncoder[Any], clips: Any) -> Any:
+        if stuck_with and list(stuck_with.parent.glob("*.parts/*.part")):
+            stuck_with.with_suffix(".hangs").touch()
+            # In C without a way in for Python's signal handlers, as a long convolution is.
+            libc = ctypes.CDLL(None)
+            for _ in range(100):
+                libc.usleep(1_000_000)
+        time.sleep(seconds)
+        return real(self, clips)
+
+    BatchEncoder._start = slow  # type: ignore[method-assign]  # in this process alone
+
+
+def tell_how_long_stopping_takes() -> None:
+    """Write the seconds from the first signal to the exit to stderr, by this process's clock."""
+    heard, leave, told_s = Stopper.heard, os._exit, [0.0]
+
+    def hear(self: Stopper, number: int) -> None:
+        told_s[0] = told_s[0] or time.monotonic()
+        heard(self, number)
+
+    def timed_leave(status: int) -> None:
+        if told_s[0]:
+            line = f"left after {time.monotonic() - told_s[0]:.2f} s\n"
+            os.write(sys.__stderr__.fileno(), line.encode())  # type: ignore[union-attr]
+        leave(status)
+
+    Stopper.heard = hear  # type: ignore[method-assign]  # in this process alone
+    os._exit = timed_leave  # type: ignore[assignment]
+
+
+class SlowDevice(ChildProcess):
+    def __init__(self, module: str) -> None:
+        super().__init__(f"tests.faults.{module.rpartition('.')[2]}")
+
+
+if __name__ == "__main__":
+    videos, out, *options = sys.argv[1:]
+    tell_how_long_stopping_takes()
+    device = "cpu,cpu" if "--two" in options else "cpu"
+    if "--fast" not in options:
+        slow_down(0.15, Path(out) if "--stuck" in options else None)
+        devices.ChildProcess = SlowDevice  # type: ignore[misc]  # in this process alone
+    arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
+    arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
+    sys.argv = ["tsp", *arguments, "--stride", "8", "--device", device]
+    entry()

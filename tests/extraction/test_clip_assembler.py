@@ -1,0 +1,117 @@
+"""Clips from frames that arrive in chunks: those of the timeline, whatever the chunks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tspcli.extraction.clip_assembler import Batcher, ClipAssembler, Clips, ClipSeries
+from tspcli.sampling.clock import Sampling
+
+
+def needed_ticks(sampling: Sampling, n_ticks: int) -> list[int]:
+    """What a decode worker ships: every tick that a clip of this or a longer video needs."""
+    n_clips = sampling.n_clips(n_ticks) + sampling.clip_length + 2
+    wanted = {tick for clip in range(n_clips) for tick in sampling.clip_ticks(clip)}
+    return sorted(tick for tick in wanted if tick < n_ticks)
+
+
+def assemble(
+    sampling: Sampling,
+    n_ticks: int,
+    repeat: int,
+    chunk: int,
+    limit: int,
+    pad: bool = True,
+    as_series: bool = False,
+) -> list[list[int]]:
+    """Clips as lists of ticks: a frame's only pixel is the first needed tick that it shows."""
+    ticks = needed_ticks(sampling, n_ticks)
+    frames = [ticks[i : i + repeat] for i in range(0, len(ticks), repeat)]
+    assembler = ClipAssembler(sampling, as_series=as_series)
+    clips: list[Clips] = []
+    for start in range(0, len(frames), chunk):
+        shown = frames[start : start + chunk]
+        pixels = torch.tensor([float(t[0]) for t in shown]).reshape(-1, 1, 1, 1)
+        clips.extend(assembler.add(pixels, shown, limit))
+    clips.extend(assembler.finish(n_ticks, limit, pad=pad))
+    assert all(len(some) <= limit for some in clips)
+    return [clip.flatten().int().tolist() for some in clips for clip in one_by_one(some)]
+
+
+def one_by_one(clips: Clips) -> torch.Tensor:
+    """(B, 3, T, h, w) of either form."""
+    if not isinstance(clips, ClipSeries):
+        return clips
+    alone = [clips[i : i + 1].frames for i in range(len(clips))]
+    return torch.stack(alone).transpose(1, 2)
+
+
+samplings = st.builds(
+    Sampling,
+    frame_rate=st.sampled_from(
+        [Fraction(15), Fraction(30), Fraction(10), Fraction(25), Fraction(8)]
+    ),
+    clip_length=st.integers(1, 20),
+    stride=st.integers(1, 40),
+    grid_rate=st.just(Fraction(30)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(samplings, st.integers(1, 300), st.integers(1, 3), st.integers(1, 50), st.integers(1, 9))
+def test_clips_show_the_frames_of_the_timeline(
+    sampling: Sampling, n_ticks: int, repeat: int, chunk: int, limit: int
+) -> None:
+    ticks = needed_ticks(sampling, n_ticks)
+    shown_by = {tick: ticks[i - i % repeat] for i, tick in enumerate(ticks)}
+    expected = [
+        [shown_by[tick] for tick in sampling.clip_ticks(clip)]
+        for clip in range(sampling.n_clips(n_ticks))
+    ]
+    assert assemble(sampling, n_ticks, repeat, chunk, limit, pad=False) == expected
+    if sampling.is_regular and sampling.stride <= sampling.clip_length:
+        found = assemble(sampling, n_ticks, repeat, chunk, limit, pad=False, as_series=True)
+        assert found == expected
+
+
+@pytest.mark.parametrize("n_ticks", [1, 2, 17, 30])
+def test_a_short_video_repeats_its_last_frame(n_ticks: int) -> None:
+    ticks = list(range(0, n_ticks, 2))
+    padded = ticks + [ticks[-1]] * (16 - len(ticks))
+    assert assemble(Sampling(), n_ticks, 1, 5, 4) == [padded]
+    assert assemble(Sampling(), n_ticks, 1, 5, 4, as_series=True) == [padded]
+    assert assemble(Sampling(), n_ticks, 1, 5, 4, pad=False) == []
+
+
+def test_memory_does_not_grow_with_the_video() -> None:
+    sampling = Sampling(stride=1)
+    assembler = ClipAssembler(sampling)
+    for start in range(0, 20_000, 20):
+        ticks = [(tick,) for tick in range(start, start + 20, 2)]
+        for _ in assembler.add(torch.zeros(10, 1, 1, 1), ticks, 4):
+            pass
+        held = sum(frames.untyped_storage().size() // 4 for frames in assembler._frames)
+        assert held <= 10 + sampling.clip_length
+        assert len(assembler._ticks) <= 10 + sampling.clip_length
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 11), max_size=12), st.integers(1, 8))
+def test_batches_have_one_size_and_lose_nothing(counts: list[int], size: int) -> None:
+    batcher: Batcher[int] = Batcher(size)
+    batches = []
+    for owner, count in enumerate(counts):
+        batches.extend(batcher.add(owner, torch.full((count, 1), float(owner))))
+    assert all(len(batch.clips) == size for batch in batches)
+    batches.extend(batcher.flush())
+    assert [owner for batch in batches for owner in batch.clips.flatten().int().tolist()] == [
+        owner for owner, count in enumerate(counts) for _ in range(count)
+    ]
+    for batch in batches:
+        told = [owner for owner, count in batch.owners for _ in range(count)]
+        assert told == batch.clips.flatten().int().tolist()

@@ -1,0 +1,104 @@
+"""--frame-rate, --stride and --clip-length: for files that do not tell, against none that do."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.builders.stores import TSP, VIDEOS, features, store
+from tspcli.cli.localize_checks import check_times
+from tspcli.cli.main import cli
+from tspcli.errors import UsageError
+from tspcli.sampling.clock import Sampling
+from tspcli.store import open_store
+from tspcli.store.gvf import write_gvf
+from tspcli.store.schema import StoreMetadata, sampling_attributes
+from tspcli.store.store_set import given_sampling, require_agreement
+
+OWN = ("--frame-rate", "15", "--stride", "16", "--clip-length", "16")
+OTHER = ("--frame-rate", "15", "--stride", "8", "--clip-length", "16")
+
+
+def tsp(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)), standalone_mode=False)
+
+
+def telling_datasets(path: Path, sampling: Sampling) -> Path:
+    """As an export of released files writes them: each dataset tells, the file does not."""
+    with h5py.File(store(path, VIDEOS, sampling=None), "r+") as file:
+        for dataset in file.values():
+            dataset.attrs.update(sampling_attributes(sampling))
+    return path
+
+
+def test_three_belong_together() -> None:
+    with pytest.raises(UsageError, match="--frame-rate and --clip-length missing"):
+        given_sampling(None, 16, None)
+    assert given_sampling(None, None, None) is None
+    assert given_sampling("15", 16, 16) == TSP
+
+
+@pytest.mark.parametrize("telling", ["file", "datasets"])
+@pytest.mark.parametrize("command", ["inspect", "inspect a video", "compare", "plot"])
+def test_a_store_that_tells_is_not_contradicted(tmp_path: Path, telling: str, command: str) -> None:
+    path = tmp_path / "own.h5"
+    store(path, VIDEOS) if telling == "file" else telling_datasets(path, TSP)
+    arguments = {
+        "inspect": ("inspect", path),
+        "inspect a video": ("inspect", path, "v_0"),
+        "compare": ("compare", path, path),
+        "plot": ("plot", path, "v_0", "-o", tmp_path / "p.html"),
+    }[command]
+    refused = tsp(*arguments, *OTHER).exception
+    assert isinstance(refused, UsageError)
+    for part in ("own.h5 says frame rate 15, stride 16", "the command says 15, 8, 16"):
+        assert part in refused.message
+    agreed = tsp(*arguments, *OWN)
+    assert agreed.exception is None and not agreed.return_value
+
+
+def test_a_store_that_does_not_tell_takes_what_the_other_contradicts(tmp_path: Path) -> None:
+    dense = Sampling(stride=8)
+    own = store(tmp_path / "own.h5", {"v_0": features(119, 0, sampling=dense)}, sampling=dense)
+    released = store(tmp_path / "released.h5", {"v_0": features(60, 0)}, sampling=None)
+    result = tsp("compare", own, released, *OWN, "--json")
+    assert result.exception is None
+    (video,) = json.loads(result.stdout)["videos"]
+    assert video["verdict"] == "other settings"
+    assert "every 0.533 s and one of 1.067 s every 1.067 s" in video["reason"]
+
+
+def test_rates_that_datasets_hold_rounded(tmp_path: Path) -> None:
+    ntsc = Sampling(frame_rate=Fraction(15000, 1001))
+    path = telling_datasets(tmp_path / "ntsc.h5", ntsc)
+    with open_store(path) as opened:
+        require_agreement(opened, given_sampling("15000/1001", 16, 16))
+        with pytest.raises(UsageError, match="the command says 15, 16, 16"):
+            require_agreement(opened, TSP)
+
+
+def test_what_a_dataset_tells_goes_before_what_is_given(tmp_path: Path) -> None:
+    path = telling_datasets(tmp_path / "d.h5", TSP)
+    with open_store(path, sampling=Sampling(stride=8)) as opened:
+        assert opened["v_0"].sampling == TSP
+
+
+def test_global_features_have_no_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "gvf.h5"
+    write_gvf(path, {"v_0": np.ones(4, "f4")}, pool="max", metadata=StoreMetadata({}, {}))
+    refused = tsp("inspect", path, *OWN).exception
+    assert isinstance(refused, UsageError) and "no seconds" in refused.message
+    assert tsp("inspect", path).exception is None
+
+
+def test_localization_is_not_told_otherwise_either(tmp_path: Path) -> None:
+    path = telling_datasets(tmp_path / "own.h5", TSP)
+    check_times((path,), {"stride": TSP.stride, "frame_rate": TSP.frame_rate})
+    with pytest.raises(UsageError, match=r"--stride 1 contradicts .*own\.h5, which says 16"):
+        check_times((path,), {"stride": 1})

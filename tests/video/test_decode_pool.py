@@ -1,0 +1,395 @@
+"""The pool: what comes out of it, and what hanging, crashing and dying does to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.builders.videos import read_number
+from tests.video.fake_decoders import HOOK
+from tests.video.pools import expected, make_pool_videos, pool_of
+from tspcli.core import child_process as process
+from tspcli.errors import UsageError
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
+from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Opened, Restarted, VideoFile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[VideoFile]:
+    return make_pool_videos(tmp_path_factory.mktemp("videos"))
+
+
+def consume(pool: DecodePool) -> tuple[dict[str, list[tuple[int, int]]], dict[str, Event]]:
+    """What came of each video as a consumer keeps it: (tick, number read) pairs; how it ended."""
+    kept: dict[str, list[tuple[int, int]]] = {}
+    ends: dict[str, Event] = {}
+    with pool:
+        for event in pool:
+            key = event.job.key
+            assert key not in ends
+            if isinstance(event, (Opened, Restarted)):
+                kept[key] = []
+            elif isinstance(event, Frames):
+                assert event.pixels.dtype == np.uint8
+                for ticks, rgb in zip(event.ticks, event.pixels, strict=True):
+                    kept[key] += [(tick, read_number(rgb)) for tick in ticks]
+                event.release()
+            else:
+                ends[key] = event
+    return kept, ends
+
+
+def test_all_frames_of_all_videos_come_once_and_in_order(videos: list[VideoFile]) -> None:
+    kept, ends = consume(pool_of(videos))
+    for key, n_frames in zip(("v0", "v1", "v2", "v3"), (240, 150, 60, 9), strict=True):
+        assert kept[key] == expected(n_frames)
+        end = ends[key]
+        assert isinstance(end, Finished)
+        assert (end.n_ticks, end.n_frames, end.decoder) == (n_frames, n_frames, "pyav")
+        assert (end.start_s, end.end_s) == (0, Fraction(n_frames, 30))
+        assert end.warnings == ()
+
+
+def test_videos_start_in_the_given_order(videos: list[VideoFile]) -> None:
+    with pool_of(videos[::-1], workers=1) as pool:
+        opened = []
+        for event in pool:
+            if isinstance(event, Opened):
+                opened.append(event.job)
+            elif isinstance(event, Frames):
+                event.release()
+    assert opened == videos[::-1]
+
+
+def test_float_frames_and_crops(videos: list[VideoFile]) -> None:
+    spec = FrameSpec(ResizeSpec(short_side=96), crop=(90, 100), dtype="float32")
+    with pool_of(videos[:1], spec=spec) as pool:
+        for event in pool:
+            if isinstance(event, Frames):
+                assert event.pixels.shape[1:] == (90, 100, 3)
+                assert event.pixels.dtype == np.float32
+                assert (event.pixels % 1 != 0).any()
+                event.release()
+
+
+def test_a_frame_larger_than_a_chunk_gets_its_own(videos: list[VideoFile]) -> None:
+    kept, _ = consume(pool_of(videos[1:], chunk_bytes=1000))
+    assert kept["v1"] == expected(150)
+    assert kept["v2"] == expected(60)
+
+
+def test_no_more_than_the_slots_is_decoded_ahead(videos: list[VideoFile]) -> None:
+    with pool_of(videos[:1], slots=2, workers=1) as pool:
+        held: list[Frames] = []
+        copies: list[npt.NDArray[np.uint8]] = []
+        events = iter(pool)
+        for event in events:
+            if isinstance(event, Frames):
+                held.append(event)
+                copies.append(event.pixels.copy())
+            if len(held) == 2:
+                break
+        # The worker must wait now, and what is held may not change.
+        time.sleep(0.3)
+        busy_s = cpu_seconds(pool.pids[0])
+        time.sleep(0.3)
+        assert cpu_seconds(pool.pids[0]) == busy_s
+        assert all((h.pixels == c).all() for h, c in zip(held, copies, strict=True))
+
+
+def test_a_consumer_slower_than_the_time_limit_is_no_hang(videos: list[VideoFile]) -> None:
+    n_chunks = 0
+    with pool_of(videos[:1], slots=1, workers=1, timeout_s=2.0) as pool:
+        for event in pool:
+            assert not isinstance(event, (Failed, Restarted))
+            if isinstance(event, Frames):
+                n_chunks += 1
+                if n_chunks < 2:
+                    time.sleep(4.0)
+                event.release()
+    assert n_chunks == 6
+
+
+def test_a_decoder_slower_than_the_limit_but_alive_is_no_hang(videos: list[VideoFile]) -> None:
+    kept, ends = consume(pool_of(videos[:1], decoder="slow", timeout_s=8.0))
+    assert isinstance(ends["v0"], Finished)
+    assert kept["v0"] == expected(240)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("hanging", "timeout"),
+        ("hanging_with_the_lock", "timeout"),
+        ("hanging_with_threads", "timeout"),
+        ("stopping", "timeout"),
+        ("crashing", "crashed"),
+        ("exiting", "crashed"),
+        ("raising", "crashed"),
+        ("hungry", "out-of-memory"),
+    ],
+)
+def test_a_fault_ends_as_its_reason_and_the_rest_goes_on(
+    videos: list[VideoFile], fault: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tspcli.video.decode_pool._GRACE_S", 1.0)
+    # Only a hang is to be waited for; a busy machine may take long for all else.
+    timeout_s = 4.0 if reason == "timeout" else 60.0
+    # Frame 100 is reached by the first two videos alone.
+    _, ends = consume(
+        pool_of(videos, decoder=fault, timeout_s=timeout_s, memory_limit_bytes=1 << 30)
+    )
+    for key in ("v0", "v1"):
+        end = ends[key]
+        assert isinstance(end, Failed)
+        assert end.error.reason == reason
+        assert key in str(end.error)
+    assert isinstance(ends["v2"], Finished)
+    assert isinstance(ends["v3"], Finished)
+
+
+def test_the_import_of_a_decoder_is_not_the_videos_time(
+    videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tspcli.video.decode_pool._GRACE_S", 1.0)
+    _, ends = consume(pool_of(videos[:1], decoder="late", timeout_s=4.0))
+    assert isinstance(ends["v0"], Finished)
+
+
+def test_failures_in_the_middle_of_a_chunk_cost_the_worker_no_slot(
+    videos: list[VideoFile],
+) -> None:
+    """Frame 100, at which it fails, is the eleventh of a chunk of 20."""
+    long = videos[0].path
+    files = [VideoFile(long, f"bad{i}") for i in range(5)] + [VideoFile(videos[2].path, "good")]
+    _, ends = consume(pool_of(files, decoder="raising", workers=1, slots=2, timeout_s=10.0))
+    reasons = {key: end.error.reason for key, end in ends.items() if isinstance(end, Failed)}
+    assert reasons == {f"bad{i}": "crashed" for i in range(5)}
+    assert isinstance(ends["good"], Finished)
+
+
+@pytest.mark.parametrize("fault", ["hanging", "crashing", "raising"])
+def test_the_next_decoder_takes_over_from_the_start(videos: list[VideoFile], fault: str) -> None:
+    seen: list[Event] = []
+    pool = pool_of(videos, decoder=(fault, "pyav"), timeout_s=4.0 if fault == "hanging" else 60.0)
+    kept: dict[str, list[int]] = {}
+    with pool:
+        for event in pool:
+            if isinstance(event, (Opened, Restarted)):
+                kept[event.job.key] = []
+            if isinstance(event, Frames):
+                kept[event.job.key] += [tick for ticks in event.ticks for tick in ticks]
+                event.release()
+            else:
+                seen.append(event)
+    restarted = [event for event in seen if isinstance(event, Restarted)]
+    assert {event.job.key for event in restarted} == {"v0", "v1"}
+    assert all(event.decoder == "pyav" for event in restarted)
+    assert all(fault in event.why for event in restarted)
+    ends = {event.job.key: event for event in seen if isinstance(event, Finished)}
+    assert {key: end.decoder for key, end in ends.items()} == {
+        "v0": "pyav",
+        "v1": "pyav",
+        "v2": fault,
+        "v3": fault,
+    }
+    assert kept["v0"] == list(range(0, 240, 2))
+
+
+def test_what_decoders_write_is_kept_from_the_screen_and_bounded(
+    videos: list[VideoFile], capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, ends = consume(pool_of(videos[:1], decoder="talkative"))
+    assert isinstance(ends["v0"], Finished)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_a_killed_worker_is_replaced(videos: list[VideoFile]) -> None:
+    ends: list[Event] = []
+    with pool_of(videos, workers=1, decoder=("pyav", "slow"), slots=1) as pool:
+        killed = False
+        for event in pool:
+            if isinstance(event, Frames):
+                if not killed:
+                    os.kill(pool.pids[0], signal.SIGKILL)
+                    killed = True
+                event.release()
+            elif isinstance(event, (Finished, Failed, Restarted)):
+                ends.append(event)
+    assert isinstance(ends[0], Restarted)
+    assert "SIGKILL" in ends[0].why
+    assert [type(event) for event in ends[1:]] == [Finished] * 4
+
+
+def test_a_worker_that_died_idle_does_not_count_against_its_next_video(
+    videos: list[VideoFile],
+) -> None:
+    ends: list[Event] = []
+    with pool_of(videos[2:], workers=1, decoder=("pyav", "slow")) as pool:
+        for event in pool:
+            if isinstance(event, Frames):
+                event.release()
+            elif isinstance(event, (Finished, Failed, Restarted)):
+                ends.append(event)
+                if len(ends) == 1:
+                    [pid] = pool.pids
+                    os.kill(pid, signal.SIGKILL)
+                    while is_alive(pid):
+                        time.sleep(0.01)
+    assert [type(event) for event in ends] == [Finished, Finished]
+
+
+def test_closing_from_another_thread_ends_it_at_once(videos: list[VideoFile]) -> None:
+    pool = pool_of(videos[:2], decoder="hanging", timeout_s=60.0)
+    ended = threading.Event()
+
+    def iterate() -> None:
+        for event in pool:
+            if isinstance(event, Frames):
+                event.release()
+        ended.set()
+
+    thread = threading.Thread(target=iterate)
+    thread.start()
+    while not pool.pids:
+        time.sleep(0.01)
+    time.sleep(1.0)
+    pids = pool.pids
+    assert len(pids) == 2
+    pool.close()
+    assert ended.wait(timeout=5)
+    thread.join()
+    assert not any(is_alive(pid) for pid in pids)
+    pool.close()
+
+
+def test_views_outlive_the_pool(videos: list[VideoFile]) -> None:
+    with pool_of(videos[:1]) as pool:
+        frames = next(event for event in pool if isinstance(event, Frames))
+    assert read_number(frames.pixels[3]) == frames.ticks[3][0]
+    frames.release()
+
+
+def test_nothing_is_left_after_many_pools(videos: list[VideoFile]) -> None:
+    def left() -> tuple[int, list[Path]]:
+        # Semaphores of other programs come and go there; Python takes their names away at once.
+        named = (path for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem."))
+        return len(list(Path("/proc/self/fd").iterdir())), sorted(named)
+
+    consume(pool_of(videos[3:]))
+    before = left()
+    for _ in range(3):
+        consume(pool_of(videos[3:]))
+        with pool_of(videos) as pool:
+            next(iter(pool))
+        pool_of(videos).close()
+    assert left() == before
+
+
+DRIVER = """
+import sys
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
+from tspcli.sampling.clock import Sampling
+from tspcli.video import DecodePool, Frames, list_videos
+pool = DecodePool(list_videos(sys.argv[1]), sampling=Sampling(), workers=2, timeout_s=600.0,
+                  spec=FrameSpec(ResizeSpec(48, 64)), decoder=sys.argv[2],
+                  extra_decoders=["tests.video.fake_decoders:register"], chunk_bytes=100_000)
+for event in pool:
+    if isinstance(event, Frames):
+        event.release()
+    if len(pool.pids) == 2 and isinstance(event, Frames):
+        print(*pool.pids, flush=True)
+"""
+
+
+@pytest.mark.parametrize("decoder", ["hanging", "hanging_with_the_lock"])
+def test_no_worker_survives_its_parent(videos: list[VideoFile], decoder: str) -> None:
+    folder = str(Path(videos[0].path).parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, folder, decoder],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        time.sleep(0.5)
+        parent.kill()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a decode process is still there"
+        time.sleep(0.05)
+
+
+def test_it_needs_no_main_guard_and_loads_no_torch(videos: list[VideoFile], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    driver = DRIVER.replace("import sys\n", "", 1)
+    driver = driver.replace(f'extra_decoders=["{HOOK}"], ', "")
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "print('started')\n" + driver + "print('ended')\n"
+        "assert 'torch' not in sys.modules and 'av' not in sys.modules\n"
+    )
+    folder = str(Path(videos[0].path).parent)
+    done = subprocess.run(
+        [sys.executable, str(script), folder, "pyav"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.count("started") == 1
+    assert done.stdout.strip().endswith("ended")
+    code = (
+        "import tspcli.video.decode_worker, tspcli.video.decoders.pyav_source,"
+        "tspcli.video.decoders.decord_source, tspcli.video.resize, sys;"
+        " assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_settings_that_make_no_sense_are_refused(videos: list[VideoFile]) -> None:
+    with pytest.raises(UsageError, match="no decoder 'nothing'"):
+        pool_of(videos, decoder="nothing")
+    with pytest.raises(UsageError, match="0 workers"):
+        pool_of(videos, workers=0)
+
+
+def cpu_seconds(pid: int) -> int:
+    """Processor time that a process took, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+def test_memory_is_shared_out_as_far_as_this_process_may_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib = 1 << 30
+    for available, workers, share in (
+        (6 * gib, 2, 2 * gib), (2 * gib, 4, gib), (64 * gib, 2, 4 * gib), (None, 2, 4 * gib),
+    ):  # fmt: skip
+        monkeypatch.setattr(process, "memory_bytes", lambda available=available: available)
+        assert process.default_memory_limit_bytes(workers) == share

@@ -1,0 +1,133 @@
+"""Which videos an input names, and what they are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.builders.videos import make_video
+from tspcli.errors import UsageError
+from tspcli.video import VideoFile, describe_passed_over, find_videos, list_videos, store_key
+from tspcli.video import inputs as probe
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def keys(videos: list[VideoFile]) -> list[str]:
+    return [video.key for video in videos]
+
+
+def test_a_folder_is_searched_in_a_stable_order(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "b.mp4", "a.MKV", "sub/c.webm", "notes.txt", ".hidden.mp4", ".git/d.mp4", "e.h5"
+    )
+    assert keys(list_videos(tmp_path)) == ["a", "b", "c"]
+
+
+def test_what_a_folder_holds_beside_videos_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "old.QT", "b.mp4.part", "sub/c.PART", "sub/README", "d.jpg")
+    touch(tmp_path, ".e.mp4", ".git/f.mp4", ".git/g.mp4")
+    listing = find_videos(tmp_path)
+    assert keys(listing.videos) == ["a", "old"]
+    assert listing.passed_over == {".part": 2, "hidden": 2, "no ending": 1, ".jpg": 1}
+    said = describe_passed_over(listing.passed_over)
+    assert said == "6 files passed over: 2 .part, 2 hidden, 1 .jpg, 1 no ending"
+    with pytest.raises(UsageError, match=r"no video in: .*sub \(2 files passed over: 1 no ending"):
+        find_videos(tmp_path / "sub")
+    many = {f".{number}": 1 for number in range(9)}
+    assert describe_passed_over(many).endswith("1 .5, 3 of other endings")
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "real/a.mp4")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path)
+    assert keys(list_videos(tmp_path / "real")) == ["a"]
+
+
+def test_a_list_names_paths_relative_to_itself(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.mp4", "y/b.avi")
+    content = "\ufeff# of two\r\n\r\na.mp4\r\n  ../y/b.avi  \n../z/missing.mp4\n"
+    (tmp_path / "x" / "list.txt").write_text(content, newline="")
+    videos = list_videos(tmp_path / "x" / "list.txt")
+    assert keys(videos) == ["a", "b", "missing"]
+    assert [video.path.is_file() for video in videos] == [True, True, False]
+
+
+def test_a_file_that_is_named_may_have_any_suffix_or_not_exist(tmp_path: Path) -> None:
+    touch(tmp_path, "v_abc.d.data")
+    videos = list_videos([tmp_path / "v_abc.d.data", tmp_path / "gone.mp4"])
+    assert keys(videos) == ["v_abc.d", "gone"]
+
+
+def test_one_file_named_twice_is_one_video(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    assert keys(list_videos([tmp_path, tmp_path / "a.mp4", tmp_path / "." / "a.mp4"])) == ["a"]
+
+
+def test_two_videos_of_one_key_are_refused_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.mp4", "y/a.mkv")
+    with pytest.raises(UsageError, match=r"key 'a'.*x/a\.mp4.*y/a\.mkv"):
+        list_videos(tmp_path)
+    assert keys(list_videos(tmp_path, "{parent}_{stem}")) == ["x_a", "y_a"]
+    assert keys(list_videos(tmp_path, "{name}")) == ["a.mp4", "a.mkv"]
+
+
+@pytest.mark.parametrize("template", ["", "fixed", "{what}", "{stem", "a/{stem}", "{0}"])
+def test_templates_that_make_no_keys_are_refused(tmp_path: Path, template: str) -> None:
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(UsageError, match="key template"):
+        list_videos(tmp_path, template)
+
+
+def test_no_video_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no video"):
+        list_videos(tmp_path)
+    with pytest.raises(UsageError, match="no video"):
+        list_videos([])
+    with pytest.raises(UsageError, match="cannot be read"):
+        list_videos(tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("v_a-b.mp4", "v_a-b"),
+        ("100% real.mp4", "100% real"),
+        ("-x.mp4", "-x"),
+        ("a.b.c.mp4", "a.b.c"),
+        (".mp4", ".mp4"),
+        ("..mp4", "%2E"),
+        ("a\nb\x7f.mp4", "a%0Ab%7F"),
+        ("\udcff.mp4", "%FF"),
+        ("日本.mp4", "日本"),
+    ],
+)
+def test_keys_of_strange_names(tmp_path: Path, name: str, key: str) -> None:
+    assert keys(list_videos(tmp_path / name)) == [key]
+
+
+@given(st.text(st.characters(), min_size=1))
+def test_every_key_is_valid_in_hdf5(text: str) -> None:
+    key = store_key(text)
+    key.encode("utf-8")
+    assert key not in ("", ".", "..")
+    assert not set(key) & {"/", "\0", "\n", "\r", "\t", "\x1b"}
+
+
+def test_probing_tells_the_facts(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mp4", fps=25, n_frames=50, rotation_deg=90, width=48, height=64)
+    info = probe(path)
+    assert (info.width, info.height, info.rotation_deg) == (48, 64, 90)
+    assert (info.fps, info.duration_s, info.n_frames) == (25, 2, 50)
+    assert (info.codec, info.pixel_format) == ("h264", "yuv420p")
+    assert info.to_dict()["fps"] == "25"
+    assert os.fspath(path) == info.path

@@ -1,0 +1,1 @@
+"""Annotation dialects, one module each."""

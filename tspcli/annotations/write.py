@@ -1,0 +1,187 @@
+"""Writing annotations in the dialects that readers of features expect."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tspcli.annotations.segments import Annotations, Segment
+
+THUMOS14_TYPE_IDX: dict[str, int] = {
+    "Ambiguous": 0,
+    "BaseballPitch": 7,
+    "BasketballDunk": 9,
+    "Billiards": 12,
+    "CleanAndJerk": 21,
+    "CliffDiving": 22,
+    "CricketBowling": 23,
+    "CricketShot": 24,
+    "Diving": 26,
+    "FrisbeeCatch": 31,
+    "GolfSwing": 33,
+    "HammerThrow": 36,
+    "HighJump": 40,
+    "JavelinThrow": 45,
+    "LongJump": 51,
+    "PoleVault": 68,
+    "Shotput": 79,
+    "SoccerPenalty": 85,
+    "TennisSwing": 92,
+    "ThrowDiscus": 93,
+    "VolleyballSpiking": 97,
+}
+"""THUMOS14's own class numbers (those of UCF101, from 1), as in its annotation tables."""
+
+
+@dataclass(frozen=True)
+class DatabaseEntry:
+    """A video for :func:`write_database`.
+
+    Attributes:
+        name: Its key.
+        subset: Its subset, in the words of the file's reader.
+        duration_s: Its duration.
+        segments: Its segments.
+        frame: A ``frame`` field, if the reader wants one.
+    """
+
+    name: str
+    subset: str | None
+    duration_s: float | None
+    segments: Sequence[Segment]
+    frame: float | None = None
+
+
+def write_database(
+    path: Path, entries: Iterable[DatabaseEntry], label_ids: Mapping[str, int] | None = None
+) -> None:
+    """ActivityNet's JSON (``database``), with ``label_id`` where ids are given."""
+    database: dict[str, Any] = {}
+    for entry in entries:
+        video: dict[str, Any] = {"subset": entry.subset, "duration": entry.duration_s}
+        if entry.frame is not None:
+            video["frame"] = entry.frame
+        video["annotations"] = [
+            {"segment": [s.start_s, s.end_s], "label": s.label}
+            | ({} if label_ids is None else {"label_id": label_ids[s.label]})
+            for s in entry.segments
+        ]
+        database[entry.name] = video
+    write_json(path, {"version": "tspcli", "database": database})
+
+
+def write_activitynet(path: Path, videos: Annotations) -> None:
+    """Annotations as ActivityNet's JSON, which the official evaluation code reads."""
+    entries = (
+        DatabaseEntry(name, video.subset, video.duration_s, video.segments)
+        for name, video in videos.items()
+    )
+    write_database(path, entries)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+
+def write_video_info(path: Path, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+    """BSN's ``video_info_new.csv`` from (name, subset, BSN entry)."""
+    columns = ("video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame")
+    write_table(
+        path,
+        columns,
+        (
+            (
+                name,
+                entry["duration_frame"],
+                entry["duration_second"],
+                entry["fps"],
+                entry["rfps"],
+                subset,
+                entry["feature_frame"],
+            )
+            for name, subset, entry in rows
+        ),
+    )
+
+
+def write_thumos_table(path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]]) -> None:
+    """G-TAD's THUMOS14 table from (name, segments, original frames a second).
+
+    Frames are those that the annotations tell, else seconds times the rate, rounded down as in the
+    published tables.
+    """
+    rows = []
+    others: dict[str, int] = {}
+    for name, segments, rate in videos:
+        for segment in segments:
+            number = THUMOS14_TYPE_IDX.get(segment.label)
+            if number is None:
+                number = others.setdefault(segment.label, 101 + len(others) + 1)
+            start, end = segment.frames or (
+                int(segment.start_s * rate + 1e-6),
+                int(segment.end_s * rate + 1e-6),
+            )
+            rows.append((name, segment.label, number, segment.start_s, segment.end_s, start, end))
+    columns = ("video", "type", "type_idx", "start", "end", "startFrame", "endFrame")
+    write_table(path, columns, rows)
+
+
+def write_bmt(
+    path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]], phase: str
+) -> int:
+    """BMT's tab-separated captions from (name, captions, duration in seconds).
+
+    ``idx`` counts the rows that are written, because BMT takes it for a row number. Captions that
+    end before they start are left out: BMT's captioning loader stops at them.
+
+    Returns:
+        How many were left out.
+    """
+    rows: list[tuple[Any, ...]] = []
+    dropped = 0
+    for name, segments, duration in videos:
+        for segment in segments:
+            if segment.end_s < segment.start_s:
+                dropped += 1
+                continue
+            text = " ".join(segment.label.split())
+            rows.append((name, text, segment.start_s, segment.end_s, duration, phase, len(rows)))
+    columns = ("video_id", "caption", "start", "end", "duration", "phase", "idx")
+    write_table(path, columns, rows, delimiter="\t")
+    return dropped
+
+
+def write_captions(path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]]) -> None:
+    """ActivityNet Captions' JSON, which PDVC reads, from (name, captions, duration)."""
+    write_json(
+        path,
+        {
+            name: {
+                "duration": duration,
+                "timestamps": [[s.start_s, s.end_s] for s in segments],
+                "sentences": [s.label for s in segments],
+            }
+            for name, segments, duration in videos
+        },
+    )
+
+
+def write_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    delimiter: str = ",",
+) -> None:
+    """Write a table with a header; quoted only where it must be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

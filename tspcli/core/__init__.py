@@ -1,0 +1,1 @@
+"""What every run that writes files stands on: text, names, files, run folders, processes."""

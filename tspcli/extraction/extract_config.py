@@ -1,0 +1,171 @@
+"""What a user can choose about an extraction; every default stands here once.
+
+What processes that do not hold the encoder have to know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from tspcli.encoders import Encoder, load_encoder
+from tspcli.encoders.weights import DEFAULT_WEIGHTS
+from tspcli.errors import UsageError
+from tspcli.sampling.clock import Sampling, as_rate
+from tspcli.sampling.pixels import FrameSpec
+
+ShortVideos = Literal["pad", "skip", "fail"]
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """The settings of one extraction.
+
+    Attributes:
+        weights: A name in the registry, a checkpoint file or a training run's folder.
+        backbone: The backbone, where the weights do not tell.
+        frame_rate, clip_length, stride, grid_rate: See :class:`tspcli.sampling.Sampling`; None
+            means what the weights were made for.
+        batch_size: Clips a batch; None chooses by device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …; several, with commas, compute in a
+            process each.
+        gpus: How many GPUs compute, or ``all``, instead of ``device``.
+        precision: ``auto``, ``fp32`` (nothing is rounded), ``tf32``, ``bf16`` or ``fp16``.
+        runtime: What runs the encoder: ``torch``, ``compiled``, or ``openvino`` on CPUs.
+        workers: Decode processes; None chooses by the number of cores.
+        decoder: ``auto`` or a decoder's name.
+        short_videos: What to do with a video shorter than one clip: ``pad`` it by repeating its
+            last frame, ``skip`` it, or let it ``fail``.
+        overwrite: Replace a store that exists instead of adding to it.
+        strict: Let a video of which parts cannot be decoded fail, instead of keeping the rest.
+        engine: ``local``: this machine; ``ray``: a Ray cluster, each of whose nodes sees the videos
+            and the output under the same paths.
+        ray_address: The cluster; None takes the one that this machine belongs to.
+        shard: (i, n): only the i-th of n parts of the videos, counted from 1.
+        key_template: How a video's key is made from its path.
+        decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
+        seed: For ``random`` weights.
+        profile: File for a trace of what every part did when (:mod:`tspcli.extraction.run_report`).
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    backbone: str | None = None
+    frame_rate: Fraction | float | str | None = None
+    clip_length: int | None = None
+    stride: int | None = None
+    grid_rate: Fraction | float | str | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    gpus: int | Literal["all"] | None = None
+    precision: str = "auto"
+    runtime: str = "torch"
+    workers: int | None = None
+    decoder: str = "auto"
+    short_videos: ShortVideos = "pad"
+    overwrite: bool = False
+    strict: bool = False
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    shard: tuple[int, int] | None = None
+    key_template: str = "{stem}"
+    decode_timeout_s: float = 60.0
+    seed: int | None = None
+    profile: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "gpus"):
+            value = getattr(self, name)
+            if value not in (None, "all") and value < 1:
+                raise UsageError(
+                    f"{name.replace('_', ' ')} {value} is below 1.", remedy="Give 1 or more."
+                )
+        if self.decode_timeout_s <= 0:
+            raise UsageError(
+                f"The decode time limit {self.decode_timeout_s} s is not positive.",
+                remedy="Give seconds, such as 60.",
+            )
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(
+                f"The Ray cluster {self.ray_address} is named, but the engine is {self.engine}.",
+                remedy="Add --engine ray, or leave --ray-address away.",
+            )
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(
+                f"There is no shard {self.shard[0]} of {self.shard[1]}.",
+                remedy="Shards are counted from 1: --shard 1/4 to --shard 4/4.",
+            )
+
+    def resolve_sampling(self, default: Sampling) -> Sampling:
+        """The sampling of this run: what was chosen, over what the weights were made for."""
+        rates = {
+            name: as_rate(value, name.replace("_", " "))
+            for name in ("frame_rate", "grid_rate")
+            if (value := getattr(self, name)) is not None
+        }
+        # An encoder that samples its videos directly goes on doing so at another rate.
+        if (
+            "frame_rate" in rates
+            and "grid_rate" not in rates
+            and default.grid_rate == default.frame_rate
+        ):
+            rates["grid_rate"] = rates["frame_rate"]
+        return replace(
+            default,
+            frame_rate=rates.get("frame_rate", default.frame_rate),
+            grid_rate=rates.get("grid_rate", default.grid_rate),
+            clip_length=default.clip_length if self.clip_length is None else self.clip_length,
+            stride=default.stride if self.stride is None else self.stride,
+        )
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What others have to know of an encoder; travels between processes, as the encoder does not.
+
+    Attributes:
+        provenance: What a store keeps of it.
+        sampling: The clips that suit its weights.
+        frame_spec: The frames that it takes.
+        feature_dim: Width of a row.
+        device_type: ``cpu`` or ``cuda``.
+        runtime: What computes.
+    """
+
+    provenance: Mapping[str, Any]
+    sampling: Sampling
+    frame_spec: FrameSpec
+    feature_dim: int
+    device_type: str
+    runtime: str
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> EncoderFacts:
+        """The facts of an encoder that is loaded."""
+        return cls(
+            encoder.provenance,
+            encoder.sampling,
+            encoder.frame_spec,
+            encoder.feature_dim,
+            encoder.device.type,
+            encoder.runtime,
+        )
+
+
+def load_configured_encoder(config: ExtractConfig, device: str | None = None) -> Encoder:
+    """The encoder that the user chose.
+
+    Args:
+        config: The user's choices.
+        device: Where it computes, instead of the configured device.
+    """
+    return load_encoder(
+        config.weights,
+        backbone=config.backbone,
+        device=device or config.device,
+        precision=config.precision,
+        seed=config.seed,
+        runtime=config.runtime,
+    )

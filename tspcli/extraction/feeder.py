@@ -1,0 +1,231 @@
+"""Where an engine's frames come from.
+
+From shared memory to the encoder's device, beside the encoder's own work.
+
+The feeder: out of the decode workers' shared memory, to the encoder's device, normalised.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from tspcli.encoders import Encoder
+from tspcli.errors import DependencyError
+from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
+from tspcli.extraction.run_report import Trace
+from tspcli.sampling.clock import Sampling
+from tspcli.video import (
+    DECODERS,
+    DecodePool,
+    Event,
+    Failed,
+    Finished,
+    Frames,
+    Idle,
+    Opened,
+    Restarted,
+    VideoFile,
+    Woken,
+)
+
+_CPU_CHUNK_BYTES = 1 << 20
+_CUDA_CHUNK_BYTES = 4 << 20
+"""Frames that travel together. On a CPU every chunk under way costs four times its size in prepared
+float32 frames of the same memory; on CUDA larger copies are worth more."""
+
+
+class EventSource(Protocol):
+    """A decode pool, here or in another process."""
+
+    def live(self) -> Iterator[Event | Idle | Woken]:
+        """What becomes of the videos, and words of the source itself; once, in one thread."""
+
+    def wake(self) -> None:
+        """Make :meth:`live` give a :class:`Woken`, soon; callable from any thread."""
+
+    def drain(self) -> None:
+        """Begin no further video; :meth:`live` ends with those under way."""
+
+    def close(self) -> None:
+        """End :meth:`live`; callable from any thread."""
+
+
+def open_pool(
+    videos: Sequence[VideoFile],
+    encoder: EncoderFacts,
+    sampling: Sampling,
+    config: ExtractConfig,
+    *,
+    devices: Sequence[str],
+    hold_open: bool = False,
+) -> DecodePool:
+    """A pool that decodes what an encoder takes.
+
+    Args:
+        videos: In the order in which they are started.
+        encoder: The encoder, or one of several that are alike.
+        sampling: How videos are cut into clips.
+        config: The user's choices.
+        devices: Where the run's encoders compute; a decoder that uses GPUs uses those.
+        hold_open: Wait for further videos.
+
+    Raises:
+        DependencyError: If the decoder needs a GPU and there is none.
+    """
+    decoder = DECODERS.get(config.decoder)
+    if decoder is not None and decoder.on_gpu and not torch.cuda.is_available():
+        raise DependencyError(
+            f"The decoder {decoder.name} needs a GPU, and torch sees none.",
+            remedy="Use --decoder auto, or see `tsp doctor`.",
+        )
+    return DecodePool(
+        videos,
+        sampling=sampling,
+        spec=encoder.frame_spec,
+        workers=config.workers,
+        decoder=config.decoder,
+        timeout_s=config.decode_timeout_s,
+        chunk_bytes=_CPU_CHUNK_BYTES if encoder.device_type == "cpu" else _CUDA_CHUNK_BYTES,
+        devices=[name for name in devices if name.startswith("cuda")],
+        hold_open=hold_open,
+    )
+
+
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Normalised frames on their way to the device.
+
+    Attributes:
+        pixels: (N, 3, h, w); on CUDA perhaps not there yet.
+        ready: What the device has to wait for before it reads them; None if they are there.
+    """
+
+    pixels: torch.Tensor
+    ready: torch.cuda.Event | None = None
+
+    def receive(self) -> torch.Tensor:
+        """The frames, for use on this thread's current stream; the thread itself does not wait."""
+        if self.ready is not None:
+            stream = torch.cuda.current_stream(self.pixels.device)
+            stream.wait_event(self.ready)
+            # They were allocated on another stream, which must not use their memory again before
+            # this one is done with them.
+            self.pixels.record_stream(stream)
+        return self.pixels
+
+
+class FramePreparer:
+    """Prepares chunk after chunk; to be used by one thread.
+
+    On CUDA it has a stream of its own and copies from page-locked memory: a copy from ordinary
+    memory waits for all that runs on its stream, which would be the encoder, and makes that wait.
+
+    Args:
+        encoder: Whose frames they are.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._stream: torch.cuda.Stream | None = None
+        if encoder.device.type == "cuda":
+            self._stream = torch.cuda.Stream(encoder.device)
+
+    def prepare(self, pixels: torch.Tensor) -> PreparedFrames:
+        """Start to prepare (N, h, w, 3) frames; their memory may be used again at once."""
+        if self._stream is None:
+            return PreparedFrames(self._encoder.prepare(pixels))
+        # Torch keeps the page-locked copy until the stream has read it.
+        staged = pixels.pin_memory()
+        with torch.cuda.stream(self._stream):
+            prepared = self._encoder.prepare(staged)
+            return PreparedFrames(prepared, self._stream.record_event())
+
+
+_LOOK_UP_S = 0.25
+_QUEUED_CHUNKS = 2
+
+
+@dataclass
+class Prepared:
+    """A chunk of frames that is on its way to the encoder's device."""
+
+    event: Frames
+    frames: PreparedFrames
+
+
+Word = Prepared | Opened | Finished | Failed | Restarted | Idle | Woken
+_Item = Word | BaseException | None
+
+
+def feed(
+    source: EventSource, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
+) -> Generator[Word | None, None, None]:
+    """The source's events, frames prepared on a thread of their own, a bounded number ahead.
+
+    Args:
+        source: Is closed in the end.
+        encoder: Whose frames they are.
+        note_wait: Told of seconds in which nothing came.
+        trace: What each side did when.
+
+    Yields:
+        None now and then while there is no event.
+    """
+    items: queue.Queue[_Item] = queue.Queue(_QUEUED_CHUNKS)
+    stop = threading.Event()
+
+    def put(item: _Item) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                items.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            preparer = FramePreparer(encoder)
+            with torch.inference_mode():
+                for event in source.live():
+                    if stop.is_set():
+                        return
+                    if isinstance(event, Frames):
+                        trace.decoded(event)
+                        with trace.span("prepare", frames=len(event.ticks)):
+                            frames = preparer.prepare(torch.from_numpy(event.pixels))
+                        event.release()
+                        put(Prepared(event, frames))
+                    else:
+                        put(event)
+            put(None)
+        except BaseException as error:  # raised again where the items are taken
+            put(error)
+
+    feeder = threading.Thread(target=work, name="tspcli-feeder", daemon=True)
+    feeder.start()
+    try:
+        while True:
+            waiting = time.monotonic()
+            with trace.span("wait for frames"):
+                try:
+                    item = items.get(timeout=_LOOK_UP_S)
+                except queue.Empty:
+                    note_wait(time.monotonic() - waiting)
+                    yield None
+                    continue
+            note_wait(time.monotonic() - waiting)
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        source.close()
+        feeder.join(timeout=5)

@@ -1,9 +1,0 @@
-"""Feature stores: one HDF5 file of per-video rows, what surrounds it, and what reads it."""
-
-from __future__ import annotations
-
-from tspcli.features.metadata import StoreMetadata
-from tspcli.features.store import FeatureStore, VideoFeatures, open_store
-from tspcli.features.storing import write_store
-
-__all__ = ["FeatureStore", "StoreMetadata", "VideoFeatures", "open_store", "write_store"]

@@ -1,0 +1,1 @@
+"""Files fetched once and kept; one module per kind of source."""

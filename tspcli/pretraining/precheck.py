@@ -1,0 +1,280 @@
+"""Videos before the first step: into the clip cache, and tried, so that none fails days later."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from tspcli.core.files import write_aside
+from tspcli.core.text import MALFORMED, counted, parse_json
+from tspcli.errors import TrainingError, TspError, UsageError, VideoError
+from tspcli.pretraining.clip_cache import (
+    CacheReport,
+    CacheSettings,
+    build_cache,
+    cache_file,
+    check_cache_folder,
+    check_space,
+)
+from tspcli.pretraining.data import RunData, RunInputs, load_data
+from tspcli.pretraining.distributed import Devices, find_placement
+from tspcli.pretraining.run_state import RECIPE_FILE
+from tspcli.pretraining.training_log import TrainingObserver
+from tspcli.pretraining.training_recipe import Execution, Recipe
+
+UNREADABLE_FILE = "unreadable.json"
+_MAX_THREADS = 16
+_NAMED = 3
+
+
+def prepare_videos(
+    data: RunData,
+    execution: Execution,
+    devices: Devices,
+    observer: TrainingObserver,
+    left_out: Mapping[str, str] | None = None,
+) -> tuple[RunData, CacheReport | None, dict[str, str]]:
+    """Fill the clip cache, if there is one, and see that the last clip of every video can be read.
+
+    Args:
+        data: Of the run.
+        execution: Names the cache, and says what to do about a video that cannot be read.
+        devices: The processes of the run; they share the work, and come to the same result.
+        observer: Is told how far it is.
+        left_out: The videos without which the run began, if it goes on: it goes on without these
+            and with all others, whatever can be read by now.
+
+    Returns:
+        The data without the videos that cannot be read; what was cached; these videos and why.
+
+    Raises:
+        TrainingError: On all processes, if videos cannot be read and that is not allowed.
+    """
+    data = data.without(left_out or {})
+    report = fill_cache(data, execution, devices, observer)
+    failed = {} if report is None else dict(report.failed)
+    if left_out is None:
+        failed |= try_videos(data.without(failed), execution, devices, observer)
+    with devices.failing_together():
+        refuse_unreadable(failed, execution, observer, began=left_out is not None)
+    return data.without(failed), report, {**(left_out or {}), **failed}
+
+
+def refuse_unreadable(
+    failed: Mapping[str, str], execution: Execution, observer: TrainingObserver, began: bool = False
+) -> None:
+    """Name all videos that cannot be read, and stop if there are any that may not be left out.
+
+    Raises:
+        TrainingError: With the first of them.
+    """
+    for name, reason in failed.items():
+        observer.message(f"{name} cannot be read: {reason}")
+    first = "; ".join(f"{name}: {reason}" for name, reason in [*failed.items()][:_NAMED])
+    more = "; …" if len(failed) > _NAMED else ""
+    if failed and began:
+        raise TrainingError(
+            f"{counted(len(failed), 'video')} cannot be read that could be when the run began: "
+            f"{first}{more}.",
+            remedy="Bring them back, or start a new run.",
+        )
+    if failed and execution.on_unreadable == "stop":
+        raise TrainingError(
+            f"{counted(len(failed), 'video')} cannot be read: {first}{more}.",
+            remedy="Repair them, take their rows out of the tables, or do without them: "
+            "--on-unreadable skip.",
+        )
+    if failed:
+        observer.message(f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip).")
+
+
+def try_videos(
+    data: RunData, execution: Execution, devices: Devices, observer: TrainingObserver
+) -> dict[str, str]:
+    """Read the last clip that each video can be asked for.
+
+    A video that is cut short shows there, one that is no video too; damage in the middle does not.
+
+    Returns:
+        File name to reason, of the videos of all processes.
+    """
+    last: dict[Path, int] = {}
+    for split, plan in data.plans.items():
+        for path, start in zip(data.videos[split], plan.last_starts(), strict=True):
+            last[path] = max(last.get(path, 0), int(start))
+    place = devices.placement
+    videos = list(last)[place.rank :: place.world_size]
+
+    def problem(path: Path) -> str | None:
+        reader = data.reader([path], execution)
+        try:
+            reader.read(0, last[path])
+        except VideoError as error:
+            return error.detail
+        except TspError as error:
+            return str(error)
+        finally:
+            reader.close()
+        return None
+
+    failed: dict[str, str] = {}
+    threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // max(place.local_size, 1)))
+    with ThreadPoolExecutor(threads) as pool:
+        for done, (path, reason) in enumerate(zip(videos, pool.map(problem, videos), strict=True)):
+            if reason is not None:
+                failed[path.name] = reason
+            observer.checking(path.name, done + 1, len(videos))
+    found = {name: why for part in devices.gather(failed) for name, why in part.items()}
+    return {path.name: found[path.name] for path in last if path.name in found}
+
+
+def read_left_out(folder: Path, devices: Devices) -> dict[str, str] | None:
+    """The videos without which the run in a folder began; None if it is not yet decided.
+
+    The first process reads for all, so that all see the same.
+    """
+    file = folder / UNREADABLE_FILE
+    known: dict[str, str] | None = None
+    with devices.failing_together():
+        if devices.is_first and file.is_file() and (folder / RECIPE_FILE).is_file():
+            known = _left_out_in(file)
+    first: dict[str, str] | None = devices.gather(known)[0]
+    return first
+
+
+def _left_out_in(file: Path) -> dict[str, str]:
+    try:
+        known = parse_json(file.read_text("utf-8"))
+        if not isinstance(known, dict):
+            raise TypeError("it is no table")
+    except MALFORMED as error:
+        raise TrainingError(
+            f"{file}, the videos without which the run began, is damaged ({error}).",
+            remedy="Write them there as {name: reason}, or {} if it left none out; or give another "
+            "--out.",
+        ) from error
+    return {str(name): str(reason) for name, reason in known.items()}
+
+
+def write_left_out(folder: Path, left_out: Mapping[str, str]) -> None:
+    """Keep the videos without which a run begins."""
+    with write_aside(folder / UNREADABLE_FILE) as aside:
+        aside.write_text(json.dumps(dict(left_out), indent=1) + "\n", encoding="utf-8")
+
+
+# --- the clip cache -------------------------------------------------------------------------------
+
+
+def fill_cache(
+    data: RunData, execution: Execution, devices: Devices, observer: TrainingObserver
+) -> CacheReport | None:
+    """Build what is missing of the clip cache; the processes of a run share the work.
+
+    Returns:
+        What this process did, with the failures of all; None without a cache.
+
+    Raises:
+        TrainingError: If the folder was made with other settings, or its disk is too small.
+    """
+    if not execution.cache:
+        return None
+    folder = Path(execution.cache)
+    settings = data.cache_settings(execution)
+    videos = list(dict.fromkeys([*data.videos["train"], *data.videos["valid"]]))
+    place = devices.placement
+    with devices.failing_together():
+        if place.local_rank == 0:
+            _check_cache(data, videos, folder, settings, observer)
+    with devices.failing_together():
+        share = (place.rank, place.world_size)
+        report = _build_share(videos, folder, settings, execution, share, observer.caching)
+    if place.local_size < place.world_size:
+        # Machines may have disks of their own: each builds what the others built for themselves.
+        share = (place.local_rank, place.local_size)
+        report = _build_share(videos, folder, settings, execution, share, observer.caching)
+    failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
+    return replace(report, failed=failed)
+
+
+def _check_cache(
+    data: RunData,
+    videos: Sequence[Path],
+    folder: Path,
+    settings: CacheSettings,
+    observer: TrainingObserver,
+) -> None:
+    check_cache_folder(folder, settings)
+    missing_s = data.duration_s(path for path in videos if not cache_file(folder, path).exists())
+    if missing_s:
+        n_bytes = check_space(folder, settings, missing_s)
+        observer.message(
+            f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
+            f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
+        )
+
+
+def _build_share(
+    videos: Sequence[Path],
+    folder: Path,
+    settings: CacheSettings,
+    execution: Execution,
+    share: tuple[int, int],
+    on_video: Callable[[str, int, int], None] | None,
+) -> CacheReport:
+    rank, size = share
+    workers = max(1, (os.cpu_count() or 1) // size) if size > 1 else None
+    return build_cache(
+        videos[rank::size],
+        folder,
+        settings,
+        workers=workers,
+        decoder=execution.decoder,
+        on_video=on_video,
+    )
+
+
+def fill_cache_only(
+    videos: Iterable[str | Path],
+    train: str | Path,
+    valid: str | Path,
+    recipe: Recipe,
+    execution: Execution,
+    *,
+    labels: str | Path | None = None,
+    observer: TrainingObserver | None = None,
+) -> CacheReport:
+    """Fill the clip cache of a run without training, for instance on a machine without a GPU.
+
+    Args:
+        videos: Folders of the videos.
+        train: Ground-truth table of training.
+        valid: Likewise of validation.
+        recipe: Of the run; global features are not needed.
+        execution: Names the cache.
+        labels: Label mapping of the run; the tables have to fit it.
+        observer: Is told how far it is.
+
+    Raises:
+        UsageError: If no cache is named.
+        TrainingError: If a video cannot be decoded and none may be left out; the others are there.
+    """
+    if not execution.cache:
+        raise UsageError("There is no cache to fill.", remedy="Name its folder: --cache DIR.")
+    observer = observer or TrainingObserver()
+    mapping = None if labels is None else Path(labels)
+    inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid), mapping)
+    with Devices(find_placement(os.environ), "cpu") as devices:
+        data = load_data(inputs, replace(recipe, gvf_pool="none"))
+        report = fill_cache(data, execution, devices, observer)
+    assert report is not None
+    observer.message(
+        f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
+        f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
+        f"pixels off by at most {report.max_error} of 255."
+    )
+    refuse_unreadable(report.failed, execution, observer)
+    return report

@@ -1,0 +1,312 @@
+"""What a training run tells whoever watches it.
+
+Where figures go: one JSON line an epoch, TensorBoard events, a picture of the curves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tspcli.core.files import write_aside
+from tspcli.core.text import MALFORMED, parse_json
+from tspcli.errors import TrainingError
+from tspcli.pretraining.trainer import StepFigures
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known before the first step.
+
+    Attributes:
+        out: The run's folder.
+        recipe: Resolved, as plain values.
+        n_train_clips, n_valid_clips: Clips of an epoch and of a validation.
+        n_steps: Steps of an epoch.
+        device, precision: Resolved.
+        world_size: Devices.
+        first_epoch, first_step: Where the run begins; not 0 when it goes on.
+        chance: Chance levels of the heads on the validation clips, as fractions of 1.
+    """
+
+    out: str
+    recipe: Mapping[str, Any]
+    n_train_clips: int
+    n_valid_clips: int
+    n_steps: int
+    device: str
+    precision: str
+    world_size: int
+    first_epoch: int
+    first_step: int
+    chance: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """How training stands after a step.
+
+    Attributes:
+        epoch, epochs: Current epoch, counted from 0, and how many there are.
+        step, n_steps: Steps done in this epoch, and how many there are.
+        losses: ``action``, ``region`` and ``total`` of this step.
+        accuracies: Of the heads over this epoch's clips so far, as fractions of 1.
+        learning_rates: Of this step, by group.
+        clips_per_s: Over the last steps, all devices together.
+        wait_percent: Share of the time spent waiting for clips, over the last steps.
+        left_s: Estimated seconds of training left, validations left out.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    n_steps: int
+    losses: Mapping[str, float]
+    accuracies: Mapping[str, float]
+    learning_rates: Mapping[str, float]
+    clips_per_s: float
+    wait_percent: float
+    left_s: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One line of ``results.jsonl``.
+
+    Attributes:
+        epoch: Counted from 0.
+        train, valid: Losses and accuracies (fractions of 1) by name, such as ``action_accuracy``.
+        score: Mean accuracy of the heads on validation; the best epoch has the highest.
+        best: Whether it was the highest so far.
+        learning_rates: At the epoch's end, by group.
+        clips_per_s: Of training.
+        wait_percent: Share of the training time spent waiting for clips.
+        train_s, valid_s: Seconds.
+        unreadable: ``train``: for each video of which clips could not be read, in the place of how
+            many others were taken; ``valid``: how many were left out.
+    """
+
+    epoch: int
+    train: Mapping[str, float]
+    valid: Mapping[str, float]
+    score: float
+    best: bool
+    learning_rates: Mapping[str, float]
+    clips_per_s: float
+    wait_percent: float
+    train_s: float
+    valid_s: float
+    unreadable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class PretrainReport:
+    """The outcome of a run.
+
+    Attributes:
+        out: The run's folder.
+        epochs: One result an epoch, those of earlier sittings included.
+        best_epoch: Counted from 0; -1 if no epoch ended.
+        best_score: Its mean accuracy of the heads.
+        stopped: Whether the run was asked to stop before its end.
+        notes: What was out of the ordinary.
+        left_out: Videos that could not be read before training, with the reason.
+    """
+
+    out: str
+    epochs: list[EpochResult] = field(default_factory=list)
+    best_epoch: int = -1
+    best_score: float = 0.0
+    stopped: bool = False
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+class TrainingObserver:
+    """Watches a run; override what is of interest. Called on the first process alone."""
+
+    def started(self, info: RunInfo) -> None:
+        """Data and model are ready."""
+
+    def caching(self, video: str, done: int, total: int) -> None:
+        """A video went into the clip cache."""
+
+    def checking(self, video: str, done: int, total: int) -> None:
+        """A video was tried before training."""
+
+    def stepped(self, status: StepStatus) -> None:
+        """A step was done."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Some clips of the validation are done, on this device."""
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        """An epoch was validated and stored."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+
+
+RESULTS_FILE = "results.jsonl"
+CURVES_FILE = "curves.png"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+def named_figures(
+    figures: StepFigures, heads: Sequence[str], alphas: Mapping[str, float]
+) -> dict[str, float]:
+    """Losses and accuracies by name, for the heads that there are."""
+    named: dict[str, float] = {}
+    total = 0.0
+    for head, loss, right, clips in (
+        ("action", figures.action_loss, figures.action_right, figures.action_clips),
+        ("region", figures.region_loss, figures.region_right, figures.region_clips),
+    ):
+        if head in heads:
+            named[f"{head}_loss"] = loss
+            named[f"{head}_accuracy"] = right / clips if clips else 0.0
+            total += alphas[head] * loss
+    return {"loss": total, **named}
+
+
+def mean_accuracy(figures: Mapping[str, float], heads: Sequence[str]) -> float:
+    """The mean accuracy of the heads, by which the best epoch is chosen."""
+    return sum(figures[f"{head}_accuracy"] for head in heads) / len(heads)
+
+
+def write_results(folder: Path, epochs: Sequence[EpochResult]) -> None:
+    """Write all epochs' results, one JSON object a line; the file is whole at any instant."""
+    with write_aside(folder / RESULTS_FILE) as aside:
+        aside.write_text(
+            "".join(json.dumps(asdict(epoch), allow_nan=False) + "\n" for epoch in epochs)
+        )
+
+
+def read_results(path: str | Path) -> list[EpochResult]:
+    """The results of a run's folder or of its ``results.jsonl``.
+
+    Raises:
+        TrainingError: If there are none.
+    """
+    path = Path(path)
+    file = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        return [EpochResult(**parse_json(line)) for line in file.read_text().splitlines()]
+    except MALFORMED as error:
+        raise TrainingError(
+            f"{file} holds no results ({error}).", remedy="Give the folder of a training run."
+        ) from error
+
+
+class TensorBoard:
+    """TensorBoard events of a run, if the package is there.
+
+    Args:
+        folder: Of the run.
+        first_step: Events from here on, of a sitting that was killed, are dropped.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(
+            str(folder / TENSORBOARD_FOLDER), purge_step=first_step if first_step else None
+        )
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether events can be written."""
+        from importlib.util import find_spec
+
+        return find_spec("tensorboard") is not None
+
+    def step(self, step: int, status: StepStatus) -> None:
+        """Write a step's figures."""
+        for name, value in status.losses.items():
+            self._writer.add_scalar(f"train/{name}_loss", value, step)
+        for name, value in status.learning_rates.items():
+            self._writer.add_scalar(f"learning_rate/{name}", value, step)
+        self._writer.add_scalar("speed/clips_per_s", status.clips_per_s, step)
+        self._writer.add_scalar("speed/wait_percent", status.wait_percent, step)
+
+    def epoch(self, step: int, result: EpochResult) -> None:
+        """Write an epoch's figures at the step after its last."""
+        for split, figures in (("train_epoch", result.train), ("valid", result.valid)):
+            for name, value in figures.items():
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._writer.add_scalar("valid/mean_accuracy", result.score, step)
+        for split, counts in result.unreadable.items():
+            self._writer.add_scalar(f"unreadable_clips/{split}", sum(counts.values()), step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+def draw_curves(
+    folder: Path, epochs: Sequence[EpochResult], chance: Mapping[str, float]
+) -> Path | None:
+    """Draw losses and accuracies over the epochs into the run's folder.
+
+    Args:
+        folder: Of the run.
+        epochs: The results.
+        chance: Chance levels by head, drawn as lines.
+
+    Returns:
+        The picture; None if matplotlib is not installed or there is nothing to draw.
+    """
+    from importlib.util import find_spec
+
+    if not epochs or find_spec("matplotlib") is None:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    heads = [head for head in ("action", "region") if f"{head}_loss" in epochs[0].valid]
+    colours = {"action": "#1f77b4", "region": "#d95f02"}
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracies, rates = figure.subplots(1, 3)
+    numbers = [epoch.epoch for epoch in epochs]
+    for head in heads:
+        for split, style in (("train", "--"), ("valid", "-")):
+            rows = [getattr(epoch, split) for epoch in epochs]
+            label = f"{head}, {'training' if split == 'train' else 'validation'}"
+            for axes, what, scale in ((losses, "loss", 1.0), (accuracies, "accuracy", 100.0)):
+                values = [scale * row[f"{head}_{what}"] for row in rows]
+                axes.plot(numbers, values, style, color=colours[head], marker=".", label=label)
+        if head in chance:
+            accuracies.axhline(
+                100 * chance[head], color=colours[head], lw=0.8, ls=":", label=f"{head}, chance"
+            )
+    best = max(epochs, key=lambda epoch: epoch.score)
+    accuracies.axvline(best.epoch, color="0.6", lw=0.8)
+    accuracies.set_title(f"best epoch {best.epoch}: mean {100 * best.score:.2f} %", fontsize=9)
+    for group, colour in (("backbone", "0.2"), ("fc", "#1b9e77")):
+        values = [epoch.learning_rates.get(group, 0.0) for epoch in epochs]
+        if any(values):
+            rates.plot(numbers, values, color=colour, marker=".", label=group)
+    rates.set_yscale("log")
+    for axes, title in (
+        (losses, "loss"),
+        (accuracies, "accuracy, %"),
+        (rates, "learning rate at the epoch's end"),
+    ):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    if rates.get_legend_handles_labels()[0]:
+        rates.legend(fontsize=8)
+    handles, names = accuracies.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
+    path = folder / CURVES_FILE
+    with write_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=120)
+    return path

@@ -1,0 +1,321 @@
+"""``pretrain``: tables and videos in, a trained encoder out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tspcli.core.text import counted, first_line
+from tspcli.encoders import BACKBONES, Heads, TspModel
+from tspcli.encoders.encoder import find_checkpoint
+from tspcli.encoders.precision import process_arithmetic, resolve_precision
+from tspcli.encoders.weights import list_weights
+from tspcli.errors import TrainingError, UsageError
+from tspcli.pretraining.data import RunData, RunInputs, load_data
+from tspcli.pretraining.distributed import Devices, find_placement
+from tspcli.pretraining.epoch_loop import Loop
+from tspcli.pretraining.epoch_plan import BatchPlan
+from tspcli.pretraining.loader import BatchFeed, choose_workers
+from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
+from tspcli.pretraining.precheck import prepare_videos, read_left_out
+from tspcli.pretraining.run_folder import check_folder, open_folder, read_run_recipe
+from tspcli.pretraining.run_state import Checkpointer, RunFolder, RunState
+from tspcli.pretraining.trainer import Trainer
+from tspcli.pretraining.training_log import (
+    PretrainReport,
+    RunInfo,
+    TensorBoard,
+    TrainingObserver,
+    draw_curves,
+    write_results,
+)
+from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+
+
+def pretrain(
+    videos: str | Path | Iterable[str | Path],
+    train: str | Path,
+    valid: str | Path,
+    out: str | Path,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    execution: Execution | None = None,
+    labels: str | Path | None = None,
+    gvf: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: TrainingObserver | None = None,
+    stop_requested: Callable[[], bool] | None = None,
+) -> PretrainReport:
+    """Train an encoder on untrimmed videos.
+
+    In a process that ``torchrun`` or ``srun`` started, this is one of several that train together.
+
+    Args:
+        videos: Folders of the videos, searched with their subfolders.
+        train: Ground-truth table of training, in the official columns.
+        valid: Likewise of validation.
+        out: The run's folder.
+        recipe: What is learned; a :class:`Recipe`, the name of one, or a TOML file.
+        execution: How it is computed.
+        labels: Label mapping (JSON list); the sorted classes of the training table if not given.
+        gvf: Global video features (see ``tsp gvf``), if the recipe wants them.
+        resume: Go on with the run that ``out`` holds; begin it if it holds none.
+        overwrite: Delete what a run left in ``out``, and begin.
+        observer: Is told how the run goes, on the first process.
+        stop_requested: Asked before every step; if it says yes, the run stores where it stands and
+            returns.
+
+    Returns:
+        The results of all epochs.
+
+    Raises:
+        UsageError, AnnotationError, TrainingError, StoreError, WeightsError, CheckpointError: If
+            the inputs do not fit together, before anything is computed; TrainingError also if a
+            clip cannot be read or a loss is not finite.
+
+    Example:
+        >>> report = pretrain("videos/", "train.csv", "valid.csv", "run/",  # doctest: +SKIP
+        ...                   recipe="tac-activitynet")
+        >>> report.best_epoch, round(report.best_score, 3)                  # doctest: +SKIP
+        (5, 0.731)
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe) if recipe is not None else load_recipe()
+    if resume and overwrite:
+        raise UsageError("A run cannot be resumed and overwritten.", remedy="Choose one of them.")
+    execution = execution or Execution()
+    folders = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+    inputs = RunInputs(
+        videos=tuple(map(Path, folders)),
+        train=Path(train),
+        valid=Path(valid),
+        labels=Path(labels) if labels is not None else None,
+        gvf=Path(gvf) if gvf is not None else None,
+    )
+    placement = find_placement(os.environ)
+    devices = Devices(placement, execution.device)
+    watched = observer if observer is not None and devices.is_first else TrainingObserver()
+    with ExitStack() as stack:
+        stack.enter_context(devices)
+        with devices.failing_together():
+            recipe = _resolve_init(recipe)
+        folder = RunFolder(Path(out))
+        with devices.failing_together():
+            if devices.is_first:
+                check_folder(folder, recipe, inputs, resume=resume, overwrite=overwrite)
+        return _run(
+            inputs,
+            folder,
+            recipe,
+            execution,
+            devices,
+            watched,
+            resume,
+            overwrite,
+            stop_requested or (lambda: False),
+            stack,
+        )
+
+
+def _run(
+    inputs: RunInputs,
+    folder: RunFolder,
+    recipe: Recipe,
+    execution: Execution,
+    devices: Devices,
+    observer: TrainingObserver,
+    resume: bool,
+    overwrite: bool,
+    stop_requested: Callable[[], bool],
+    stack: ExitStack,
+) -> PretrainReport:
+    with devices.failing_together():
+        data = load_data(inputs, recipe)
+        precision = resolve_precision(execution.precision, devices.device)
+    notes = list(data.notes)
+    for note in notes:
+        observer.message(note)
+    if execution.on_unreadable == "stop":
+        with devices.failing_together():
+            data.require_gvf()
+    # Whatever can be wrong about the model shows before hours of caching.
+    model = build_model(recipe, data, devices)
+    trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
+    known = None if overwrite else read_left_out(folder.path, devices)
+    data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
+    with devices.failing_together():
+        data.require_gvf()
+        if devices.is_first:
+            opened = open_folder(folder, recipe, execution, data.labels, left_out, overwrite)
+            stack.enter_context(opened)
+    if left_out:
+        notes.append(f"{counted(len(left_out), 'video')} cannot be read: {', '.join(left_out)}.")
+    if cached is not None and cached.built:
+        notes.append(
+            f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
+            f"most {cached.max_error} of 255."
+        )
+        observer.message(notes[-1])
+    stack.enter_context(process_arithmetic(devices.device, precision))
+    batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
+    optimizer = ScheduledOptimizer(
+        build_optimizer(trainer.model, recipe, devices.world_size),
+        Schedule.of(recipe, batches.n_steps),
+    )
+    checkpointer = Checkpointer(
+        folder,
+        trainer.model,
+        optimizer,
+        recipe,
+        tuple(data.labels),
+        data.sampling,
+        data.preprocessing,
+        data.digest(),
+        devices.world_size,
+        execution.keep_epochs,
+    )
+    with devices.failing_together():
+        stored = checkpointer.resume() if resume else None
+        state = stored or RunState()
+    if resume and stored is None:
+        observer.message(f"{folder.path} holds nothing to go on with: the run begins anew.")
+    observer.started(
+        RunInfo(
+            out=str(folder.path),
+            recipe=recipe.to_dict(),
+            n_train_clips=data.plans["train"].n_samples,
+            n_valid_clips=data.plans["valid"].n_samples,
+            n_steps=batches.n_steps,
+            device=str(devices.device),
+            precision=precision,
+            world_size=devices.world_size,
+            first_epoch=state.epoch,
+            first_step=state.step,
+            chance=data.chance,
+        )
+    )
+    tensorboard = None
+    if devices.is_first:
+        write_results(folder.path, state.history)
+        if execution.tensorboard and TensorBoard.is_installed():
+            done = state.epoch * batches.n_steps + state.step
+            tensorboard = TensorBoard(folder.path, done)
+            stack.callback(tensorboard.close)
+    workers = choose_workers(execution.workers, devices.placement.local_size)
+    feeds = {
+        name: BatchFeed(data.loader(name, execution), workers, pin=devices.device.type == "cuda")
+        for name in ("train", "valid")
+    }
+    for feed in feeds.values():
+        stack.callback(feed.close)
+    loop = Loop(
+        trainer,
+        optimizer,
+        recipe,
+        execution,
+        data,
+        batches,
+        feeds,
+        checkpointer,
+        state,
+        observer,
+        stop_requested,
+        tensorboard,
+    )
+    with _lost_processes_explained(devices):
+        stopped = loop.run()
+    if (
+        devices.is_first
+        and not stopped
+        and draw_curves(folder.path, state.history, data.chance) is None
+    ):
+        notes.append("matplotlib is not installed: no picture of the curves.")
+        observer.message(notes[-1])
+    devices.barrier()
+    return PretrainReport(
+        out=str(folder.path),
+        epochs=state.history,
+        best_epoch=state.best_epoch,
+        best_score=max(state.best_score, 0.0),
+        stopped=stopped,
+        notes=notes,
+        left_out=left_out,
+    )
+
+
+@contextmanager
+def _lost_processes_explained(devices: Devices) -> Iterator[None]:
+    """Say what it means that the connection to another process broke."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        broken = ("onnection", "NCCL", "gloo", "Timed out", "remote")
+        if devices.world_size == 1 or not any(word in text for word in broken):
+            raise
+        raise TrainingError(
+            f"Another process of this run has ended, as process {devices.rank} found: "
+            f"{first_line(error)}",
+            remedy="Its own message tells why. Go on with --resume.",
+        ) from error
+
+
+def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
+    """The model with its initial weights; heads are always fresh, drawn from the recipe's seed.
+
+    Raises:
+        WeightsError, CheckpointError: If the initial weights cannot be had.
+    """
+    heads = Heads(
+        n_actions=len(data.labels) if "action" in recipe.heads else None,
+        region="region" in recipe.heads,
+        gvf_dim=data.gvf_dim,
+    )
+    torch.manual_seed(recipe.seed)
+    model = TspModel(recipe.backbone, heads)
+    if recipe.init != RANDOM:
+        # One process a machine fetches what is missing; the others find it there.
+        with devices.failing_together():
+            if devices.placement.local_rank == 0:
+                find_checkpoint(recipe.init)
+        with devices.failing_together():
+            checkpoint, _ = find_checkpoint(recipe.init)
+            if checkpoint.backbone != recipe.backbone:
+                raise TrainingError(
+                    f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not "
+                    f"of a {recipe.backbone}.",
+                    remedy="Give weights of the backbone, or `--init random`.",
+                )
+            checkpoint.load_into(model, heads=False)
+    return model
+
+
+def _resolve_init(recipe: Recipe) -> Recipe:
+    """Replace ``pretrained`` by the name of the backbone's Kinetics weights."""
+    if recipe.backbone not in BACKBONES:
+        raise UsageError(
+            f"There is no backbone {recipe.backbone!r}.", remedy=f"Known: {', '.join(BACKBONES)}."
+        )
+    if recipe.init != PRETRAINED:
+        return recipe
+    named = [entry.name for entry in list_weights() if entry.backbone == recipe.backbone]
+    plain = [name for name in named if name.endswith("kinetics400")]
+    if not plain:
+        choices = [f"`--init {name}`" for name in (*named, RANDOM)]
+        raise UsageError(
+            f"There are no Kinetics weights of {recipe.backbone}.",
+            remedy=f"Give --init with a checkpoint, or {' or '.join(choices)}.",
+        )
+    return replace(recipe, init=plain[0])
+
+
+__all__ = ["PretrainReport", "pretrain", "read_run_recipe"]

@@ -1,0 +1,9 @@
+"""Feature stores: one HDF5 file of per-video rows, what surrounds it, and what reads it."""
+
+from __future__ import annotations
+
+from tspcli.store.schema import StoreMetadata
+from tspcli.store.store import FeatureStore, VideoFeatures, open_store
+from tspcli.store.store_writer import write_store
+
+__all__ = ["FeatureStore", "StoreMetadata", "VideoFeatures", "open_store", "write_store"]

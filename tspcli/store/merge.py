@@ -1,0 +1,363 @@
+"""A store that holds no rows but leads to those of other stores, where copying them takes too long.
+
+Every entry is an HDF5 link that any HDF5 program follows. The links are relative, and lead nowhere
+but into the folder of the file that holds them: a file from elsewhere cannot point at others'.
+
+The shards of one run: whether all are there, whether they fit, and what their reports say.
+
+Joining stores, or the shards of one run, into one store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import h5py
+
+from tspcli.core.files import remove_leftovers, require_room, write_aside
+from tspcli.core.run_dir import lock_store, read_report, report_path
+from tspcli.core.text import storable
+from tspcli.errors import StoreError, StoreMismatchError, UsageError
+from tspcli.store.parts import iter_store
+from tspcli.store.schema import StoreMetadata
+from tspcli.store.store import LINKED_ATTRIBUTE, open_store
+from tspcli.store.store_writer import is_key, plain, write_store
+from tspcli.store.trailer import append_trailer
+
+
+def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> None:
+    """Write a store of links to the videos of others, which were checked to fit.
+
+    Args:
+        out: The file.
+        stores: In its folder or below; they have to stay where they are, as seen from ``out``.
+        metadata: What the file says of itself.
+
+    Raises:
+        UsageError: If a store lies elsewhere, or holds links itself.
+        StoreError: If the folder cannot be written.
+    """
+    names = [_relative(path, out) for path in stores]
+    attributes = {**metadata.to_attributes(), LINKED_ATTRIBUTE: len(stores)}
+    n_links = 0
+    with write_aside(out) as aside:
+        require_room(aside, 0, 0)
+        with h5py.File(aside, "w") as file:
+            file.attrs.update(attributes)
+            for path, name in zip(stores, names, strict=True):
+                with open_store(path) as store:
+                    if store.is_linked:
+                        raise UsageError(
+                            f"{path} holds links itself.",
+                            remedy="Name the stores that it leads to.",
+                        )
+                    for key in store:
+                        if not is_key(key):
+                            raise StoreError(f"{key!r} in {path} cannot name a video.")
+                        n_links += 1
+                        require_room(aside, 0, n_links)
+                        file[key] = h5py.ExternalLink(name, f"/{key}")
+        append_trailer(aside, {name: plain(value) for name, value in attributes.items()}, {})
+
+
+def _relative(path: Path, out: Path) -> str:
+    name = os.path.relpath(path, out.parent)
+    if PurePath(name).parts[0] == os.pardir or path.absolute() == out.absolute():
+        raise UsageError(
+            f"{path} is not in the folder of {out} or below.",
+            remedy="Links lead nowhere else. Write them beside the stores, or leave out --link.",
+        )
+    return name
+
+
+_SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
+"""The names that `tsp extract --shard` gives."""
+_Run = tuple[Path, str, str, int]
+"""Folder, name, suffix and number of shards."""
+
+_IN_STORE = ("done", "kept")
+_JOINED = ("settings", "counts", "videos", "merged_from")
+"""What of a run's report stands once in the merged one; the rest stands there for each run."""
+_NAMED = 5
+
+
+def _shard_of(path: Path) -> tuple[_Run, int] | None:
+    """The run that a store is a shard of, by its name, and which one it is."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        return None
+    return (path.parent, match["name"], match["suffix"], int(match["count"])), int(match["index"])
+
+
+def other_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The shards of the same runs that are not given: (those without any features, missing)."""
+    runs: dict[_Run, set[int]] = {}
+    for path in paths:
+        if (shard := _shard_of(path)) is not None:
+            runs.setdefault(shard[0], set()).add(shard[1])
+    empty: list[Path] = []
+    missing: list[Path] = []
+    for (folder, name, suffix, count), given in runs.items():
+        for index in sorted(set(range(1, count + 1)) - given):
+            path = folder / f"{name}.shard-{index}-of-{count}{suffix}"
+            (empty if _ended_without_features(path) else missing).append(path)
+    return empty, missing
+
+
+def _ended_without_features(path: Path) -> bool:
+    """Whether a shard was run, and none of its videos got features, so that it left no store."""
+    if path.exists():
+        return False
+    report = read_report(path)
+    return report is not None and not any(v["status"] in _IN_STORE for v in report["videos"])
+
+
+def differing_plans(paths: Sequence[Path]) -> list[str]:
+    """In what the shards of one run were not shared out by one plan, a line for each run.
+
+    Args:
+        paths: Stores, and shards that left a report alone.
+    """
+    runs: dict[_Run, list[Path]] = {}
+    for path in paths:
+        if (shard := _shard_of(path)) is not None:
+            runs.setdefault(shard[0], []).append(path)
+    return [text for shards in runs.values() if (text := _difference(shards))]
+
+
+def _difference(paths: Sequence[Path]) -> str | None:
+    by_plan: dict[str | None, list[str]] = {}
+    held: Counter[str] = Counter()
+    planned: set[str] = set()
+    ended: set[str] = set()
+    for path in paths:
+        report = read_report(path) or {"videos": []}
+        shard = report.get("shard") or {}
+        plan = shard.get("plan")
+        if path.exists():
+            with open_store(path) as store:
+                plan = store.metadata.shard_plan
+                held.update(list(store))
+        by_plan.setdefault(plan, []).append(path.name)
+        planned.update(shard.get("keys") or ())
+        ended.update(str(video.get("key")) for video in report["videos"])
+    if len(by_plan) < 2:
+        return None
+    groups = [
+        f"{_some(names)} by {'no known plan' if plan is None else f'plan {plan[:8]}'}"
+        for plan, names in by_plan.items()
+    ]
+    lost = sorted(planned - ended - held.keys())
+    doubled = sorted(key for key, count in held.items() if count > 1)
+    return (
+        f"The shards were not planned over the same videos and durations: {'; '.join(groups)}."
+        + (f" No shard has {_some(lost)}." if lost else "")
+        + (f" Several have {_some(doubled)}." if doubled else "")
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def merge_reports(paths: Sequence[Path], out: Path) -> int:
+    """Join the runs' reports, so that nothing they say is lost; leave no stale one behind.
+
+    Returns:
+        How many videos failed.
+    """
+    target = report_path(out)
+    videos: list[Any] = []
+    runs: list[Any] = []
+    settings: Any = {}
+    for path in paths:
+        report = read_report(path)
+        if report is not None:
+            videos += report["videos"]
+            settings = report.get("settings", settings)
+            alone = {key: value for key, value in report.items() if key not in _JOINED}
+            shard = alone.get("shard")
+            if isinstance(shard, dict):
+                # Its keys are those of the videos of all shards.
+                alone["shard"] = {name: value for name, value in shard.items() if name != "keys"}
+            known = report.get("runs")
+            runs += known if isinstance(known, list) and known else [alone]
+    if not runs:
+        target.unlink(missing_ok=True)
+        return 0
+    counts: dict[str, int] = {}
+    for video in videos:
+        counts[video["status"]] = counts.get(video["status"], 0) + 1
+    merged = {
+        "out": storable(str(out)),
+        "settings": settings,
+        "merged_from": [storable(str(path)) for path in paths],
+        "runs": runs,
+        "counts": counts,
+        "videos": videos,
+    }
+    with write_aside(target) as aside:
+        aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+    return counts.get("failed", 0)
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge wrote.
+
+    Attributes:
+        out: The store.
+        stores: The inputs.
+        n_videos: Videos of each input.
+        n_rows: Rows in all.
+        dim: Width of a row.
+        n_failed: Videos that failed in the runs that made the inputs, by their reports.
+        missing_shards: Shards of the inputs' runs that were not given, which ``partial`` allows.
+        differing_plans: In what the shards of one run do not fit each other, which ``partial``
+            allows.
+    """
+
+    out: str
+    stores: list[str]
+    n_videos: list[int]
+    n_rows: int
+    dim: int
+    n_failed: int = 0
+    missing_shards: list[str] = field(default_factory=list)
+    differing_plans: list[str] = field(default_factory=list)
+
+
+def merge_stores(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    partial: bool = False,
+    link: bool = False,
+) -> MergeReport:
+    """Join stores into one, written aside and renamed into place.
+
+    Rows and attributes are taken over as they are, in constant memory. The reports of the runs
+    that lie beside the inputs are joined too.
+
+    Args:
+        paths: At least one store. Files of other programs may be joined among themselves.
+        out: The store to write.
+        overwrite: Replace it if it exists.
+        partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
+            among the inputs, or were planned over other videos. A shard without a store, whose
+            report says that none of its videos has features, does not count as missing.
+        link: Write links to the inputs, which have to lie in the folder of ``out`` or below and to
+            stay there, instead of their rows. Rows are not compared with their checksums then.
+
+    Raises:
+        UsageError: If links cannot lead to an input.
+        StoreMismatchError: If settings or widths differ; each difference is named.
+        StoreError: If two stores have a video in common, an input cannot be read, a shard is
+            missing or was planned otherwise than the others, or the output exists.
+        StoreLockedError: If a run is writing the output.
+    """
+    inputs, out = [Path(path) for path in paths], Path(out)
+    if not inputs:
+        raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
+    _require_free(out, overwrite)
+    for path in inputs:
+        # What cannot be opened is told before anything else.
+        open_store(path).close()
+    empty, missing = other_shards(inputs)
+    if missing and not partial:
+        verb = "is" if len(missing) == 1 else "are"
+        raise StoreError(
+            f"{', '.join(map(str, missing))} {verb} missing: the names of the others tell of more "
+            "shards.",
+            remedy="Finish those shards and merge all of them; --partial merges what there is.",
+        )
+    differing = differing_plans([*inputs, *empty])
+    if differing and not partial:
+        raise StoreError(
+            " ".join(differing),
+            remedy="Run all shards again with one list of videos, which computes what is missing; "
+            "--partial merges what there is.",
+        )
+    metadata, n_videos, n_rows, dim = _check(inputs)
+    # A run that writes the same store would take over what it finds there when it ends.
+    with lock_store(out):
+        _require_free(out, overwrite)
+        remove_leftovers(out)
+        remove_leftovers(report_path(out))
+        if link:
+            write_links(out, inputs, metadata)
+        else:
+            write_store(out, _videos(inputs), metadata)
+        n_failed = merge_reports([*inputs, *empty], out)
+    return MergeReport(
+        *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
+        missing_shards=[str(path) for path in missing],
+        differing_plans=differing,
+    )
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+
+
+def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
+    """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
+    holders: dict[str, Path] = {}
+    n_videos, n_rows = [], 0
+    first: StoreMetadata | None = None
+    width: tuple[int, str] | None = None
+    for path in paths:
+        with open_store(path) as store:
+            if first is None:
+                first = store.metadata
+            _require_same(first, store.metadata, paths[0], path)
+            for key in store:
+                if key in holders:
+                    raise StoreError(
+                        f"{key!r} is in {holders[key]} and in {path}.",
+                        remedy="Give each video once.",
+                    )
+                holders[key] = path
+                video = store[key]
+                n_rows += video.n_rows
+                if width is None:
+                    width = video.dim, f"{key!r} in {path}"
+                if video.dim != width[0]:
+                    raise StoreMismatchError(
+                        f"{key!r} in {path} has width {video.dim}, {width[1]} has {width[0]}.",
+                        remedy="Merge features of one encoder.",
+                    )
+            n_videos.append(len(store))
+    assert first is not None
+    # What was shared out is one again.
+    return replace(first, shard_plan=None), n_videos, n_rows, width[0] if width else 0
+
+
+def _require_same(this: StoreMetadata, that: StoreMetadata, path: Path, other: Path) -> None:
+    if bool(this.settings) != bool(that.settings):
+        known, unknown = (path, other) if this.settings else (other, path)
+        raise StoreMismatchError(
+            f"{unknown} does not say how it was made, {known} does.",
+            remedy="Merge stores that say it with such stores only; `tsp export` joins any.",
+        )
+    differences = that.differences(this)
+    if differences:
+        raise StoreMismatchError(
+            f"{other} was made with other settings than {path}: " + "; ".join(differences) + ".",
+            remedy="Only stores of one encoder and one sampling can be merged.",
+        )
+
+
+def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:
+    for path in paths:
+        yield from iter_store(path)

@@ -1,0 +1,363 @@
+"""One file a finished video: what makes a run resumable, shardable and safe to kill.
+
+While a run goes on, each video's rows are appended to a file of its own, written aside, which is
+synced and renamed into the store's ``.parts`` folder once the video is whole. At the end all parts
+become the one HDF5 file, written aside and renamed in the same way. A killed run thus leaves whole
+videos and nothing else that counts, and any number of writers can share one folder.
+
+A part is not HDF5: its rows can be appended without knowing their number, in constant memory, and
+a full disk is one refused ``write``. Layout: the rows (little-endian float32), a JSON footer, the
+footer's length (8 bytes), 8 bytes of magic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.core.files import (
+    aside_name,
+    explain_write_errors,
+    remove_leftovers,
+    sync_folder,
+    write_aside,
+)
+from tspcli.core.run_dir import report_path
+from tspcli.core.text import MALFORMED, parse_json
+from tspcli.errors import StoreError
+from tspcli.store.schema import StoreMetadata, canonical_json
+from tspcli.store.store import VideoFeatures, open_store, parts_folder, plain_attributes
+from tspcli.store.store_writer import (
+    DamagedRowsError,
+    content_checksum,
+    is_key,
+    new_store,
+    seal_checksum,
+)
+
+_MAGIC = b"TSPPART1"
+_TAIL = struct.Struct("<Q8s")
+_MAX_FOOTER_BYTES = 16 << 20
+_SETTINGS = "settings.json"
+_DISCARDED = "discarded_older_parts"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished video that waits to be assembled.
+
+    Attributes:
+        path: The part's file.
+        key: The video's key.
+        n_rows: Rows (clips).
+        dim: Width of a row.
+        attributes: The attributes of its dataset, checksum included.
+        settings_digest: Digest of the settings that made it.
+    """
+
+    path: Path
+    key: str
+    n_rows: int
+    dim: int
+    attributes: Mapping[str, Any]
+    settings_digest: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the rows."""
+        return self.n_rows * self.dim * 4
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """The rows, shape (n_rows, dim), mapped from the file."""
+        if self.n_rows == 0:
+            return np.zeros((0, self.dim), dtype="<f4")
+        return np.memmap(self.path, dtype="<f4", mode="r", shape=(self.n_rows, self.dim))
+
+    def require_intact(self) -> None:
+        """Compare rows and attributes with the checksum; a part that is damaged is removed.
+
+        Raises:
+            StoreError: If it is.
+        """
+        if content_checksum(self.rows(), self.attributes) != self.attributes.get("checksum"):
+            raise self.removed_as_damaged()
+
+    def removed_as_damaged(self) -> StoreError:
+        """Remove it, so that its video is computed again; what to tell of that."""
+        self.path.unlink()
+        return StoreError(
+            f"{self.path} is damaged: its checksum differs.",
+            remedy=f"Give the same command again: it computes {self.key!r} anew.",
+        )
+
+
+class PartWriter:
+    """Appends one video's rows to a file aside and, once it is whole, puts it among the parts."""
+
+    def __init__(self, folder: Path, key: str, dim: int, settings_digest: str) -> None:
+        self._target = folder / part_name(key)
+        self._key = key
+        self._dim = dim
+        self._settings_digest = settings_digest
+        self._digest = hashlib.sha256()
+        self.n_rows = 0
+        self._aside = aside_name(self._target)
+        with explain_write_errors(self._target, goes_on=True):
+            self._file = open(self._aside, "xb", buffering=0)  # noqa: SIM115 (closed by both ends)
+
+    def append(self, rows: npt.NDArray[np.float32]) -> None:
+        """Append rows of shape (n, dim).
+
+        Raises:
+            StoreError: If the disk is full; the part is gone then.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self._dim:
+            raise ValueError(f"expected rows of width {self._dim}, got shape {rows.shape}")
+        data = np.ascontiguousarray(rows, dtype="<f4").data.cast("B")
+        self._write(data)
+        self._digest.update(data)
+        self.n_rows += rows.shape[0]
+
+    def commit(self, attributes: Mapping[str, Any]) -> Part:
+        """Finish the part: from here on a kill, even a power cut, leaves it whole.
+
+        Args:
+            attributes: Plain values for the dataset; a checksum over rows and values is added.
+        """
+        attributes = dict(attributes)
+        attributes["checksum"] = seal_checksum(self._digest, attributes)
+        footer = canonical_json(
+            {
+                "key": self._key,
+                "n_rows": self.n_rows,
+                "dim": self._dim,
+                "attributes": attributes,
+                "settings_digest": self._settings_digest,
+            }
+        ).encode()
+        self._write(memoryview(footer + _TAIL.pack(len(footer), _MAGIC)))
+        try:
+            with explain_write_errors(self._target, goes_on=True):
+                os.fsync(self._file.fileno())
+                self._file.close()
+                os.replace(self._aside, self._target)
+                sync_folder(self._target.parent)
+        except StoreError:
+            self.abort()
+            raise
+        return Part(
+            self._target, self._key, self.n_rows, self._dim, attributes, self._settings_digest
+        )
+
+    def abort(self) -> None:
+        """Forget the rows written so far."""
+        self._file.close()
+        with suppress(OSError):
+            self._aside.unlink()
+
+    def _write(self, data: memoryview) -> None:
+        try:
+            with explain_write_errors(self._target, goes_on=True):
+                while len(data):
+                    data = data[self._file.write(data) :]
+        except StoreError:
+            self.abort()
+            raise
+
+
+def part_name(key: str) -> str:
+    """The file name of a key's part; a digest, so that any key makes a short and safe name."""
+    return (
+        hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        + ".part"
+    )
+
+
+def read_part(path: Path) -> Part:
+    """Read a part's footer.
+
+    Raises:
+        StoreError: If the file is not a whole part.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - _TAIL.size, 0))
+            length, magic = _TAIL.unpack(file.read(_TAIL.size))
+            if magic != _MAGIC or not 0 < length <= min(size, _MAX_FOOTER_BYTES):
+                raise ValueError("its end is not that of a part")
+            file.seek(size - _TAIL.size - length)
+            footer = parse_json(file.read(length))
+        part = Part(
+            path,
+            str(footer["key"]),
+            int(footer["n_rows"]),
+            int(footer["dim"]),
+            dict(footer["attributes"]),
+            str(footer["settings_digest"]),
+        )
+        if part.n_rows < 0 or part.dim < 1 or size != part.n_bytes + length + _TAIL.size:
+            raise ValueError("its length does not fit its rows")
+        if not is_key(part.key) or path.name != part_name(part.key):
+            raise ValueError("its name does not fit its key")
+        return part
+    except MALFORMED as error:
+        raise StoreError(
+            f"{path} is not a finished part of a feature store ({error}).",
+            remedy="Delete it; the next run computes that video again.",
+        ) from error
+
+
+class PartsFolder:
+    """The ``.parts`` folder beside a store, for the one run that holds the store's lock."""
+
+    def __init__(self, store: Path, metadata: StoreMetadata) -> None:
+        self.store = store
+        self.metadata = metadata
+        self.folder = parts_folder(store)
+        self.parts: dict[str, Part] = {}
+        self.discarded: list[str] = []
+
+    def open(self, *, discard: bool = False) -> None:
+        """Create the folder, or take over what an earlier run left in it.
+
+        Args:
+            discard: Throw away finished videos too, unless the run that left them did the same and
+                was this very run, which now goes on.
+
+        Raises:
+            StoreMismatchError: If the parts were made with other settings.
+        """
+        with explain_write_errors(self.folder, goes_on=True):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for aside in self.folder.glob(".*.tmp"):
+                aside.unlink()
+            remove_leftovers(self.store)
+            remove_leftovers(report_path(self.store))
+            if discard and not self._goes_on():
+                self._remove_parts()
+            self._check_settings(discard)
+        for path in sorted(self.folder.glob("*.part")):
+            try:
+                part = read_part(path)
+                if part.settings_digest != self.metadata.settings_digest:
+                    raise StoreError(f"{path} was made with other settings.")
+            except StoreError as error:
+                self.discarded.append(str(error))
+                path.unlink()
+            else:
+                self.parts[part.key] = part
+
+    def writer(self, key: str, dim: int) -> PartWriter:
+        """Start a video."""
+        return PartWriter(self.folder, key, dim, self.metadata.settings_digest)
+
+    def add(self, part: Part) -> None:
+        """Count a committed part among those to assemble."""
+        self.parts[part.key] = part
+
+    def take(self, key: str) -> None:
+        """Count a part that another process has committed.
+
+        Raises:
+            StoreError: If it is not there, or of a run with other settings that goes on elsewhere.
+        """
+        path = self.folder / part_name(key)
+        part = read_part(path)
+        if part.settings_digest != self.metadata.settings_digest:
+            raise StoreError(
+                f"{path} was made with other settings.",
+                remedy="See that no other run writes there, and give the same command again.",
+            )
+        self.add(part)
+
+    def assemble(self, *, keep_existing: bool = True) -> int:
+        """Write the store from what it holds already and all parts, then remove the parts.
+
+        Args:
+            keep_existing: Take over the videos of the store that is there now.
+
+        Returns:
+            The number of videos in the store.
+
+        Raises:
+            StoreError: If the disk is full; the parts and the old store stay as they were.
+            StoreMismatchError: If the store that is there was made with other settings; likewise.
+        """
+        with new_store(self.store, self.metadata, goes_on=True) as store, ExitStack() as opened:
+            existing: Mapping[str, VideoFeatures] = {}
+            if keep_existing and self.store.exists():
+                found = opened.enter_context(open_store(self.store))
+                # Another program may have put another store there since the run began.
+                found.metadata.require_same(self.metadata, "this run", str(self.store))
+                existing = found
+            # Sorted, so that the file is the same whatever the history of the run.
+            for key in sorted({*existing, *self.parts}):
+                part = self.parts.get(key)
+                if part is None:
+                    store.add(key, existing[key]._dataset, existing[key].attrs)
+                    continue
+                try:
+                    store.add(key, part.rows(), part.attributes)
+                except DamagedRowsError as error:
+                    raise part.removed_as_damaged() from error
+        count = len(store.videos)
+        self.remove()
+        return count
+
+    def remove(self) -> None:
+        """Remove the parts and their folder."""
+        self._remove_parts()
+        with suppress(OSError):
+            # What a process of the run had begun when it was killed.
+            for aside in self.folder.glob(".*.tmp"):
+                aside.unlink()
+            (self.folder / _SETTINGS).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _goes_on(self) -> bool:
+        """Whether the parts are those of a run like this one that was to discard older ones."""
+        try:
+            left = parse_json((self.folder / _SETTINGS).read_bytes())
+            return bool(left[_DISCARDED]) and left == self._about(True)
+        except MALFORMED:
+            return False
+
+    def _about(self, discarded: bool) -> dict[str, Any]:
+        return {**self.metadata.to_attributes(), _DISCARDED: discarded}
+
+    def _check_settings(self, discarded: bool) -> None:
+        """Keep the settings in the folder, so that a difference can be named and not only seen."""
+        path = self.folder / _SETTINGS
+        if path.exists() and any(self.folder.glob("*.part")):
+            try:
+                stored = StoreMetadata.from_attributes(json.loads(path.read_text()), str(path))
+            except (ValueError, StoreError):
+                stored = None
+            if stored is not None:
+                stored.require_same(self.metadata, "this run", str(self.folder))
+        with write_aside(path, goes_on=True) as aside:
+            aside.write_text(json.dumps(self._about(discarded), indent=1))
+
+    def _remove_parts(self) -> None:
+        for path in self.folder.glob("*.part"):
+            path.unlink()
+
+
+def iter_store(path: Path) -> Iterator[tuple[str, h5py.Dataset, dict[str, Any]]]:
+    """(key, dataset, attributes) of each video of a store, one at a time."""
+    with open_store(path) as store:
+        for key in store:
+            dataset = store[key]._dataset
+            yield key, dataset, plain_attributes(dataset.attrs)

@@ -1,0 +1,375 @@
+"""Many videos decoded at once, each in a process that may hang or crash without harm."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from multiprocessing.connection import wait
+
+from tspcli.core.child_process import available_cores, default_memory_limit_bytes
+from tspcli.errors import DependencyError, UsageError, VideoError
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec
+from tspcli.video.decode_worker import WorkerSetup
+from tspcli.video.decoders import DECODERS, combine_failures, load_extra_decoder, resolve_decoders
+from tspcli.video.inputs import VideoFile
+from tspcli.video.messages import Event, Failed, Finished, Idle, Opened, Restarted, Woken
+from tspcli.video.source import path_text
+from tspcli.video.worker_handle import Job, PoolWorker
+
+_GRACE_S = 5.0
+_START_LIMIT_S = 120.0
+_MAX_THREADS = 8
+_MAX_FAILED_STARTS = 3
+_CUDA_MAPPED_BYTES = 16 << 30
+"""What CUDA may map for itself, which counts although little of it is ever memory."""
+
+
+class DecodePool:
+    """Decodes videos in worker processes; iterate over it for the events.
+
+    Videos start in the given order. Every worker holds at most ``slots`` chunks of
+    ``chunk_bytes``; then it waits until the consumer releases one, so memory is bounded however
+    slow the consumer is. Frames of one video come in order, those of several interleaved. To be
+    iterated once, in one thread; :meth:`close`, :meth:`add`, :meth:`drain`, :meth:`finish` and
+    :meth:`wake` may be called from any.
+
+    Args:
+        jobs: The videos.
+        sampling: Which frames clips are made of.
+        spec: Size, crop and dtype of the frames.
+        workers: Number of processes; None means one for each core, never more than videos.
+        decoder: ``auto``, a decoder's name, or several to try one after the other.
+        timeout_s: Seconds without a frame after which a decoder counts as hung.
+        slots: Chunks that a worker may hold.
+        chunk_bytes: Size of a chunk; a frame that is larger gets a chunk of its own.
+        threads: Threads of a decoder; None shares the cores among the workers.
+        memory_limit_bytes: What one worker may allocate; None takes a share of the machine's
+            memory, 0 sets no limit.
+        devices: GPUs among which the workers are shared out, such as ``cuda:1``, for a decoder that
+            uses one; without any it takes the first.
+        extra_decoders: ``module:function`` hooks that register further decoders.
+        hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
+
+    Raises:
+        UsageError, DependencyError: If the decoder is unknown or not installed.
+
+    Example:
+        >>> with DecodePool(list_videos("videos"), sampling=Sampling(),
+        ...                 spec=FrameSpec(ResizeSpec(128, 171))) as pool:   # doctest: +SKIP
+        ...     for event in pool:
+        ...         if isinstance(event, Frames):
+        ...             use(event.pixels.copy(), event.ticks)
+        ...             event.release()
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[VideoFile],
+        *,
+        sampling: Sampling,
+        spec: FrameSpec,
+        workers: int | None = None,
+        decoder: str | Sequence[str] = "auto",
+        timeout_s: float = 60.0,
+        slots: int = 3,
+        chunk_bytes: int = 4 << 20,
+        threads: int | None = None,
+        memory_limit_bytes: int | None = None,
+        extra_decoders: Sequence[str] = (),
+        devices: Sequence[str] = (),
+        hold_open: bool = False,
+    ) -> None:
+        for hook in extra_decoders:
+            load_extra_decoder(hook)
+        self._decoders = resolve_decoders(decoder)
+        self._numbers = count()
+        self._pending = deque(Job(next(self._numbers), file) for file in jobs)
+        self._held_open = hold_open
+        self._draining = False
+        if workers is not None and workers < 1:
+            raise UsageError(f"{workers} workers cannot decode.", remedy="Give 1 or more.")
+        cores = available_cores()
+        self.n_workers = workers or cores
+        if not hold_open:
+            self.n_workers = max(1, min(self.n_workers, len(self._pending)))
+        if memory_limit_bytes is None:
+            memory_limit_bytes = default_memory_limit_bytes(self.n_workers)
+            if any(DECODERS[name].on_gpu for name in self._decoders):
+                memory_limit_bytes += _CUDA_MAPPED_BYTES
+        self._setup = WorkerSetup(
+            sampling=sampling,
+            spec=spec,
+            slots=slots,
+            chunk_bytes=chunk_bytes,
+            timeout_s=timeout_s,
+            threads=threads or max(1, min(cores // self.n_workers, _MAX_THREADS)),
+            memory_limit_bytes=memory_limit_bytes,
+            extra_decoders=tuple(extra_decoders),
+            first_decoder=self._decoders[0],
+        )
+        self._devices = tuple(dict.fromkeys(devices))
+        self._workers: list[PoolWorker] = []
+        self._failed_starts = 0
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._running = False
+        self._disposed = False
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self.live():
+            if not isinstance(event, (Idle, Woken)):
+                yield event
+
+    def live(self, wake_every_s: float | None = None) -> Iterator[Event | Idle | Woken]:
+        """The events, and between them word of the pool itself.
+
+        Args:
+            wake_every_s: Give a :class:`Woken` at least so often while nothing else happens.
+        """
+        with self._lock:
+            if self._running or self._disposed or self._closed.is_set():
+                return
+            self._running = True
+        try:
+            yield from self._events(wake_every_s)
+        finally:
+            self._closed.set()
+            with self._lock:
+                self._running = False
+            self._kill_all()
+            self._dispose()
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that are running."""
+        return [worker.process.pid for worker in list(self._workers) if not worker.gone]
+
+    def add(self, file: VideoFile, *, first: bool = False) -> None:
+        """Take one more video, behind those that wait or before them."""
+        job = Job(next(self._numbers), file)
+        if first:
+            self._pending.appendleft(job)
+        else:
+            self._pending.append(job)
+        self.wake()
+
+    def redo(self, file: VideoFile) -> None:
+        """Decode a video afresh, next; its decoding so far is ended if it goes on.
+
+        To be called from the iterating thread, between events.
+        """
+        for worker in self._workers:
+            if worker.job is not None and worker.job.file == file:
+                worker.dismiss()
+                worker.job = None
+        # Or it waits for its next go, after a worker died over it.
+        for job in list(self._pending):
+            if job.file == file:
+                self._pending.remove(job)
+        self.add(file, first=True)
+
+    def finish(self) -> None:
+        """No more videos will be added: end once all have ended."""
+        self._held_open = False
+        self.wake()
+
+    def drain(self) -> None:
+        """Start no further video, and end once those under way have ended."""
+        # Emptied by the iterating thread, which may be about to take the last one.
+        self._draining = True
+        self.finish()
+
+    def wake(self) -> None:
+        """Let the iteration give a :class:`Woken`, soon."""
+        with self._lock:
+            if not self._disposed:
+                # A full pipe wakes as well.
+                with suppress(BlockingIOError):
+                    os.write(self._wake_write, b"x")
+
+    @property
+    def memories(self) -> frozenset[int]:
+        """The numbers of the memories that frames can still come in."""
+        return frozenset(worker.memory for worker in self._workers if not worker.gone)
+
+    def close(self) -> None:
+        """Kill the workers and end the iteration; views that were handed out stay readable."""
+        self._closed.set()
+        self.wake()
+        with self._lock:
+            running = self._running
+        self._kill_all()
+        if not running:
+            self._dispose()
+
+    def _events(self, wake_every_s: float | None) -> Iterator[Event | Idle | Woken]:
+        idle = False
+        while not self._closed.is_set():
+            self._staff()
+            busy = [worker for worker in self._workers if not worker.gone]
+            if not busy and not self._held_open:
+                return
+            was_idle, idle = idle, not self._pending and all(w.job is None for w in busy)
+            if idle and not was_idle and self._held_open:
+                yield Idle()
+            waited = [worker.connection for worker in busy]
+            limits_s = [s for s in (self._patience(busy), wake_every_s) if s is not None]
+            ready = wait([*waited, self._wake_read], timeout=min(limits_s, default=None))
+            if self._closed.is_set():
+                return
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+            if self._wake_read in ready or not ready:
+                yield Woken()
+            for worker in busy:
+                if worker.connection in ready and not worker.gone:
+                    yield from self._hear(worker)
+                elif not worker.gone and worker.is_overdue(self._limit_s(worker)):
+                    worker.process.kill()
+                    yield from self._bury(worker, timed_out=True)
+                if self._closed.is_set():
+                    return
+
+    def _staff(self) -> None:
+        """Give every idle worker a video, and start workers while there are videos for them."""
+        if self._draining:
+            self._draining = False
+            self._pending.clear()
+        for worker in self._workers:
+            if worker.is_idle and self._pending:
+                worker.assign(self._pending.popleft(), self._decoders)
+            elif worker.job is None and not self._pending and not self._held_open:
+                worker.dismiss()
+        self._workers = [worker for worker in self._workers if not worker.gone]
+        n_starting = sum(not worker.ready for worker in self._workers)
+        while n_starting < len(self._pending) and len(self._workers) < self.n_workers:
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                self._workers.append(PoolWorker(replace(self._setup, device=self._next_device())))
+            n_starting += 1
+
+    def _next_device(self) -> str | None:
+        """The device with the fewest workers."""
+        taken = [worker.device for worker in self._workers if not worker.gone]
+        return min(self._devices, key=taken.count, default=None)
+
+    def _patience(self, busy: Sequence[PoolWorker]) -> float | None:
+        ends = [w.last_sign + self._limit_s(w) for w in busy if not w.is_idle]
+        return max(0.0, min(ends) - time.monotonic()) + 0.05 if ends else None
+
+    def _limit_s(self, worker: PoolWorker) -> float:
+        """How long a worker may be silent; on a busy machine its imports alone take a while."""
+        limit_s = self._setup.timeout_s
+        return (limit_s if worker.ready else max(limit_s, _START_LIMIT_S)) + _GRACE_S
+
+    def _hear(self, worker: PoolWorker) -> Iterator[Event]:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            yield from self._bury(worker)
+            return
+        worker.last_sign = time.monotonic()
+        kind = message[0]
+        if kind == "ready":
+            worker.ready = True
+            self._failed_starts = 0
+            return
+        if kind == "grown":
+            worker.process.memory.grow(message[1])
+            return
+        job = worker.job
+        if kind == "beat" or job is None:
+            return
+        assert message[1] == job.number
+        worker.has_begun = True
+        if kind == "opened":
+            yield Opened(job.file, *message[2:])
+        elif kind == "chunk":
+            yield worker.take_chunk(job.file, *message[2:])
+        elif kind == "trying":
+            index = job.next_decoder = worker.first_decoder + message[2]
+            if message[2]:
+                yield Restarted(job.file, self._decoders[index], message[3])
+        elif kind == "finished":
+            worker.job = None
+            yield Finished(job.file, **message[2])
+        else:
+            worker.job = None
+            failures = [
+                (name, VideoError(reason, detail, path=path_text(job.file.path)))
+                for name, reason, detail in message[2]
+            ]
+            yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
+
+    def _bury(self, worker: PoolWorker, timed_out: bool = False) -> Iterator[Event]:
+        """A worker died: try its video with the next decoder, in a new process."""
+        reason, detail = worker.process.cause_of_death(timed_out, self._setup.timeout_s)
+        job = worker.job
+        worker.bury()
+        if self._closed.is_set():
+            return
+        if job is None:
+            if not worker.ready:
+                self._failed_starts += 1
+                if self._failed_starts >= _MAX_FAILED_STARTS:
+                    raise DependencyError(
+                        f"Decode processes do not start: {detail}",
+                        remedy="Run tsp doctor to see what is missing.",
+                    )
+            return
+        name = self._decoders[job.next_decoder]
+        from_outside = worker.process.was_killed_from_outside(timed_out)
+        if from_outside and not worker.has_begun:
+            # It was dead when it was given the video, which it cannot have died of.
+            self._pending.appendleft(job)
+            return
+        if from_outside and not job.was_killed:
+            # Perhaps not the decoder's fault, so it has another go before the next one has.
+            job.was_killed = True
+            self._pending.appendleft(job)
+            yield Restarted(job.file, name, f"{name}: {detail}")
+            return
+        error = VideoError(reason, detail, path=path_text(job.file.path))
+        job.failed.append((name, error))
+        job.next_decoder += 1
+        if job.next_decoder < len(self._decoders):
+            self._pending.appendleft(job)
+            why = f"{name}: {error.detail}"
+            yield Restarted(job.file, self._decoders[job.next_decoder], why)
+        else:
+            yield Failed(job.file, combine_failures(job.failed, job.file.path))
+
+    def _kill_all(self) -> None:
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.reap()
+
+    def _dispose(self) -> None:
+        with self._lock:
+            if self._disposed:
+                return
+            self._disposed = True
+        for worker in self._workers:
+            worker.bury()
+        self._workers = []
+        os.close(self._wake_read)
+        os.close(self._wake_write)

@@ -1,0 +1,337 @@
+"""The decode process: takes videos, writes scaled frames into shared memory, and may be killed.
+
+It imports neither torch nor anything of the parent's program. What it owes the parent is a sign of
+life: a message a second while frames come. A decoder that hangs, even holding the interpreter
+lock, is ended by faulthandler's timer, which is a thread of its own in C; a parent that dies is
+noticed by the kernel (SIGIO on a pipe of which the parent holds the other end), lock or no lock.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import mmap
+import os
+import signal
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from tspcli.errors import DependencyError, VideoError
+from tspcli.sampling.clock import Sampling
+from tspcli.sampling.pixels import FrameSpec
+from tspcli.video.decoders import FINAL_REASONS, load_extra_decoder, open_with, preload
+from tspcli.video.sampled import SampledFrames
+from tspcli.video.source import Frame, VideoSource, file_stamp
+
+_BEAT_S = 1.0
+_LOG_BYTES = 1 << 18
+"""What a decoder may write to stderr before the beginning is forgotten."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker is told once; every field is a setting of :class:`DecodePool`.
+
+    Only ``device`` is not the same for all of its workers.
+    """
+
+    sampling: Sampling
+    spec: FrameSpec
+    slots: int
+    chunk_bytes: int
+    timeout_s: float
+    threads: int
+    memory_limit_bytes: int
+    extra_decoders: tuple[str, ...]
+    first_decoder: str
+    device: str | None = None
+
+
+def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
+    """Run a worker until the parent hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent(lifeline_fd)
+    faulthandler.enable()
+    connection = Connection(socket_fd)
+    try:
+        setup: WorkerSetup = connection.recv()
+        limit_memory(setup.memory_limit_bytes)
+        _quieten()
+        for hook in setup.extra_decoders:
+            load_extra_decoder(hook)
+        # Before it is ready, so that no video's time limit runs meanwhile.
+        preload(setup.first_decoder)
+        Worker(connection, memory_fd, setup).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    # Decoders' own threads may hang in their destructors.
+    os._exit(0)
+
+
+class Worker:
+    """Serves one job after another."""
+
+    def __init__(self, connection: Connection, memory_fd: int, setup: WorkerSetup) -> None:
+        self._connection = connection
+        self._setup = setup
+        self._jobs: list[tuple[int, str, tuple[str, ...]]] = []
+        self._memory = SlotMemory(memory_fd, setup.slots, setup.chunk_bytes)
+        self._free = set(range(setup.slots))
+        self._next_beat = 0.0
+
+    def run(self) -> None:
+        """Serve until the connection ends, which raises EOFError."""
+        self._connection.send(("ready",))
+        while True:
+            while not self._jobs:
+                self._take_message()
+            number, path, decoders = self._jobs.pop(0)
+            self._beat(force=True)
+            self._serve(number, path, decoders)
+            faulthandler.cancel_dump_traceback_later()
+
+    def _serve(self, number: int, path: str, decoders: tuple[str, ...]) -> None:
+        failed: list[tuple[str, str, str]] = []
+        for index, name in enumerate(decoders):
+            why = f"{failed[-1][0]}: {failed[-1][2]}" if failed else ""
+            self._connection.send(("trying", number, index, why))
+            try:
+                self._connection.send(("finished", number, self._decode(number, path, name)))
+                return
+            except VideoError as error:
+                reason, detail = error.reason, error.detail
+            except DependencyError as error:
+                reason, detail = "unsupported", str(error)
+            except MemoryError as error:
+                reason, detail = "out-of-memory", str(error) or "there was not enough memory"
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:  # a decoder's fault must not end more than its video
+                reason, detail = "crashed", f"{type(error).__name__}: {error}"
+            failed.append((name, reason, _one_line(detail)))
+            if reason in FINAL_REASONS:
+                break
+        self._connection.send(("failed", number, failed))
+
+    def _decode(self, number: int, path: str, decoder: str) -> dict[str, Any]:
+        setup = self._setup
+        # Of a file that is replaced once it is open, the parent could only see what is new.
+        stamp = file_stamp(path)
+        with open_with(path, decoder, setup.threads, setup.device) as source:
+            self._connection.send(("opened", number, source.info, stamp))
+            frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
+            with closing(_Chunk(self, number, source)) as chunk:
+                for sampled in frames:
+                    chunk.add(sampled.frame, sampled.ticks)
+                chunk.flush()
+            return {
+                "n_ticks": frames.n_ticks,
+                "decoder": decoder,
+                "warnings": tuple(source.warnings),
+                "start_s": frames.start_s,
+                "end_s": frames.end_s,
+                "n_frames": frames.n_frames,
+                "n_decoded": source.n_decoded,
+            }
+
+    def take_slot(self, frame_bytes: int) -> int:
+        """A free slot that holds at least one frame; blocks until the parent gives one back."""
+        if frame_bytes > self._memory.slot_bytes:
+            # The layout changes under all slots, so none may be in use.
+            while len(self._free) < self._setup.slots:
+                self._wait_for_message()
+            self._memory.grow(frame_bytes)
+            self._connection.send(("grown", frame_bytes))
+        while self._connection.poll():
+            self._take_message()
+        while not self._free:
+            self._wait_for_message()
+        return self._free.pop()
+
+    def keep_slot(self, index: int) -> None:
+        """Take back a slot that was taken and not sent."""
+        self._free.add(index)
+
+    def slot(self, index: int) -> memoryview:
+        """The bytes of a slot."""
+        return self._memory.slot(index)
+
+    def send_chunk(
+        self,
+        number: int,
+        slot: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        ticks: list[Any],
+        worked_s: tuple[float, float],
+    ) -> None:
+        """Hand a filled slot to the parent."""
+        self._connection.send(("chunk", number, slot, shape, dtype, ticks, worked_s))
+        self._beat(force=True)
+
+    def _wait_for_message(self) -> None:
+        # Waiting for a slow consumer is no hang.
+        faulthandler.cancel_dump_traceback_later()
+        self._take_message()
+        self._beat(force=True)
+
+    def _take_message(self) -> None:
+        message = self._connection.recv()
+        if message[0] == "free":
+            self._free.add(message[1])
+        else:
+            self._jobs.append(message[1:])
+
+    def _beat(self, force: bool = False) -> None:
+        """A unit of progress: push the time limit back, and say so now and then."""
+        now = time.monotonic()
+        if not force and now < self._next_beat:
+            return
+        self._next_beat = now + _BEAT_S
+        faulthandler.dump_traceback_later(self._setup.timeout_s, exit=True)
+        if not force:
+            self._connection.send(("beat",))
+        with suppress(OSError):
+            if os.fstat(2).st_size > _LOG_BYTES:
+                os.ftruncate(2, 0)
+
+
+class _Chunk:
+    """Frames on their way into one slot."""
+
+    def __init__(self, worker: Worker, number: int, source: VideoSource) -> None:
+        self._worker = worker
+        self._number = number
+        spec = worker._setup.spec
+        self._spec = spec
+        self._dtype = np.dtype(spec.dtype)
+        height, width = spec.output_shape(source.info.height, source.info.width)
+        self._shape = (height, width, 3)
+        self._frame_bytes = height * width * 3 * self._dtype.itemsize
+        self._capacity = max(1, worker._setup.chunk_bytes // self._frame_bytes)
+        self._ticks: list[tuple[int, ...]] = []
+        self._slot = -1
+        self._began_s = time.monotonic()
+        self._pixels: Any = None
+
+    def add(self, frame: Frame, ticks: tuple[int, ...]) -> None:
+        if self._slot < 0:
+            waiting_s = time.monotonic()
+            self._slot = self._worker.take_slot(self._frame_bytes)
+            # Its first frame is decoded by now; what it waited for a slot is no work.
+            self._began_s += time.monotonic() - waiting_s
+            shape = (self._capacity, *self._shape)
+            flat = np.frombuffer(
+                self._worker.slot(self._slot), self._dtype, count=int(np.prod(shape))
+            )
+            self._pixels = flat.reshape(shape)
+        frame.scaled(self._spec, out=self._pixels[len(self._ticks)])
+        self._ticks.append(ticks)
+        if len(self._ticks) == self._capacity:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._slot < 0:
+            return
+        shape = (len(self._ticks), *self._shape)
+        self._pixels = None
+        now_s = time.monotonic()
+        self._worker.send_chunk(
+            self._number,
+            self._slot,
+            shape,
+            self._dtype.name,
+            self._ticks,
+            (self._began_s, now_s),
+        )
+        self._began_s = now_s
+        self._slot, self._ticks = -1, []
+
+    def close(self) -> None:
+        """Give up what was not flushed: a decoder failed in the middle."""
+        self._pixels = None
+        if self._slot >= 0:
+            self._worker.keep_slot(self._slot)
+            self._slot = -1
+
+
+class SlotMemory:
+    """Shared memory cut into slots of one size; both sides of the pool map the same file.
+
+    Args:
+        file_descriptor: An anonymous file, owned by the caller.
+        slots: How many slots.
+        slot_bytes: Size of a slot.
+    """
+
+    def __init__(self, file_descriptor: int, slots: int, slot_bytes: int) -> None:
+        self._fd = file_descriptor
+        self._slots = slots
+        self.slot_bytes = slot_bytes
+        self._map()
+
+    def grow(self, slot_bytes: int) -> None:
+        """Make the slots larger. What lay in them is lost; views of the old ones stay valid."""
+        self.slot_bytes = slot_bytes
+        self._map()
+
+    def slot(self, index: int) -> memoryview:
+        """The bytes of a slot, writable."""
+        start = index * self.slot_bytes
+        return memoryview(self._mapped)[start : start + self.slot_bytes]
+
+    def _map(self) -> None:
+        size = self._slots * self.slot_bytes
+        if os.fstat(self._fd).st_size < size:
+            os.ftruncate(self._fd, size)
+        self._mapped = mmap.mmap(self._fd, size)
+
+
+def die_with_parent(lifeline_fd: int) -> None:
+    """Let the kernel end this process when the other end of the pipe closes.
+
+    The signal's default action is to terminate, and a signal needs no interpreter lock.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline_fd, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    # The parent may have died before; an empty read tells, and nothing is ever written.
+    with suppress(BlockingIOError):
+        if not os.read(lifeline_fd, 1):
+            os._exit(0)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Bound what this process may allocate, so that one video cannot take the machine down."""
+    if not limit_bytes:
+        return
+    import resource
+
+    # Private memory alone: the address space would also count files and libraries.
+    with suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _quieten() -> None:
+    """One thread for OpenCV, of which there are as many as workers otherwise."""
+    with suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(1)
+    sys.stdout.flush()
+
+
+def _one_line(text: str, limit: int = 400) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,305 @@
+"""A video file as PyAV opens it: which of its streams is the video, and what it says of itself.
+
+Packets and their times: looking ahead, and guessing what a careless muxer left out.
+
+Whether a file ends where it says that it does: a download that broke off decodes without error.
+
+Some containers announce a duration for each stream, which settles it. Matroska, WebM, FLV and ASF
+announce one for all streams together, and sound may well be longer than the picture; there a file
+counts as cut off only if none of its streams comes near that end. AVI keeps the number of frames
+in its header. MPEG's streams, Ogg and raw video announce nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+
+from tspcli.errors import VideoError
+from tspcli.sampling.clock import round_half_away
+from tspcli.video.source import VideoInfo, looks_like_mp4
+
+
+def open_container(name: str, path: str) -> Any:
+    """Open a file.
+
+    Args:
+        name: As FFmpeg is to be told it.
+        path: As errors are to tell it.
+
+    Raises:
+        VideoError: With its reason, if it cannot be opened.
+    """
+    try:
+        return av.open(name, metadata_errors="replace")
+    except MemoryError as error:
+        raise VideoError("out-of-memory", str(error), path=path) from error
+    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+        raise VideoError("unsupported", str(error), path=path) from error
+    except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
+        if looks_like_mp4(name):
+            raise VideoError(
+                "damaged",
+                "an MP4 file whose index (the moov box) is missing or broken, as when a "
+                "download was cut off",
+                path=path,
+            ) from error
+        raise VideoError("not-a-video", path=path) from error
+
+
+def pick_stream(container: Any, path: str) -> Any:
+    """The stream with the most pixels, as ffmpeg picks; cover art is none.
+
+    Raises:
+        VideoError: ``no-video-stream`` or ``not-a-video``, if there is none.
+    """
+    best, best_pixels = None, -1
+    for stream in container.streams.video:
+        context = stream.codec_context
+        if _is_cover_art(stream) or context is None:
+            continue
+        pixels = context.width * context.height
+        if pixels > best_pixels:
+            best, best_pixels = stream, pixels
+    if best is not None:
+        return best
+    if len(container.streams) and not container.streams.video:
+        raise VideoError("no-video-stream", path=path)
+    if container.streams.video:
+        raise VideoError("no-video-stream", "its only pictures are cover art", path=path)
+    raise VideoError("not-a-video", "the file holds no stream", path=path)
+
+
+def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> VideoInfo:
+    """What the file says of its video stream.
+
+    Args:
+        container: The open file.
+        stream: One of its video streams.
+        path: As errors are to tell it.
+        rotation_deg: Clockwise, a multiple of 90; width and height are those of the upright
+            picture.
+    """
+    context, base = stream.codec_context, Fraction(stream.time_base)
+    duration_s = None
+    if stream.duration:
+        duration_s = stream.duration * base
+    elif container.duration:
+        duration_s = Fraction(container.duration, av.time_base)
+    origin_s = Fraction(0)
+    if container.start_time is not None:
+        # ffmpeg moves timestamps by the container's start in units of the stream.
+        start = Fraction(container.start_time, av.time_base)
+        origin_s = round_half_away(start / base) * base
+    width, height = context.width, context.height
+    if rotation_deg % 180:
+        width, height = height, width
+    rate = stream.average_rate or stream.guessed_rate
+    return VideoInfo(
+        path=path,
+        width=width,
+        height=height,
+        rotation_deg=rotation_deg,
+        fps=Fraction(rate) if rate else None,
+        duration_s=duration_s,
+        n_frames=stream.frames or None,
+        start_s=None if stream.start_time is None else stream.start_time * base,
+        origin_s=origin_s,
+        time_base=base,
+        stream_index=stream.index,
+        codec=context.name,
+        pixel_format=context.pix_fmt,
+        container=container.format.name,
+        # FFmpeg's AV_FIELD_UNKNOWN is 0, AV_FIELD_PROGRESSIVE 1.
+        interlaced=int(getattr(context, "field_order", 0)) > 1,
+    )
+
+
+def _is_cover_art(stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", None)
+    flag = getattr(type(disposition), "attached_pic", None)
+    return disposition is not None and flag is not None and bool(disposition & flag)
+
+
+_MAX_AHEAD = 64
+
+
+class TimestampGuess:
+    """Chooses between a frame's presentation time and its packet's decoding time.
+
+    AVI and some other files hold decoding times alone, out of which FFmpeg makes presentation
+    times that jump back and forth. FFmpeg counts which of the two series misbehaves more often and
+    believes the other; its tools, and so the official features, go by that choice.
+    """
+
+    def __init__(self) -> None:
+        self.n_faulty_pts = 0
+        self._n_faulty_dts = 0
+        self._last_pts: int | None = None
+        self._last_dts: int | None = None
+
+    def push(self, pts: int | None, dts: int | None) -> int | None:
+        """Take a decoded frame's two times; return the one to believe, None if it has neither."""
+        if dts is not None:
+            self._n_faulty_dts += self._last_dts is not None and dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self.n_faulty_pts += self._last_pts is not None and pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if pts is not None and (dts is None or self.n_faulty_pts <= self._n_faulty_dts):
+            return pts
+        return dts
+
+
+class Lookahead:
+    """Packets in decoding order that also know which picture is shown after theirs.
+
+    Args:
+        packets: The packets of one stream; the last may be None, which flushes the decoder.
+    """
+
+    def __init__(self, packets: Iterator[Any]) -> None:
+        self._packets = packets
+        self._waiting: deque[Any] = deque()
+        self._known: list[int] = []
+        self._newest_dts: int | None = None
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._waiting or self._read():
+            yield self._waiting.popleft()
+
+    def next_pts(self, packet: Any) -> int | None:
+        """The presentation time of the frame shown after this packet's, None if unsure.
+
+        Sure it is as soon as a packet was read whose decoding time is not before it: pictures are
+        never shown before they are decoded, so none that comes later can lie between.
+        """
+        while True:
+            position = bisect_right(self._known, packet.pts)
+            following = self._known[position] if position < len(self._known) else None
+            settled = following is not None and (
+                self._ended or (self._newest_dts is not None and self._newest_dts >= following)
+            )
+            if settled:
+                # Times before this packet's own are asked for no more, save by packets that were
+                # moved behind it in decoding order: some are kept.
+                if position > 2 * _MAX_AHEAD:
+                    del self._known[: position - _MAX_AHEAD]
+                return following
+            if len(self._waiting) >= _MAX_AHEAD or not self._read():
+                return None
+
+    def _read(self) -> bool:
+        packet: Any = next(self._packets, _END)
+        if packet is _END:
+            self._ended = True
+            return False
+        self._waiting.append(packet)
+        if packet is not None and packet.pts is not None and not packet.is_discard:
+            insort(self._known, packet.pts)
+        if packet is not None and packet.dts is not None:
+            self._newest_dts = packet.dts
+        return True
+
+
+_END = object()
+
+
+_SHARED = {"matroska", "webm", "flv", "asf"}
+"""Where FFmpeg tells the duration of the whole file, for its streams too (ASF)."""
+_TOLERANCE_S = Fraction(1)
+_TOLERANCE = Fraction(1, 50)
+
+
+def missing_end(
+    name: str, container: Any, stream: Any, info: VideoInfo, end_s: Fraction
+) -> str | None:
+    """What to say of a file that holds less than it announces, None if it holds all.
+
+    Reads what is left of the other streams if that has to decide.
+
+    Args:
+        name: The file, as FFmpeg is to be told it.
+        container: The same, open.
+        stream: Its video stream.
+        info: What it says of itself.
+        end_s: When the display of its last frame ends, seconds on the file's clock.
+    """
+    names = set(info.container.split(","))
+    if names & _SHARED:
+        announced_s = Fraction(container.duration or 0, av.time_base)
+        # Matroska counts its duration from zero, wherever the first frame is.
+        origin_s = min(info.origin_s, Fraction(0)) if "matroska" in names else info.origin_s
+        lasted_s = end_s - origin_s
+        short = _is_short(lasted_s, announced_s)
+        if short and _others_reach_the_end(name, stream, lasted_s, announced_s, origin_s):
+            return None
+    else:
+        announced_s = _own_duration_s(stream, info)
+        lasted_s = end_s - (info.start_s or Fraction(0))
+        short = _is_short(lasted_s, announced_s)
+    if not short:
+        return None
+    return (
+        f"truncated: container announces {float(announced_s):.1f} s, "
+        f"frames end at {float(lasted_s):.1f} s"
+    )
+
+
+def _is_short(lasted_s: Fraction, announced_s: Fraction) -> bool:
+    return announced_s - lasted_s > max(_TOLERANCE_S, announced_s * _TOLERANCE)
+
+
+def _own_duration_s(stream: Any, info: VideoInfo) -> Fraction:
+    """The duration that is announced for this stream alone, 0 if none is."""
+    own_s = Fraction(0)
+    if stream.duration:
+        own_s = stream.duration * info.time_base
+    elif info.duration_s is not None and len(stream.container.streams) == 1:
+        own_s = info.duration_s
+    if info.container == "avi" and info.n_frames and info.fps:
+        # FFmpeg makes the duration of an AVI file whose index is gone out of what is there.
+        own_s = max(own_s, info.n_frames / info.fps)
+    return own_s
+
+
+def _others_reach_the_end(
+    name: str, stream: Any, lasted_s: Fraction, announced_s: Fraction, origin_s: Fraction
+) -> bool:
+    for from_s in (lasted_s + origin_s, None):
+        with (
+            suppress(av.error.FFmpegError, OSError, IndexError),
+            av.open(name, metadata_errors="replace") as container,
+        ):
+            others = [
+                other
+                for other in container.streams
+                if other.index != stream.index and other.type in ("audio", "subtitle", "video")
+            ]
+            if not others:
+                return False
+            if from_s is not None:
+                container.seek(int(from_s * av.time_base))
+            seen = False
+            for packet in container.demux(others):
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                seen = True
+                if not _is_short(packet.pts * packet.time_base - origin_s, announced_s):
+                    return True
+            if seen:
+                return False
+        # Where seeking fails, or leads past the end, the file is read from its beginning.
+    return False

@@ -1,0 +1,341 @@
+"""PyAV: FFmpeg's demuxers and decoders as one stream of frames. The first choice of ``auto``.
+
+Besides decoding it leaves out what nobody looks at: a non-reference frame of H.264 that shows no
+needed tick is never decoded, which changes no pixel of the others (``skip_frame=nonref``, switched
+packet by packet), and a frame that no clip selects is never converted to RGB.
+"""
+# ruff: noqa: D102 (the methods are described in base.py)
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from tspcli.errors import VideoError
+from tspcli.video.decoders.containers import (
+    Lookahead,
+    TimestampGuess,
+    describe,
+    missing_end,
+    open_container,
+    pick_stream,
+)
+from tspcli.video.source import (
+    MAX_PIXELS,
+    Frame,
+    VideoSource,
+    Wanted,
+    check_file,
+    check_size,
+    path_text,
+)
+
+# FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
+_CHROMA_FILTER = "BICUBIC"
+_MAX_SEEKS_BACK = 6
+# Only there do packets carry presentation times, and is "no other frame refers to it" certain.
+_SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
+_SKIP_CODECS = {"h264"}
+
+
+class PyavFrame(Frame):
+    """A decoded frame that is converted to RGB when asked for."""
+
+    __slots__ = ("_frame", "_source")
+
+    def __init__(
+        self, pts_s: Fraction, duration_s: Fraction | None, frame: Any, source: PyavSource
+    ) -> None:
+        super().__init__(pts_s, duration_s)
+        self._frame = frame
+        self._source = source
+
+    @property
+    def has_picture(self) -> bool:
+        return True
+
+    def rgb(self) -> npt.NDArray[np.uint8]:
+        return self._source.convert(self._frame)
+
+
+class PyavSource(VideoSource):
+    """A video read by PyAV.
+
+    Args:
+        path: The file.
+        threads: FFmpeg's threads.
+        skip_unwanted: Whether unwanted non-reference frames may be left out of the decoding.
+
+    Raises:
+        VideoError: With its reason, if the file cannot be opened or no frame decoded.
+    """
+
+    decoder = "pyav"
+
+    def __init__(self, path: str, threads: int = 1, *, skip_unwanted: bool = True) -> None:
+        self.path = path_text(path)
+        self.warnings = []
+        self.n_decoded = 0
+        self.name = check_file(path)
+        self._threads = threads
+        self._reformatter = VideoReformatter()
+        self._wanted: Wanted | None = None
+        self._container = open_container(self.name, self.path)
+        try:
+            self._stream = pick_stream(self._container, self.path)
+            self._configure()
+            self._rotation_deg = 0
+            self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
+            check_size(self.info.width, self.info.height, self.path)
+            self._may_skip = skip_unwanted and self._is_skippable()
+            self._begin()
+            # The first frame alone tells the rotation, and whether there is any.
+            self._head: list[Frame] = [self._first_frame()]
+        except BaseException:
+            self._container.close()
+            raise
+        self._untouched = True
+
+    def frames(
+        self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
+    ) -> Iterator[Frame]:
+        if start_s is not None:
+            self._untouched = False
+            yield from self._frames_from(start_s, wanted)
+            return
+        if not self._untouched:
+            self._reopen()
+        self._untouched = False
+        self._wanted = wanted
+        head, self._head = self._head, []
+        yield from head
+        yield from self._running
+        self._check_end()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def convert(self, frame: Any) -> npt.NDArray[np.uint8]:
+        """A PyAV frame as RGB, uint8, shape (height, width, 3), turned upright."""
+        picture = _to_rgb24(self._reformatter, frame)
+        plane = picture.planes[0]
+        height, width = picture.height, picture.width
+        row_bytes = plane.line_size
+        rows = np.frombuffer(plane, np.uint8, count=row_bytes * height).reshape(height, row_bytes)
+        rgb = rows[:, : width * 3].reshape(height, width, 3)
+        if self._rotation_deg:
+            rgb = np.ascontiguousarray(np.rot90(rgb, -(self._rotation_deg // 90)))
+        return rgb
+
+    def _configure(self) -> None:
+        context = self._stream.codec_context
+        context.thread_count = self._threads
+        context.thread_type = "AUTO" if self._threads > 1 else "NONE"
+        context.options = {**(context.options or {}), "max_pixels": str(MAX_PIXELS)}
+        for stream in self._container.streams:
+            if stream.index != self._stream.index and hasattr(stream, "discard"):
+                stream.discard = type(stream.discard)["all"]
+
+    def _is_skippable(self) -> bool:
+        names = set(self.info.container.split(","))
+        return (
+            self.info.codec in _SKIP_CODECS
+            and bool(names & _SKIP_CONTAINERS)
+            and not self.info.interlaced
+        )
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container = open_container(self.name, self.path)
+        self._stream = pick_stream(self._container, self.path)
+        self._configure()
+        self.warnings.clear()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._n_bad_packets = 0
+        self._n_bad_frames = 0
+        self._last_error: Exception | None = None
+        self._last_end: int | None = None
+        base = self.info.time_base
+        # Each time is asked for several times over, and making a Fraction is slow.
+        self._time_s = lru_cache(maxsize=256)(lambda units: units * base)
+        self._running = self._decode()
+
+    def _first_frame(self) -> Frame:
+        for frame in self._running:
+            rotation_deg = self._frame_rotation(frame)
+            if rotation_deg != self._rotation_deg:
+                self._rotation_deg = rotation_deg
+                self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
+            return frame
+        raise self._no_frames()
+
+    def _frame_rotation(self, frame: Frame) -> int:
+        assert isinstance(frame, PyavFrame)
+        # PyAV tells the angle counterclockwise. Angles between are left alone, with a warning.
+        turned_deg = -int(getattr(frame._frame, "rotation", 0)) % 360
+        if turned_deg % 90:
+            self.warnings.append(f"rotation: {turned_deg} degrees are not applied")
+            return 0
+        return turned_deg
+
+    def _no_frames(self) -> VideoError:
+        error = self._last_error
+        if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+            return VideoError("unsupported", str(error), path=self.path)
+        why = f" ({error})" if error is not None else ""
+        return VideoError("no-frames", f"not one frame can be decoded{why}", path=self.path)
+
+    def _frames_from(self, start_s: Fraction, wanted: Wanted | None) -> Iterator[Frame]:
+        """Seek to the key frame before ``start_s``, then on to the frame shown there."""
+        before: Frame | None = None
+        seek_to_s = start_s
+        for attempt in range(_MAX_SEEKS_BACK + 1):
+            self._wanted = None
+            if attempt == _MAX_SEEKS_BACK:
+                self._reopen()
+            else:
+                self._seek(seek_to_s)
+            before = next(self._running, None)
+            if before is not None and before.pts_s <= start_s:
+                break
+            # The index pointed behind the time (its entries are decoding times): further back.
+            seek_to_s = start_s - Fraction(4) ** attempt / 2
+        if before is None:
+            raise self._no_frames()
+        self._wanted = _from_on(start_s, wanted)
+        for frame in self._running:
+            if frame.pts_s > start_s:
+                yield before
+                before = frame
+                break
+            before = frame
+        yield before
+        yield from self._running
+
+    def _seek(self, time_s: Fraction) -> None:
+        offset = int(time_s / self.info.time_base // 1)
+        self._begin()
+        try:
+            self._container.seek(offset, stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            # Before the first key frame, or a container without an index.
+            self._reopen()
+
+    def _decode(self) -> Iterator[Frame]:
+        """Decode from where the container stands to its end, times put right."""
+        # AVI holds decoding times alone; what its demuxer calls a presentation time is a copy.
+        has_pts = "avi" not in self.info.container.split(",")
+        guess = TimestampGuess()
+        last_pts = 0
+        lookahead = Lookahead(self._packets())
+        skipped: list[tuple[int, int]] = []
+        context = self._stream.codec_context
+        # An iteration that was left half way may have left the decoder skipping.
+        context.skip_frame = "DEFAULT"
+        skipping = False
+        for packet in lookahead:
+            skip = (
+                self._may_skip
+                and self._wanted is not None
+                and guess.n_faulty_pts == 0
+                and self._is_unwanted(packet, lookahead)
+            )
+            if skip != skipping:
+                context.skip_frame = "NONREF" if skip else "DEFAULT"
+                skipping = skip
+            if skip:
+                heapq.heappush(skipped, (packet.pts, packet.duration or 0))
+            for frame in self._decode_packet(packet):
+                pts = guess.push(frame.pts if has_pts else None, frame.dts)
+                duration = getattr(frame, "duration", 0) or 0
+                if pts is None:
+                    # Out of the drained decoder frames of such files come without any time.
+                    pts = last_pts + max(duration, 1)
+                last_pts = pts
+                while skipped and skipped[0][0] <= pts:
+                    missing_pts, missing_duration = heapq.heappop(skipped)
+                    if missing_pts < pts:
+                        yield Frame(*self._times(missing_pts, missing_duration))
+                self.n_decoded += 1
+                self._n_bad_frames += bool(frame.is_corrupt)
+                yield PyavFrame(*self._times(pts, duration), frame, self)
+        while skipped:
+            yield Frame(*self._times(*heapq.heappop(skipped)))
+
+    def _is_unwanted(self, packet: Any, lookahead: Lookahead) -> bool:
+        # None drains the decoder where a stretch of the file cannot be read.
+        if packet is None or packet.pts is None or packet.is_discard:
+            return False
+        next_pts = lookahead.next_pts(packet)
+        if next_pts is None:
+            return False
+        assert self._wanted is not None
+        return not self._wanted(self._time_s(packet.pts), self._time_s(next_pts))
+
+    def _times(self, pts: int, duration: int) -> tuple[Fraction, Fraction | None]:
+        self._last_end = pts + duration
+        return self._time_s(pts), self._time_s(duration) if duration > 0 else None
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError, IndexError) as error:
+                # What follows cannot be read (a packet may name a stream that is not there, which
+                # is PyAV's IndexError); what the decoder still holds can come out.
+                self._n_bad_packets += 1
+                self._last_error = error
+                yield None
+                return
+            yield packet
+
+    def _decode_packet(self, packet: Any) -> list[Any]:
+        try:
+            return self._stream.codec_context.decode(packet)
+        except MemoryError as error:
+            raise VideoError("out-of-memory", str(error), path=self.path) from error
+        except EOFError:
+            return []
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._n_bad_packets += 1
+            self._last_error = error
+            return []
+
+    def _check_end(self) -> None:
+        if self._n_bad_packets:
+            noun = "packet" if self._n_bad_packets == 1 else "packets"
+            self.warnings.append(f"damaged: {self._n_bad_packets} {noun} could not be decoded")
+        if self._n_bad_frames:
+            noun = "frame" if self._n_bad_frames == 1 else "frames"
+            self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
+        if self._last_end is not None:
+            end_s = self._last_end * self.info.time_base
+            missing = missing_end(self.name, self._container, self._stream, self.info, end_s)
+            if missing is not None:
+                self.warnings.append(missing)
+
+
+def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
+    """Nobody looks at the frames that lie between the key frame and the one shown at the start."""
+    return lambda pts_s, next_s: next_s > start_s and (wanted is None or wanted(pts_s, next_s))
+
+
+def _to_rgb24(reformatter: Any, frame: Any) -> Any:
+    # One thread: swscale would start a pool of its own for every frame.
+    try:
+        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER, threads=1)
+    except TypeError:
+        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER)

@@ -1,0 +1,215 @@
+"""What every decoder offers: a video's facts, and its frames in presentation order."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tspcli.errors import VideoError
+from tspcli.sampling.pixels import FrameSpec
+
+MAX_PIXELS = 1 << 26
+"""Pixels of a frame beyond which a video is refused (8192 x 8192; 8K video has half of that): a
+damaged header may announce frames that take all memory."""
+
+Wanted = Callable[[Fraction, Fraction], bool]
+"""Asked with a frame's time and the next one's, seconds: does anyone look at its picture?"""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says about its video stream; nothing in it is verified by decoding.
+
+    Attributes:
+        path: The file.
+        width, height: Size of the frames in pixels, after rotation.
+        rotation_deg: Degrees clockwise by which the coded frames are turned: 0, 90, 180 or 270.
+        fps: Average frame rate, or None.
+        duration_s: Announced duration in seconds, or None.
+        n_frames: Announced number of frames, or None.
+        start_s: Announced time of the first frame in seconds, or None.
+        origin_s: When the container starts, in seconds. ffmpeg counts time from here, and where a
+            frame rate is not a divisor of the grid's it decides how times are rounded.
+        time_base: Seconds a unit of the stream's timestamps.
+        stream_index: Which of the container's streams it is.
+        codec, pixel_format, container: FFmpeg's names.
+        interlaced: Whether the stream is marked as interlaced.
+    """
+
+    path: str
+    width: int
+    height: int
+    rotation_deg: int
+    fps: Fraction | None
+    duration_s: Fraction | None
+    n_frames: int | None
+    start_s: Fraction | None
+    origin_s: Fraction
+    time_base: Fraction
+    stream_index: int
+    codec: str
+    pixel_format: str | None
+    container: str
+    interlaced: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as plain values; fractions as exact strings."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {n: str(v) if isinstance(v, Fraction) else v for n, v in values}
+
+
+class Frame:
+    """One frame: its time, and its picture once somebody asks for it.
+
+    Attributes:
+        pts_s: Presentation time in seconds, exact, on the file's own clock.
+        duration_s: How long the frame is shown in seconds, or None if the file does not tell.
+    """
+
+    __slots__ = ("duration_s", "pts_s")
+
+    def __init__(self, pts_s: Fraction, duration_s: Fraction | None) -> None:
+        self.pts_s = pts_s
+        self.duration_s = duration_s
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether :meth:`rgb` works; frames that nobody wanted may have no picture."""
+        return False
+
+    def rgb(self) -> npt.NDArray[np.uint8]:
+        """The picture, uint8, shape (height, width, 3), rotation applied.
+
+        Valid until the next frame is taken from the source. Raises:
+            VideoError: If this frame cannot be decoded.
+            LookupError: If the frame was asked for with ``wanted`` and was not.
+        """
+        raise LookupError(f"the frame at {float(self.pts_s):.3f} s was not wanted, nor decoded")
+
+    def scaled(self, spec: FrameSpec, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """The picture scaled and cropped, shape (h, w, 3), dtype as ``spec`` says.
+
+        Args:
+            spec: Size, crop and dtype.
+            out: Where to write; its shape wins over the one that ``spec`` computes from this
+                frame, so that a video whose frames change size stays one series.
+        """
+        from tspcli.video.resize import resize_frame
+
+        return resize_frame(self.rgb(), spec, out=out)
+
+
+class VideoSource(ABC):
+    """One video, opened by one decoder.
+
+    Attributes:
+        decoder: The decoder's name.
+        info: The file's facts.
+        n_decoded: Pictures decoded so far.
+        warnings: What went wrong without ending the video, such as
+            ``"damaged: 3 packets could not be decoded"``; complete when the frames are exhausted.
+    """
+
+    decoder: str
+    info: VideoInfo
+    n_decoded: int
+    warnings: list[str]
+
+    @abstractmethod
+    def frames(
+        self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
+    ) -> Iterator[Frame]:
+        """The frames in presentation order.
+
+        Args:
+            start_s: Begin with the frame that is shown at this time (seconds, the file's clock);
+                None begins with the first.
+            wanted: Tells which frames' pictures are needed. The others still come, so that their
+                times are known, but may have none.
+
+        Raises:
+            VideoError: ``no-frames`` if nothing can be decoded.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file and the decoder; more than once is harmless."""
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def check_file(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a file that can be read.
+
+    Absolute, so that FFmpeg takes no name such as ``concat:a`` for a protocol.
+
+    Raises:
+        VideoError: ``missing``, ``unreadable`` (no permission, no regular file) or ``empty``.
+    """
+    name = absolute(path)
+    try:
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoError("unreadable", "this is not a regular file", path=path_text(path))
+        with open(name, "rb") as file:
+            first = file.read(1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VideoError("missing", path=path_text(path)) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoError("unreadable", f"cannot be read: {reason}", path=path_text(path)) from error
+    if not first:
+        raise VideoError("empty", path=path_text(path))
+    return name
+
+
+def check_size(width: int, height: int, path: str) -> None:
+    """Refuse frames that would take all memory.
+
+    Raises:
+        VideoError: ``unsupported`` if a frame has more than :data:`MAX_PIXELS` pixels.
+    """
+    if width * height > MAX_PIXELS:
+        raise VideoError(
+            "unsupported",
+            f"frames of {width} x {height} pixels are above the limit of {MAX_PIXELS} pixels",
+            path=path,
+        )
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The absolute path, links left as they are: a link's own name is its video's name."""
+    return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps ..)
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Size in bytes and time of change of a file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that any terminal or file can take; bytes that are no UTF-8 as escapes."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+
+
+def looks_like_mp4(path: str) -> bool:
+    """Whether the file starts as an MP4 or QuickTime file does."""
+    with Path(path).open("rb") as file:
+        return file.read(12)[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")

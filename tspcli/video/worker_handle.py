@@ -1,0 +1,135 @@
+"""A decode process as its pool sees it: its video, the chunks handed out, its signs of life."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from tspcli.core.child_process import WorkerProcess
+from tspcli.errors import VideoError
+from tspcli.video.decode_worker import WorkerSetup
+from tspcli.video.inputs import VideoFile
+from tspcli.video.messages import Frames, SharedPlace, Worked
+from tspcli.video.source import absolute
+
+_memories = count()
+
+
+@dataclass
+class Job:
+    """A video on its way through the decoders."""
+
+    number: int
+    file: VideoFile
+    next_decoder: int = 0
+    was_killed: bool = False
+    failed: list[tuple[str, VideoError]] = field(default_factory=list)
+
+
+class PoolWorker:
+    """A worker process as the pool sees it."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.process = WorkerProcess(setup)
+        self.device = setup.device
+        self.ready = False
+        self.gone = False
+        self.job: Job | None = None
+        self.has_begun = False
+        """Whether it has said anything of its video."""
+        self.first_decoder = 0
+        self.last_sign = time.monotonic()
+        self._slots = setup.slots
+        self.memory = next(_memories)
+        self._held: dict[int, Frames] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def connection(self) -> Connection:
+        """Where its messages arrive."""
+        return self.process.connection
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a video."""
+        return self.ready and not self.gone and self.job is None
+
+    def is_overdue(self, limit_s: float) -> bool:
+        """Whether it owes a sign of life; one that waits, for a slot or a video, owes none."""
+        if self.is_idle:
+            return False
+        with self._lock:
+            waiting = len(self._held) >= self._slots
+        return not waiting and time.monotonic() - self.last_sign > limit_s
+
+    def assign(self, job: Job, decoders: tuple[str, ...]) -> None:
+        """Give it a video and the decoders to try, in their order."""
+        self.job = job
+        self.has_begun = False
+        self.first_decoder = job.next_decoder
+        self.last_sign = time.monotonic()
+        path = absolute(job.file.path)
+        self._send(("job", job.number, path, decoders[job.next_decoder :]))
+
+    def take_chunk(
+        self,
+        file: VideoFile,
+        slot: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        ticks: list[tuple[int, ...]],
+        worked_s: tuple[float, float],
+    ) -> Frames:
+        """The frames that it says it has put into a slot."""
+        size = int(np.prod(shape))
+        slots = self.process.memory
+        flat = np.frombuffer(slots.slot(slot), np.dtype(dtype), count=size)
+        place = SharedPlace(self.memory, self.process.memory_fd, slot * slots.slot_bytes)
+        worked = Worked(self.process.pid, *worked_s)
+        give_back = partial(self.release, slot)
+        frames = Frames(file, ticks, flat.reshape(shape), place, give_back, worked)
+        with self._lock:
+            self._held[slot] = frames
+        return frames
+
+    def release(self, slot: int, frames: Frames) -> None:
+        """Let it fill a slot again; callable from any thread."""
+        with self._lock:
+            if self._held.get(slot) is not frames:
+                return
+            del self._held[slot]
+            # Until now it may have waited for this very slot.
+            self.last_sign = time.monotonic()
+            if self.gone:
+                return
+            self._send_locked(("free", slot))
+
+    def dismiss(self) -> None:
+        """No more videos: hang up, which ends it."""
+        self.process.kill()
+        self.bury()
+
+    def bury(self) -> None:
+        """End it, if it has not ended, and forget it."""
+        with self._lock:
+            if self.gone:
+                return
+            self.gone = True
+            self.process.dispose()
+
+    def _send(self, message: tuple[Any, ...]) -> None:
+        with self._lock:
+            self._send_locked(message)
+
+    def _send_locked(self, message: tuple[Any, ...]) -> None:
+        # A worker that died is noticed where its messages are read.
+        with suppress(OSError):
+            self.process.connection.send(message)
