@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tspcli.extraction import extract
     from tspcli.store import open_store as open_store
 
-__version__ = "0.1.0"
+from tspcli.core.version import __version__
 
 _PUBLIC = {
     "extract": "tspcli.extraction",

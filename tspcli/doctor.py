@@ -22,9 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from tspcli import __version__
 from tspcli.core.child_process import memory_bytes
 from tspcli.core.files import cache_location
+from tspcli.core.version import __version__
 from tspcli.errors import TspError
 
 Status = Literal["ok", "note", "lack"]

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-from tspcli import __version__
+from tspcli.core.version import __version__
 from tspcli.errors import TspError, UsageError
 
 EXIT_ERROR = 1

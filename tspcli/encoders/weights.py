@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import tspcli
 from tspcli.core.files import cache_location
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import DownloadError, WeightsError
@@ -113,7 +112,7 @@ class WeightsEntry:
 
 def weights_folder() -> Path:
     """The folder of the registry and the embedded weights, in a wheel or in the repository."""
-    package = Path(tspcli.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "_weights"
     return inside if inside.is_dir() else package.parent / "weights"
 

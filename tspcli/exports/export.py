@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from tspcli import __version__
 from tspcli.annotations import read_together
 from tspcli.annotations.segments import read_label_mapping
 from tspcli.core.files import aside_name, is_full, remove_leftovers, sync_file, sync_folder
 from tspcli.core.run_dir import lock_store
 from tspcli.core.text import counted
+from tspcli.core.version import __version__
 from tspcli.errors import ExportError, UsageError
 from tspcli.exports.export_options import ExportRequest
 from tspcli.exports.export_plan import TimeError, worst_errors

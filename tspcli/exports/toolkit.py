@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tspcli import __version__
 from tspcli.annotations import Annotations, Segment
 from tspcli.core.files import require_room
+from tspcli.core.version import __version__
 from tspcli.errors import AnnotationError
 from tspcli.exports.target import Array, ExportPlan, PlannedVideo, Writer
 from tspcli.store.schema import sampling_attributes

@@ -7,7 +7,7 @@ import socket
 import time
 from dataclasses import replace
 
-from tspcli import __version__
+from tspcli.core.version import __version__
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig, load_configured_encoder

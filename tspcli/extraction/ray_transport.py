@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tspcli import __version__
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import counted, first_line
+from tspcli.core.version import __version__
 from tspcli.errors import TspError, UsageError, VideoError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.ray_places import Place, connect, find_places

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tspcli import __version__
 from tspcli.core.files import write_aside
 from tspcli.core.run_dir import report_path
 from tspcli.core.text import storable
+from tspcli.core.version import __version__
 from tspcli.errors import VIDEO_REMEDIES, VideoError
 from tspcli.video import Frames, VideoFile
 

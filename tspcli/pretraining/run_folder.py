@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tspcli import __version__
 from tspcli.annotations.segments import write_label_mapping
 from tspcli.core.files import remove_leftovers, write_aside
 from tspcli.core.run_dir import lock_store
 from tspcli.core.settings import parse_toml, read_toml_text, require_same_recipe, to_toml
+from tspcli.core.version import __version__
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.data import RunInputs

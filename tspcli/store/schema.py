@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tspcli import __version__
+from tspcli.core.version import __version__
 from tspcli.errors import StoreError, StoreMismatchError
 from tspcli.sampling.clock import Sampling
 
