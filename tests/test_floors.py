@@ -38,12 +38,8 @@ ONLY = {
 }
 
 STILL_WRONG: set[tuple[str, str]] = {
-    ("tspcli.annotations.convert", "tspcli.video.inputs"),
-    ("tspcli.core.child_process", "tspcli.video.decode_worker"),
-    ("tspcli.core.child_process", "tspcli.video.source"),
     ("tspcli.core.stop", "tspcli.cli.console"),
     ("tspcli.core.stop", "tspcli.extraction.run_report"),
-    ("tspcli.pretraining.clip_cache_file", "tspcli.store.schema"),
 }
 """Pairs of modules that are to be taken apart."""
 

@@ -8,11 +8,9 @@ Torch, decoders and drivers, each tried in a process of its own: its death is on
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from tspcli.core.child_process import memory_bytes
+from tspcli.core.child_process import available_cores, cgroup_cores, memory_bytes, run_isolated
 from tspcli.core.files import cache_location
 from tspcli.core.version import __version__
 from tspcli.errors import TspError
@@ -190,34 +188,13 @@ def machine_facts() -> dict[str, Any]:
         ``memory_bytes`` (installed, or the cgroup's limit) and ``shared_memory_bytes`` free in
         /dev/shm; None where the system does not tell.
     """
-    installed = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else installed
-    quota = _cgroup_cores()
-    cores = min(allowed, quota) if quota else float(allowed)
+    cores = min(float(available_cores()), cgroup_cores() or float("inf"))
     return {
         "cores": cores,
-        "cores_installed": installed,
+        "cores_installed": os.cpu_count() or 1,
         "memory_bytes": memory_bytes(),
         "shared_memory_bytes": _free_bytes(Path("/dev/shm")),
     }
-
-
-def _cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores that a container may use, or None if it may use all."""
-    with_period = [
-        (root / "cpu.max", None),
-        (root / "cpu" / "cpu.cfs_quota_us", root / "cpu" / "cpu.cfs_period_us"),
-    ]
-    for quota_file, period_file in with_period:
-        try:
-            words = quota_file.read_text().split()
-            if period_file is not None:
-                words.append(period_file.read_text().strip())
-            quota, period = words[0], words[1]
-            return None if quota in ("max", "-1") else int(quota) / int(period)
-        except (OSError, ValueError, IndexError):
-            continue
-    return None
 
 
 def _free_bytes(folder: Path) -> int | None:
@@ -396,30 +373,6 @@ class Probe:
 
 def run_probe(code: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
     """Run one probe in a process of its own, so that its death is only a finding."""
-    # -c puts the current folder on the path, where a stray torch.py would be taken for torch.
-    code = f"import sys; sys.path = [p for p in sys.path if p]\n{code}"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Probe(None, f"no answer within {timeout_s:g} s", timed_out=True)
-    except OSError as error:
-        return Probe(None, f"no process could be started: {error}")
-    if done.returncode < 0:
-        return Probe(None, f"the process died of signal {-done.returncode} while loading it")
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    if done.returncode:
-        problem = lines[-1] if lines else f"exit status {done.returncode}"
-        return Probe(None, problem[:300], installed="ModuleNotFoundError" not in problem)
-    try:
-        facts = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        return Probe(None, "its answer was not understood")
-    return Probe(facts)
+    result = run_isolated(code, timeout_s=timeout_s)
+    installed = "ModuleNotFoundError" not in (result.problem or "")
+    return Probe(result.answer, result.problem, installed, result.timed_out)

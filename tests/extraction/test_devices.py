@@ -117,7 +117,7 @@ def test_the_videos_of_a_killed_device_are_done_by_the_other(
 
     observer = KillFirst(2, [])
     report = extract(videos, tmp_path / "feats.h5", config=TWO, observer=observer)
-    assert "was ended by SIGKILL" in report.notes[0]
+    assert "was killed by SIGKILL" in report.notes[0]
     assert "done by the other devices" in report.notes[0]
     assert report.notes[0] in observer.messages
     assert_same_store(tmp_path / "feats.h5", expected)

@@ -20,13 +20,14 @@ from tests.builders.archives import use_no_index
 from tests.builders.damaged_stores import small_store, without_index
 from tests.builders.videos import make_video
 from tspcli.core.run_dir import lock_store
+from tspcli.core.video_names import store_key
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.errors import CheckpointError, DownloadError, StoreError, TrainingError, TspError
 from tspcli.extraction import extract
 from tspcli.localization.localizer import load_localizer
 from tspcli.store import open_store
 from tspcli.store.parts import part_name
-from tspcli.video.inputs import list_videos, store_key
+from tspcli.video.inputs import list_videos
 
 pytestmark = pytest.mark.faults
 SOURCES = sorted(Path(tspcli.__file__).parent.rglob("*.py"))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders.stores import features, store
+from tspcli.core.video_names import store_key
 from tspcli.errors import UsageError
 from tspcli.store import open_store
 from tspcli.store.store_set import find_video
-from tspcli.video.inputs import store_key
 
 ODD = "two\nlines \udcff"
 KEYS = ("v_x", "v_one.row", "v_50% off", store_key("v_" + ODD), "v_a%0Ab")

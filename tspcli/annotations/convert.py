@@ -22,8 +22,8 @@ from tspcli.annotations.training_tables import (
 )
 from tspcli.core.files import write_aside
 from tspcli.core.text import counted
+from tspcli.core.video_names import store_key
 from tspcli.errors import AnnotationError, UsageError
-from tspcli.video.inputs import store_key
 
 LABELS_FILE = "action_label_mapping.json"
 _MAX_SUBSET_BYTES = 100

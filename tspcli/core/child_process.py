@@ -1,10 +1,15 @@
-"""Starting processes of ours, sharing memory with those that decode, and ending them.
+"""Child processes that may hang, crash or outgrow their memory without harm to this one.
 
-What the machine has.
+:class:`ChildProcess` lives as long as its parent wants and is talked to over a socket;
+:func:`run_isolated` runs some code once and returns its answer. :func:`die_with_parent` and
+:func:`limit_memory` are called by the child. What a process may use of the machine stands at the
+end.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -14,16 +19,16 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tspcli.video.decode_worker import SlotMemory, WorkerSetup
-from tspcli.video.source import absolute
+from tspcli.core.files import absolute
 
 # Not multiprocessing's spawn: that imports the user's main script again, torch included, and
 # demands a main guard in it. SIGINT and SIGTERM, which terminals and schedulers send to all
-# processes of a run at once, are the parent's business alone, from the first moment on.
+# processes of a run at once, are for the parent alone to handle, from the first moment on.
 # -c puts the current folder first on the path, where a stray signal.py would be run.
 _START = """\
 import sys
@@ -33,6 +38,13 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 importlib.import_module(sys.argv[1]).main(*map(int, sys.argv[3:]))
 """
+_ISOLATED = """\
+import sys
+sys.path[:] = sys.argv[1].split("\\n")
+from tspcli.core.child_process import limit_memory
+limit_memory(int(sys.argv[2]))
+del sys.argv[1:3]
+"""
 _TAIL_BYTES = 1 << 18
 """Of a log; the words by which a hang is known stand before the tracebacks of all threads."""
 _GIB = 1 << 30
@@ -40,13 +52,13 @@ _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class SocketConnection(Connection):
-    """A connection that a process can be at the other end of which dies without harm to this one.
+    """A connection to a process whose death does no harm to this one.
 
-    Programs that are used in pipes often let SIGPIPE end them, which writing to the dead brings;
-    on Linux it does not here.
+    Programs used in pipes often let SIGPIPE end them, and writing to a dead process raises it;
+    on Linux it is suppressed here.
 
     Args:
-        end: Of a pair of stream sockets; the connection owns it from now on.
+        end: One of a pair of stream sockets; the connection owns it from now on.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -54,11 +66,11 @@ class SocketConnection(Connection):
         super().__init__(end.fileno())
 
     def send_descriptor(self, descriptor: int) -> None:
-        """Send an open file, for ``socket.recv_fds`` to take out."""
-        told = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-        self.end.sendmsg([b"\0"], told, _NO_SIGNAL)
+        """Send an open file, which ``socket.recv_fds`` receives."""
+        message = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        self.end.sendmsg([b"\0"], message, _NO_SIGNAL)
 
-    # What Connection writes and closes with.
+    # Connection writes and closes through these two.
 
     def _send(self, data: Any, write: Any = None) -> None:
         left = memoryview(data)
@@ -70,15 +82,15 @@ class SocketConnection(Connection):
 
 
 class ChildProcess:
-    """A process that runs a module of ours, with a connection to it and what it wrote to stderr.
+    """A process that runs a module of ours, with a connection to it and a log of its stderr.
 
-    Nothing of it has a name in the file system, so nothing is left over however it ends.
+    Neither has a name in the file system, so nothing is left behind however the process ends.
 
     Args:
-        module: Whose function ``main`` is run, with the numbers of the connection's socket, of a
-            pipe that ends when the parent does, and of ``descriptors``.
+        module: Its function ``main`` is called with the file descriptors of the connection's
+            socket, of a pipe that closes when the parent dies, and of ``descriptors``.
         descriptors: Files that it inherits.
-        environment: Variables that it gets beside the parent's.
+        environment: Variables added to the parent's.
     """
 
     def __init__(
@@ -87,17 +99,16 @@ class ChildProcess:
         descriptors: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._log_fd = _anonymous_file("tspcli-log", append=True)
+        self._log_fd = anonymous_file("tspcli-log", append=True)
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
-            # Programs may have set a time limit for all of their sockets.
+            # Programs may have set a default time limit for all their sockets.
             end.setblocking(True)
         lifeline, self._lifeline_fd = os.pipe()
         inherited = (theirs.fileno(), lifeline, *descriptors)
-        places = "\n".join(absolute(place) for place in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, module, places, *map(str, inherited)],
+                [sys.executable, "-c", _START, module, _import_path(), *map(str, inherited)],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log_fd,
@@ -114,6 +125,11 @@ class ChildProcess:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def exit_status(self) -> int | None:
+        """Its exit status, or minus the signal that killed it; None while it runs."""
+        return self._process.poll()
+
     def kill(self) -> None:
         """Send SIGKILL; harmless if it is dead."""
         with suppress(OSError):
@@ -125,16 +141,9 @@ class ChildProcess:
             self._process.wait(timeout=timeout_s)
 
     def last_words(self) -> str:
-        """How a process that died ended: its signal, or its status and the last line it wrote."""
+        """How a dead process ended: its signal, or its status and the last line it wrote."""
         self.reap()
-        status = self._process.poll()
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-            return f"was ended by {name}" + (
-                ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
-            )
-        words = _last_line(self.log_tail())
-        return f"ended with status {status}" + (f": {words}" if words else "")
+        return how_it_ended(self.exit_status, self.log_tail())
 
     def log_tail(self) -> str:
         """The end of what it wrote to stdout and stderr."""
@@ -143,18 +152,18 @@ class ChildProcess:
         return data.decode("utf-8", "backslashreplace")
 
     def limit_sending(self, seconds: float) -> None:
-        """Let what is sent raise BlockingIOError if the process takes nothing for so long."""
+        """Make sending raise BlockingIOError if the process accepts nothing for so long."""
         whole_s, rest_s = divmod(seconds, 1)
         timeval = struct.pack("ll", int(whole_s), int(rest_s * 1e6))
         self.connection.end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def hang_up(self) -> None:
-        """Hear no more of it than it has said."""
+        """Receive nothing more than what it has sent so far."""
         with suppress(OSError):
             self.connection.end.shutdown(socket.SHUT_RDWR)
 
     def dispose(self) -> None:
-        """End it and close everything."""
+        """Kill it and close everything."""
         self.kill()
         self.reap()
         self.connection.close()
@@ -162,47 +171,131 @@ class ChildProcess:
             os.close(descriptor)
 
 
-class WorkerProcess(ChildProcess):
-    """One decode process with its shared memory.
+@dataclass(frozen=True)
+class IsolatedResult:
+    """What came of :func:`run_isolated`.
 
-    Args:
-        setup: What the worker is told.
+    Attributes:
+        answer: The JSON value that the code printed; None if there is none.
+        problem: Why there is no answer.
+        timed_out: Whether the time limit was reached.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.memory_fd = _anonymous_file("tspcli-frames")
-        self.memory = SlotMemory(self.memory_fd, setup.slots, setup.chunk_bytes)
-        super().__init__(
-            "tspcli.video.decode_worker",
-            (self.memory_fd,),
-            {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    answer: Any = None
+    problem: str | None = None
+    timed_out: bool = False
+
+
+def run_isolated(
+    code: str, *arguments: str, timeout_s: float, memory_limit_bytes: int = 0
+) -> IsolatedResult:
+    """Run some Python in a process of its own, whose death is only a finding.
+
+    Args:
+        code: Prints one JSON value as its last line. It imports from where this process does.
+        arguments: Its ``sys.argv[1:]``.
+        timeout_s: When it is killed.
+        memory_limit_bytes: See :func:`limit_memory`.
+    """
+    head = [sys.executable, "-c", _ISOLATED + code, _import_path(), str(memory_limit_bytes)]
+    try:
+        done = subprocess.run(
+            [*head, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
-        with suppress(OSError):
-            self.connection.send(setup)
+    except subprocess.TimeoutExpired:
+        return IsolatedResult(problem=f"no answer within {timeout_s:g} s", timed_out=True)
+    except OSError as error:
+        return IsolatedResult(problem=f"no process could be started: {error}")
+    if done.returncode:
+        # A Python process that fails says why in its last line.
+        last = _last_line(done.stderr) if done.returncode > 0 else ""
+        return IsolatedResult(problem=last or f"the process {how_it_ended(done.returncode, '')}")
+    try:
+        return IsolatedResult(json.loads(done.stdout.splitlines()[-1]))
+    except (ValueError, IndexError):
+        return IsolatedResult(problem="the process printed no answer")
 
-    def cause_of_death(self, timed_out: bool, timeout_s: float) -> tuple[str, str]:
-        """Why the process died: a reason and the details.
 
-        Args:
-            timed_out: Whether the pool killed it.
-            timeout_s: The time limit, for the message.
-        """
-        words = "" if timed_out else self.last_words()
-        log = self.log_tail()
-        if timed_out or "Timeout (" in log:
-            return "timeout", f"no frame within {timeout_s:g} s"
-        if "bad_alloc" in log or "MemoryError" in log:
-            return "out-of-memory", "the decode process ran out of memory"
-        return "crashed", f"the decode process {words}"
+def how_it_ended(status: int | None, log: str) -> str:
+    r"""How a process ended, to follow "the process": its signal, or its status and last line.
 
-    def was_killed_from_outside(self, timed_out: bool) -> bool:
-        """Whether it died of a SIGKILL that was not the pool's."""
-        return not timed_out and self._process.poll() == -signal.SIGKILL
+    >>> how_it_ended(-11, ""), how_it_ended(1, "Traceback\\nKeyError: 'a'\\n")
+    ('was killed by SIGSEGV', "ended with status 1: KeyError: 'a'")
+    """
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+        return f"was killed by {name}" + (
+            ", perhaps by the system for lack of memory" if name == "SIGKILL" else ""
+        )
+    last = _last_line(log)
+    return f"ended with status {status}" + (f": {last}" if last else "")
 
-    def dispose(self) -> None:
-        """End it and close everything; views of its memory stay valid."""
-        super().dispose()
-        os.close(self.memory_fd)
+
+def _last_line(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def anonymous_file(name: str, append: bool = False) -> int:
+    """The descriptor of a file without a place, in memory where the system supports that."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create(name)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    if append:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+    return descriptor
+
+
+def _import_path() -> str:
+    return "\n".join(absolute(place) for place in sys.path)
+
+
+# --- in the child ---------------------------------------------------------------------------------
+
+
+def die_with_parent(lifeline_fd: int) -> None:
+    """Let the kernel end this process when the other end of the pipe closes.
+
+    The signal's default action is to terminate, and a signal needs no interpreter lock.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline_fd, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    # Nothing is ever written, so an empty read means that the parent died before.
+    with suppress(BlockingIOError):
+        if not os.read(lifeline_fd, 1):
+            os._exit(0)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Bound what this process may allocate, so that one file cannot take the machine down.
+
+    Args:
+        limit_bytes: 0 for no limit.
+    """
+    if not limit_bytes:
+        return
+    import resource
+
+    # Private memory alone: the address space would also count files and libraries.
+    with suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+# --- the machine ----------------------------------------------------------------------------------
 
 
 def available_cores() -> int:
@@ -212,30 +305,22 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def default_memory_limit_bytes(workers: int) -> int:
-    """What one of several workers may allocate: a share of the memory, between 1 and 4 GiB."""
-    total = memory_bytes()
-    return 4 * _GIB if total is None else max(_GIB, min(4 * _GIB, total // (workers + 1)))
-
-
-def _anonymous_file(name: str, append: bool = False) -> int:
-    """A file without a name, in memory where the system has that."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create(name)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    if append:
-        import fcntl
-
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
-    return descriptor
-
-
-def _last_line(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that a container may use; None if it may use all."""
+    with_period = [
+        (root / "cpu.max", None),
+        (root / "cpu" / "cpu.cfs_quota_us", root / "cpu" / "cpu.cfs_period_us"),
+    ]
+    for quota_file, period_file in with_period:
+        try:
+            words = quota_file.read_text().split()
+            if period_file is not None:
+                words.append(period_file.read_text().strip())
+            quota, period = words[0], words[1]
+            return None if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError, IndexError):
+            continue
+    return None
 
 
 def memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -250,3 +335,9 @@ def memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         except (OSError, ValueError):
             continue
     return memory
+
+
+def default_memory_limit_bytes(workers: int) -> int:
+    """What one of several workers may allocate: a share of the memory, between 1 and 4 GiB."""
+    total = memory_bytes()
+    return 4 * _GIB if total is None else max(_GIB, min(4 * _GIB, total // (workers + 1)))

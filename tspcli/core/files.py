@@ -180,6 +180,11 @@ def require_room(path: Path, n_bytes: int, n_datasets: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The absolute path, links left as they are: a link's own name is its video's name."""
+    return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps ..)
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file's content is on the disk."""
     handle = os.open(path, os.O_RDONLY)

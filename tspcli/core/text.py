@@ -1,13 +1,11 @@
-"""Words that messages share.
-
-Files that others wrote: whatever is wrong with one becomes an error with a remedy.
-"""
+"""Text that goes out (counts, durations, paths, JSON) and text that others wrote, coming in."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import json
+import os
 import struct
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -37,13 +35,18 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def storable(text: str) -> str:
-    r"""Text that every file can hold: bytes of a name that are no UTF-8 are written as escapes.
+def storable(text: str | os.PathLike[str]) -> str:
+    r"""Text or a path as valid UTF-8: bytes of a name that are not become escapes.
 
     >>> storable("v_\udcff.mp4")
     'v_\\udcff.mp4'
     """
-    return text.encode("utf-8", "backslashreplace").decode()
+    return os.fspath(text).encode("utf-8", "backslashreplace").decode()
+
+
+def canonical_json(value: object) -> str:
+    """One text per value: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def first_line(error: BaseException, most: int = 300) -> str:

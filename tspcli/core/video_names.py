@@ -1,10 +1,8 @@
-"""How files of videos are called.
-
-What videos are called: ActivityNet's files say ``v_ID``, some of its annotations ``ID``.
-"""
+"""What videos are called: their file suffixes, their keys in a store, and ActivityNet's ``v_``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Container, Iterable
 
 from tspcli.errors import AnnotationError
@@ -22,6 +20,8 @@ VIDEO_SUFFIXES = frozenset(
 A file that is named itself may have any suffix.
 """
 
+# C0 and C1 controls, and the surrogates that stand for bytes that are no UTF-8.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]")
 
 PREFIX = "v_"
 """What ActivityNet's file names put before the video's ID."""
@@ -85,6 +85,20 @@ def without_suffix(name: str) -> str:
     return stem if stem and dot + ending.lower() in VIDEO_SUFFIXES else base
 
 
+def store_key(text: str) -> str:
+    r"""A name as a key that HDF5, CSV files and terminals can take.
+
+    Control characters, slashes and bytes that are no UTF-8 become ``%XX``, one for each byte, and
+    so do the dots of ``.`` and ``..``; everything else stays as it is.
+
+    >>> store_key("v_abc"), store_key("50% off"), store_key("a\nb"), store_key("..")
+    ('v_abc', '50% off', 'a%0Ab', '%2E%2E')
+    """
+    if text in (".", ".."):
+        return text.replace(".", "%2E")
+    return _UNSAFE.sub(_escape, text)
+
+
 def _spellings(name: str) -> list[str]:
     """The other names that a video may have elsewhere."""
     bare = name.removeprefix(PREFIX)
@@ -98,3 +112,11 @@ def _one_of(name: str, found: list[str]) -> str | None:
             remedy="Rename one of them.",
         )
     return found[0] if found else None
+
+
+def _escape(match: re.Match[str]) -> str:
+    try:
+        data = match[0].encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = match[0].encode("utf-8", "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tspcli.core.child_process import die_with_parent
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
@@ -30,7 +31,6 @@ from tspcli.extraction.run_report import ExtractReport, Observer, Progress, Vide
 from tspcli.extraction.service import Pulse, stuck_after_s
 from tspcli.extraction.task import Task
 from tspcli.video import Event, Frames, Idle, SharedPlace, VideoFile, Woken
-from tspcli.video.decode_worker import die_with_parent
 
 _TELL_EVERY_S = 0.5
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tspcli.core.files import absolute
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import counted, first_line
 from tspcli.core.version import __version__
@@ -28,7 +29,6 @@ from tspcli.extraction.service import EngineClosedError, Words
 from tspcli.extraction.task import Board, Task, VideoQueue, require_alike, take_part
 from tspcli.store.parts import PartsFolder
 from tspcli.video import VideoFile
-from tspcli.video.source import absolute
 
 _LOOK_EVERY_S = 2.0
 """How often nodes are counted and encoders asked how far they are."""

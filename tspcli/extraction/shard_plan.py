@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tspcli.core.run_dir import report_path
+from tspcli.core.text import canonical_json
 from tspcli.errors import UsageError
 from tspcli.extraction.run_report import Observer
-from tspcli.store.schema import canonical_json
 from tspcli.video import VideoFile
 from tspcli.video.durations import read_durations
 

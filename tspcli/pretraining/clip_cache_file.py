@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.files import aside_name, explain_write_errors, sync_folder
-from tspcli.core.text import MALFORMED, parse_json
+from tspcli.core.text import MALFORMED, canonical_json, parse_json
 from tspcli.errors import TrainingError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.store.schema import canonical_json
 from tspcli.video import VideoSource, open_source, read_clip
 
 CODECS = ("raw", "webp", "jpeg")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import explain_write_errors, sync_folder
+from tspcli.core.child_process import run_isolated
+from tspcli.core.files import absolute, explain_write_errors, sync_folder
 from tspcli.core.run_dir import lock_store
 from tspcli.core.text import counted
 from tspcli.errors import StoreError, TspError
@@ -27,17 +27,10 @@ from tspcli.store.trailer import Placed, Trailer, missing_bytes, read_trailer
 
 _LIMIT_S = 3600.0
 _LIMIT_BYTES = 4 << 30
-# HDF5 may crash or hang on a damaged file; that shall not be the end of what looks at it.
-# -c puts the current folder first on the path, where a stray resource.py would be run.
+# HDF5 may crash or hang on a damaged file; neither may end the process that examines it.
 _LOOK = """\
-import sys
-sys.path[:] = sys.argv[3].split("\\n")
-import resource
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from tspcli.store.integrity import print_findings
-print_findings(sys.argv[2])
+print_findings(sys.argv[1])
 """
 
 
@@ -213,26 +206,16 @@ def _compare_with_index(path: Path, trailer: Trailer, found: Examination) -> Non
 
 def _compare_with_checksums(path: Path, found: Examination) -> None:
     """Let another process read the file through HDF5, and take over what it finds."""
-    places = "\n".join(str(Path(place).absolute()) for place in sys.path)
-    command = [sys.executable, "-c", _LOOK, str(_LIMIT_BYTES), str(path.absolute()), places]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        found.problems.append("HDF5 comes to no end reading it.")
+    result = run_isolated(
+        _LOOK, absolute(path), timeout_s=_LIMIT_S, memory_limit_bytes=_LIMIT_BYTES
+    )
+    if result.timed_out:
+        found.problems.append("Reading it with HDF5 does not terminate.")
         return
-    try:
-        values = json.loads(done.stdout)
-    except ValueError:
-        status = done.returncode
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        found.problems.append(f"HDF5 cannot read it: the process ended with {how}.")
+    if result.problem is not None:
+        found.problems.append(f"HDF5 cannot read it: {result.problem}.")
         return
+    values = result.answer
     found.intact.extend(values["intact"])
     found.unchecked.extend(values["unchecked"])
     found.damaged.update(values["damaged"])

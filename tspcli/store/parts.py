@@ -34,9 +34,9 @@ from tspcli.core.files import (
     write_aside,
 )
 from tspcli.core.run_dir import report_path
-from tspcli.core.text import MALFORMED, parse_json
+from tspcli.core.text import MALFORMED, canonical_json, parse_json
 from tspcli.errors import StoreError
-from tspcli.store.schema import StoreMetadata, canonical_json
+from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import VideoFeatures, open_store, parts_folder, plain_attributes
 from tspcli.store.store_writer import (
     DamagedRowsError,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tspcli.core.text import canonical_json
 from tspcli.core.version import __version__
 from tspcli.errors import StoreError, StoreMismatchError
 from tspcli.sampling.clock import Sampling
@@ -17,11 +18,6 @@ FORMAT_VERSION = 1
 
 _ENCODER_LABELS = ("weights", "weights_path")
 _UNSET = object()
-
-
-def canonical_json(value: object) -> str:
-    """One text for one value: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.files import require_room, write_aside
+from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
-from tspcli.store.schema import StoreMetadata, canonical_json
+from tspcli.store.schema import StoreMetadata
 from tspcli.store.trailer import Placed, append_trailer
 
 _COPY_ROWS = 16_384

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tspcli.core.text import MALFORMED, parse_json
+from tspcli.core.text import MALFORMED, canonical_json, parse_json
 from tspcli.errors import StoreError
-from tspcli.store.schema import canonical_json
 
 _MAGIC = b"TSPINDEX"
 _TAIL = struct.Struct("<Q32s8s")

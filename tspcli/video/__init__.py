@@ -5,6 +5,7 @@ Knows nothing of torch and of encoders. Decoders are imported only when a video 
 
 from __future__ import annotations
 
+from tspcli.core.video_names import store_key
 from tspcli.video.decode_pool import DecodePool
 from tspcli.video.decoders import DECODERS, is_installed, open_source, resolve_decoders
 from tspcli.video.inputs import (
@@ -14,7 +15,6 @@ from tspcli.video.inputs import (
     find_videos,
     list_videos,
     probe,
-    store_key,
 )
 from tspcli.video.messages import (
     Event,

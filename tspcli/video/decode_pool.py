@@ -13,6 +13,7 @@ from itertools import count
 from multiprocessing.connection import wait
 
 from tspcli.core.child_process import available_cores, default_memory_limit_bytes
+from tspcli.core.text import storable
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
@@ -20,7 +21,6 @@ from tspcli.video.decode_worker import WorkerSetup
 from tspcli.video.decoders import DECODERS, combine_failures, load_extra_decoder, resolve_decoders
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import Event, Failed, Finished, Idle, Opened, Restarted, Woken
-from tspcli.video.source import path_text
 from tspcli.video.worker_handle import Job, PoolWorker
 
 _GRACE_S = 5.0
@@ -312,7 +312,7 @@ class DecodePool:
         else:
             worker.job = None
             failures = [
-                (name, VideoError(reason, detail, path=path_text(job.file.path)))
+                (name, VideoError(reason, detail, path=storable(job.file.path)))
                 for name, reason, detail in message[2]
             ]
             yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
@@ -345,7 +345,7 @@ class DecodePool:
             self._pending.appendleft(job)
             yield Restarted(job.file, name, f"{name}: {detail}")
             return
-        error = VideoError(reason, detail, path=path_text(job.file.path))
+        error = VideoError(reason, detail, path=storable(job.file.path))
         job.failed.append((name, error))
         job.next_decoder += 1
         if job.next_decoder < len(self._decoders):

@@ -9,7 +9,6 @@ noticed by the kernel (SIGIO on a pipe of which the parent holds the other end),
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import mmap
 import os
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tspcli.core.child_process import die_with_parent, limit_memory
 from tspcli.errors import DependencyError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
@@ -292,35 +292,6 @@ class SlotMemory:
         if os.fstat(self._fd).st_size < size:
             os.ftruncate(self._fd, size)
         self._mapped = mmap.mmap(self._fd, size)
-
-
-def die_with_parent(lifeline_fd: int) -> None:
-    """Let the kernel end this process when the other end of the pipe closes.
-
-    The signal's default action is to terminate, and a signal needs no interpreter lock.
-    """
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(lifeline_fd, fcntl.F_GETFL)
-    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
-    # The parent may have died before; an empty read tells, and nothing is ever written.
-    with suppress(BlockingIOError):
-        if not os.read(lifeline_fd, 1):
-            os._exit(0)
-
-
-def limit_memory(limit_bytes: int) -> None:
-    """Bound what this process may allocate, so that one video cannot take the machine down."""
-    if not limit_bytes:
-        return
-    import resource
-
-    # Private memory alone: the address space would also count files and libraries.
-    with suppress(ValueError, OSError):
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _quieten() -> None:

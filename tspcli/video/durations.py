@@ -9,10 +9,11 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tspcli.core.child_process import ChildProcess, available_cores
+from tspcli.core.child_process import ChildProcess, available_cores, die_with_parent, limit_memory
+from tspcli.core.files import absolute
+from tspcli.core.text import storable
 from tspcli.errors import VideoError
-from tspcli.video.decode_worker import die_with_parent, limit_memory
-from tspcli.video.source import absolute, check_file, path_text
+from tspcli.video.source import check_file
 
 _FILES_PER_CHILD = 64
 """A process starts in the time in which it reads so many headers."""
@@ -127,7 +128,7 @@ def header_duration_ms(path: str) -> int | None:
     """What one file says, or None. A damaged file may crash or hang the process."""
     from tspcli.video.decoders.containers import describe, open_container, pick_stream
 
-    text = path_text(path)
+    text = storable(path)
     try:
         name = check_file(path)
         size = os.stat(path).st_size

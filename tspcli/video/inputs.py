@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-from tspcli.core.text import counted
-from tspcli.core.video_names import VIDEO_SUFFIXES
+from tspcli.core.files import absolute
+from tspcli.core.text import counted, storable
+from tspcli.core.video_names import VIDEO_SUFFIXES, store_key
 from tspcli.errors import UsageError
-from tspcli.video.source import VideoInfo, absolute, path_text
+from tspcli.video.source import VideoInfo
 
 DEFAULT_KEY_TEMPLATE = "{stem}"
 _MAX_KINDS = 6
 _TEMPLATE_FIELDS = ("stem", "name", "parent")
-# C0 and C1 controls, and the surrogates that stand for bytes that are no UTF-8.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\ud800-\udfff]")
-
 
 HIDDEN = "hidden"
 NO_ENDING = "no ending"
@@ -105,13 +102,13 @@ def find_videos(
         other = by_key.setdefault(video.key, video)
         if other is not video:
             raise UsageError(
-                f"Two videos have the key {video.key!r}: {path_text(other.path)} and "
-                f"{path_text(path)}.",
+                f"Two videos have the key {video.key!r}: {storable(other.path)} and "
+                f"{storable(path)}.",
                 remedy="Rename one, or give a key template such as {parent}_{stem} or {name}.",
             )
         found[place] = video
     if not found:
-        names = ", ".join(path_text(path) for path in named) or "nothing"
+        names = ", ".join(storable(path) for path in named) or "nothing"
         others = f" ({describe_passed_over(passed_over)})" if passed_over else ""
         raise UsageError(
             f"There is no video in: {names}{others}.",
@@ -131,28 +128,6 @@ def describe_passed_over(passed_over: Mapping[str, int]) -> str:
     if len(kinds) > _MAX_KINDS:
         kinds[_MAX_KINDS:] = [f"{sum(list(passed_over.values())[_MAX_KINDS:])} of other endings"]
     return f"{counted(sum(passed_over.values()), 'file')} passed over: {', '.join(kinds)}"
-
-
-def store_key(text: str) -> str:
-    r"""A name as a key that HDF5, CSV files and terminals can take.
-
-    Control characters, slashes and bytes that are no UTF-8 become ``%XX``, one for each byte, and
-    so do the dots of ``.`` and ``..``; everything else stays as it is.
-
-    >>> store_key("v_abc"), store_key("50% off"), store_key("a\nb"), store_key("..")
-    ('v_abc', '50% off', 'a%0Ab', '%2E%2E')
-    """
-    if text in (".", ".."):
-        return text.replace(".", "%2E")
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    try:
-        data = match[0].encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        data = match[0].encode("utf-8", "surrogatepass")
-    return "".join(f"%{byte:02X}" for byte in data)
 
 
 def _key_maker(template: str) -> _KeyMaker:
@@ -226,7 +201,7 @@ def _in_list(path: Path, passed_over: Counter[str]) -> Iterator[Path]:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"The list {path_text(path)} cannot be read: {error.strerror or error}.",
+            f"The list {storable(path)} cannot be read: {error.strerror or error}.",
             remedy="Name a text file with a path on each line.",
         ) from error
     for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
@@ -235,7 +210,7 @@ def _in_list(path: Path, passed_over: Counter[str]) -> Iterator[Path]:
             continue
         if "\0" in name:
             raise UsageError(
-                f"The list {path_text(path)} is no text.", remedy="Write a path on each line."
+                f"The list {storable(path)} is no text.", remedy="Write a path on each line."
             )
         entry = path.parent / name
         yield from _in_folder(entry, passed_over) if _is_folder(entry) else (entry,)

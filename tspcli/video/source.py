@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.core.files import absolute
+from tspcli.core.text import storable
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec
 
@@ -163,16 +165,16 @@ def check_file(path: str | os.PathLike[str]) -> str:
     try:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):
-            raise VideoError("unreadable", "this is not a regular file", path=path_text(path))
+            raise VideoError("unreadable", "this is not a regular file", path=storable(path))
         with open(name, "rb") as file:
             first = file.read(1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise VideoError("missing", path=path_text(path)) from error
+        raise VideoError("missing", path=storable(path)) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError("unreadable", f"cannot be read: {reason}", path=path_text(path)) from error
+        raise VideoError("unreadable", f"cannot be read: {reason}", path=storable(path)) from error
     if not first:
-        raise VideoError("empty", path=path_text(path))
+        raise VideoError("empty", path=storable(path))
     return name
 
 
@@ -190,11 +192,6 @@ def check_size(width: int, height: int, path: str) -> None:
         )
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """The absolute path, links left as they are: a link's own name is its video's name."""
-    return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps ..)
-
-
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Size in bytes and time of change of a file; None if there is none."""
     try:
@@ -202,11 +199,6 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def path_text(path: str | os.PathLike[str]) -> str:
-    """A path as text that any terminal or file can take; bytes that are no UTF-8 as escapes."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def looks_like_mp4(path: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -13,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tspcli.core.child_process import WorkerProcess
+from tspcli.core.child_process import ChildProcess, anonymous_file
+from tspcli.core.files import absolute
 from tspcli.errors import VideoError
-from tspcli.video.decode_worker import WorkerSetup
+from tspcli.video.decode_worker import SlotMemory, WorkerSetup
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import Frames, SharedPlace, Worked
-from tspcli.video.source import absolute
 
 _memories = count()
 
@@ -32,6 +34,49 @@ class Job:
     next_decoder: int = 0
     was_killed: bool = False
     failed: list[tuple[str, VideoError]] = field(default_factory=list)
+
+
+class WorkerProcess(ChildProcess):
+    """One decode process with the memory it shares with its pool.
+
+    Args:
+        setup: What the worker is told.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.memory_fd = anonymous_file("tspcli-frames")
+        self.memory = SlotMemory(self.memory_fd, setup.slots, setup.chunk_bytes)
+        super().__init__(
+            "tspcli.video.decode_worker",
+            (self.memory_fd,),
+            {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        with suppress(OSError):
+            self.connection.send(setup)
+
+    def cause_of_death(self, timed_out: bool, timeout_s: float) -> tuple[str, str]:
+        """Why the process died: a reason and the details.
+
+        Args:
+            timed_out: Whether the pool killed it.
+            timeout_s: The time limit, for the message.
+        """
+        words = "" if timed_out else self.last_words()
+        log = self.log_tail()
+        if timed_out or "Timeout (" in log:
+            return "timeout", f"no frame within {timeout_s:g} s"
+        if "bad_alloc" in log or "MemoryError" in log:
+            return "out-of-memory", "the decode process ran out of memory"
+        return "crashed", f"the decode process {words}"
+
+    def was_killed_from_outside(self, timed_out: bool) -> bool:
+        """Whether it died of a SIGKILL that was not the pool's."""
+        return not timed_out and self.exit_status == -signal.SIGKILL
+
+    def dispose(self) -> None:
+        """End it and close everything; views of its memory stay valid."""
+        super().dispose()
+        os.close(self.memory_fd)
 
 
 class PoolWorker:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from tspcli.core.text import storable
 from tspcli.errors import DependencyError, UsageError, VideoError
-from tspcli.video.source import VideoSource, path_text
+from tspcli.video.source import VideoSource
 
 FINAL_REASONS = frozenset({"missing", "unreadable", "empty"})
 """Reasons that no other decoder can change."""
@@ -215,4 +216,4 @@ def combine_failures(
     if len(said) == 1:
         return first
     message = "; ".join(f"{', '.join(names)}: {detail}" for detail, names in said.items())
-    return VideoError(first.reason, message, path=path_text(path))
+    return VideoError(first.reason, message, path=storable(path))

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.text import first_line
+from tspcli.core.text import first_line, storable
 from tspcli.errors import VideoError
 from tspcli.video.decoders.indexed_source import IndexedSource
-from tspcli.video.source import check_file, path_text
+from tspcli.video.source import check_file
 
 # In others the seek with which decord begins does not reach the first frame.
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
@@ -55,10 +55,10 @@ class DecordSource(IndexedSource):
             self._reader: Any = self._open()
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "decord takes no name that is not UTF-8", path=path_text(path)
+                "unsupported", "decord takes no name that is not UTF-8", path=storable(path)
             ) from error
         except (decord.DECORDError, RuntimeError) as error:
-            raise VideoError("not-a-video", first_line(error), path=path_text(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=storable(path)) from error
         self.check_count(len(self._reader))
         # decord counts times from the stream's start.
         start_s = self._index.pts[0] * self.info.time_base

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+from tspcli.core.text import storable
 from tspcli.errors import VideoError
 from tspcli.video.decoders.containers import (
     Lookahead,
@@ -28,15 +29,7 @@ from tspcli.video.decoders.containers import (
     open_container,
     pick_stream,
 )
-from tspcli.video.source import (
-    MAX_PIXELS,
-    Frame,
-    VideoSource,
-    Wanted,
-    check_file,
-    check_size,
-    path_text,
-)
+from tspcli.video.source import MAX_PIXELS, Frame, VideoSource, Wanted, check_file, check_size
 
 # FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
 _CHROMA_FILTER = "BICUBIC"
@@ -81,7 +74,7 @@ class PyavSource(VideoSource):
     decoder = "pyav"
 
     def __init__(self, path: str, threads: int = 1, *, skip_unwanted: bool = True) -> None:
-        self.path = path_text(path)
+        self.path = storable(path)
         self.warnings = []
         self.n_decoded = 0
         self.name = check_file(path)

@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.text import first_line
+from tspcli.core.text import first_line, storable
 from tspcli.errors import DependencyError, VideoError
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decoders.indexed_source import IndexedFrame, IndexedSource
 from tspcli.video.decoders.pyav_source import PyavSource
-from tspcli.video.source import VideoSource, check_file, path_text
+from tspcli.video.source import VideoSource, check_file
 
 # ruff: noqa: D102 (the methods are described in base.py)
 
@@ -72,10 +72,10 @@ class TorchcodecSource(IndexedSource):
             self._reader: Any = self.make_reader(decoders, name, device, options)
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "torchcodec takes no name that is not UTF-8", path=path_text(path)
+                "unsupported", "torchcodec takes no name that is not UTF-8", path=storable(path)
             ) from error
         except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoError("not-a-video", first_line(error), path=path_text(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=storable(path)) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
 
     def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
