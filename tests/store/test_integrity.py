@@ -150,7 +150,7 @@ def test_hdf5_that_dies_or_hangs_is_a_finding(
     assert "SIGABRT" in examine_store(path).problems[0]
     monkeypatch.setattr(repair, "_LOOK", "import time; time.sleep(60)")
     monkeypatch.setattr(repair, "_LIMIT_S", 0.5)
-    assert "no end" in examine_store(path).problems[0]
+    assert "terminate" in examine_store(path).problems[0]
     with pytest.raises(StoreError, match="Not one video"):
         repair_store(path)
     assert list(tmp_path.iterdir()) == [path]
