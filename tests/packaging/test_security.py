@@ -284,7 +284,7 @@ def test_there_is_one_unpickler_and_it_is_restricted() -> None:
         if isinstance(node, ast.ClassDef)
     }
     found = [where for where, names in bases.items() if any("Unpickler" in n for n in names)]
-    assert found == [("i3d_weights.py", "Restricted")]
+    assert found == [("weight_files.py", "Restricted")]
 
 
 def test_archives_are_never_unpacked_whole() -> None:
