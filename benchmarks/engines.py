@@ -21,19 +21,20 @@ from pathlib import Path
 import numpy as np
 
 from tests.builders.videos import make_video
-from tspcli.extraction import ExtractConfig, Observer, Progress, extract
+from tspcli.core.progress import Reporter
+from tspcli.extraction import ExtractConfig, extract
 from tspcli.store import open_store
 
 
 @dataclass
-class Clock(Observer):
+class Clock(Reporter):
     """When the encoder was loaded, and the main process's time from there."""
 
     began: float = field(default_factory=time.perf_counter)
     loaded: float = 0.0
     processor: float = 0.0
 
-    def started(self, progress: Progress, n_kept: int) -> None:
+    def start(self, task: str, total: int, done: int = 0, about: object = "") -> None:
         self.loaded = time.perf_counter()
         self.processor = time.process_time()
 
@@ -50,7 +51,7 @@ class Figures:
 
 def run_once(folder: Path, out: Path, config: ExtractConfig, figures: Figures) -> None:
     clock = Clock()
-    report = extract(folder, out, config=config, observer=clock)
+    report = extract(folder, out, config=config, reporter=clock)
     assert not report.failed
     figures.start_s.append(clock.loaded - clock.began)
     figures.run_s.append(report.elapsed_s)

@@ -133,16 +133,16 @@ def measure(kinds: Sequence[Kind], device: torch.device, clock: Clock, turns: in
             place = Path(tempfile.mkdtemp(dir=folder))
             for index in range(count):
                 (place / f"v{index}.mp4").symlink_to(videos[seconds])
-            observer = FirstBatch(clock)
+            reporter = FirstBatch(clock)
             out = folder / f"{place.name}.h5"
             with PeakMemory() as peak:
-                report = extract(place, out, encoder=encoder, workers=1, observer=observer)
+                report = extract(place, out, encoder=encoder, workers=1, reporter=reporter)
             ended_s = clock()
             assert not report.failed
-            assert observer.at_s is not None
+            assert reporter.at_s is not None
             peaks_mb.setdefault(kind, peak.all_mb)
-            n_clips[kind] = report.n_clips - observer.n_clips
-            return ended_s - observer.at_s
+            n_clips[kind] = report.n_clips - reporter.n_clips
+            return ended_s - reporter.at_s
 
         run(middle)  # The first run of all is slower.
         for _ in range(turns):

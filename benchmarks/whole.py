@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,11 @@ from benchmarks.figures import Figure, in_turns, len_cores
 from benchmarks.frames import pool_rate
 from tests.builders.videos import make_video
 from tests.extraction.reference import relative_error
+from tspcli.core.progress import Reporter
 from tspcli.core.text import first_line
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import TspError
-from tspcli.extraction import Observer, Progress, extract
+from tspcli.extraction import RunFigures, extract
 from tspcli.extraction.batch_encoder import kept_memory
 from tspcli.sampling.clock import Sampling
 from tspcli.store import open_store, write_store
@@ -185,7 +187,7 @@ def _end_to_end(
         place.mkdir()
         for file in files:
             (place / f"{file.key}{file.path.suffix}").symlink_to(file.path)
-        report = extract(place, Path(name) / "f.h5", encoder=encoder, observer=first)
+        report = extract(place, Path(name) / "f.h5", encoder=encoder, reporter=first)
     assert first.progress is not None
     elapsed_s = report.elapsed_s - first.progress.elapsed_s
     rate = (report.n_clips - first.progress.n_clips) / elapsed_s
@@ -227,19 +229,19 @@ def _clips_alone(files: list[VideoFile], encoder: Encoder, workers: int) -> tupl
     return sum(counted), rate
 
 
-class FirstBatch(Observer):
+class FirstBatch(Reporter):
     """When the first batch was encoded, and the figures then; starting is not what grows."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.at_s: float | None = None
         self.n_clips = 0
-        self.progress: Progress | None = None
+        self.progress: RunFigures | None = None
 
-    def progressed(self, progress: Progress) -> None:
-        if self.at_s is None and progress.n_clips:
-            self.at_s, self.n_clips = self._clock(), progress.n_clips
-            self.progress = replace(progress)
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        if self.at_s is None and figures.n_clips:
+            self.at_s, self.n_clips = self._clock(), figures.n_clips
+            self.progress = replace(figures)
 
 
 def store(rounds: int) -> list[Figure]:

@@ -37,10 +37,7 @@ ONLY = {
     ("pretraining", "store"): {"tspcli.store.gvf"},
 }
 
-STILL_WRONG: set[tuple[str, str]] = {
-    ("tspcli.core.stop", "tspcli.cli.console"),
-    ("tspcli.core.stop", "tspcli.extraction.run_report"),
-}
+STILL_WRONG: set[tuple[str, str]] = set()
 """Pairs of modules that are to be taken apart."""
 
 

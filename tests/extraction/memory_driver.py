@@ -7,25 +7,27 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import torch
 
 from tests.builders.resident import PeakMemory
+from tspcli.core.progress import Reporter
 from tspcli.encoders import load_encoder
-from tspcli.extraction import Observer, Progress, extract
+from tspcli.extraction import extract
 
 torch.set_num_threads(1)
 
 
-class Stop(Observer):
+class Stop(Reporter):
     """Ends the run after some clips, as Ctrl-C would."""
 
     def __init__(self, after_clips: int) -> None:
         self.after_clips = after_clips
         self.clips = 0
 
-    def progressed(self, progress: Progress) -> None:
-        self.clips = progress.n_clips
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        self.clips = figures.n_clips
         if self.clips >= self.after_clips:
             raise KeyboardInterrupt
 
@@ -39,12 +41,12 @@ def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> No
         return real(clips)
 
     encoder.start = slow  # type: ignore[method-assign]  # of this encoder alone
-    observer = Stop(n_clips)
+    reporter = Stop(n_clips)
     with PeakMemory() as peak, suppress(KeyboardInterrupt):
         extract(
-            video, out, encoder=encoder, observer=observer, decoder=decoder, workers=1, stride=1
+            video, out, encoder=encoder, reporter=reporter, decoder=decoder, workers=1, stride=1
         )
-    print(json.dumps({"peak_mb": peak.all_mb, "main_mb": peak.main_mb, "clips": observer.clips}))
+    print(json.dumps({"peak_mb": peak.all_mb, "main_mb": peak.main_mb, "clips": reporter.clips}))
 
 
 if __name__ == "__main__":

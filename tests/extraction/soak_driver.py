@@ -14,13 +14,14 @@ import torch
 
 from tests.builders.resident import resident_mb
 from tests.builders.videos import make_video
+from tspcli.core.progress import Reporter
 from tspcli.encoders import load_encoder
-from tspcli.extraction import ExtractReport, Observer, VideoResult, extract
+from tspcli.extraction import ExtractReport, VideoResult, extract
 
 torch.set_num_threads(1)
 
 
-class Watch(Observer):
+class Watch(Reporter):
     """Notes the process's size as videos end."""
 
     def __init__(self, every: int) -> None:
@@ -29,7 +30,7 @@ class Watch(Observer):
         self.sizes_mb: list[float] = []
         self.descriptors: list[int] = []
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.n_ended += 1
         if self.n_ended % self.every == 0:
             self.sizes_mb.append(round(resident_mb(os.getpid(), descendants=False), 1))
@@ -70,7 +71,7 @@ def main(folder: Path, count: int) -> None:
     before = (n_descriptors(), threading.active_count(), shared_memory())
     watch = Watch(max(1, count // 20))
     report: ExtractReport = extract(
-        folder / "videos", folder / "f.h5", encoder=encoder, observer=watch, workers=2
+        folder / "videos", folder / "f.h5", encoder=encoder, reporter=watch, workers=2
     )
     after = (n_descriptors(), threading.active_count(), shared_memory())
     children = [

@@ -11,14 +11,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.extraction.ray_driver import OPTIONS as ONE
 from tests.extraction.same import assert_same_store, leftovers
+from tspcli.core.progress import Reporter
 from tspcli.encoders import load_encoder
 from tspcli.errors import StoreError, TspError, UsageError
-from tspcli.extraction import ExtractConfig, Observer, Progress, VideoResult, extract
+from tspcli.extraction import ExtractConfig, RunFigures, VideoResult, extract
 from tspcli.extraction.extraction_run import compute_gvf
 from tspcli.extraction.supervisor import Device, DevicesRunner
 from tspcli.store.gvf import read_gvf
@@ -27,7 +29,7 @@ from tspcli.store.parts import read_part
 TWO = replace(ONE, device="cpu,cpu")
 
 
-class Pids(Observer):
+class Pids(Reporter):
     """Does something once, when some videos have ended."""
 
     def __init__(self, after: int, runner_pids: list[int]) -> None:
@@ -36,7 +38,7 @@ class Pids(Observer):
         self.seen: list[VideoResult] = []
         self.messages: list[str] = []
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.seen.append(result)
         if len(self.seen) == self.after:
             for pid in self.pids:
@@ -64,13 +66,13 @@ def device_pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_two_devices_leave_the_store_of_one(
     videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
 ) -> None:
-    progress: list[Progress] = []
+    progress: list[RunFigures] = []
 
-    class Watch(Observer):
-        def progressed(self, seen: Progress) -> None:
-            progress[:] = [seen]
+    class Watch(Reporter):
+        def advance(self, task: str, done: int, figures: Any = "") -> None:
+            progress[:] = [figures]
 
-    report = extract(videos, tmp_path / "feats.h5", config=TWO, observer=Watch())
+    report = extract(videos, tmp_path / "feats.h5", config=TWO, reporter=Watch())
     assert len(device_pids) == 2
     assert_same_store(tmp_path / "feats.h5", expected)
     assert [video.key for video in report.failed] == ["broken"]
@@ -111,18 +113,18 @@ def test_the_videos_of_a_killed_device_are_done_by_the_other(
     videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
 ) -> None:
     class KillFirst(Pids):
-        def video_ended(self, result: VideoResult) -> None:
+        def result(self, result: VideoResult) -> None:
             self.pids = device_pids[:1]
-            super().video_ended(result)
+            super().result(result)
 
-    observer = KillFirst(2, [])
-    report = extract(videos, tmp_path / "feats.h5", config=TWO, observer=observer)
+    reporter = KillFirst(2, [])
+    report = extract(videos, tmp_path / "feats.h5", config=TWO, reporter=reporter)
     assert "was killed by SIGKILL" in report.notes[0]
     assert "done by the other devices" in report.notes[0]
-    assert report.notes[0] in observer.messages
+    assert report.notes[0] in reporter.messages
     assert_same_store(tmp_path / "feats.h5", expected)
     assert leftovers(tmp_path) == []
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 9
     # What was under way on the killed one is counted once.
     assert report.video_s == pytest.approx(sum(video.duration_s or 0.0 for video in report.videos))
 
@@ -131,14 +133,14 @@ def test_when_all_devices_are_killed_the_run_ends_and_goes_on_later(
     videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
 ) -> None:
     class KillAll(Pids):
-        def video_ended(self, result: VideoResult) -> None:
+        def result(self, result: VideoResult) -> None:
             self.pids = device_pids[:2]
-            super().video_ended(result)
+            super().result(result)
 
-    observer = KillAll(3, [])
+    reporter = KillAll(3, [])
     with pytest.raises(TspError, match="no device is left"):
-        extract(videos, tmp_path / "feats.h5", config=TWO, observer=observer)
-    done = {result.key for result in observer.seen if result.status == "done"}
+        extract(videos, tmp_path / "feats.h5", config=TWO, reporter=reporter)
+    done = {result.key for result in reporter.seen if result.status == "done"}
     report = extract(videos, tmp_path / "feats.h5", config=TWO)
     assert done <= {video.key for video in report.with_status("kept")}
     assert_same_store(tmp_path / "feats.h5", expected)
@@ -148,12 +150,12 @@ def test_when_all_devices_are_killed_the_run_ends_and_goes_on_later(
 def test_an_interrupted_run_leaves_no_process_and_goes_on(
     videos: Path, expected: Path, tmp_path: Path, device_pids: list[int]
 ) -> None:
-    class Interrupt(Observer):
-        def video_ended(self, result: VideoResult) -> None:
+    class Interrupt(Reporter):
+        def result(self, result: VideoResult) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(videos, tmp_path / "feats.h5", config=TWO, observer=Interrupt())
+        extract(videos, tmp_path / "feats.h5", config=TWO, reporter=Interrupt())
     assert not any(Path(f"/proc/{pid}").exists() for pid in device_pids)
     report = extract(videos, tmp_path / "feats.h5", config=ONE)
     assert report.with_status("kept")
@@ -166,7 +168,7 @@ def test_a_run_that_is_told_to_stop_finishes_what_is_under_way(
     class Stop(Pids):
         asked = 0
 
-        def wants_stop(self) -> bool:
+        def stop_requested(self) -> bool:
             self.asked += 1
             return len(self.seen) >= 2
 
@@ -175,12 +177,12 @@ def test_a_run_that_is_told_to_stop_finishes_what_is_under_way(
     for number in range(16):
         shutil.copy(videos / "v1.mp4", many / f"v{number:02}.mp4")
     out = tmp_path / "feats.h5"
-    observer = Stop(-1, [])
+    reporter = Stop(-1, [])
     with pytest.raises(KeyboardInterrupt):
-        extract(many, out, config=TWO, observer=observer)
-    assert observer.asked > 2 and not any(Path(f"/proc/{pid}").exists() for pid in device_pids)
-    done = {result.key for result in observer.seen}
-    assert {result.status for result in observer.seen} == {"done"}
+        extract(many, out, config=TWO, reporter=reporter)
+    assert reporter.asked > 2 and not any(Path(f"/proc/{pid}").exists() for pid in device_pids)
+    done = {result.key for result in reporter.seen}
+    assert {result.status for result in reporter.seen} == {"done"}
     assert 2 <= len(done) < 16 and not out.exists()
     assert {read_part(path).key for path in tmp_path.glob("feats.h5.parts/*.part")} == done
 
@@ -232,8 +234,8 @@ def test_global_features_too(videos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_runs_own_error_ends_it(videos: Path, tmp_path: Path) -> None:
-    class Vanish(Observer):
-        def started(self, progress: Progress, n_kept: int) -> None:
+    class Vanish(Reporter):
+        def start(self, task: str, total: int, done: int = 0, about: object = "") -> None:
             # Where parts are written aside there is a file now.
             folder = tmp_path / "feats.h5.parts"
             (folder / "settings.json").unlink()
@@ -241,7 +243,7 @@ def test_the_runs_own_error_ends_it(videos: Path, tmp_path: Path) -> None:
             folder.write_text("in the way")
 
     with pytest.raises(StoreError, match="cannot be written"):
-        extract(videos, tmp_path / "feats.h5", config=TWO, observer=Vanish())
+        extract(videos, tmp_path / "feats.h5", config=TWO, reporter=Vanish())
 
 
 def test_devices_that_make_no_sense_are_refused(videos: Path, tmp_path: Path) -> None:
@@ -272,6 +274,6 @@ def test_encoders_that_differ_are_refused(
     runner = DevicesRunner(TWO, ["cpu", "cpu"])
     try:
         with pytest.raises(UsageError, match=r"encoders on cpu \(process 1\) and cpu \(process 2"):
-            runner.start(Observer())
+            runner.start(Reporter())
     finally:
         runner.close()

@@ -17,9 +17,10 @@ import pytest
 from tests.builders.videos import make_video
 from tests.extraction.kill_driver import workers_of
 from tests.extraction.same import assert_same_store
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
-from tspcli.extraction import ExtractReport, Observer, Progress, VideoResult, extract
+from tspcli.extraction import ExtractReport, VideoResult, extract
 from tspcli.extraction.engine import Engine
 from tspcli.store import open_store
 from tspcli.video import Opened
@@ -56,15 +57,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-class Once(Observer):
+class Once(Reporter):
     """Does something to the run once some clips were encoded."""
 
     def __init__(self, act: Callable[[], object], after_clips: int = 4) -> None:
         self.act: Callable[[], object] | None = act
         self.after_clips = after_clips
 
-    def progressed(self, progress: Progress) -> None:
-        if self.act is not None and progress.n_clips >= self.after_clips:
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        if self.act is not None and figures.n_clips >= self.after_clips:
             act, self.act = self.act, None
             act()
 
@@ -73,7 +74,7 @@ def run(
     videos: Path, out: Path, encoder: Encoder, act: Callable[[], object], **more: Any
 ) -> ExtractReport:
     options: dict[str, Any] = {"workers": 1, "batch_size": 2, "stride": 16, **more}
-    return extract(videos, out, encoder=encoder, observer=Once(act), **options)
+    return extract(videos, out, encoder=encoder, reporter=Once(act), **options)
 
 
 def rows_of(store: Path) -> dict[str, np.ndarray]:
@@ -99,7 +100,7 @@ def _forced_read_only(place: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
 
 
-class FillsUp(Observer):
+class FillsUp(Reporter):
     """Leaves no room on a disk but some bytes, once so many videos are safe."""
 
     def __init__(self, disk: Path, after: int, spare_bytes: int) -> None:
@@ -107,7 +108,7 @@ class FillsUp(Observer):
         self.left = after
         self.spare_bytes = spare_bytes
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.left -= 1
         if self.left == 0:
             free = shutil.disk_usage(self.filler.parent).free
@@ -121,9 +122,9 @@ def test_a_disk_that_is_full_when_the_store_is_assembled(
 ) -> None:
     out = small_disk / "f.h5"
     options: dict[str, Any] = {"encoder": encoder, "workers": 1, "batch_size": 2, "stride": 4}
-    observer = FillsUp(small_disk, 3, spare_bytes)
+    reporter = FillsUp(small_disk, 3, spare_bytes)
     with pytest.raises(StoreError, match="disk is full"):
-        extract(videos, out, observer=observer, **options)
+        extract(videos, out, reporter=reporter, **options)
     assert sorted(path.name for path in small_disk.iterdir()) == ["f.h5.parts", "filler"]
     assert len(list(out.with_name("f.h5.parts").glob("*.part"))) == 3
     # Nor does the command crash or tell of HDF5's troubles.
@@ -134,7 +135,7 @@ def test_a_disk_that_is_full_when_the_store_is_assembled(
     )
     assert done.returncode == 1 and "disk is full" in done.stderr, done
     assert "Traceback" not in done.stderr
-    observer.filler.unlink()
+    reporter.filler.unlink()
     report = extract(videos, out, **options)
     assert len(report.with_status("kept")) == 3
     extract(videos, tmp_path / "roomy.h5", **options)

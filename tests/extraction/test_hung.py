@@ -16,8 +16,9 @@ from tests.extraction.ray_driver import OPTIONS as ONE
 from tests.extraction.same import assert_same_store, leftovers
 from tests.extraction.stand_in_ray import StandIn
 from tspcli.core.child_process import ChildProcess
+from tspcli.core.progress import Reporter
 from tspcli.errors import TspError
-from tspcli.extraction import Observer, VideoResult, extract, ray_actor
+from tspcli.extraction import VideoResult, extract, ray_actor
 from tspcli.extraction import ray_transport as ray_cluster
 from tspcli.extraction import service as pulse
 from tspcli.extraction import supervisor as devices
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.faults
 TWO = replace(ONE, device="cpu,cpu")
 
 
-class Stop(Observer):
+class Stop(Reporter):
     """Stops processes, as SIGSTOP does it, when the first video has ended."""
 
     def __init__(self, n_stopped: int, patch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ class Stop(Observer):
 
         patch.setattr(Device, "ready", ready)
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.seen.append(result)
         if len(self.seen) == 1:
             for pid in self.pids[: self.n_stopped]:
@@ -55,14 +56,14 @@ def test_the_videos_of_a_stopped_device_are_done_by_the_other(
     videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "_SILENT_S", 8.0)
-    observer = Stop(1, monkeypatch)
-    report = extract(videos, tmp_path / "f.h5", config=TWO, observer=observer)
+    reporter = Stop(1, monkeypatch)
+    report = extract(videos, tmp_path / "f.h5", config=TWO, reporter=reporter)
     assert "gave no sign of life for 8 s" in report.notes[0]
     assert "done by the other devices" in report.notes[0]
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 9
     assert_same_store(tmp_path / "f.h5", expected)
     assert leftovers(tmp_path) == []
-    assert not any(Path(f"/proc/{pid}").exists() for pid in observer.pids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in reporter.pids)
 
 
 @pytest.mark.slow
@@ -70,10 +71,10 @@ def test_when_all_devices_are_stopped_the_run_ends_and_goes_on_later(
     videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "_SILENT_S", 8.0)
-    observer = Stop(2, monkeypatch)
+    reporter = Stop(2, monkeypatch)
     with pytest.raises(TspError, match=r"no sign of life for 8 s; no device is left"):
-        extract(videos, tmp_path / "f.h5", config=TWO, observer=observer)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in observer.pids)
+        extract(videos, tmp_path / "f.h5", config=TWO, reporter=reporter)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in reporter.pids)
     extract(videos, tmp_path / "f.h5", config=TWO)
     assert_same_store(tmp_path / "f.h5", expected)
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError
-from tspcli.extraction import Observer, extract
+from tspcli.extraction import extract
 from tspcli.store import open_store
 
 
-class Interrupt(Observer):
-    def video_ended(self, result: object) -> None:
+class Interrupt(Reporter):
+    def result(self, result: object) -> None:
         raise KeyboardInterrupt
 
 
@@ -24,7 +25,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
     with pytest.raises(KeyboardInterrupt):
         # Clip by clip: in larger batches all videos may have ended by then.
         extract(
-            sources, tmp_path / "f.h5", encoder=encoder, observer=Interrupt(), workers=1,
+            sources, tmp_path / "f.h5", encoder=encoder, reporter=Interrupt(), workers=1,
             batch_size=1,
         )  # fmt: skip
     with pytest.raises(StoreError, match="not assembled yet"):
@@ -41,7 +42,7 @@ def test_an_interrupted_run_that_overwrites_goes_on_too(
     def interrupted(**options: Any) -> None:
         with pytest.raises(KeyboardInterrupt):
             extract(
-                sources, out, encoder=encoder, observer=Interrupt(), workers=1, batch_size=1,
+                sources, out, encoder=encoder, reporter=Interrupt(), workers=1, batch_size=1,
                 **options,
             )  # fmt: skip
         assert list(out.with_name("f.h5.parts").glob("*.part"))

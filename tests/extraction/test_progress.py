@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.builders.videos import make_video
+from tspcli.core.progress import Reporter
 from tspcli.encoders import load_encoder
-from tspcli.extraction import ExtractConfig, Observer, Progress, extract
+from tspcli.extraction import ExtractConfig, RunFigures, extract
 
 
-class Figures(Observer):
+class Figures(Reporter):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.seen: list[Progress] = []
+        self.seen: list[RunFigures] = []
 
-    def progressed(self, progress: Progress) -> None:
-        self.seen.append(replace(progress))
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        self.seen.append(replace(figures))
 
 
 def test_a_video_counts_while_it_is_under_way(tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_a_video_counts_while_it_is_under_way(tmp_path: Path) -> None:
         tmp_path / "f.h5",
         encoder=load_encoder("random", backbone="tiny", seed=1, device="cpu"),
         config=ExtractConfig(batch_size=3, workers=1),
-        observer=watcher,
+        reporter=watcher,
     )
     under_way = [figures for figures in watcher.seen if figures.n_clips and not figures.n_ended]
     assert len(under_way) >= 4
@@ -64,7 +66,7 @@ def test_a_video_that_is_given_up_counts_for_nothing(tmp_path: Path) -> None:
         tmp_path / "f.h5",
         encoder=load_encoder("random", backbone="tiny", seed=1, device="cpu"),
         config=ExtractConfig(batch_size=1, workers=1, strict=True),
-        observer=watcher,
+        reporter=watcher,
     )
     assert [video.status for video in report.videos] == ["failed"]
     assert max(figures.video_s for figures in watcher.seen) > 1

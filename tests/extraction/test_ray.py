@@ -22,8 +22,9 @@ import pytest
 from tests.builders.videos import make_mixed_videos
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
+from tspcli.core.progress import Reporter
 from tspcli.errors import UsageError
-from tspcli.extraction import Observer, VideoResult, extract
+from tspcli.extraction import VideoResult, extract
 from tspcli.extraction import ray_transport as ray_cluster
 from tspcli.extraction.extract_config import ExtractConfig
 from tspcli.extraction.extraction_run import compute_gvf
@@ -82,7 +83,7 @@ class SlowClock:
         return time.monotonic() / 20
 
 
-class Break(Observer):
+class Break(Reporter):
     """Calls something once when some videos have ended."""
 
     def __init__(self, after: int, action: Any) -> None:
@@ -91,7 +92,7 @@ class Break(Observer):
         self.seen: list[VideoResult] = []
         self.messages: list[str] = []
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.seen.append(result)
         if len(self.seen) == self.after:
             self.action()
@@ -112,9 +113,9 @@ def few_expected(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def assert_whole(observer: Break, out: Path, expected: Path, n_videos: int = 9) -> None:
+def assert_whole(reporter: Break, out: Path, expected: Path, n_videos: int = 9) -> None:
     """Each video was told once, and the store is what one machine makes."""
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == n_videos
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == n_videos
     assert_same_store(out, expected)
     assert leftovers(out.parent) == []
 
@@ -148,22 +149,22 @@ def pids_of(wanted: Callable[[bytes], bool], parents: list[int] | None = None) -
 def test_two_nodes_leave_the_store_of_one_machine_also_when_an_encoder_is_killed(
     cluster: Any, videos: Path, expected: Path, tmp_path: Path
 ) -> None:
-    observer = Break(2, lambda: os.kill(encoder_pids()[0], signal.SIGKILL))
-    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = Break(2, lambda: os.kill(encoder_pids()[0], signal.SIGKILL))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert [video.key for video in report.failed] == ["broken"]
     assert "is gone" in report.notes[0] and "done again" in report.notes[0]
-    assert_whole(observer, tmp_path / "feats.h5", expected)
+    assert_whole(reporter, tmp_path / "feats.h5", expected)
     again = extract(videos, tmp_path / "feats.h5", config=OPTIONS)
     assert {video.status for video in again.videos} == {"kept", "failed"}
 
 
 def test_two_nodes_share_a_run(cluster: Any, few: Path, few_expected: Path, tmp_path: Path) -> None:
     seen: list[list[int]] = []
-    observer = Break(1, lambda: seen.append(encoder_pids()))
-    report = extract(few, tmp_path / "f.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = Break(1, lambda: seen.append(encoder_pids()))
+    report = extract(few, tmp_path / "f.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert len(seen[0]) == 2, "an encoder a node"
     assert [video.key for video in report.failed] == ["broken"] and not report.notes
-    assert_whole(observer, tmp_path / "f.h5", few_expected, n_videos=6)
+    assert_whole(reporter, tmp_path / "f.h5", few_expected, n_videos=6)
 
 
 @pytest.mark.slow
@@ -171,18 +172,18 @@ def test_decode_processes_that_are_killed_again_and_again(
     cluster: Any, videos: Path, expected: Path, tmp_path: Path
 ) -> None:
     class KillAll(Break):
-        def video_ended(self, result: VideoResult) -> None:
-            super().video_ended(result)
+        def result(self, result: VideoResult) -> None:
+            super().result(result)
             if len(self.seen) in (1, 3, 5):
                 pids.update(decoder_pids())
                 for pid in decoder_pids():
                     os.kill(pid, signal.SIGKILL)
 
     pids: set[int] = set()
-    observer = KillAll(-1, None)
-    extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = KillAll(-1, None)
+    extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert len(pids) >= 2
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 9
     # A video whose process died twice has been given to another decoder, or is a failure.
     extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray")
     with open_store(tmp_path / "feats.h5") as store, open_store(expected) as other:
@@ -196,10 +197,10 @@ def test_an_encoder_that_is_stopped_is_given_up(
     cluster: Any, videos: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_cluster, "_SILENT_S", 10.0)
-    observer = Break(1, lambda: os.kill(encoder_pids()[0], signal.SIGSTOP))
-    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = Break(1, lambda: os.kill(encoder_pids()[0], signal.SIGSTOP))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert "does not answer" in report.notes[0] and "done again" in report.notes[0]
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 9
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 9
     assert_same_store(tmp_path / "feats.h5", expected)
 
 
@@ -207,10 +208,10 @@ def test_an_encoder_that_is_stopped_is_given_up(
 def test_a_node_that_is_removed_loses_nothing(
     cluster: Any, videos: Path, expected: Path, tmp_path: Path
 ) -> None:
-    observer = Break(2, lambda: cluster.remove_node(cluster.workers[0], allow_graceful=False))
-    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = Break(2, lambda: cluster.remove_node(cluster.workers[0], allow_graceful=False))
+    report = extract(videos, tmp_path / "feats.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert any("is gone" in note for note in report.notes)
-    assert_whole(observer, tmp_path / "feats.h5", expected)
+    assert_whole(reporter, tmp_path / "feats.h5", expected)
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ from tests.builders.videos import make_mixed_videos
 from tests.extraction.ray_driver import OPTIONS
 from tests.extraction.same import assert_same_store, leftovers
 from tests.extraction.stand_in_ray import StandIn
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreError, TspError, UsageError
-from tspcli.extraction import ExtractConfig, Observer, VideoResult, extract, ray_actor
+from tspcli.extraction import ExtractConfig, VideoResult, extract, ray_actor
 from tspcli.extraction import ray_transport as ray_cluster
 from tspcli.store.parts import read_part
 
@@ -47,7 +48,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return made
 
 
-class After(Observer):
+class After(Reporter):
     """Calls something once when some videos have ended."""
 
     def __init__(self, count: int, action: Any) -> None:
@@ -55,7 +56,7 @@ class After(Observer):
         self.action = action
         self.seen: list[VideoResult] = []
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self.seen.append(result)
         if len(self.seen) == self.count:
             self.action()
@@ -64,12 +65,12 @@ class After(Observer):
 def test_a_node_is_removed_and_the_store_is_that_of_one_machine(
     cluster: StandIn, videos: Path, expected: Path, tmp_path: Path
 ) -> None:
-    observer = After(1, lambda: cluster.remove("n0"))
-    report = extract(videos, tmp_path / "f.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = After(1, lambda: cluster.remove("n0"))
+    report = extract(videos, tmp_path / "f.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert len(cluster.actors) == 2
     assert any("encoder 1 on node 10.0.0.0 (n0) is gone" in note for note in report.notes)
     assert [video.key for video in report.failed] == ["broken"]
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 6
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 6
     assert_same_store(tmp_path / "f.h5", expected)
     assert leftovers(tmp_path) == []
     assert all(actor.dead for actor in cluster.actors)
@@ -81,7 +82,7 @@ class StopAfter(After):
     def __init__(self, count: int) -> None:
         super().__init__(count, lambda: None)
 
-    def wants_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         return len(self.seen) >= self.count
 
 
@@ -98,12 +99,12 @@ def test_a_run_that_is_told_to_stop_finishes_what_is_under_way(
     for number in range(16):
         shutil.copy(videos / "v1.mp4", many / f"v{number:02}.mp4")
     out = tmp_path / "f.h5"
-    observer = StopAfter(3)
+    reporter = StopAfter(3)
     with pytest.raises(KeyboardInterrupt):
-        extract(many, out, config=OPTIONS, engine="ray", observer=observer)
+        extract(many, out, config=OPTIONS, engine="ray", reporter=reporter)
     assert len(drained) == 2 and all(actor.dead for actor in cluster.actors)
-    done = {result.key for result in observer.seen}
-    assert {result.status for result in observer.seen} == {"done"}
+    done = {result.key for result in reporter.seen}
+    assert {result.status for result in reporter.seen} == {"done"}
     assert 3 <= len(done) < 16 and not out.exists()
     assert {read_part(path).key for path in tmp_path.glob("f.h5.parts/*.part")} == done
 
@@ -117,10 +118,10 @@ def test_a_lost_encoder_is_started_again_where_its_node_lives(
         for actor in list(cluster.actors):
             actor.die()
 
-    observer = After(1, lose_all)
-    extract(videos, tmp_path / "f.h5", config=OPTIONS, engine="ray", observer=observer)
+    reporter = After(1, lose_all)
+    extract(videos, tmp_path / "f.h5", config=OPTIONS, engine="ray", reporter=reporter)
     assert len(cluster.actors) >= 3
-    assert len(observer.seen) == len({result.key for result in observer.seen}) == 6
+    assert len(reporter.seen) == len({result.key for result in reporter.seen}) == 6
     assert_same_store(tmp_path / "f.h5", expected)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.localization.planted import LABELS, SAMPLING, plant
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
+from tspcli.core.progress import Reporter
 from tspcli.errors import (
     AnnotationError,
     CheckpointError,
@@ -28,7 +29,7 @@ from tspcli.localization.localize_config import BmnConfig, ClassConfig, PredictC
 from tspcli.localization.localizer import load_localizer
 from tspcli.localization.prediction import predict
 from tspcli.localization.results import Prediction, result_name
-from tspcli.localization.training import train
+from tspcli.localization.training import EpochLosses, train
 from tspcli.localization.training_windows import TrainingWindows, class_samples
 from tspcli.store import StoreMetadata, open_store, write_store
 
@@ -110,31 +111,37 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
 
-    events = []
+    class KillInEpoch2(Reporter):
+        def advance(self, task: str, done: int, figures: Any = "") -> None:
+            if figures == "epoch 2/3":
+                raise Killed
 
-    def kill_in_epoch_2(event: str, values: Any) -> None:
-        events.append(event)
-        if event == "step" and values["epoch"] == 2:
-            raise Killed
+    class Resumed(Reporter):
+        def __init__(self) -> None:
+            self.epochs: list[int] = []
+
+        def result(self, result: Any) -> None:
+            if isinstance(result, EpochLosses):
+                self.epochs.append(result.epoch)
 
     parts = tmp_path / "parts"
     with pytest.raises(Killed):
-        train(stores, learned, parts, config=SHORT, valid=valid, observer=kill_in_epoch_2)
+        train(stores, learned, parts, config=SHORT, valid=valid, reporter=KillInEpoch2())
     assert len(states(parts)["history"]) == 1
-    again = train(
-        stores, learned, parts, config=SHORT, valid=valid, observer=lambda e, v: events.append(e)
-    )
-    assert "resumed" in events
+    resumed = Resumed()
+    again = train(stores, learned, parts, config=SHORT, valid=valid, reporter=resumed)
+    assert resumed.epochs[0] == 2
     assert again.best_epoch == whole.best_epoch
     assert_same_weights(tmp_path / "whole", parts)
     assert json.loads((parts / "log.json").read_text()) == whole.history
     lowest = min(whole.history, key=lambda losses: losses["valid_loss"])
     assert whole.history[whole.best_epoch - 1] is lowest
 
-    def steps(event: str, values: Any) -> None:
-        assert event not in ("step", "epoch", "classes")
+    class Idle(Reporter):
+        def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
+            raise AssertionError
 
-    train(stores, learned, parts, config=SHORT, valid=valid, observer=steps)
+    train(stores, learned, parts, config=SHORT, valid=valid, reporter=Idle())
     assert not list(parts.glob(".*"))
 
 

@@ -12,7 +12,7 @@ from tspcli.errors import TspError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
 _UNBOUNDED_COLUMNS = 10_000
 
@@ -52,16 +52,33 @@ def err_console() -> Console:
     return Messages(stderr=True, highlight=False)
 
 
-def live_bars(console: Console, *more: ProgressColumn, width: int = 40) -> Progress:
-    """Bars that vanish in the end; each task has a description and a field ``figures``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def say(text: str, style: str | None = None, *, console: Console | None = None) -> None:
+    """Print a line on stderr, or on another console; names in it cannot steer the terminal."""
+    console = console or err_console()
+    console.print(printable(text), style=style, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a note on stderr."""
+    say(f"Note: {text}", "yellow")
+
+
+def live_bars(console: Console, width: int = 24) -> Progress:
+    """Bars that vanish at the end; each task has a description and a field ``figures``."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=width),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        *more,
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeElapsedColumn(),
         console=console,
         transient=True,
     )
@@ -84,11 +101,9 @@ def _finite(value: Any) -> Any:
 
 def show_error(error: TspError) -> None:
     """Print what is wrong and what to do about it."""
-    console = err_console()
-    # Names of files and keys are no markup, and must not be able to steer the terminal.
-    console.print("Error:", printable(error.message), style="red", markup=False, soft_wrap=True)
+    say(f"Error: {error.message}", "red")
     if error.remedy:
-        console.print(printable(error.remedy), markup=False, soft_wrap=True)
+        say(error.remedy)
 
 
 def printable(text: str) -> str:

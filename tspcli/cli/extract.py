@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from tspcli.cli.console import err_console, print_json
-from tspcli.cli.displays import summarize
+from tspcli.cli.console import print_json
+from tspcli.cli.displays import stopping_extraction, summarize, watch
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
@@ -84,9 +84,7 @@ def command(as_json: bool, **options: Any) -> int:
       tsp extract --videos my_videos/ --out feats.h5 --shard 1/4
       tsp extract --videos /shared/videos/ --out /shared/feats.h5 --engine ray
     """
-    from tspcli.cli.displays import watch
     from tspcli.core.run_dir import report_path
-    from tspcli.core.stop import stoppable
     from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
     from tspcli.extraction.shard_plan import shard_path
 
@@ -98,14 +96,13 @@ def command(as_json: bool, **options: Any) -> int:
     outputs += [("the store of all shards", out)] if place != out else []
     outputs += [("--profile", config.profile)] if config.profile else []
     require_apart(outputs, [("--videos", path) for path in videos])
-    console = err_console()
-    with stoppable(console, out) as stop:
+    with stopping_extraction(out) as stop:
         try:
-            with watch(console, stop) as observer:
-                report = extract(videos, out, config=config, observer=observer)
+            with watch(stop_requested=stop.requested) as reporter:
+                report = extract(videos, out, config=config, reporter=reporter)
         except KeyboardInterrupt:
             return stop.farewell()
     if as_json:
         print_json(report.to_dict())
-    summarize(console, report)
+    summarize(report)
     return EXIT_SOME_FAILED if report.failed else 0

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tspcli.cli.console import err_console, print_json, printable
-from tspcli.cli.displays import summarize
+from tspcli.cli.console import print_json, say
+from tspcli.cli.displays import stopping_extraction, summarize, watch
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
@@ -90,30 +90,22 @@ def command(
         if as_json:
             print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
         else:
-            err_console().print(
-                f"{printable(str(out))}: {counted(len(made), 'video')}, {made.dim} values each "
-                f"({pool}).",
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"{out}: {counted(len(made), 'video')}, {made.dim} values each ({pool}).")
         return 0
 
-    from tspcli.cli.displays import watch
-    from tspcli.core.stop import stoppable
     from tspcli.extraction.extract_config import ExtractConfig
     from tspcli.extraction.extraction_run import GVF_WEIGHTS, compute_gvf
 
     config = ExtractConfig(**{**options, "weights": options["weights"] or GVF_WEIGHTS})
-    console = err_console()
-    with stoppable(console, out) as stop:
+    with stopping_extraction(out) as stop:
         try:
-            with watch(console, stop) as observer:
-                report = compute_gvf(videos, out, pool=pool, config=config, observer=observer)
+            with watch(stop_requested=stop.requested) as reporter:
+                report = compute_gvf(videos, out, pool=pool, config=config, reporter=reporter)
         except KeyboardInterrupt:
             return stop.farewell()
     if as_json:
         print_json(report.to_dict())
-    summarize(console, report, of=pool)
+    summarize(report, of=pool)
     return EXIT_SOME_FAILED if report.failed else 0
 
 

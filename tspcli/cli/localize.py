@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import print_json
-from tspcli.cli.displays import say, show_evaluation, watch_training
+from tspcli.cli.console import print_json, say
+from tspcli.cli.displays import show_evaluation, watch
 from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
 from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
@@ -124,7 +124,7 @@ def train_command(
     valid = None
     if valid_annotations is not None:
         valid = _read(valid_annotations, valid_subset, "validation")
-    with watch_training() as observer:
+    with watch() as reporter:
         report = train(
             features,
             learned,
@@ -133,7 +133,7 @@ def train_command(
             valid=valid,
             sampling=sampling,
             overwrite=overwrite,
-            observer=observer,
+            reporter=reporter,
         )
     if as_json:
         print_json(report.to_dict())

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tspcli.cli.console import err_console
-from tspcli.cli.displays import say
+from tspcli.cli.console import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,9 +109,8 @@ def extract_videos(
         for name in ("frame_rate", "clip_length", "stride", "grid_rate"):
             chosen[name] = getattr(sampling, name)
     config = ExtractConfig(weights=_weights_of(localizer, weights), **chosen)
-    console = err_console()
-    with watch(console) as observer:
-        report = extract(videos, store, config=config, encoder=encoder, observer=observer)
+    with watch() as reporter:
+        report = extract(videos, store, config=config, encoder=encoder, reporter=reporter)
     failed = []
     for result in report.failed:
         failed.append(result.key)

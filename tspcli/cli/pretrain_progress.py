@@ -24,7 +24,7 @@ def watch(console: Console) -> Iterator[TrainingObserver]:
     if not console.is_terminal:
         yield PlainObserver(console)
         return
-    with live_bars(console, width=24) as display:
+    with live_bars(console) as display:
         yield LiveObserver(console, display)
 
 

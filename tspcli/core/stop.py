@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C: finish what is in flight, commit, say so, and be gone within ten seconds.
+"""Ending a run early, in good order.
 
-Ending a run early, but in good order.
+The first SIGTERM or Ctrl-C asks the run to finish what is under way; the second ends it. A run that
+takes longer than the hard limit is ended anyway, which loses no more than a SIGKILL would.
 """
 
 from __future__ import annotations
@@ -10,115 +11,160 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from tspcli.cli.console import printable
-from tspcli.extraction.run_report import Observer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from tspcli.core.progress import Reporter
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HARD_LIMIT_S = 9.0
-"""After so long the process ends at once, which loses no more than a SIGKILL does."""
+"""How long after the first signal the process may take to end."""
+_SAYING_S = 1.0
+"""How long the last words may take, in case nobody reads stderr."""
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Stopper:
     """Takes the signals of a run.
 
-    Attributes:
-        requested: Whether one came.
-        attended: Whether the run looks at ``requested``; until it does, a signal interrupts it.
+    Args:
+        say: Shows a line of text; may be called on any thread.
+        stopping: What to say when a run is asked to stop.
+        farewell: What to say when the run has ended early.
+        asked_by: Another reason to stop, such as a launcher that is gone.
     """
 
-    def __init__(self, console: Console, out: object) -> None:
-        self.requested = False
-        self.attended = False
-        self._console = console
-        self._out = out
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        stopping: str = "",
+        farewell: str = "Interrupted.",
+        asked_by: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._say = say
+        self._stopping = stopping
+        self._farewell = farewell
+        self._asked_by = asked_by
+        self._asked = False
+        self._attended = False
         self._number = int(signal.SIGINT)
         self._count = 0
         self._ended = False
         self._timer: threading.Timer | None = None
 
-    def farewell(self) -> int:
-        """Say what is kept; the exit code."""
-        self._say(
-            f"Interrupted. Finished videos are kept beside {printable(str(self._out))}; "
-            "the same command goes on from here."
-        )
+    def requested(self) -> bool:
+        """Whether the run is to stop. Until the run first asks, a signal interrupts it at once."""
+        self._attended = True
+        return self._asked or self._asked_by()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a run that was stopped: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self._number
 
+    def farewell(self) -> int:
+        """Say what is kept; return the exit code."""
+        self._say(self._farewell)
+        return self.exit_code
+
     def heard(self, number: int) -> None:
-        """A signal came; called on a thread of its own, also while the main one is in C code."""
-        self._number = number
-        self.requested = True
+        """Take note of a signal and start the hard limit.
+
+        Called on a thread of its own, also while the main thread is in C code.
+        """
+        self._note(number)
         if self._timer is None and not self._ended:
             self._timer = threading.Timer(HARD_LIMIT_S, self._leave)
             self._timer.daemon = True
             self._timer.start()
-            if self.attended:
-                self._say("Stopping: videos under way are finished first. Once more stops at once.")
+            if self._attended and self._stopping:
+                self._say(self._stopping)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """The signal's handler, on the main thread as soon as that comes back to Python."""
+        """Handle a signal on the main thread, as soon as that is back in Python."""
+        self._note(number)
         self._count += 1
-        if not self.attended or self._count > 1:
+        if not self._attended or self._count > 1:
             raise KeyboardInterrupt
 
     def rest(self) -> None:
-        """The run has ended: nothing is left to be stopped, whatever is still heard."""
+        """Let signals and the hard limit have no effect: the run has ended."""
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
 
+    def _note(self, number: int) -> None:
+        self._number = number
+        self._asked = True
+
     def _leave(self) -> None:
         if self._ended:
             return
-        with suppress(OSError):
-            self._console.show_cursor(True)
-        os._exit(self.farewell())
+        words = threading.Thread(target=self._last_words, daemon=True)
+        words.start()
+        words.join(_SAYING_S)
+        os._exit(self.exit_code)
 
-    def _say(self, text: str) -> None:
-        with suppress(OSError):
-            self._console.print(text, markup=False, soft_wrap=True)
+    def _last_words(self) -> None:
+        if os.isatty(2):
+            with suppress(OSError):
+                os.write(2, _SHOW_CURSOR)
+        self._say(self._farewell)
 
 
 @contextmanager
-def stoppable(console: Console, out: object) -> Iterator[Stopper]:
+def stoppable(
+    say: Callable[[str], None],
+    *,
+    stopping: str = "",
+    farewell: str = "Interrupted.",
+    asked_by: Callable[[], bool] = lambda: False,
+    hard_limit: bool = True,
+) -> Iterator[Stopper]:
     """Let SIGTERM and Ctrl-C stop what runs inside in good order. For the main thread alone.
 
     Args:
-        console: Where to say so.
-        out: The store that the run writes.
+        say: Shows a line of text; may be called on any thread.
+        stopping: What to say when the run is asked to stop.
+        farewell: What :meth:`Stopper.farewell` says.
+        asked_by: Another reason to stop.
+        hard_limit: Whether the process ends after :data:`HARD_LIMIT_S`, even inside C code.
     """
-    stopper = Stopper(console, out)
+    stopper = Stopper(say, stopping=stopping, farewell=farewell, asked_by=asked_by)
+    previous = {number: signal.signal(number, stopper.interrupt) for number in _SIGNALS}
+    try:
+        if hard_limit:
+            with _listening(stopper.heard):
+                yield stopper
+        else:
+            yield stopper
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        stopper.rest()
+
+
+@contextmanager
+def _listening(heard: Callable[[int], None]) -> Iterator[None]:
+    """Report signals on a thread: Python's handlers wait for the main one, which may be in C."""
     ours, theirs = socket.socketpair()
-    ours.setblocking(True)
     theirs.setblocking(False)
 
     def listen() -> None:
         while data := ours.recv(16):
             for number in data:
                 if number in _SIGNALS:
-                    stopper.heard(number)
+                    heard(number)
 
     listener = threading.Thread(target=listen, name="tspcli-signals", daemon=True)
-    previous = {number: signal.signal(number, stopper.interrupt) for number in _SIGNALS}
-    # Python's own handlers wait for the main thread, which may be in the encoder for long.
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     listener.start()
     try:
-        yield stopper
+        yield
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        stopper.rest()
         theirs.close()
         listener.join(timeout=1)
         ours.close()
@@ -130,30 +176,30 @@ _CLOSING_S = 2.5
 
 
 class GentleStop:
-    """What a run knows of its observer's wish to end: begin no video, finish those under way.
+    """Ends a run early: no further video is begun, those under way are finished.
 
     Args:
-        observer: Who may wish it.
+        reporter: Is asked whether to stop.
     """
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._by: float | None = None
         self._over = False
 
     @property
     def wanted(self) -> bool:
-        """Whether the run is to end; as of the last :meth:`begins`."""
+        """Whether the run is to end, as of the last :meth:`begins`."""
         return self._by is not None
 
     def begins(self) -> bool:
-        """Ask the observer; whether it wishes the end for the first time.
+        """Ask the reporter; return whether this is the first time that it wants to stop.
 
         Raises:
             KeyboardInterrupt: If the videos under way take too long.
         """
         if self._by is None:
-            if self._observer.wants_stop():
+            if self._reporter.stop_requested():
                 self._by = time.monotonic() + STOP_GRACE_S
                 return True
         elif time.monotonic() > self._by:
@@ -161,7 +207,7 @@ class GentleStop:
         return False
 
     def conclude(self) -> None:
-        """What could be finished is.
+        """Note that all that could be finished is finished.
 
         Raises:
             KeyboardInterrupt: If the run was to end.
@@ -178,5 +224,5 @@ class GentleStop:
         """
         if self._by is None:
             return otherwise_s
-        # Whoever asks a second time interrupts the run itself, and waits for nobody.
+        # A second signal interrupts the run itself, which then waits for nobody.
         return min(otherwise_s, _CLOSING_S) if self._over else 0.0

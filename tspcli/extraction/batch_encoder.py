@@ -29,7 +29,7 @@ from tspcli.encoders import Encoder
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
 from tspcli.extraction.extract_config import EncoderFacts
-from tspcli.extraction.run_report import Progress, Trace
+from tspcli.extraction.run_report import RunFigures, Trace
 from tspcli.sampling.clock import Sampling
 
 AT_LEAST = 8
@@ -152,7 +152,7 @@ class BatchEncoder(Generic[Owner]):
         *,
         hand_out: Callable[[Batch[Owner], npt.NDArray[np.float32]], None],
         note: Callable[[str], None],
-        progress: Progress,
+        progress: RunFigures,
         trace: Trace,
     ) -> None:
         self._encoder = encoder

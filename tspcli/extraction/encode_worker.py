@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from tspcli.core.child_process import die_with_parent
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.extract_config import EncoderFacts, load_configured_encoder
 from tspcli.extraction.row_writer import WriterThread
-from tspcli.extraction.run_report import ExtractReport, Observer, Progress, VideoResult
+from tspcli.extraction.run_report import ExtractReport, VideoResult
 from tspcli.extraction.service import Pulse, stuck_after_s
 from tspcli.extraction.task import Task
 from tspcli.video import Event, Frames, Idle, SharedPlace, VideoFile, Woken
@@ -73,7 +74,7 @@ def _run(line: _Line, task: Task, encoder: Encoder, pulse: Pulse) -> None:
             config=task.config,
             open_sink=lambda file: task.open_sink(writer, file),
             report=report,
-            observer=_Teller(line, pulse),
+            reporter=_Teller(line, pulse),
         )
         pulse.watch(True)
         engine.consume(pulse.watched(source))
@@ -110,7 +111,7 @@ class _Line:
         os._exit(1)
 
 
-class _Teller(Observer):
+class _Teller(Reporter):
     """Passes on what the engine tells."""
 
     def __init__(self, line: _Line, pulse: Pulse) -> None:
@@ -118,18 +119,18 @@ class _Teller(Observer):
         self._pulse = pulse
         self._next = 0.0
 
-    def wants_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         self._pulse.turned()
         return False
 
-    def progressed(self, progress: Progress) -> None:
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
         self._pulse.advanced()
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _TELL_EVERY_S
-            self._line.tell("progress", progress)
+            self._line.tell("progress", figures)
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         self._line.tell("result", result)
 
     def message(self, text: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tspcli.core.progress import Reporter
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import storable
 from tspcli.encoders import Encoder
@@ -30,7 +31,7 @@ from tspcli.extraction.clip_assembler import Batch, ClipAssembler, Clips
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.feeder import EventSource, Prepared, Word, feed, open_pool
 from tspcli.extraction.row_writer import RowSink
-from tspcli.extraction.run_report import ExtractReport, Observer, Progress, Trace, VideoResult
+from tspcli.extraction.run_report import VIDEOS, ExtractReport, RunFigures, Trace, VideoResult
 from tspcli.extraction.shard_plan import file_size
 from tspcli.sampling.clock import Sampling
 from tspcli.store.schema import sampling_attributes
@@ -75,7 +76,7 @@ class Engine:
         config: The user's choices.
         open_sink: Makes the sink of a video's rows; called again if its decoding starts afresh.
         report: Where the outcome is collected.
-        observer: Who watches.
+        reporter: Who watches.
     """
 
     encoder: Encoder
@@ -83,8 +84,8 @@ class Engine:
     config: ExtractConfig
     open_sink: Callable[[VideoFile], RowSink]
     report: ExtractReport
-    observer: Observer = field(default_factory=Observer)
-    progress: Progress = field(default_factory=Progress)
+    reporter: Reporter = field(default_factory=Reporter)
+    progress: RunFigures = field(default_factory=RunFigures)
 
     def __post_init__(self) -> None:
         self._videos: dict[str, _Video] = {}
@@ -100,7 +101,7 @@ class Engine:
         )
         self._wake: Callable[[], None] = lambda: None
         self._results: queue.SimpleQueue[VideoResult] = queue.SimpleQueue()
-        self._stop = GentleStop(self.observer)
+        self._stop = GentleStop(self.reporter)
 
     def run(self, videos: Sequence[VideoFile]) -> None:
         """Encode the videos in this order; returns once every row was handed to its sink."""
@@ -153,7 +154,7 @@ class Engine:
             self._collect(video, video.assembler.add(frames, item.event.ticks, self._encoding.room))
         elif isinstance(item, Restarted):
             self._drop(file.key)
-            self.observer.message(f"{file.path}: {item.why}; trying {item.decoder}.")
+            self.reporter.message(f"{file.path}: {item.why}; trying {item.decoder}.")
         elif isinstance(item, Failed):
             self._drop(file.key)
             self._fail(file, item.error)
@@ -284,12 +285,12 @@ class Engine:
     def _end(self, result: VideoResult) -> None:
         self.report.videos.append(result)
         self.progress.count_end(result, file_size(result.path))
-        self.observer.video_ended(result)
+        self.reporter.result(result)
         self._tell_progress()
 
     def _tell_progress(self) -> None:
         self.progress.begun_bytes = sum(video.begun_bytes for video in self._videos.values())
-        self.observer.progressed(self.progress)
+        self.reporter.advance(VIDEOS, self.progress.n_ended, self.progress)
 
     def _safe(self, result: VideoResult) -> None:
         """A video is on the disk; called on the writer's thread."""
@@ -311,7 +312,7 @@ class Engine:
 
     def _note(self, text: str) -> None:
         self.report.notes.append(text)
-        self.observer.message(text)
+        self.reporter.message(text)
 
     def _note_wait(self, seconds: float) -> None:
         # Until the decode processes have started, every encoder waits.

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder
 from tspcli.extraction.extract_config import ExtractConfig
-from tspcli.extraction.run_report import ExtractReport, Observer
+from tspcli.extraction.run_report import ExtractReport
 from tspcli.extraction.session import Kept, require_known, run_session
 from tspcli.store.gvf import Pool, pooled_metadata, read_gvf, write_gvf
 from tspcli.store.parts import PartsFolder
@@ -29,7 +30,7 @@ def extract(
     *,
     config: ExtractConfig | None = None,
     encoder: Encoder | None = None,
-    observer: Observer | None = None,
+    reporter: Reporter | None = None,
     **options: Any,
 ) -> ExtractReport:
     """Compute clip features of videos into a store.
@@ -42,7 +43,7 @@ def extract(
         out: The HDF5 file; see :mod:`tspcli.store.store` for what it holds.
         config: The settings.
         encoder: An encoder that is loaded already; otherwise the config's weights are loaded.
-        observer: Is told how the run goes.
+        reporter: Is told how the run goes.
         **options: Fields of :class:`ExtractConfig`, instead of ``config`` or over it.
 
     Returns:
@@ -62,7 +63,7 @@ def extract(
     """
     config = replace(config or ExtractConfig(), **options)
     return run_session(
-        videos, Path(out), _FeatureStore(), config=config, encoder=encoder, observer=observer
+        videos, Path(out), _FeatureStore(), config=config, encoder=encoder, reporter=reporter
     )
 
 
@@ -101,7 +102,7 @@ def compute_gvf(
     pool: Pool = "max",
     config: ExtractConfig | None = None,
     encoder: Encoder | None = None,
-    observer: Observer | None = None,
+    reporter: Reporter | None = None,
 ) -> ExtractReport:
     """Compute global video features in one pass over the videos.
 
@@ -114,7 +115,7 @@ def compute_gvf(
         pool: ``max`` or ``mean`` over the clips of a video.
         config: The settings; stride 16 and the weights of :data:`GVF_WEIGHTS` if none are given.
         encoder: An encoder that is loaded already.
-        observer: Is told how the run goes.
+        reporter: Is told how the run goes.
 
     Returns:
         What became of every video.
@@ -124,7 +125,7 @@ def compute_gvf(
     """
     config = config or ExtractConfig(weights=GVF_WEIGHTS, stride=GVF_STRIDE)
     return run_session(
-        videos, Path(out), _GlobalFeatures(pool), config=config, encoder=encoder, observer=observer
+        videos, Path(out), _GlobalFeatures(pool), config=config, encoder=encoder, reporter=reporter
     )
 
 

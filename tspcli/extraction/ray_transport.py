@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from tspcli.core.files import absolute
+from tspcli.core.progress import Reporter
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import counted, first_line
 from tspcli.core.version import __version__
 from tspcli.errors import TspError, UsageError, VideoError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.ray_places import Place, connect, find_places
-from tspcli.extraction.run_report import ExtractReport, Observer, VideoResult
+from tspcli.extraction.run_report import ExtractReport, VideoResult
 from tspcli.extraction.service import EngineClosedError, Words
 from tspcli.extraction.task import Board, Task, VideoQueue, require_alike, take_part
 from tspcli.store.parts import PartsFolder
@@ -40,7 +41,7 @@ _WAIT_FOR_NODES_S = 60.0
 _SILENT_S = 120.0
 """How long an encoder may leave a question for its progress unanswered before it counts as hung."""
 _HEAR_S = 0.25
-"""How long to wait for answers before the observer is asked whether the run is to stop."""
+"""How long to wait for answers before the reporter is asked whether the run is to stop."""
 _STOP_S = 5.0
 _PATIENCE_S = 20.0
 
@@ -85,9 +86,9 @@ class RayRunner:
         self._connected = False
         self._early_notes: list[str] = []
         self._task: Task | None = None
-        self._stop = GentleStop(Observer())
+        self._stop = GentleStop(Reporter())
 
-    def start(self, observer: Observer) -> EncoderFacts:
+    def start(self, reporter: Reporter) -> EncoderFacts:
         """Connect and wait for the first encoder; the others join when they are ready.
 
         Raises:
@@ -103,7 +104,7 @@ class RayRunner:
                 remedy="See `ray status`; --device cpu computes without GPUs.",
             )
         self._start_encoders()
-        board = Board(ExtractReport("", {}), observer)
+        board = Board(ExtractReport("", {}), reporter)
         told = time.monotonic() + _PATIENCE_S
         while self._first is None:
             self._hear(None, None, board)
@@ -111,7 +112,7 @@ class RayRunner:
             self._start_encoders()
             if time.monotonic() > told:
                 told = time.monotonic() + _PATIENCE_S
-                observer.message(
+                reporter.message(
                     "Waiting for room on the Ray cluster: "
                     f"none of {len(self._encoders)} encoders has started."
                 )
@@ -127,7 +128,7 @@ class RayRunner:
             TspError: If no encoder is left, or one cannot write.
         """
         self._task = replace(task, out=Path(absolute(task.out)))
-        self._stop = GentleStop(board.observer)
+        self._stop = GentleStop(board.reporter)
         queue = VideoQueue(videos)
         started = looked = time.monotonic()
         try:
@@ -274,7 +275,7 @@ class RayRunner:
             encoder.words = answer
             encoder.silent_s = 0.0
             for text in answer.messages:
-                board.observer.message(text)
+                board.reporter.message(text)
             board.report.notes += answer.notes
         elif method == "encode" and queue is not None and parts is not None:
             file = encoder.videos.pop(reference)
@@ -347,7 +348,7 @@ class RayRunner:
         if each:
             board.progress.encode_s = sum(p.encode_s for p in each) / len(each)
             board.progress.decode_wait_s = sum(p.decode_wait_s for p in each) / len(each)
-        board.observer.progressed(board.progress)
+        board.show()
 
     def _require_encoders(self) -> None:
         """Wait for nodes while there is none.

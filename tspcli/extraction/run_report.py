@@ -23,14 +23,17 @@ from typing import Any, Literal
 
 from tspcli.core.files import write_aside
 from tspcli.core.run_dir import report_path
-from tspcli.core.text import storable
+from tspcli.core.text import clock, storable
 from tspcli.core.version import __version__
 from tspcli.errors import VIDEO_REMEDIES, VideoError
 from tspcli.video import Frames, VideoFile
 
+VIDEOS = "videos"
+"""The one task that an extraction reports, with :class:`RunFigures` and :class:`VideoResult`."""
+
 
 @dataclass
-class Progress:
+class RunFigures:
     """A run's figures so far.
 
     Attributes:
@@ -73,7 +76,7 @@ class Progress:
         report.decode_wait_s = self.decode_wait_s
         report.encode_s = self.encode_s
 
-    def of_the_lost(self, ended_s: float) -> Progress:
+    def of_the_lost(self, ended_s: float) -> RunFigures:
         """What is left of these figures of an encoder that is gone: others do what was under way.
 
         Args:
@@ -94,28 +97,15 @@ class Progress:
             return None
         return self.elapsed_s * (self.total_bytes - done) / done
 
-
-class Observer:
-    """Watches a run; override what is of interest. All calls come from the run's main thread."""
-
-    def started(self, progress: Progress, n_kept: int) -> None:
-        """The videos are listed and the encoder is loaded."""
-
-    def progressed(self, progress: Progress) -> None:
-        """A batch was encoded or a video ended."""
-
-    def video_ended(self, result: VideoResult) -> None:
-        """A video is done, skipped or failed."""
-
-    def wants_stop(self) -> bool:
-        """Whether to end early: videos under way are finished within some seconds, none is begun.
-
-        Asked several times a second, also while nothing else happens.
-        """
-        return False
-
-    def message(self, text: str) -> None:
-        """Something worth a line, such as a batch halved for lack of memory."""
+    def line(self) -> str:
+        """Clips per second, speed against real time, the bottleneck and the time left."""
+        elapsed_s = self.elapsed_s or 1e-9
+        left = "" if self.left_s is None else f", {clock(self.left_s)} left"
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
+        return (
+            f"{self.n_clips / elapsed_s:.1f} clips/s, {self.video_s / elapsed_s:.1f} s of video/s, "
+            f"limited by {self.bottleneck}{left}{failed}"
+        )
 
 
 _DECODING = "decode processes"
@@ -241,6 +231,12 @@ class VideoResult:
             detail=error.detail,
             remedy=error.remedy or VIDEO_REMEDIES[error.reason],
         )
+
+    def line(self) -> str:
+        """Why the video has no features; empty for one that has."""
+        if self.status in ("done", "kept"):
+            return ""
+        return f"{self.status}: {self.path or self.key}: {self.reason}: {self.detail or ''}"
 
 
 _STARVING = 0.1

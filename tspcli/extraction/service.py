@@ -9,16 +9,18 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
+from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.feeder import EventSource, open_pool
 from tspcli.extraction.row_writer import WriterThread
-from tspcli.extraction.run_report import ExtractReport, Observer, Progress, VideoResult
+from tspcli.extraction.run_report import ExtractReport, RunFigures, VideoResult
 from tspcli.extraction.task import Task
 from tspcli.video import Event, Idle, VideoFile, Woken
 
@@ -41,12 +43,12 @@ class Words:
         notes: What happened to it as a whole.
     """
 
-    progress: Progress = field(default_factory=Progress)
+    progress: RunFigures = field(default_factory=RunFigures)
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-class EngineService(Observer):
+class EngineService(Reporter):
     """Runs an engine on a thread of its own; its methods may be called from any.
 
     Args:
@@ -61,7 +63,7 @@ class EngineService(Observer):
         self._lock = threading.Lock()
         self._asked: dict[str, Future[VideoResult]] = {}
         self._messages: list[str] = []
-        self._progress = Progress()
+        self._progress = RunFigures()
         self._n_notes = 0
         self._fault: BaseException | None = None
         self._n_threads = n_threads
@@ -114,18 +116,18 @@ class EngineService(Observer):
         self._pool.close()
         self._thread.join(timeout_s)
 
-    def wants_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Note that the engine looked for work; the driver tells it to end by draining."""
         self._pulse.turned()
         return False
 
-    def progressed(self, progress: Progress) -> None:
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
         """Keep the figures."""
         self._pulse.advanced()
         with self._lock:
-            self._progress = replace(progress)
+            self._progress = replace(figures)
 
-    def video_ended(self, result: VideoResult) -> None:
+    def result(self, result: VideoResult) -> None:
         """Answer whoever asked for the video."""
         with self._lock:
             future = self._asked.pop(result.key, None)
@@ -151,7 +153,7 @@ class EngineService(Observer):
                     config=self._task.config,
                     open_sink=lambda file: self._task.open_sink(writer, file),
                     report=self._report,
-                    observer=self,
+                    reporter=self,
                 )
                 self._pulse.watch(True)
                 engine.consume(self._pulse.watched(self._pool))

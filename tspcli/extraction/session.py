@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import lock_store
 from tspcli.core.text import counted
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreMismatchError
 from tspcli.extraction.batch_encoder import require_memory
 from tspcli.extraction.extract_config import ExtractConfig
-from tspcli.extraction.run_report import ExtractReport, Observer, VideoResult
+from tspcli.extraction.run_report import VIDEOS, ExtractReport, VideoResult
 from tspcli.extraction.runner_choice import Board, Runner, Task, choose_runner
 from tspcli.extraction.shard_plan import (
     ShardPlan,
@@ -70,7 +71,7 @@ def run_session(
     *,
     config: ExtractConfig,
     encoder: Encoder | None = None,
-    observer: Observer | None = None,
+    reporter: Reporter | None = None,
 ) -> ExtractReport:
     """Do all videos that ``out`` lacks, and write it.
 
@@ -80,13 +81,13 @@ def run_session(
         output: What kind of file it is.
         config: The settings.
         encoder: An encoder that is loaded already; otherwise the config's weights are loaded.
-        observer: Is told how the run goes.
+        reporter: Is told how the run goes.
 
     Returns:
         What became of every video; also written to ``<out>.report.json``.
     """
     began_s = time.monotonic()
-    observer = observer or Observer()
+    reporter = reporter or Reporter()
     inputs = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
     if config.shard is not None:
         out = shard_path(out, config.shard)
@@ -95,10 +96,10 @@ def run_session(
     files = listing.videos
     plan = None
     if config.shard is not None:
-        plan = plan_shards(files, config.shard[1], observer)
+        plan = plan_shards(files, config.shard[1], reporter)
         files = list(plan.shards[config.shard[0] - 1])
     with closing(choose_runner(config, encoder)) as runner:
-        facts = runner.start(observer)
+        facts = runner.start(reporter)
         sampling = config.resolve_sampling(facts.sampling)
         require_memory(sampling, facts, config.batch_size)
         rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
@@ -110,7 +111,7 @@ def run_session(
             passed_over=listing.passed_over,
             runtime=facts.runtime,
         )
-        board = Board(report, observer)
+        board = Board(report, reporter)
         if listing.passed_over:
             text = describe_passed_over(listing.passed_over)
             board.note(f"{text}. A file that is named itself is taken whatever its ending.")
@@ -127,9 +128,11 @@ def run_session(
             replanned = plan is not None and _was_planned_otherwise(parts, board)
             board.progress.n_videos = len(todo)
             board.progress.total_bytes = sum(file_size(file.path) for file in todo)
-            observer.started(board.progress, len(files) - len(todo))
+            n_kept = len(files) - len(todo)
+            kept = f", {n_kept} kept from an earlier run" if n_kept else ""
+            reporter.start(VIDEOS, len(todo), about=f"{counted(len(todo), 'video')} to do{kept}")
             if todo:
-                runner.run(task, _in_order(todo, plan, runner, observer), parts, board)
+                runner.run(task, _in_order(todo, plan, runner, reporter), parts, board)
             # A shard is written even if it holds nothing, so that no shard is ever missed.
             if parts.parts or replanned or (plan is not None and not out.exists()):
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
@@ -144,13 +147,13 @@ def run_session(
 
 
 def _in_order(
-    todo: list[VideoFile], plan: ShardPlan | None, runner: Runner, observer: Observer
+    todo: list[VideoFile], plan: ShardPlan | None, runner: Runner, reporter: Reporter
 ) -> list[VideoFile]:
     """The order in which the videos are begun."""
     if plan is not None and plan.weights:
         return longest_first(todo, plan.weights)
     if runner.shares_out:
-        return longest_first(todo, weigh(todo, durations_ms(todo, observer)))
+        return longest_first(todo, weigh(todo, durations_ms(todo, reporter)))
     return longest_first(todo)
 
 

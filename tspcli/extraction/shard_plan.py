@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import report_path
 from tspcli.core.text import canonical_json
 from tspcli.errors import UsageError
-from tspcli.extraction.run_report import Observer
 from tspcli.video import VideoFile
 from tspcli.video.durations import read_durations
 
@@ -66,28 +66,28 @@ class ShardPlan:
         return hashlib.sha256(canonical_json(keys).encode()).hexdigest()
 
 
-def plan_shards(videos: Sequence[VideoFile], count: int, observer: Observer) -> ShardPlan:
+def plan_shards(videos: Sequence[VideoFile], count: int, reporter: Reporter) -> ShardPlan:
     """Shards that take about equally long.
 
     Args:
         videos: All videos.
         count: The number of shards.
-        observer: Is told when reading the durations takes a while.
+        reporter: Is told when reading the durations takes a while.
     """
     if count == 1:
         return ShardPlan((tuple(videos),))
-    return balance(videos, durations_ms(videos, observer), count)
+    return balance(videos, durations_ms(videos, reporter), count)
 
 
-def durations_ms(videos: Sequence[VideoFile], observer: Observer) -> list[int | None]:
+def durations_ms(videos: Sequence[VideoFile], reporter: Reporter) -> list[int | None]:
     """What the videos' headers say, in milliseconds; None where they say nothing.
 
     Args:
         videos: The videos.
-        observer: Is told when that takes a while.
+        reporter: Is told when that takes a while.
     """
     if len(videos) >= _MANY_VIDEOS:
-        observer.message(f"Reading the durations of {len(videos):,} videos.")
+        reporter.message(f"Reading the durations of {len(videos):,} videos.")
     return read_durations([video.path for video in videos])
 
 

@@ -20,12 +20,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tspcli.core.child_process import ChildProcess, available_cores
+from tspcli.core.progress import Reporter
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import counted
 from tspcli.errors import TspError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.feeder import open_pool
-from tspcli.extraction.run_report import Observer, Progress
+from tspcli.extraction.run_report import RunFigures
 from tspcli.extraction.shard_plan import file_size
 from tspcli.extraction.task import Board, Task, require_alike
 from tspcli.store.parts import PartsFolder
@@ -34,7 +35,7 @@ from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Idle, Vide
 _STOP_S = 5.0
 """What a device gets to commit what it has when the run is interrupted."""
 _LOOK_EVERY_S = 0.25
-"""How often at least the observer is asked whether the run is to stop."""
+"""How often at least the reporter is asked whether the run is to stop."""
 _SILENT_S = 120.0
 """How long a device's process may say nothing; it beats once a second."""
 _STARTING_S = 600.0
@@ -57,7 +58,7 @@ class Device:
         self.decoding: set[str] = set()
         self.given_bytes = 0
         self.ended_s = 0.0
-        self.progress = Progress()
+        self.progress = RunFigures()
         self.alive = True
         self.ended = False
         self.fault: str | None = None
@@ -204,7 +205,7 @@ class DevicesRunner:
         self._inbox: SimpleQueue[tuple[Device, Any]] = SimpleQueue()
         self._looked = 0.0
 
-    def start(self, observer: Observer) -> EncoderFacts:
+    def start(self, reporter: Reporter) -> EncoderFacts:
         """Start the processes; each loads the encoder."""
         n_cpu = sum(name.startswith("cpu") for name in self._names)
         for name in self._names:
@@ -235,7 +236,7 @@ class DevicesRunner:
             hold_open=True,
         )
         owners: dict[str, Device] = {}
-        stop = GentleStop(board.observer)
+        stop = GentleStop(board.reporter)
         self._looked = started
         try:
             with closing(pool):
@@ -311,9 +312,9 @@ class DevicesRunner:
                 elif kind == "progress":
                     device.progress = values[0]
                     self._sum_up(board)
-                    board.observer.progressed(board.progress)
+                    board.show()
                 elif kind == "message":
-                    board.observer.message(values[0])
+                    board.reporter.message(values[0])
                 elif kind == "error":
                     raise values[0]
                 elif kind == "fault":

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from tspcli.core.progress import Reporter
 from tspcli.errors import StoreError, UsageError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.row_writer import PoolingSink, VideoWriter, WriterThread
-from tspcli.extraction.run_report import ExtractReport, Observer, Progress, VideoResult
+from tspcli.extraction.run_report import VIDEOS, ExtractReport, RunFigures, VideoResult
 from tspcli.extraction.shard_plan import file_size
 from tspcli.sampling.clock import Sampling
 from tspcli.store.gvf import Pool
@@ -59,20 +60,24 @@ class Board:
     """Where a run's outcome is collected and shown. Used from the run's main thread alone."""
 
     report: ExtractReport
-    observer: Observer
-    progress: Progress = field(default_factory=Progress)
+    reporter: Reporter
+    progress: RunFigures = field(default_factory=RunFigures)
 
     def end(self, result: VideoResult, source_bytes: int) -> None:
         """A video has ended for good."""
         self.report.videos.append(result)
         self.progress.count_end(result, source_bytes)
-        self.observer.video_ended(result)
-        self.observer.progressed(self.progress)
+        self.reporter.result(result)
+        self.show()
+
+    def show(self) -> None:
+        """Report the figures as they stand."""
+        self.reporter.advance(VIDEOS, self.progress.n_ended, self.progress)
 
     def note(self, text: str) -> None:
         """Something that happened to the run as a whole, to be shown and kept."""
         self.report.notes.append(text)
-        self.observer.message(text)
+        self.reporter.message(text)
 
 
 class Runner(Protocol):
@@ -88,11 +93,11 @@ class Runner(Protocol):
 
     shares_out: bool
 
-    def start(self, observer: Observer) -> EncoderFacts:
+    def start(self, reporter: Reporter) -> EncoderFacts:
         """Load the encoder, or as many as there will be, which have to be alike.
 
         Args:
-            observer: Is told when that takes long.
+            reporter: Is told when that takes long.
         """
 
     def run(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from tspcli.core.progress import Reporter
 from tspcli.core.text import first_line
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig, load_configured_encoder
 from tspcli.extraction.row_writer import WriterThread
-from tspcli.extraction.run_report import Observer
 from tspcli.extraction.task import Board, Task
 from tspcli.store.parts import PartsFolder
 from tspcli.video import VideoFile
@@ -32,7 +32,7 @@ class LocalRunner:
         self._config = config
         self._encoder = encoder
 
-    def start(self, observer: Observer) -> EncoderFacts:
+    def start(self, reporter: Reporter) -> EncoderFacts:
         """Load the encoder, if it is not loaded."""
         if self._encoder is None:
             self._encoder = load_configured_encoder(self._config)
@@ -50,7 +50,7 @@ class LocalRunner:
                 config=task.config,
                 open_sink=lambda file: task.open_sink(writer, file),
                 report=board.report,
-                observer=board.observer,
+                reporter=board.reporter,
                 progress=board.progress,
             )
             try:

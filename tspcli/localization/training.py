@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 
 from tspcli.annotations import Annotations
 from tspcli.core.files import write_aside
-from tspcli.core.text import MALFORMED
+from tspcli.core.progress import Reporter
+from tspcli.core.text import MALFORMED, counted
 from tspcli.errors import CheckpointError, TrainingError
 from tspcli.localization import localizer as checkpoints
 from tspcli.localization.boundary_matching import Bmn, bmn_loss
@@ -37,8 +38,66 @@ FILES = (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG)
 _OF_ALL_ROWS = frozenset({"features.training", "features.validation"})
 """What of a run's identity is known once all features were read."""
 
-Observer = Callable[[str, Mapping[str, Any]], None]
-"""Told an event's name (``data``, ``classes``, ``resumed``, ``step``, ``epoch``) and values."""
+STEPS = "training"
+"""The task that a training reports once per epoch, with :class:`TrainingData` at its start and an
+:class:`EpochLosses` per epoch as results."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        n_videos: Training videos with features and actions.
+        n_windows: Windows into which they are cut.
+        n_empty: Further windows, without actions, which are left out.
+        n_valid: Validation videos.
+        missing: Names that are annotated for training but have no features.
+        valid_missing: Likewise for validation.
+    """
+
+    n_videos: int
+    n_windows: int
+    n_empty: int
+    n_valid: int
+    missing: list[str]
+    valid_missing: list[str]
+
+    def line(self) -> str:
+        """All of it in one line."""
+        text = (
+            f"{counted(self.n_videos, 'training video')} in {counted(self.n_windows, 'window')} "
+            f"({self.n_empty} without actions left out), "
+            f"{counted(self.n_valid, 'validation video')}."
+        )
+        for missing, role in ((self.missing, "training"), (self.valid_missing, "validation")):
+            if missing:
+                shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+                annotated = counted(len(missing), f"annotated {role} video")
+                text += f" No features: {annotated}, {shown}."
+        return text
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """One epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        epochs: How many there are.
+        losses: By name: ``train_loss``, and with validation ``valid_loss``, and their parts.
+    """
+
+    epoch: int
+    epochs: int
+    losses: Mapping[str, float]
+
+    def line(self) -> str:
+        """The losses in one line."""
+        text = f"epoch {self.epoch}/{self.epochs}: loss {self.losses['train_loss']:.4f}"
+        if "valid_loss" in self.losses:
+            text += f", validation {self.losses['valid_loss']:.4f}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -82,7 +141,7 @@ def train(
     valid: Annotations | None = None,
     sampling: Sampling | None = None,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    reporter: Reporter | None = None,
 ) -> TrainReport:
     """Train a boundary-matching network, and a class head if wanted, on stored features.
 
@@ -97,7 +156,7 @@ def train(
         valid: Annotations of validation videos, which choose the epoch; None takes the last.
         sampling: Where rows lie in time, for stores that do not tell it.
         overwrite: Start over instead of going on.
-        observer: Is told how the run goes.
+        reporter: Receives the progress of the run.
 
     Raises:
         TrainingError: If ``out`` holds a run with other settings or data, or files of another
@@ -106,7 +165,7 @@ def train(
         StoreError: If a store cannot be read.
     """
     config = config or TrainConfig()
-    tell: Observer = observer or (lambda event, values: None)
+    reporter = reporter or Reporter()
     out = Path(out)
     device = pick_device(config.device)
     with open_features(features, sampling=sampling) as opened:
@@ -129,28 +188,19 @@ def train(
         }
         if not overwrite:
             _require_own(out, identity)
-        tell(
-            "data",
-            {
-                "n_videos": len(videos),
-                "n_windows": len(windows),
-                "n_empty": windows.n_empty,
-                "n_valid": len(valid_videos),
-                "missing": missing,
-                "valid_missing": valid_missing,
-            },
-        )
+        sizes = len(videos), len(windows), windows.n_empty, len(valid_videos)
+        reporter.result(TrainingData(*sizes, missing, valid_missing))
         if state is None:
-            state = _fresh(config, opened, windows, videos, annotations, device, tell)
+            state = _fresh(config, opened, windows, videos, annotations, device, reporter)
         else:
-            tell("resumed", {"epoch": state.epoch})
+            reporter.message(f"Resuming after epoch {state.epoch}.")
     _begin(out, identity, overwrite)
     while state.epoch < config.epochs:
-        losses = _train_epoch(state, windows, device, tell)
+        losses = _train_epoch(state, windows, device, reporter)
         if valid_windows is not None:
             losses.update(_validate(state.localizer.model, valid_windows, device))
         state.finish_epoch(losses, out)
-        tell("epoch", {"epoch": state.epoch, "epochs": config.epochs, **losses})
+        reporter.result(EpochLosses(state.epoch, config.epochs, losses))
     return TrainReport(out, state.best_epoch, state.history, len(videos), missing, valid_missing)
 
 
@@ -213,7 +263,7 @@ def _fresh(
     videos: list[LocalizationVideo],
     annotations: Annotations,
     device: torch.device,
-    tell: Observer,
+    reporter: Reporter,
 ) -> _State:
     head = None
     with torch.random.fork_rng(devices=[]):
@@ -225,7 +275,9 @@ def _fresh(
         model.standardize(*windows.statistics())
     if head is not None:
         head.to(device)
-        tell("classes", train_class_head(head, class_samples(videos, head), config.seed))
+        fit = train_class_head(head, class_samples(videos, head), config.seed)
+        right = f"{fit['accuracy']:.1%} of {counted(fit['n_samples'], 'training sample')}"
+        reporter.message(f"class head: {right}.")
     localizer = Localizer(
         model.to(device), config, head, features.settings, features.weights, features.weights_path
     )
@@ -233,7 +285,7 @@ def _fresh(
 
 
 def _train_epoch(
-    state: _State, windows: TrainingWindows, device: torch.device, tell: Observer
+    state: _State, windows: TrainingWindows, device: torch.device, reporter: Reporter
 ) -> dict[str, float]:
     config, model = state.localizer.config, state.localizer.model
     epoch = state.epoch + 1
@@ -245,6 +297,7 @@ def _train_epoch(
     model.train()
     sums = torch.zeros(4, device=device)
     done = 0
+    reporter.start(STEPS, len(order))
     for batch, targets in windows.batches(order, device):
         loss = bmn_loss(model(batch), targets, config.loss)
         state.optimizer.zero_grad()
@@ -252,7 +305,7 @@ def _train_epoch(
         state.optimizer.step()
         sums += torch.stack([part.detach() for part in loss]) * len(batch)
         done += len(batch)
-        tell("step", {"epoch": epoch, "epochs": config.epochs, "done": done, "of": len(order)})
+        reporter.advance(STEPS, done, f"epoch {epoch}/{config.epochs}")
     return _means(sums, len(order), "train", epoch)
 
 
