@@ -30,6 +30,10 @@ def wait_for_timers() -> None:
             thread.join(timeout=5)
 
 
+def assert_read(read: threading.Event) -> None:
+    assert read.wait(60)
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_the_hard_limit_ends_the_process_unless_the_run_has_ended(
     left: list[int], ended: bool
@@ -55,7 +59,7 @@ def test_a_run_that_ends_in_time_is_left_alone(
 
 def test_last_words_that_nobody_reads_hold_nothing_up(left: list[int]) -> None:
     read = threading.Event()
-    stopper = Stopper(lambda text: None if read.wait(60) else None)
+    stopper = Stopper(lambda text: assert_read(read))
     stopper.heard(signal.SIGTERM)
     wait_for_timers()
     read.set()
@@ -67,9 +71,11 @@ def test_last_words_that_nobody_reads_hold_nothing_up(left: list[int]) -> None:
 def test_a_signal_interrupts_a_run_that_does_not_ask_yet(
     number: signal.Signals, hard_limit: bool
 ) -> None:
-    with stoppable(lambda text: None, hard_limit=hard_limit) as stopper:
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+    with (
+        stoppable(lambda text: None, hard_limit=hard_limit) as stopper,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        os.kill(os.getpid(), number)
     assert stopper.exit_code == 128 + number
 
 
