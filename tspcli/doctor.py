@@ -24,6 +24,7 @@ from tspcli.core.child_process import available_cores, cgroup_cores, memory_byte
 from tspcli.core.files import cache_location
 from tspcli.core.version import __version__
 from tspcli.errors import TspError
+from tspcli.video.decoders import DECODERS, DecoderEntry
 
 Status = Literal["ok", "note", "lack"]
 """Fine; something that not everyone needs is missing; extraction cannot work."""
@@ -99,7 +100,8 @@ def diagnose(
     run = probe or run_probe
     # Two at a time: torch alone needs a second and some hundred MB to load.
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(PROBES, pool.map(run, PROBES.values()), strict=True))
+        probes = all_probes()
+        found = dict(zip(probes, pool.map(run, probes.values()), strict=True))
     machine = machine_facts()
     checks = [
         _check_python(),
@@ -145,31 +147,20 @@ def _check_needed(name: str, probe: Probe) -> Check:
 
 
 def _check_decoders(found: dict[str, Probe]) -> list[Check]:
-    checks = []
-    for name in ("pyav", "decord", "torchcodec"):
-        probe = found[name]
-        if probe.facts is not None:
-            codecs = probe.facts.get("codecs")
-            text = probe.version + (f", reads {', '.join(codecs)}" if codecs else "")
-            checks.append(Check("decoders", name, "ok", text))
-            continue
-        if probe.timed_out:
-            checks.append(Check("decoders", name, "note", probe.problem or "", _SLOW))
-            continue
-        remedy = {
-            "pyav": "pip install av",
-            "decord": "pip install decord (x86-64 Linux and Windows); PyAV is used without it",
-            "torchcodec": "pip install 'tspcli[torchcodec]', if it is wanted",
-        }[name]
-        if name == "torchcodec" and probe.installed:
-            remedy = (
-                "It needs FFmpeg's shared libraries (Debian: apt-get install ffmpeg) and the "
-                "release that goes with this torch"
-            )
-        # PyAV also probes durations, so nothing works without it.
-        status: Status = "lack" if name == "pyav" else "note"
-        checks.append(Check("decoders", name, status, probe.problem or "missing", remedy))
-    return checks
+    return [_check_decoder(entry, found[entry.name]) for entry in _decoders()]
+
+
+def _check_decoder(entry: DecoderEntry, probe: Probe) -> Check:
+    if probe.facts is not None:
+        codecs = probe.facts.get("codecs")
+        text = probe.version + (f", reads {', '.join(codecs)}" if codecs else "")
+        return Check("decoders", entry.name, "ok", text)
+    if probe.timed_out:
+        return Check("decoders", entry.name, "note", probe.problem or "", _SLOW)
+    remedy = f"It needs {entry.needs}" if probe.installed and entry.needs else entry.remedy
+    # PyAV also reads durations and the times of packets, so nothing works without it.
+    status: Status = "lack" if entry.name == "pyav" else "note"
+    return Check("decoders", entry.name, status, probe.problem or "missing", remedy)
 
 
 def _check_extra(name: str, extra: str) -> Check:
@@ -318,19 +309,6 @@ import json, cv2, numpy
 assert cv2.resize(numpy.zeros((4, 4, 3), "uint8"), (2, 2)).shape == (2, 2, 3)
 print(json.dumps({"version": cv2.__version__}))
 """,
-    "pyav": """
-import json, av
-libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-found = {"version": av.__version__, "libavcodec": libavcodec}
-found["codecs"] = [c for c in ("h264", "hevc", "vp9", "av1", "mpeg4") if c in av.codecs_available]
-print(json.dumps(found))
-""",
-    "decord": "import json, decord; print(json.dumps({'version': decord.__version__}))",
-    "torchcodec": """
-import json, torchcodec
-from torchcodec.decoders import VideoDecoder
-print(json.dumps({"version": torchcodec.__version__}))
-""",
     "driver": """
 import ctypes, json, subprocess
 found = {"driver": None, "nvdec": False}
@@ -347,6 +325,26 @@ except OSError:
 print(json.dumps(found))
 """,
 }
+
+
+_DECODER_PROBE = """
+import importlib, json
+source = getattr(importlib.import_module({module!r}), {source!r})
+print(json.dumps(source.facts()))
+"""
+
+
+def _decoders() -> list[DecoderEntry]:
+    """Those that need no GPU; NVDEC is looked for with the driver."""
+    return [entry for entry in DECODERS.values() if not entry.on_gpu]
+
+
+def all_probes() -> dict[str, str]:
+    """The code of every probe: :data:`PROBES` and one for each decoder of the table."""
+    return PROBES | {
+        entry.name: _DECODER_PROBE.format(module=entry.module, source=entry.source)
+        for entry in _decoders()
+    }
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ it through. Anything else that escapes is a fault of this program.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 VIDEO_REASONS: dict[str, str] = {
     "missing": "the file does not exist",
@@ -99,16 +99,18 @@ class VideoError(TspError):
         reason: str,
         message: str | None = None,
         *,
-        path: str | Path | None = None,
+        path: str | os.PathLike[str] | None = None,
         remedy: str | None = None,
     ) -> None:
         if reason not in VIDEO_REASONS:
             raise ValueError(f"unknown reason {reason!r}, expected one of {list(VIDEO_REASONS)}")
         text = message or VIDEO_REASONS[reason]
-        super().__init__(f"{path}: {text}" if path is not None else text, remedy=remedy)
+        # Bytes that are not UTF-8 become escapes, so that terminals and files can take them.
+        name = None if path is None else os.fspath(path).encode("utf-8", "backslashreplace")
+        self.path = None if name is None else name.decode()
+        super().__init__(f"{self.path}: {text}" if name is not None else text, remedy=remedy)
         self.reason = reason
         self.detail = text
-        self.path = None if path is None else str(path)
 
 
 class StoreError(TspError):

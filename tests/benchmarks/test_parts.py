@@ -20,7 +20,7 @@ from benchmarks.__main__ import attempt, show_layers, training_figures
 from benchmarks.encoder import count_flop
 from benchmarks.figures import Figure, markdown
 from tests.builders.videos import make_video, read_number
-from tests.video.fake_decoders import HOOK
+from tests.video.fake_decoders import FAKES
 from tspcli.encoders import build_backbone, load_encoder
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
@@ -243,7 +243,7 @@ def test_a_backbone_that_shares_nothing_has_no_figure_of_it() -> None:
 def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:
     files = [VideoFile(make_video(tmp_path / "v.mp4", fps=30, n_frames=150), "v")]
     with pytest.raises(VideoError, match="raising: IndexError"):
-        frames.pool_rate(files, 1, decoder=("raising", "pyav"), extra_decoders=(HOOK,))
+        frames.pool_rate(files, 1, decoder=(FAKES["raising"], "pyav"))
 
 
 def test_a_part_that_fails_does_not_end_the_others() -> None:

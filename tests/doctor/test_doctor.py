@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tspcli import doctor
 from tspcli.cli.doctor import command
 from tspcli.core.child_process import cgroup_cores
-from tspcli.doctor import PROBES, Check, Diagnosis, Probe, diagnose, run_probe
+from tspcli.doctor import Check, Diagnosis, Probe, all_probes, diagnose, run_probe
 
 HEALTHY = {
     "torch": {"version": "2.15.0", "cuda_build": "13.2", "devices": []},
@@ -26,7 +26,7 @@ HEALTHY = {
 
 def diagnose_with(**changes: Probe) -> dict[str, Check]:
     """The checks by name when every probe succeeds but those given."""
-    by_code = {code: name for name, code in PROBES.items()}
+    by_code = {code: name for name, code in all_probes().items()}
 
     def answer(code: str) -> Probe:
         name = by_code[code]
@@ -77,10 +77,10 @@ def test_a_module_that_kills_its_process_is_only_a_finding(
     (tmp_path / "decord.py").write_text("import os; os.abort()")
     (tmp_path / "torchcodec.py").write_text("import time; time.sleep(60)")
     monkeypatch.syspath_prepend(tmp_path)
-    died = run_probe(PROBES["decord"])
+    died = run_probe(all_probes()["decord"])
     assert died.facts is None
     assert "SIGABRT" in str(died.problem)
-    hangs = run_probe(PROBES["torchcodec"], timeout_s=1)
+    hangs = run_probe(all_probes()["torchcodec"], timeout_s=1)
     assert "no answer within 1 s" in str(hangs.problem)
     # Slow is not broken: nothing is to be installed again.
     checks = diagnose_with(torch=hangs, pyav=hangs)
@@ -103,7 +103,7 @@ def test_a_stray_file_in_the_current_folder_is_not_taken_for_a_module(
 ) -> None:
     (tmp_path / "h5py.py").write_text("raise SystemExit('the wrong h5py')")
     monkeypatch.chdir(tmp_path)
-    assert run_probe(PROBES["h5py"]).facts
+    assert run_probe(all_probes()["h5py"]).facts
 
 
 def test_a_cache_that_cannot_be_written_has_a_remedy(

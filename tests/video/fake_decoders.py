@@ -1,4 +1,4 @@
-"""Decoders that fail in every way; decode processes import this by a hook."""
+"""Decoders that fail in every way: entries from outside the package's table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from tspcli.video.decoders import DecoderEntry, register_decoder
+from tspcli.video.decoders import DecoderEntry
 from tspcli.video.decoders.pyav_source import PyavSource
 from tspcli.video.source import Frame, Wanted
 
-HOOK = "tests.video.fake_decoders:register"
 N_GOOD_FRAMES = 100
 
 
@@ -74,10 +73,6 @@ hungry = _failing("hungry", _exhaust_memory)
 talkative = _failing("talkative", _talk_without_end)
 stopping = _failing("stopping", lambda source: os.kill(os.getpid(), signal.SIGSTOP))
 slow = _failing("slow", lambda source: time.sleep(1.5))
-NAMES = [
-    *("hanging", "hanging_with_the_lock", "hanging_with_threads", "crashing", "exiting", "raising"),
-    *("hungry", "talkative", "stopping", "slow"),
-]
 
 
 class OnAGpu(PyavSource):
@@ -90,22 +85,18 @@ class OnAGpu(PyavSource):
         self.warnings.append(f"decoded on {device}")
 
 
-def register() -> None:
-    """Add all of them to the registry."""
-    register_decoder(
-        DecoderEntry("on_a_gpu", "av", __name__, "OnAGpu", "", in_auto=False, on_gpu=True)
+def _entry(name: str, source: str, module: str = __name__, *, on_gpu: bool = False) -> DecoderEntry:
+    return DecoderEntry(name, module, source, package="av", summary="", remedy="", on_gpu=on_gpu)
+
+
+FAKES = {
+    name: _entry(name, name)
+    for name in (
+        *("hanging", "hanging_with_the_lock", "hanging_with_threads", "crashing", "exiting"),
+        *("raising", "hungry", "talkative", "stopping", "slow"),
     )
-    register_decoder(
-        DecoderEntry("late", "av", "tests.video.imported_slowly", "Source", "", in_auto=False)
-    )
-    for name in NAMES:
-        register_decoder(
-            DecoderEntry(
-                name=name,
-                package="av",
-                module=__name__,
-                source=name,
-                remedy="",
-                in_auto=False,
-            )
-        )
+} | {
+    "late": _entry("late", "Source", "tests.video.imported_slowly"),
+    "on_a_gpu": _entry("on_a_gpu", "OnAGpu", on_gpu=True),
+}
+"""The entries by name."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.builders.videos import make_video
-from tests.video.fake_decoders import HOOK
+from tests.video.fake_decoders import FAKES
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.video import DecodePool, VideoFile, list_videos
+from tspcli.video import DecodePool, DecoderEntry, VideoFile, list_videos
+from tspcli.video.decoders import why_unusable
 
 SPEC = FrameSpec(ResizeSpec(48, 64))
 
@@ -22,16 +26,31 @@ def make_pool_videos(folder: Path) -> list[VideoFile]:
     return list_videos(folder)
 
 
-def pool_of(videos: Sequence[VideoFile], **options: Any) -> DecodePool:
+def pool_of(
+    videos: Sequence[VideoFile], *, decoder: str | Sequence[str] = "auto", **options: Any
+) -> DecodePool:
+    """A pool of two workers; decoders may be named that fail (:data:`FAKES`)."""
+    names = [decoder] if isinstance(decoder, str) else decoder
+    entries: list[str | DecoderEntry] = [FAKES.get(name, name) for name in names]
     settings: dict[str, Any] = {
         "sampling": Sampling(),
         "spec": SPEC,
         "workers": 2,
         "timeout_s": 20.0,
-        "extra_decoders": (HOOK,),
+        "decoder": "auto" if decoder == "auto" else entries,
         "chunk_bytes": 20 * 48 * 64 * 3,
     }
     return DecodePool(videos, **(settings | options))
+
+
+_problem = cache(why_unusable)
+
+
+def usable(decoder: str) -> str:
+    """The decoder, if it works here; else the test is skipped, with the reason."""
+    if (reason := _problem(decoder)) is not None:
+        pytest.skip(f"{decoder}: {reason}")
+    return decoder
 
 
 def expected(n_frames: int) -> list[tuple[int, int]]:

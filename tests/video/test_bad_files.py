@@ -16,8 +16,7 @@ from tests.builders.videos import make_sound, make_video
 from tspcli.errors import VIDEO_REASONS, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.video import DecodePool, Failed, Finished, Frames, VideoFile, open_source
-from tspcli.video import inputs as probe
+from tspcli.video import DecodePool, Failed, Finished, Frames, VideoFile, open_source, probe
 from tspcli.video.decoders import combine_failures
 
 SPEC = FrameSpec(ResizeSpec(24, 32))

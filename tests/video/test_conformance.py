@@ -1,4 +1,4 @@
-"""What every decoder must do alike. A new decoder passes by being in the registry."""
+"""What every decoder must do alike; a new one is tested by being in the table."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.builders.videos import make_video, read_number
+from tests.video.pools import usable
 from tspcli.errors import VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import (
     DECODERS,
-    is_installed,
     open_source,
     read_clip,
     sampled_frames,
@@ -89,11 +88,7 @@ def video(
 
 @pytest.fixture(params=list(DECODERS))
 def decoder(request: pytest.FixtureRequest) -> str:
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    if DECODERS[request.param].on_gpu and not torch.cuda.is_available():
-        pytest.skip(f"{request.param} needs a CUDA device")
-    return request.param
+    return usable(request.param)
 
 
 def is_refused(case: Case, path: Path, decoder: str) -> bool:

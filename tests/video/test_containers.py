@@ -12,6 +12,7 @@ import av
 import pytest
 
 from tests.builders.videos import make_video
+from tests.video.pools import usable
 from tspcli.errors import VideoError
 from tspcli.video import open_source
 from tspcli.video.decoders import indexed_source as indexed
@@ -27,9 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=["pyav", "decord", "torchcodec"])
 def decoder(request: pytest.FixtureRequest) -> str:
-    if request.param != "pyav":
-        pytest.importorskip(request.param, exc_type=Exception)
-    return str(request.param)
+    return usable(request.param)
 
 
 def make(path: Path, audio_s: float, **options: Any) -> Path:

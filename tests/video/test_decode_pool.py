@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pytest
 
 from tests.builders.videos import read_number
-from tests.video.fake_decoders import HOOK
 from tests.video.pools import expected, make_pool_videos, pool_of
 from tspcli.core import child_process as process
 from tspcli.errors import UsageError
@@ -301,12 +300,13 @@ def test_nothing_is_left_after_many_pools(videos: list[VideoFile]) -> None:
 
 DRIVER = """
 import sys
+from tests.video.fake_decoders import FAKES
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.sampling.clock import Sampling
 from tspcli.video import DecodePool, Frames, list_videos
 pool = DecodePool(list_videos(sys.argv[1]), sampling=Sampling(), workers=2, timeout_s=600.0,
-                  spec=FrameSpec(ResizeSpec(48, 64)), decoder=sys.argv[2],
-                  extra_decoders=["tests.video.fake_decoders:register"], chunk_bytes=100_000)
+                  spec=FrameSpec(ResizeSpec(48, 64)),
+                  decoder=FAKES.get(sys.argv[2], sys.argv[2]), chunk_bytes=100_000)
 for event in pool:
     if isinstance(event, Frames):
         event.release()
@@ -337,8 +337,8 @@ def test_no_worker_survives_its_parent(videos: list[VideoFile], decoder: str) ->
 
 def test_it_needs_no_main_guard_and_loads_no_torch(videos: list[VideoFile], tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    driver = DRIVER.replace("import sys\n", "", 1)
-    driver = driver.replace(f'extra_decoders=["{HOOK}"], ', "")
+    driver = DRIVER.replace("import sys\nfrom tests.video.fake_decoders import FAKES\n", "", 1)
+    driver = driver.replace("FAKES.get(sys.argv[2], sys.argv[2])", "sys.argv[2]")
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"

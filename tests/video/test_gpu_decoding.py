@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.builders.videos import make_video
-from tests.video.pools import make_pool_videos, pool_of
+from tests.video.pools import make_pool_videos, pool_of, usable
 from tests.video.stand_in_torchcodec import StandInTorchcodec
 from tspcli.encoders import load_encoder
 from tspcli.errors import DependencyError, VideoError
@@ -157,9 +157,7 @@ def test_a_file_that_nobody_opens_is_no_fault_of_the_gpu(
 
 @pytest.mark.gpu
 def test_decode_processes_use_a_gpu_within_their_memory_limit(tmp_path: Path) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
-    pytest.importorskip("torchcodec.decoders", exc_type=Exception)
+    usable("torchcodec-cuda")
     spec = FrameSpec(ResizeSpec(32, 48), dtype="float32")
     last = f"cuda:{torch.cuda.device_count() - 1}"
     options = {"decoder": "torchcodec-cuda", "devices": [last], "spec": spec, "timeout_s": 120.0}

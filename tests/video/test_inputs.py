@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders.videos import make_video
+from tspcli.core.video_names import store_key
 from tspcli.errors import UsageError
-from tspcli.video import VideoFile, describe_passed_over, find_videos, list_videos, store_key
-from tspcli.video import inputs as probe
+from tspcli.video import VideoFile, describe_passed_over, find_videos, list_videos, probe
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -15,7 +15,6 @@ import torch
 from tests.builders.videos import make_video
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.video.decoders import resolve_decoders
 from tspcli.video.decoders.pyav_source import PyavSource
 from tspcli.video.decoders.torchcodec_source import require_same_start, scale_there
 from tspcli.video.resize import resize_frame
@@ -116,12 +115,6 @@ def test_scaling_there_is_scaling_here(spec: FrameSpec) -> None:
     expected = resize_frame(rgb, spec)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 1e-2
-
-
-def test_the_cpu_follows_where_the_gpu_is_not_believed() -> None:
-    pytest.importorskip("torchcodec", exc_type=Exception)
-    assert resolve_decoders("torchcodec-cuda")[:2] == ("torchcodec-cuda", "pyav")
-    assert resolve_decoders("torchcodec") == ("torchcodec",)
 
 
 @pytest.mark.gpu

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from tspcli.video.decoders import DECODERS
 
 PATH = click.Path(path_type=Path)
 """A file or folder that may not be there; whoever opens it tells."""
@@ -63,6 +65,28 @@ class Shard(click.ParamType):
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is not a shard such as 1/4 (the first of four).", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class TableChoice(click.Choice[str]):
+    """One of the names in a table to which entries may be added at run time.
+
+    Args:
+        table: The table; its keys are the names.
+        others: Further words, before the names.
+    """
+
+    def __init__(self, table: Mapping[str, object], *others: str) -> None:
+        self._table = table
+        self._others = others
+        super().__init__(())
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]  # click has an attribute
+        return (*self._others, *self._table)
+
+    @choices.setter
+    def choices(self, _: object) -> None:
+        """Set by click to what it was made with: nothing."""
 
 
 class Amount(click.ParamType):
@@ -133,8 +157,7 @@ def _place(path: Path) -> object:
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
-# Told here so that a help page needs neither decoders nor torch; a test holds them against those.
-DECODER_NAMES = ("auto", "pyav", "decord", "torchcodec", "torchcodec-cuda")
+# Repeated here so that help pages need no torch; a test compares them with the encoder's.
 PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
 RUNTIME_NAMES = ("torch", "compiled", "openvino")
 
@@ -227,7 +250,7 @@ decoding_options = together(
     ),
     click.option(
         "--decoder",
-        type=click.Choice(DECODER_NAMES),
+        type=TableChoice(DECODERS, "auto"),
         default="auto",
         show_default=True,
         help="auto takes the fastest that is right, and the next one where it fails.",

@@ -1,62 +1,78 @@
 """Videos: which there are, what they hold, and their frames on an exact timeline.
 
-Knows nothing of torch and of encoders. Decoders are imported only when a video is opened.
+Knows nothing of torch or encoders. Names are imported when they are used.
 """
 
 from __future__ import annotations
 
-from tspcli.core.video_names import store_key
-from tspcli.video.decode_pool import DecodePool
-from tspcli.video.decoders import DECODERS, is_installed, open_source, resolve_decoders
-from tspcli.video.inputs import (
-    Listing,
-    VideoFile,
-    describe_passed_over,
-    find_videos,
-    list_videos,
-    probe,
-)
-from tspcli.video.messages import (
-    Event,
-    Failed,
-    Finished,
-    Frames,
-    Idle,
-    Opened,
-    Restarted,
-    SharedPlace,
-    Woken,
-)
-from tspcli.video.sampled import SampledFrame, SampledFrames, read_clip, sampled_frames
-from tspcli.video.source import Frame, VideoInfo, VideoSource
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DECODERS",
-    "DecodePool",
-    "Event",
-    "Failed",
-    "Finished",
-    "Frame",
-    "Frames",
-    "Idle",
-    "Listing",
-    "Opened",
-    "Restarted",
-    "SampledFrame",
-    "SampledFrames",
-    "SharedPlace",
-    "VideoFile",
-    "VideoInfo",
-    "VideoSource",
-    "Woken",
-    "describe_passed_over",
-    "find_videos",
-    "is_installed",
-    "list_videos",
-    "open_source",
-    "probe",
-    "read_clip",
-    "resolve_decoders",
-    "sampled_frames",
-    "store_key",
-]
+if TYPE_CHECKING:
+    from tspcli.video.decode_pool import DecodePool as DecodePool
+    from tspcli.video.decoders import DECODERS as DECODERS
+    from tspcli.video.decoders import DecoderEntry as DecoderEntry
+    from tspcli.video.decoders import is_installed as is_installed
+    from tspcli.video.decoders import open_source as open_source
+    from tspcli.video.decoders import resolve_decoders as resolve_decoders
+    from tspcli.video.inputs import Listing as Listing
+    from tspcli.video.inputs import VideoFile as VideoFile
+    from tspcli.video.inputs import describe_passed_over as describe_passed_over
+    from tspcli.video.inputs import find_videos as find_videos
+    from tspcli.video.inputs import list_videos as list_videos
+    from tspcli.video.inputs import probe as probe
+    from tspcli.video.messages import Event as Event
+    from tspcli.video.messages import Failed as Failed
+    from tspcli.video.messages import Finished as Finished
+    from tspcli.video.messages import Frames as Frames
+    from tspcli.video.messages import Idle as Idle
+    from tspcli.video.messages import Opened as Opened
+    from tspcli.video.messages import Restarted as Restarted
+    from tspcli.video.messages import SharedPlace as SharedPlace
+    from tspcli.video.messages import Woken as Woken
+    from tspcli.video.sampled import SampledFrame as SampledFrame
+    from tspcli.video.sampled import SampledFrames as SampledFrames
+    from tspcli.video.sampled import read_clip as read_clip
+    from tspcli.video.sampled import sampled_frames as sampled_frames
+    from tspcli.video.source import Frame as Frame
+    from tspcli.video.source import VideoInfo as VideoInfo
+    from tspcli.video.source import VideoSource as VideoSource
+
+_MODULES = {
+    "DECODERS": "decoders",
+    "DecodePool": "decode_pool",
+    "DecoderEntry": "decoders",
+    "Event": "messages",
+    "Failed": "messages",
+    "Finished": "messages",
+    "Frame": "source",
+    "Frames": "messages",
+    "Idle": "messages",
+    "Listing": "inputs",
+    "Opened": "messages",
+    "Restarted": "messages",
+    "SampledFrame": "sampled",
+    "SampledFrames": "sampled",
+    "SharedPlace": "messages",
+    "VideoFile": "inputs",
+    "VideoInfo": "source",
+    "VideoSource": "source",
+    "Woken": "messages",
+    "describe_passed_over": "inputs",
+    "find_videos": "inputs",
+    "is_installed": "decoders",
+    "list_videos": "inputs",
+    "open_source": "decoders",
+    "probe": "inputs",
+    "read_clip": "sampled",
+    "resolve_decoders": "decoders",
+    "sampled_frames": "sampled",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,12 +13,11 @@ from itertools import count
 from multiprocessing.connection import wait
 
 from tspcli.core.child_process import available_cores, default_memory_limit_bytes
-from tspcli.core.text import storable
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decode_worker import WorkerSetup
-from tspcli.video.decoders import DECODERS, combine_failures, load_extra_decoder, resolve_decoders
+from tspcli.video.decoders import DecoderEntry, combine_failures, resolve_decoders
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import Event, Failed, Finished, Idle, Opened, Restarted, Woken
 from tspcli.video.worker_handle import Job, PoolWorker
@@ -45,7 +44,7 @@ class DecodePool:
         sampling: Which frames clips are made of.
         spec: Size, crop and dtype of the frames.
         workers: Number of processes; None means one for each core, never more than videos.
-        decoder: ``auto``, a decoder's name, or several to try one after the other.
+        decoder: ``auto``, a decoder's name or entry, or several to try one after the other.
         timeout_s: Seconds without a frame after which a decoder counts as hung.
         slots: Chunks that a worker may hold.
         chunk_bytes: Size of a chunk; a frame that is larger gets a chunk of its own.
@@ -54,7 +53,6 @@ class DecodePool:
             memory, 0 sets no limit.
         devices: GPUs among which the workers are shared out, such as ``cuda:1``, for a decoder that
             uses one; without any it takes the first.
-        extra_decoders: ``module:function`` hooks that register further decoders.
         hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
 
     Raises:
@@ -76,18 +74,15 @@ class DecodePool:
         sampling: Sampling,
         spec: FrameSpec,
         workers: int | None = None,
-        decoder: str | Sequence[str] = "auto",
+        decoder: str | DecoderEntry | Sequence[str | DecoderEntry] = "auto",
         timeout_s: float = 60.0,
         slots: int = 3,
         chunk_bytes: int = 4 << 20,
         threads: int | None = None,
         memory_limit_bytes: int | None = None,
-        extra_decoders: Sequence[str] = (),
         devices: Sequence[str] = (),
         hold_open: bool = False,
     ) -> None:
-        for hook in extra_decoders:
-            load_extra_decoder(hook)
         self._decoders = resolve_decoders(decoder)
         self._numbers = count()
         self._pending = deque(Job(next(self._numbers), file) for file in jobs)
@@ -101,7 +96,7 @@ class DecodePool:
             self.n_workers = max(1, min(self.n_workers, len(self._pending)))
         if memory_limit_bytes is None:
             memory_limit_bytes = default_memory_limit_bytes(self.n_workers)
-            if any(DECODERS[name].on_gpu for name in self._decoders):
+            if any(entry.on_gpu for entry in self._decoders):
                 memory_limit_bytes += _CUDA_MAPPED_BYTES
         self._setup = WorkerSetup(
             sampling=sampling,
@@ -111,7 +106,6 @@ class DecodePool:
             timeout_s=timeout_s,
             threads=threads or max(1, min(cores // self.n_workers, _MAX_THREADS)),
             memory_limit_bytes=memory_limit_bytes,
-            extra_decoders=tuple(extra_decoders),
             first_decoder=self._decoders[0],
         )
         self._devices = tuple(dict.fromkeys(devices))
@@ -305,14 +299,14 @@ class DecodePool:
         elif kind == "trying":
             index = job.next_decoder = worker.first_decoder + message[2]
             if message[2]:
-                yield Restarted(job.file, self._decoders[index], message[3])
+                yield Restarted(job.file, self._decoders[index].name, message[3])
         elif kind == "finished":
             worker.job = None
             yield Finished(job.file, **message[2])
         else:
             worker.job = None
             failures = [
-                (name, VideoError(reason, detail, path=storable(job.file.path)))
+                (name, VideoError(reason, detail, path=job.file.path))
                 for name, reason, detail in message[2]
             ]
             yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
@@ -333,7 +327,7 @@ class DecodePool:
                         remedy="Run tsp doctor to see what is missing.",
                     )
             return
-        name = self._decoders[job.next_decoder]
+        name = self._decoders[job.next_decoder].name
         from_outside = worker.process.was_killed_from_outside(timed_out)
         if from_outside and not worker.has_begun:
             # It was dead when it was given the video, which it cannot have died of.
@@ -345,13 +339,13 @@ class DecodePool:
             self._pending.appendleft(job)
             yield Restarted(job.file, name, f"{name}: {detail}")
             return
-        error = VideoError(reason, detail, path=storable(job.file.path))
+        error = VideoError(reason, detail, path=job.file.path)
         job.failed.append((name, error))
         job.next_decoder += 1
         if job.next_decoder < len(self._decoders):
             self._pending.appendleft(job)
             why = f"{name}: {error.detail}"
-            yield Restarted(job.file, self._decoders[job.next_decoder], why)
+            yield Restarted(job.file, self._decoders[job.next_decoder].name, why)
         else:
             yield Failed(job.file, combine_failures(job.failed, job.file.path))
 

@@ -25,7 +25,7 @@ from tspcli.core.child_process import die_with_parent, limit_memory
 from tspcli.errors import DependencyError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.video.decoders import FINAL_REASONS, load_extra_decoder, open_with, preload
+from tspcli.video.decoders import FINAL_REASONS, DecoderEntry, open_with, preload
 from tspcli.video.sampled import SampledFrames
 from tspcli.video.source import Frame, VideoSource, file_stamp
 
@@ -48,8 +48,7 @@ class WorkerSetup:
     timeout_s: float
     threads: int
     memory_limit_bytes: int
-    extra_decoders: tuple[str, ...]
-    first_decoder: str
+    first_decoder: DecoderEntry
     device: str | None = None
 
 
@@ -64,8 +63,6 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
         setup: WorkerSetup = connection.recv()
         limit_memory(setup.memory_limit_bytes)
         _quieten()
-        for hook in setup.extra_decoders:
-            load_extra_decoder(hook)
         # Before it is ready, so that no video's time limit runs meanwhile.
         preload(setup.first_decoder)
         Worker(connection, memory_fd, setup).run()
@@ -81,7 +78,7 @@ class Worker:
     def __init__(self, connection: Connection, memory_fd: int, setup: WorkerSetup) -> None:
         self._connection = connection
         self._setup = setup
-        self._jobs: list[tuple[int, str, tuple[str, ...]]] = []
+        self._jobs: list[tuple[int, str, tuple[DecoderEntry, ...]]] = []
         self._memory = SlotMemory(memory_fd, setup.slots, setup.chunk_bytes)
         self._free = set(range(setup.slots))
         self._next_beat = 0.0
@@ -97,13 +94,13 @@ class Worker:
             self._serve(number, path, decoders)
             faulthandler.cancel_dump_traceback_later()
 
-    def _serve(self, number: int, path: str, decoders: tuple[str, ...]) -> None:
+    def _serve(self, number: int, path: str, decoders: tuple[DecoderEntry, ...]) -> None:
         failed: list[tuple[str, str, str]] = []
-        for index, name in enumerate(decoders):
+        for index, entry in enumerate(decoders):
             why = f"{failed[-1][0]}: {failed[-1][2]}" if failed else ""
             self._connection.send(("trying", number, index, why))
             try:
-                self._connection.send(("finished", number, self._decode(number, path, name)))
+                self._connection.send(("finished", number, self._decode(number, path, entry)))
                 return
             except VideoError as error:
                 reason, detail = error.reason, error.detail
@@ -115,16 +112,16 @@ class Worker:
                 raise
             except Exception as error:  # a decoder's fault must not end more than its video
                 reason, detail = "crashed", f"{type(error).__name__}: {error}"
-            failed.append((name, reason, _one_line(detail)))
+            failed.append((entry.name, reason, _one_line(detail)))
             if reason in FINAL_REASONS:
                 break
         self._connection.send(("failed", number, failed))
 
-    def _decode(self, number: int, path: str, decoder: str) -> dict[str, Any]:
+    def _decode(self, number: int, path: str, entry: DecoderEntry) -> dict[str, Any]:
         setup = self._setup
         # Of a file that is replaced once it is open, the parent could only see what is new.
         stamp = file_stamp(path)
-        with open_with(path, decoder, setup.threads, setup.device) as source:
+        with open_with(path, entry, setup.threads, setup.device) as source:
             self._connection.send(("opened", number, source.info, stamp))
             frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
             with closing(_Chunk(self, number, source)) as chunk:
@@ -133,7 +130,7 @@ class Worker:
                 chunk.flush()
             return {
                 "n_ticks": frames.n_ticks,
-                "decoder": decoder,
+                "decoder": entry.name,
                 "warnings": tuple(source.warnings),
                 "start_s": frames.start_s,
                 "end_s": frames.end_s,

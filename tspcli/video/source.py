@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.files import absolute
-from tspcli.core.text import storable
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec
 
@@ -126,6 +125,18 @@ class VideoSource(ABC):
     n_decoded: int
     warnings: list[str]
 
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        """Load the libraries that the decoder needs and describe them, for ``tsp doctor``.
+
+        Returns:
+            Plain values: ``version``, perhaps ``codecs``.
+
+        Raises:
+            Exception: Whatever keeps them from being loaded.
+        """
+        return {}
+
     @abstractmethod
     def frames(
         self, start_s: Fraction | None = None, *, wanted: Wanted | None = None
@@ -165,16 +176,16 @@ def check_file(path: str | os.PathLike[str]) -> str:
     try:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):
-            raise VideoError("unreadable", "this is not a regular file", path=storable(path))
+            raise VideoError("unreadable", "this is not a regular file", path=path)
         with open(name, "rb") as file:
             first = file.read(1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise VideoError("missing", path=storable(path)) from error
+        raise VideoError("missing", path=path) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError("unreadable", f"cannot be read: {reason}", path=storable(path)) from error
+        raise VideoError("unreadable", f"cannot be read: {reason}", path=path) from error
     if not first:
-        raise VideoError("empty", path=storable(path))
+        raise VideoError("empty", path=path)
     return name
 
 

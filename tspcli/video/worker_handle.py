@@ -19,6 +19,7 @@ from tspcli.core.child_process import ChildProcess, anonymous_file
 from tspcli.core.files import absolute
 from tspcli.errors import VideoError
 from tspcli.video.decode_worker import SlotMemory, WorkerSetup
+from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import Frames, SharedPlace, Worked
 
@@ -115,7 +116,7 @@ class PoolWorker:
             waiting = len(self._held) >= self._slots
         return not waiting and time.monotonic() - self.last_sign > limit_s
 
-    def assign(self, job: Job, decoders: tuple[str, ...]) -> None:
+    def assign(self, job: Job, decoders: tuple[DecoderEntry, ...]) -> None:
         """Give it a video and the decoders to try, in their order."""
         self.job = job
         self.has_begun = False

@@ -1,20 +1,29 @@
-"""The decoders: which there are, which are installed, and opening a video with one of them."""
+"""The table of decoders, and opening a video with one of them.
+
+The table imports no decoder, so that the command line and its help pages can read it. To add a
+decoder, write a module with a :class:`~tspcli.video.source.VideoSource` and add an entry here. From
+outside the package, add one to :data:`DECODERS` before a run starts: the entry travels to the
+decode processes, which import its module by name.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from tspcli.core.text import storable
+from tspcli.core.text import first_line
 from tspcli.errors import DependencyError, UsageError, VideoError
-from tspcli.video.source import VideoSource
+
+if TYPE_CHECKING:
+    from tspcli.video.source import VideoSource
 
 FINAL_REASONS = frozenset({"missing", "unreadable", "empty"})
-"""Reasons that no other decoder can change."""
+"""Reasons for a failure that no other decoder can change."""
 
 
 @dataclass(frozen=True)
@@ -22,179 +31,200 @@ class DecoderEntry:
     """One decoder.
 
     Attributes:
-        name: As the user calls it.
-        package: The module that must be importable.
-        module, source: Where its :class:`VideoSource` is.
+        name: What the user calls it.
+        module, source: The module and the class in it, a subclass of ``VideoSource``.
+        package: The package that it needs.
+        summary: What it is, in one line.
         remedy: How to get the package.
-        in_auto: Whether ``auto`` may use it.
-        on_gpu: Whether it decodes on a GPU; those of ``auto`` follow it where it cannot.
+        needs: What else it needs, where the package is installed and still cannot be loaded.
+        in_auto: Whether ``auto`` uses it.
+        on_gpu: Whether it decodes on a GPU. Its source is told which one, and the decoders of
+            ``auto`` are tried after it.
     """
 
     name: str
-    package: str
     module: str
     source: str
+    package: str
+    summary: str
     remedy: str
-    in_auto: bool = True
+    needs: str = ""
+    in_auto: bool = False
     on_gpu: bool = False
 
 
-DECODERS: dict[str, DecoderEntry] = {}
-
-
-def register_decoder(entry: DecoderEntry) -> None:
-    """Add a decoder; those of ``auto`` are tried in the order in which they were added."""
-    DECODERS[entry.name] = entry
-
-
-# Fastest first, by the figures in docs/decoders.md; all three give the same pixels for 4:2:0.
-register_decoder(
-    DecoderEntry(
-        name="pyav",
-        package="av",
-        module="tspcli.video.decoders.pyav_source",
-        source="PyavSource",
-        remedy="Install it with: pip install av",
+# The order is that of `auto`: fastest first, by the figures in docs/decoders.md. All of them give
+# the same pixels for 4:2:0.
+DECODERS: dict[str, DecoderEntry] = {
+    entry.name: entry
+    for entry in (
+        DecoderEntry(
+            name="pyav",
+            module="tspcli.video.decoders.pyav_source",
+            source="PyavSource",
+            package="av",
+            summary="FFmpeg through PyAV; also reads what every file says about itself",
+            remedy="pip install av",
+            in_auto=True,
+        ),
+        DecoderEntry(
+            name="decord",
+            module="tspcli.video.decoders.decord_source",
+            source="DecordSource",
+            package="decord",
+            summary="an older FFmpeg, which reads some files that PyAV cannot",
+            remedy="pip install decord (x86-64 Linux and Windows); PyAV is used without it",
+            in_auto=True,
+        ),
+        # Not in `auto`: it brings torch into every decode process, seconds and hundreds of
+        # megabytes each.
+        DecoderEntry(
+            name="torchcodec",
+            module="tspcli.video.decoders.torchcodec_source",
+            source="TorchcodecSource",
+            package="torchcodec",
+            summary="torchcodec on the CPU, with the system's FFmpeg",
+            remedy="pip install 'tspcli[torchcodec]', if it is wanted",
+            needs="FFmpeg's shared libraries (Debian: apt-get install ffmpeg) and the release that "
+            "goes with this torch",
+        ),
+        DecoderEntry(
+            name="torchcodec-cuda",
+            module="tspcli.video.decoders.torchcodec_source",
+            source="TorchcodecCudaSource",
+            package="torchcodec",
+            summary="torchcodec on a GPU with NVDEC",
+            remedy="pip install 'tspcli[torchcodec]', if it is wanted",
+            needs="a GPU with NVDEC and a torchcodec built for CUDA",
+            on_gpu=True,
+        ),
     )
-)
-register_decoder(
-    DecoderEntry(
-        name="decord",
-        package="decord",
-        module="tspcli.video.decoders.decord_source",
-        source="DecordSource",
-        remedy="Install it with: pip install decord (x86-64 Linux and Windows), or use pyav.",
-    )
-)
-register_decoder(
-    DecoderEntry(
-        name="torchcodec",
-        package="torchcodec",
-        module="tspcli.video.decoders.torchcodec_source",
-        source="TorchcodecSource",
-        remedy="Install it with: pip install 'tspcli[torchcodec]', or use --decoder auto.",
-        # It brings torch into every decode process, seconds and hundreds of megabytes each.
-        in_auto=False,
-    )
-)
-register_decoder(
-    DecoderEntry(
-        name="torchcodec-cuda",
-        package="torchcodec",
-        module="tspcli.video.decoders.torchcodec_source",
-        source="TorchcodecCudaSource",
-        remedy="It needs a GPU with NVDEC and a torchcodec made for CUDA; or use --decoder auto.",
-        in_auto=False,
-        on_gpu=True,
-    )
-)
-
-
-def load_extra_decoder(spec: str) -> None:
-    """Import ``module:function`` and call it, so that it can register decoders of its own."""
-    module, _, function = spec.partition(":")
-    getattr(importlib.import_module(module), function)()
+}
 
 
 def is_installed(name: str) -> bool:
-    """Whether a decoder's package can be found; it is not imported."""
+    """Whether a decoder's package can be found. It is not imported: that may take seconds."""
     try:
         return find_spec(DECODERS[name].package) is not None
     except (ImportError, ValueError):
         return False
 
 
-def resolve_decoders(decoder: str | Sequence[str] = "auto") -> tuple[str, ...]:
-    """The names of the decoders to try, in order.
+def why_unusable(name: str) -> str | None:
+    """Load a decoder in this process; return what keeps it from working, None if nothing does.
+
+    A decoder that crashes takes this process with it; ``tsp doctor`` asks in processes of their
+    own.
+    """
+    try:
+        load_source(DECODERS[name]).facts()
+    except Exception as error:  # whatever a package of others raises while it is imported
+        return first_line(error)
+    return None
+
+
+def resolve_decoders(
+    decoder: str | DecoderEntry | Sequence[str | DecoderEntry] = "auto",
+) -> tuple[DecoderEntry, ...]:
+    """The decoders to try, in order.
 
     Args:
-        decoder: ``auto`` (all that are installed and fit for it), one name, or several.
+        decoder: ``auto`` (all of ``auto`` that are installed), a name, an entry of a decoder that
+            need not be in the table, or several of these.
 
     Raises:
         UsageError: If a name is unknown.
-        DependencyError: If a decoder that was asked for by name is not installed, or none is.
+        DependencyError: If a decoder that is named is not installed, or none of ``auto`` is.
     """
     if decoder == "auto":
-        names = tuple(n for n, entry in DECODERS.items() if entry.in_auto and is_installed(n))
-        if not names:
-            raise DependencyError("No video decoder is installed.", remedy=DECODERS["pyav"].remedy)
-        return names
-    asked = (decoder,) if isinstance(decoder, str) else tuple(decoder)
-    for name in asked:
-        if name not in DECODERS:
-            raise UsageError(
-                f"There is no decoder {name!r}.", remedy=f"Use auto, {', '.join(DECODERS)}."
-            )
-        if not is_installed(name):
-            raise DependencyError(
-                f"The decoder {name} is not installed.", remedy=DECODERS[name].remedy
-            )
-    last = DECODERS[asked[-1]]
-    if last.on_gpu and any(entry.in_auto and is_installed(n) for n, entry in DECODERS.items()):
-        return (*asked, *(name for name in resolve_decoders() if name not in asked))
+        if found := _auto():
+            return found
+        raise DependencyError("No video decoder is installed.", remedy=DECODERS["pyav"].remedy)
+    asked = tuple(
+        item if isinstance(item, DecoderEntry) else _named(item)
+        for item in ((decoder,) if isinstance(decoder, (str, DecoderEntry)) else decoder)
+    )
+    if asked[-1].on_gpu:
+        return asked + tuple(entry for entry in _auto() if entry not in asked)
     return asked
 
 
-def preload(decoder: str) -> None:
+def load_source(entry: DecoderEntry) -> type[VideoSource]:
+    """The class of a decoder.
+
+    Raises:
+        DependencyError: If its module or a library of it cannot be imported.
+    """
+    try:
+        source: type[VideoSource] = getattr(importlib.import_module(entry.module), entry.source)
+    except ImportError as error:
+        raise DependencyError(
+            f"The decoder {entry.name} cannot be imported: {error}",
+            remedy=entry.remedy,
+            value=entry.name,
+        ) from error
+    return source
+
+
+def preload(entry: DecoderEntry) -> None:
     """Import what a decoder needs; torch alone takes seconds, and a minute on a busy machine.
 
-    What is missing is told where a video is opened.
+    Anything missing is reported when a video is opened.
     """
-    entry = DECODERS[decoder]
     with suppress(Exception):
-        importlib.import_module(entry.module)
+        load_source(entry)
         importlib.import_module(entry.package)
 
 
 def open_with(
-    path: str | os.PathLike[str], decoder: str, threads: int = 1, device: str | None = None
+    path: str | os.PathLike[str],
+    decoder: str | DecoderEntry,
+    threads: int = 1,
+    device: str | None = None,
 ) -> VideoSource:
     """Open a video with one decoder.
 
     Args:
         path: The file.
-        decoder: Its name.
-        threads: Threads of the decoder.
-        device: For a decoder that uses a GPU, which one; None takes the first.
+        decoder: Its name or its entry.
+        threads: Number of threads of the decoder.
+        device: The GPU for a decoder that uses one; None takes the first.
 
     Raises:
-        VideoError: If it cannot.
-        DependencyError: If the decoder's package or a library of it is missing.
+        VideoError: If the decoder cannot open it.
+        DependencyError: If the decoder's package or one of its libraries is missing.
     """
-    entry = DECODERS[decoder]
-    try:
-        source = getattr(importlib.import_module(entry.module), entry.source)
-    except ImportError as error:
-        raise DependencyError(
-            f"The decoder {decoder} cannot be imported: {error}", remedy=entry.remedy
-        ) from error
+    entry = _named(decoder) if isinstance(decoder, str) else decoder
     options = {"device": device} if entry.on_gpu and device is not None else {}
-    return source(os.fspath(path), threads=threads, **options)
+    make: Callable[..., VideoSource] = load_source(entry)
+    return make(os.fspath(path), threads=threads, **options)
 
 
 def open_source(
-    path: str | os.PathLike[str], decoder: str | Sequence[str] = "auto", threads: int = 1
+    path: str | os.PathLike[str],
+    decoder: str | DecoderEntry | Sequence[str | DecoderEntry] = "auto",
+    threads: int = 1,
 ) -> VideoSource:
     """Open a video in this process.
 
-    In this process: a decoder that hangs or crashes takes it along. Whole collections are decoded
-    by :class:`tspcli.video.DecodePool`, which contains that.
+    A decoder that hangs or crashes takes this process with it. For collections of videos, use
+    :class:`tspcli.video.DecodePool`, which contains that.
 
     Args:
         path: The file.
-        decoder: ``auto``, one decoder's name, or several to try in order.
-        threads: Threads of the decoder.
+        decoder: As for :func:`resolve_decoders`.
+        threads: Number of threads of the decoder.
 
     Raises:
         VideoError: With the first decoder's reason, if none can open it.
         DependencyError: If no decoder that may be used is installed.
     """
     failed: list[tuple[str, VideoError]] = []
-    for name in resolve_decoders(decoder):
+    for entry in resolve_decoders(decoder):
         try:
-            return open_with(path, name, threads)
+            return open_with(path, entry, threads)
         except VideoError as error:
-            failed.append((name, error))
+            failed.append((entry.name, error))
             if error.reason in FINAL_REASONS:
                 break
     raise combine_failures(failed, path)
@@ -203,17 +233,35 @@ def open_source(
 def combine_failures(
     failed: Sequence[tuple[str, VideoError]], path: str | os.PathLike[str]
 ) -> VideoError:
-    """One error out of those of several decoders: the first one's reason, everybody's words.
+    """The errors of several decoders as one: the first one's reason, and the details of all.
 
-    What several say alike stands once, and without their names if all do.
+    Details that several decoders share stand once, and without their names if all share them.
     """
     first = failed[0][1]
     if first.reason in FINAL_REASONS:
         return first
-    said: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, error in failed:
-        said.setdefault(error.detail, []).append(name)
-    if len(said) == 1:
+        names.setdefault(error.detail, []).append(name)
+    if len(names) == 1:
         return first
-    message = "; ".join(f"{', '.join(names)}: {detail}" for detail, names in said.items())
-    return VideoError(first.reason, message, path=storable(path))
+    message = "; ".join(f"{', '.join(who)}: {detail}" for detail, who in names.items())
+    return VideoError(first.reason, message, path=path)
+
+
+def _auto() -> tuple[DecoderEntry, ...]:
+    return tuple(e for name, e in DECODERS.items() if e.in_auto and is_installed(name))
+
+
+def _named(name: str) -> DecoderEntry:
+    if name not in DECODERS:
+        raise UsageError(
+            f"There is no decoder {name!r}.",
+            remedy=f"Use auto, {', '.join(DECODERS)}.",
+            value=name,
+        )
+    if not is_installed(name):
+        raise DependencyError(
+            f"The decoder {name} is not installed.", remedy=DECODERS[name].remedy, value=name
+        )
+    return DECODERS[name]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.text import first_line, storable
+from tspcli.core.text import first_line
 from tspcli.errors import VideoError
 from tspcli.video.decoders.indexed_source import IndexedSource
 from tspcli.video.source import check_file
@@ -37,6 +37,12 @@ class DecordSource(IndexedSource):
 
     decoder = "decord"
 
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        import decord
+
+        return {"version": decord.__version__}
+
     def __init__(self, path: str, threads: int = 1) -> None:
         import decord
 
@@ -55,10 +61,10 @@ class DecordSource(IndexedSource):
             self._reader: Any = self._open()
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "decord takes no name that is not UTF-8", path=storable(path)
+                "unsupported", "decord takes no name that is not UTF-8", path=path
             ) from error
         except (decord.DECORDError, RuntimeError) as error:
-            raise VideoError("not-a-video", first_line(error), path=storable(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=path) from error
         self.check_count(len(self._reader))
         # decord counts times from the stream's start.
         start_s = self._index.pts[0] * self.info.time_base

@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+import av
 import av.error
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,15 @@ class PyavSource(VideoSource):
     """
 
     decoder = "pyav"
+
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        codecs = ("h264", "hevc", "vp9", "av1", "mpeg4")
+        return {
+            "version": av.__version__,
+            "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+            "codecs": [name for name in codecs if name in av.codecs_available],
+        }
 
     def __init__(self, path: str, threads: int = 1, *, skip_unwanted: bool = True) -> None:
         self.path = storable(path)

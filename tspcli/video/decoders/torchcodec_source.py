@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.text import first_line, storable
+from tspcli.core.text import first_line
 from tspcli.errors import DependencyError, VideoError
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decoders.indexed_source import IndexedFrame, IndexedSource
@@ -47,6 +47,12 @@ class TorchcodecSource(IndexedSource):
 
     decoder = "torchcodec"
 
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        package: Any = importlib.import_module("torchcodec")
+        importlib.import_module("torchcodec.decoders")
+        return {"version": package.__version__}
+
     def __init__(self, path: str, threads: int = 1) -> None:
         self._open(path, threads, "cpu")
 
@@ -72,10 +78,10 @@ class TorchcodecSource(IndexedSource):
             self._reader: Any = self.make_reader(decoders, name, device, options)
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "torchcodec takes no name that is not UTF-8", path=storable(path)
+                "unsupported", "torchcodec takes no name that is not UTF-8", path=path
             ) from error
         except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoError("not-a-video", first_line(error), path=storable(path)) from error
+            raise VideoError("not-a-video", first_line(error), path=path) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
 
     def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
@@ -121,13 +127,13 @@ class TorchcodecCudaSource(TorchcodecSource):
 
     decoder = "torchcodec-cuda"
 
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        _require_gpu()
+        return super().facts()
+
     def __init__(self, path: str, threads: int = 1, device: str = "cuda") -> None:
-        torch: Any = importlib.import_module("torch")
-        if not torch.cuda.is_available():
-            raise DependencyError(
-                "torchcodec-cuda decodes on a GPU, and torch sees none.",
-                remedy="Use --decoder auto, or see `tsp doctor`.",
-            )
+        _require_gpu()
         if device in _unusable:
             raise _no_nvdec(device, _unusable[device])
         self._open(path, threads, device)
@@ -193,6 +199,15 @@ class _FrameThere(IndexedFrame):
             return picture
         np.copyto(out, picture)
         return out
+
+
+def _require_gpu() -> None:
+    torch: Any = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        raise DependencyError(
+            "torchcodec-cuda decodes on a GPU, and torch sees none.",
+            remedy="Use --decoder auto, or see `tsp doctor`.",
+        )
 
 
 def _no_nvdec(device: str, said: str) -> DependencyError:
