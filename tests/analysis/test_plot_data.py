@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.plotted import SEGMENTS, TSP, make_rows, make_store
-from tspcli.analysis import PlotData, foreground_rows, view_features, write_picture
-from tspcli.analysis import plot_data as separation
+from tspcli.analysis import PlotData, foreground_rows, separation, view_features, write_picture
 from tspcli.analysis.page import page
 from tspcli.analysis.plot_data import MOST_CELLS, cut_to, png_data_uri, principal_colors, shrink
 from tspcli.errors import StoreError

@@ -343,7 +343,7 @@ class TestOutput:
         script = (
             "import os, sys, signal\n"
             "from pathlib import Path\n"
-            "from tspcli.exports import run, ExportRequest\n"
+            "from tspcli.exports import ExportRequest, export as run\n"
             "run.read_rows = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
             "store, out = map(Path, sys.argv[1:])\n"
             "run.export_features(ExportRequest((store,), 'official', out))"
