@@ -27,7 +27,7 @@ from reproduction.measures import FEATURES, MEASURES, localization_figures
 from reproduction.outcome import markdown
 from reproduction.scales import TINY, TRIMMED, VARIANTS, options_of
 from reproduction.stages import STDOUT_FILE, Command, Stage, StageObserver, StageRunner, Tell
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling.pixels import ResizeSpec
@@ -101,7 +101,7 @@ def few(root: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, float | No
         left_out = set(names[count:])
         database = {n: v for n, v in content["database"].items() if n not in left_out}
         path = out / f"annotations-{count}.json"
-        with write_aside(path) as aside:
+        with replacing(path) as aside:
             aside.write_text(json.dumps({**content, "database": database}))
         for encoder in (TRIMMED, "tac", "tsp-max"):
             for seed in seeds:

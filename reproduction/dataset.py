@@ -20,7 +20,7 @@ import numpy as np
 
 from reproduction.synthetic import MOTIONS, Performance, RenderSpec, SyntheticVideo, render_video
 from tspcli.annotations import Segment
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 
 SUBSETS = {"train": "training", "valid": "validation"}
 ANNOTATIONS = "annotations.json"
@@ -169,7 +169,7 @@ def render_experiment(
             future.result()
             done += 1
             tell(done, total)
-    with write_aside(folder / ANNOTATIONS) as aside:
+    with replacing(folder / ANNOTATIONS) as aside:
         aside.write_text(json.dumps(activitynet_json(untrimmed), indent=1), encoding="utf-8")
     rows: list[Sequence[Any]] = [("video", "subset", "start", "end", "label")]
     rows += [(v.name, s, *v.actions[0]) for s, videos in trimmed.items() for v in videos]
@@ -200,5 +200,5 @@ def activitynet_json(plans: dict[str, list[SyntheticVideo]]) -> dict[str, Any]:
 
 
 def _write_table(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with write_aside(path) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(rows)

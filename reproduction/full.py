@@ -18,7 +18,7 @@ from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
 from reproduction.scales import TRIMMED, VARIANTS, Variant, clip_lengths, options_of
 from reproduction.stages import Stage
 from tspcli.annotations.segments import Role
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.errors import ReproductionError
 
 LAYOUT = """\
@@ -159,7 +159,7 @@ class FullPlan:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / MISSING_FILE
-        with write_aside(path) as aside:
+        with replacing(path) as aside:
             aside.write_text("".join(f"{name}\n" for name in fatal), encoding="utf-8")
         more = f" and {len(fatal) - _SHOWN} more" if len(fatal) > _SHOWN else ""
         raise ReproductionError(

@@ -13,7 +13,7 @@ import numpy as np
 from tspcli.analysis.inspect import clip_rows
 from tspcli.analysis.plot_data import foreground_rows, separation
 from tspcli.annotations import read_actions
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.pretraining.training_log import read_results
 from tspcli.store.store import open_store
 
@@ -86,7 +86,7 @@ def measure(
     figures = localization_figures(json.loads(evaluation.read_text(encoding="utf-8")))
     figures.update(head_figures(run))
     figures["separation"] = mean_separation(store, annotations, subset)
-    with write_aside(out) as aside:
+    with replacing(out) as aside:
         aside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
 

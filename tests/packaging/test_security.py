@@ -298,7 +298,7 @@ def test_temporary_files_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TSPCLI_HOME", str(tmp_path / "home"))
     assert stat.S_IMODE(cache_dir("weights").stat().st_mode) == 0o700
     # What a run writes aside lies in the user's own folder and begins with nothing that is there.
-    from tspcli.core.files import aside_name, write_aside
+    from tspcli.core.files import aside_name, replacing
 
     names = {aside_name(tmp_path / "f.h5") for _ in range(100)}
     assert len(names) == 100
@@ -308,7 +308,7 @@ def test_temporary_files_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shared.touch()
     shared.chmod(0o640)
     for path, mode in ((tmp_path / "new.json", stat.S_IMODE(usual)), (shared, 0o640)):
-        with write_aside(path) as aside:
+        with replacing(path) as aside:
             assert stat.S_IMODE(aside.stat().st_mode) == 0o600
             aside.write_text("{}")
         assert stat.S_IMODE(path.stat().st_mode) == mode

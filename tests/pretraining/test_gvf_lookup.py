@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
+from tspcli.core.files import file_sha256
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.checkpoints import save_checkpoint
 from tspcli.encoders.tsp_model import TspModel
 from tspcli.errors import TrainingError
-from tspcli.fetch.package_index import file_sha256
 from tspcli.pretraining import pretrain
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows

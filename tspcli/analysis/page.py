@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.analysis.plot_data import FeatureView, PlotData, png_data_uri, segment_colors, shrink
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 
 TEMPLATE = """\
 <!DOCTYPE html>
@@ -251,7 +251,7 @@ def write_page(data: PlotData, path: str | Path) -> None:
         data: What to show.
         path: The ``.html`` file.
     """
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         aside.write_text(page(data), encoding="utf-8")
 
 

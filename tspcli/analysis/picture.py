@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tspcli.analysis.plot_data import FeatureView, PlotData, legend_entries, segment_colors
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
         if kind == "pdf":
             metadata = {"CreationDate": None}
-        with write_aside(path) as aside:
+        with replacing(path) as aside:
             figure.savefig(aside, format=kind, dpi=dpi, metadata=metadata)
 
 

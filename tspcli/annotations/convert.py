@@ -20,7 +20,7 @@ from tspcli.annotations.training_tables import (
     write_groundtruth,
     write_metadata,
 )
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.text import counted
 from tspcli.core.video_names import store_key
 from tspcli.errors import AnnotationError, UsageError
@@ -244,7 +244,7 @@ def _write_all(
             remedy="Give another --out, or --overwrite.",
         )
     for target, content in contents.items():
-        with write_aside(target) as aside:
+        with replacing(target) as aside:
             aside.write_bytes(content)
 
 

@@ -31,8 +31,8 @@ def _weights_of(localizer: Localizer, weights: str | None) -> str:
 
 def _checkpoint_of(localizer: Localizer, name: str) -> str:
     """Where the checkpoint lies that the features of the run came from, if it is still the same."""
+    from tspcli.core.files import file_sha256
     from tspcli.errors import UsageError
-    from tspcli.fetch.package_index import file_sha256
 
     expected = localizer.feature_settings.get("weights_sha256")
     remedy = "Name the checkpoint or its run's folder with --weights."

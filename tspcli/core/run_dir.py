@@ -51,13 +51,15 @@ def lock_store(store: Path) -> Iterator[None]:
             raise StoreLockedError(
                 f"{store} is being written by another run ({owner}).",
                 remedy="Wait for it, stop it, or give another --out.",
+                path=store,
             ) from None
         except OSError as error:
             os.close(handle)
             # Lustre without the mount option `flock`, for one.
             raise StoreError(
                 f"{path} cannot be locked: {error.strerror or error}.",
-                remedy="Let the file system be mounted with locks, or write to another one.",
+                remedy="Mount the file system with locks, or write to another one.",
+                path=path,
             ) from error
         # The file may have been removed by its last holder between our open and our lock.
         if _is_current(handle, path):

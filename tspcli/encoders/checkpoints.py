@@ -14,12 +14,9 @@ A ``module.`` prefix is dropped. Inside this program the official names are used
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import re
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tspcli.core.files import replacing
 from tspcli.core.text import first_line, refuses_damage
 from tspcli.encoders.backbones.registry import backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
@@ -304,19 +302,12 @@ def write_torch_file(path: Path, content: Any) -> None:
     Raises:
         CheckpointError: If the file cannot be written; what was there before stays.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        # Through a file object: torch writes the name of a path into the archive.
+        with replacing(path, error=CheckpointError) as aside, aside.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(
             f"{path} cannot be written: {first_line(error)}",
             remedy="Check the free space, and that you may write there.",
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)

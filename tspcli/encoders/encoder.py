@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from tspcli.core.files import file_sha256
 from tspcli.encoders import weights as registry
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint
@@ -19,7 +20,6 @@ from tspcli.encoders.runtimes import GraphedForm, OpenVinoForm, static_form
 from tspcli.encoders.shared_clips import SharedVideoResNet
 from tspcli.encoders.tsp_model import TspModel
 from tspcli.errors import UsageError
-from tspcli.fetch.package_index import file_sha256
 from tspcli.fetch.url import Progress
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameDtype, FrameSpec

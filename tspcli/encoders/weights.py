@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tspcli.core.files import cache_location
+from tspcli.core.files import cache_location, has_sha256
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import DownloadError, WeightsError
-from tspcli.fetch.url import Progress, download, matches_sha256
+from tspcli.fetch.url import Progress, download
 
 DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
 RANDOM_WEIGHTS = "random"
@@ -211,7 +211,7 @@ def _verify(entry: WeightsEntry, path: Path) -> None:
         raise WeightsError(
             f"The embedded weights {path} are missing.", remedy="Install tspcli again."
         )
-    if not matches_sha256(path, entry.sha256):
+    if not has_sha256(path, entry.sha256):
         raise WeightsError(
             f"{path} is not the file that the registry knows as {entry.name} "
             f"(its sha256 does not begin with {entry.sha256}).",

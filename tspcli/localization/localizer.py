@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED
 from tspcli.errors import CheckpointError
 from tspcli.localization.boundary_matching import Bmn
@@ -65,7 +65,7 @@ def localizer_state(localizer: Localizer) -> dict[str, Any]:
 
 def save(path: str | Path, values: dict[str, Any]) -> None:
     """Write a checkpoint aside and rename it into place."""
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         torch.save(values, aside)
 
 

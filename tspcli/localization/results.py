@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tspcli.annotations import Annotations
 from tspcli.annotations.text_files import collector_paused, load_json
+from tspcli.core.files import file_sha256
 from tspcli.core.text import refuses_damage
 from tspcli.errors import AnnotationError
-from tspcli.fetch.package_index import file_sha256
 
 VERSION = "VERSION 1.3"
 _SHAPE = '{"version": …, "results": {ID: [{"segment", "label", "score"}]}, "external_data": {}}'
@@ -205,7 +205,7 @@ def _linked_proposals(path: str | Path, data: Any) -> Path | None:
 
 
 def _write(path: str | Path, results: Results, external: Mapping[str, Any], version: str) -> None:
-    from tspcli.core.files import write_aside  # brings HDF5, which the metrics do not need
+    from tspcli.core.files import replacing  # brings HDF5, which the metrics do not need
 
     named = {
         result_name(name): [_entry(prediction) for prediction in predictions]
@@ -216,7 +216,7 @@ def _write(path: str | Path, results: Results, external: Mapping[str, Any], vers
             "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
         )
     content = {"version": version, "results": named, "external_data": dict(external)}
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tspcli.annotations import Segment
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.errors import DependencyError
 from tspcli.localization.prediction import VideoPrediction
 
@@ -106,7 +106,7 @@ def save_timeline(
         DependencyError: If matplotlib is not installed.
     """
     figure = draw_timeline(video, truth)
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         figure.savefig(aside, format="png", dpi=120)
 
 

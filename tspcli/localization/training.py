@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tspcli.annotations import Annotations
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
 from tspcli.core.text import MALFORMED, counted
 from tspcli.errors import CheckpointError, TrainingError
@@ -236,7 +236,7 @@ class _State:
         }
         # After best.pth: a run killed in between does this epoch again and gets the same.
         checkpoints.save(out / checkpoints.LAST, values)
-        with write_aside(out / LOG) as aside:
+        with replacing(out / LOG) as aside:
             aside.write_text(json.dumps(self.history, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -401,7 +401,7 @@ def _begin(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
             (out / name).unlink(missing_ok=True)
     elif (out / CONFIG).exists():
         return
-    with write_aside(out / CONFIG) as aside:
+    with replacing(out / CONFIG) as aside:
         aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import TrainingError, VideoError
 from tspcli.pretraining.clip_cache_file import (
@@ -198,7 +198,7 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"The --cache {folder} is a file.", remedy="Give a folder.")
-    with write_aside(about) as aside:
+    with replacing(about) as aside:
         aside.write_text(json.dumps(settings.to_dict(), indent=1) + "\n")
 
 

@@ -9,19 +9,18 @@ Reading one clip from anywhere: straight from the video, or from the clip cache.
 from __future__ import annotations
 
 import os
-import struct
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import aside_name, explain_write_errors, sync_folder
-from tspcli.core.text import MALFORMED, canonical_json, parse_json
+from tspcli.core.sealed_file import SealedWriter, read_footer
+from tspcli.core.text import MALFORMED
 from tspcli.errors import TrainingError, VideoError
 from tspcli.sampling.clock import Sampling
 from tspcli.sampling.pixels import FrameSpec
@@ -32,7 +31,6 @@ JPEG_QUALITY = 95
 MAX_ERROR = 32
 """The most by which a pixel's channel may differ from the decoded frame's, of 255 (``jpeg``)."""
 _MAGIC = b"TSPCLIP1"
-_TAIL = struct.Struct("<Q8s")
 _MAX_SIDE = 1 << 15
 
 Bytes = npt.NDArray[np.uint8]
@@ -100,21 +98,17 @@ class CacheWriter:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self._path = path
+        self._file = SealedWriter(path, _MAGIC)
         self._settings = dict(settings)
-        self._aside = aside_name(path)
         self._offsets = [0]
         self._shape: tuple[int, ...] | None = None
         self._max_error = 0
-        with explain_write_errors(path, goes_on=True):
-            self._file: BinaryIO = open(self._aside, "xb")  # noqa: SIM115 (closed by both ends)
 
     def append(self, data: Bytes, error: int, shape: tuple[int, ...]) -> None:
         """Add one encoded frame."""
         if self._shape is None:
             self._shape = shape
-        with explain_write_errors(self._path, goes_on=True):
-            self._file.write(data.data)
+        self._file.write(data.data)
         self._offsets.append(self._offsets[-1] + data.nbytes)
         self._max_error = max(self._max_error, error)
 
@@ -127,28 +121,21 @@ class CacheWriter:
         """Finish the file."""
         if self._shape is None:
             self.abort()
-            raise VideoError("no-frames", path=self._path)
-        footer = {
-            **extra,
-            "settings": self._settings,
-            "shape": list(self._shape),
-            "n_frames": self.n_frames,
-            "max_error": self._max_error,
-        }
-        text = canonical_json(footer).encode()
-        with explain_write_errors(self._path, goes_on=True):
-            self._file.write(np.asarray(self._offsets, dtype="<u8").tobytes())
-            self._file.write(text + _TAIL.pack(len(text), _MAGIC))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._aside, self._path)
-            sync_folder(self._path.parent)
+            raise VideoError("no-frames", path=self._file.path)
+        self._file.write(np.asarray(self._offsets, dtype="<u8").tobytes())
+        self._file.commit(
+            {
+                **extra,
+                "settings": self._settings,
+                "shape": list(self._shape),
+                "n_frames": self.n_frames,
+                "max_error": self._max_error,
+            }
+        )
 
     def abort(self) -> None:
-        """Forget the video."""
-        self._file.close()
-        self._aside.unlink(missing_ok=True)
+        """Discard the video."""
+        self._file.abort()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -229,12 +216,10 @@ class CachedVideo:
 
 
 def _read_footer(handle: int) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
-    size = os.fstat(handle).st_size
-    length, magic = _TAIL.unpack(os.pread(handle, _TAIL.size, max(size - _TAIL.size, 0)))
-    if magic != _MAGIC or not 0 < length < size:
+    found = read_footer(handle, _MAGIC)
+    if found is None:
         raise ValueError("its end is not that of a cache file")
-    footer_at = size - _TAIL.size - length
-    footer = parse_json(os.pread(handle, length, footer_at))
+    footer, footer_at = found
     table_bytes = (int(footer["n_frames"]) + 1) * 8
     table_at = footer_at - table_bytes
     offsets = np.frombuffer(os.pread(handle, table_bytes, table_at), dtype="<u8").astype(np.int64)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.core.files import file_sha256
 from tspcli.encoders.backbones import BACKBONES, BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint
 from tspcli.encoders.weights import find_weights
 from tspcli.errors import TrainingError, WeightsError
-from tspcli.fetch.package_index import file_sha256
 from tspcli.pretraining.training_recipe import Recipe
 from tspcli.pretraining.training_segments import SegmentTable
 from tspcli.store.gvf import GlobalFeatures, read_gvf

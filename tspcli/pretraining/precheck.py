@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED, counted, parse_json
 from tspcli.errors import TrainingError, TspError, UsageError, VideoError
 from tspcli.pretraining.clip_cache import (
@@ -162,7 +162,7 @@ def _left_out_in(file: Path) -> dict[str, str]:
 
 def write_left_out(folder: Path, left_out: Mapping[str, str]) -> None:
     """Keep the videos without which a run begins."""
-    with write_aside(folder / UNREADABLE_FILE) as aside:
+    with replacing(folder / UNREADABLE_FILE) as aside:
         aside.write_text(json.dumps(dict(left_out), indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tspcli.annotations.segments import write_label_mapping
-from tspcli.core.files import remove_leftovers, write_aside
+from tspcli.core.files import remove_leftovers, replacing
 from tspcli.core.run_dir import lock_store
 from tspcli.core.settings import parse_toml, read_toml_text, require_same_recipe, to_toml
 from tspcli.core.version import __version__
@@ -112,7 +112,7 @@ def open_folder(
         for file in (*reversed(own), *path.glob("epoch_*.pth")):
             file.unlink(missing_ok=True)
         shutil.rmtree(path / TENSORBOARD_FOLDER, ignore_errors=True)
-    with write_aside(path / RECIPE_FILE) as aside:
+    with replacing(path / RECIPE_FILE) as aside:
         aside.write_text(
             "# The resolved recipe of this run.\n"
             + to_toml(
@@ -124,7 +124,7 @@ def open_folder(
             ),
             encoding="utf-8",
         )
-    with write_aside(path / LABELS_FILE) as aside:
+    with replacing(path / LABELS_FILE) as aside:
         write_label_mapping(aside, labels)
     write_left_out(path, left_out)
     return stack

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tspcli.core.files import aside_name, sync_folder
+from tspcli.core.files import duplicate
 from tspcli.core.settings import require_same_recipe
 from tspcli.core.text import MALFORMED
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
@@ -131,7 +128,7 @@ class Checkpointer:
                 self._write(target, state)
                 written = target
             else:
-                _duplicate(written, target)
+                duplicate(written, target)
 
     def _write(self, path: Path, state: RunState) -> None:
         # The official resuming begins with the epoch after the one named.
@@ -219,18 +216,3 @@ class Checkpointer:
                 f"{self.folder.last} is damaged ({type(error).__name__}: {error}).",
                 remedy="Start a new run from its best checkpoint: --init.",
             ) from error
-
-
-def _duplicate(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
-    aside = aside_name(target)
-    try:
-        try:
-            os.link(source, aside)
-        except OSError:
-            shutil.copyfile(source, aside)
-        os.replace(aside, target)
-        sync_folder(target.parent)
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)

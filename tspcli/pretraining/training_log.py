@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tspcli.core.files import write_aside
+from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import TrainingError
 from tspcli.pretraining.trainer import StepFigures
@@ -179,7 +179,7 @@ def mean_accuracy(figures: Mapping[str, float], heads: Sequence[str]) -> float:
 
 def write_results(folder: Path, epochs: Sequence[EpochResult]) -> None:
     """Write all epochs' results, one JSON object a line; the file is whole at any instant."""
-    with write_aside(folder / RESULTS_FILE) as aside:
+    with replacing(folder / RESULTS_FILE) as aside:
         aside.write_text(
             "".join(json.dumps(asdict(epoch), allow_nan=False) + "\n" for epoch in epochs)
         )
@@ -307,6 +307,6 @@ def draw_curves(
     handles, names = accuracies.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
     path = folder / CURVES_FILE
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         figure.savefig(aside, format="png", dpi=120)
     return path

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import require_room, write_aside
+from tspcli.core.files import replacing, require_room
 from tspcli.core.run_dir import lock_store
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.schema import StoreMetadata
@@ -189,7 +189,7 @@ def write_gvf(
     """
     told = pooled_metadata(metadata, pool).to_attributes()
     told |= {"format": GVF_FORMAT, "source_format": told["format"], "pool": pool}
-    with write_aside(path) as aside:
+    with replacing(path) as aside:
         require_room(aside, sum(4 * len(vector) for vector in vectors.values()), len(vectors))
         with h5py.File(aside, "w") as file:
             file.attrs.update(told)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.child_process import run_isolated
-from tspcli.core.files import absolute, explain_write_errors, sync_folder
+from tspcli.core.files import absolute, explain_write_errors, link_or_copy, sync_folder
 from tspcli.core.run_dir import lock_store
 from tspcli.core.text import counted
 from tspcli.errors import StoreError, TspError
@@ -276,15 +274,7 @@ def _keep_original(path: Path) -> Path:
     while (name := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     with explain_write_errors(name):
-        try:
-            os.link(path, name)
-        except OSError:
-            # File systems without links; a copy that stops half way is removed.
-            try:
-                shutil.copyfile(path, name)
-            except OSError:
-                name.unlink(missing_ok=True)
-                raise
+        link_or_copy(path, name)
         sync_folder(path.parent)
     return name
 

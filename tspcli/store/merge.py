@@ -21,7 +21,7 @@ from typing import Any
 
 import h5py
 
-from tspcli.core.files import remove_leftovers, require_room, write_aside
+from tspcli.core.files import remove_leftovers, replacing, require_room
 from tspcli.core.run_dir import lock_store, read_report, report_path
 from tspcli.core.text import storable
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
@@ -47,7 +47,7 @@ def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> N
     names = [_relative(path, out) for path in stores]
     attributes = {**metadata.to_attributes(), LINKED_ATTRIBUTE: len(stores)}
     n_links = 0
-    with write_aside(out) as aside:
+    with replacing(out) as aside:
         require_room(aside, 0, 0)
         with h5py.File(aside, "w") as file:
             file.attrs.update(attributes)
@@ -204,7 +204,7 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
         "counts": counts,
         "videos": videos,
     }
-    with write_aside(target) as aside:
+    with replacing(target) as aside:
         aside.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
     return counts.get("failed", 0)
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,15 +24,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import (
-    aside_name,
-    explain_write_errors,
-    remove_leftovers,
-    sync_folder,
-    write_aside,
-)
+from tspcli.core.files import explain_write_errors, remove_leftovers, replacing
 from tspcli.core.run_dir import report_path
-from tspcli.core.text import MALFORMED, canonical_json, parse_json
+from tspcli.core.sealed_file import SealedWriter, read_footer
+from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import StoreError
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import VideoFeatures, open_store, parts_folder, plain_attributes
@@ -47,8 +40,6 @@ from tspcli.store.store_writer import (
 )
 
 _MAGIC = b"TSPPART1"
-_TAIL = struct.Struct("<Q8s")
-_MAX_FOOTER_BYTES = 16 << 20
 _SETTINGS = "settings.json"
 _DISCARDED = "discarded_older_parts"
 
@@ -103,18 +94,15 @@ class Part:
 
 
 class PartWriter:
-    """Appends one video's rows to a file aside and, once it is whole, puts it among the parts."""
+    """Appends one video's rows to a file aside and puts it among the parts once it is complete."""
 
     def __init__(self, folder: Path, key: str, dim: int, settings_digest: str) -> None:
-        self._target = folder / part_name(key)
+        self._file = SealedWriter(folder / part_name(key), _MAGIC)
         self._key = key
         self._dim = dim
         self._settings_digest = settings_digest
         self._digest = hashlib.sha256()
         self.n_rows = 0
-        self._aside = aside_name(self._target)
-        with explain_write_errors(self._target, goes_on=True):
-            self._file = open(self._aside, "xb", buffering=0)  # noqa: SIM115 (closed by both ends)
 
     def append(self, rows: npt.NDArray[np.float32]) -> None:
         """Append rows of shape (n, dim).
@@ -125,19 +113,19 @@ class PartWriter:
         if rows.ndim != 2 or rows.shape[1] != self._dim:
             raise ValueError(f"expected rows of width {self._dim}, got shape {rows.shape}")
         data = np.ascontiguousarray(rows, dtype="<f4").data.cast("B")
-        self._write(data)
+        self._file.write(data)
         self._digest.update(data)
         self.n_rows += rows.shape[0]
 
     def commit(self, attributes: Mapping[str, Any]) -> Part:
-        """Finish the part: from here on a kill, even a power cut, leaves it whole.
+        """Finish the part: from here on neither a kill nor a power cut can damage it.
 
         Args:
             attributes: Plain values for the dataset; a checksum over rows and values is added.
         """
         attributes = dict(attributes)
         attributes["checksum"] = seal_checksum(self._digest, attributes)
-        footer = canonical_json(
+        self._file.commit(
             {
                 "key": self._key,
                 "n_rows": self.n_rows,
@@ -145,35 +133,14 @@ class PartWriter:
                 "attributes": attributes,
                 "settings_digest": self._settings_digest,
             }
-        ).encode()
-        self._write(memoryview(footer + _TAIL.pack(len(footer), _MAGIC)))
-        try:
-            with explain_write_errors(self._target, goes_on=True):
-                os.fsync(self._file.fileno())
-                self._file.close()
-                os.replace(self._aside, self._target)
-                sync_folder(self._target.parent)
-        except StoreError:
-            self.abort()
-            raise
+        )
         return Part(
-            self._target, self._key, self.n_rows, self._dim, attributes, self._settings_digest
+            self._file.path, self._key, self.n_rows, self._dim, attributes, self._settings_digest
         )
 
     def abort(self) -> None:
-        """Forget the rows written so far."""
-        self._file.close()
-        with suppress(OSError):
-            self._aside.unlink()
-
-    def _write(self, data: memoryview) -> None:
-        try:
-            with explain_write_errors(self._target, goes_on=True):
-                while len(data):
-                    data = data[self._file.write(data) :]
-        except StoreError:
-            self.abort()
-            raise
+        """Discard the rows written so far."""
+        self._file.abort()
 
 
 def part_name(key: str) -> str:
@@ -188,17 +155,14 @@ def read_part(path: Path) -> Part:
     """Read a part's footer.
 
     Raises:
-        StoreError: If the file is not a whole part.
+        StoreError: If the file is not a complete part.
     """
     try:
         with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - _TAIL.size, 0))
-            length, magic = _TAIL.unpack(file.read(_TAIL.size))
-            if magic != _MAGIC or not 0 < length <= min(size, _MAX_FOOTER_BYTES):
-                raise ValueError("its end is not that of a part")
-            file.seek(size - _TAIL.size - length)
-            footer = parse_json(file.read(length))
+            found = read_footer(file.fileno(), _MAGIC)
+        if found is None:
+            raise ValueError("its end is not that of a part")
+        footer, n_bytes = found
         part = Part(
             path,
             str(footer["key"]),
@@ -207,7 +171,7 @@ def read_part(path: Path) -> Part:
             dict(footer["attributes"]),
             str(footer["settings_digest"]),
         )
-        if part.n_rows < 0 or part.dim < 1 or size != part.n_bytes + length + _TAIL.size:
+        if part.n_rows < 0 or part.dim < 1 or n_bytes != part.n_bytes:
             raise ValueError("its length does not fit its rows")
         if not is_key(part.key) or path.name != part_name(part.key):
             raise ValueError("its name does not fit its key")
@@ -239,7 +203,7 @@ class PartsFolder:
         Raises:
             StoreMismatchError: If the parts were made with other settings.
         """
-        with explain_write_errors(self.folder, goes_on=True):
+        with explain_write_errors(self.folder, resumable=True):
             self.folder.mkdir(parents=True, exist_ok=True)
             for aside in self.folder.glob(".*.tmp"):
                 aside.unlink()
@@ -295,7 +259,7 @@ class PartsFolder:
             StoreError: If the disk is full; the parts and the old store stay as they were.
             StoreMismatchError: If the store that is there was made with other settings; likewise.
         """
-        with new_store(self.store, self.metadata, goes_on=True) as store, ExitStack() as opened:
+        with new_store(self.store, self.metadata, resumable=True) as store, ExitStack() as opened:
             existing: Mapping[str, VideoFeatures] = {}
             if keep_existing and self.store.exists():
                 found = opened.enter_context(open_store(self.store))
@@ -347,7 +311,7 @@ class PartsFolder:
                 stored = None
             if stored is not None:
                 stored.require_same(self.metadata, "this run", str(self.folder))
-        with write_aside(path, goes_on=True) as aside:
+        with replacing(path, resumable=True) as aside:
             aside.write_text(json.dumps(self._about(discarded), indent=1))
 
     def _remove_parts(self) -> None:

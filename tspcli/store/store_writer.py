@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import require_room, write_aside
+from tspcli.core.files import replacing, require_room
 from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
 from tspcli.store.schema import StoreMetadata
@@ -89,19 +89,19 @@ class DamagedRowsError(StoreError):
 
 @contextmanager
 def new_store(
-    path: str | Path, metadata: StoreMetadata, *, goes_on: bool = False
+    path: str | Path, metadata: StoreMetadata, *, resumable: bool = False
 ) -> Iterator[NewStore]:
     """Write a store aside and rename it into place once it is whole.
 
     Args:
         path: The file; one that exists is replaced only at the end.
         metadata: What the file says of itself.
-        goes_on: Whether the same command, given again, goes on with what was finished.
+        resumable: Whether the same command, run again, resumes with what was finished.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
     """
-    with write_aside(path, goes_on=goes_on) as aside:
+    with replacing(path, resumable=resumable) as aside:
         # For the file itself, which has to be closed also if there is no room for any video.
         require_room(aside, 0, 0)
         with h5py.File(aside, "w") as file:

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tspcli.core.text import MALFORMED, canonical_json, parse_json
+from tspcli.core.sealed_file import read_footer, seal
+from tspcli.core.text import MALFORMED
 from tspcli.errors import StoreError
 
 _MAGIC = b"TSPINDEX"
-_TAIL = struct.Struct("<Q32s8s")
+_MOST_INDEX_BYTES = 1 << 40
 _VERSION = 1
 _BLOCK_BYTES = 1 << 20
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -99,17 +99,14 @@ def append_trailer(
         size = file.seek(0, os.SEEK_END)
         frame = _frame_sha256(file, size, videos.values())
         trailer = Trailer(size, frame, attributes, videos)
-        text = canonical_json(
-            {
-                "version": _VERSION,
-                "frame_sha256": frame,
-                "attributes": attributes,
-                "videos": {key: vars(placed) for key, placed in videos.items()},
-            }
-        ).encode()
+        index = {
+            "version": _VERSION,
+            "frame_sha256": frame,
+            "attributes": attributes,
+            "videos": {key: vars(placed) for key, placed in videos.items()},
+        }
         file.seek(size)
-        file.write(text)
-        file.write(_TAIL.pack(len(text), hashlib.sha256(text).digest(), _MAGIC))
+        file.write(seal(index, _MAGIC, with_digest=True))
     return trailer
 
 
@@ -120,22 +117,19 @@ def read_trailer(path: Path) -> Trailer | None:
         StoreError: If what stands there is damaged. The HDF5 file may be whole all the same.
     """
     with explain_read_errors(path), open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - _TAIL.size, 0))
-        tail = file.read(_TAIL.size)
-        length, digest, magic = _TAIL.unpack(tail) if len(tail) == _TAIL.size else (0, b"", b"")
-        start = size - _TAIL.size - length
-        if magic != _MAGIC or start < 0:
+        try:
+            found = read_footer(
+                file.fileno(), _MAGIC, with_digest=True, most_bytes=_MOST_INDEX_BYTES
+            )
+        except MALFORMED as error:
+            raise _damaged(path, str(error)) from error
+        if found is None:
             end = _hdf5_end(file)
-            if magic == _MAGIC or (end is not None and size > end):
+            if end is not None and file.seek(0, os.SEEK_END) > end:
                 raise _damaged(path, "its end is not that of an index")
             return None
-        file.seek(start)
-        text = file.read(length)
-    if hashlib.sha256(text).digest() != digest:
-        raise _damaged(path, "its checksum differs")
     try:
-        index = parse_json(text)
+        index, start = found
         if index["version"] > _VERSION:
             return None
         videos = {str(key): Placed(**values) for key, values in index["videos"].items()}
