@@ -57,7 +57,7 @@ def tell_how_long_stopping_takes() -> None:
 
 class SlowDevice(ChildProcess):
     def __init__(self, module: str) -> None:
-        super().__init__(f"tests.faults.{module.rpartition('.')[2]}")
+        super().__init__(f"tests.extraction.{module.rpartition('.')[2]}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tspcli.cli.main import _is_told_elsewhere
-from tspcli.cli.pretrain import _split_settings, _StopOnSignal, command
+from tspcli.cli.pretrain import _split_settings, command
 from tspcli.core.settings import to_toml, with_values
 from tspcli.errors import TspError, UsageError
 from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
@@ -122,37 +119,6 @@ def test_options_that_are_missing_are_named() -> None:
     result = CliRunner().invoke(command, ["--videos", "."], standalone_mode=False)
     assert isinstance(result.exception, UsageError)
     assert "--train, --valid, --out" in str(result.exception)
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_first_step_ends_the_run(number: signal.Signals) -> None:
-    """Nobody asks while the clip cache is filled, which may take hours."""
-    stopping = _StopOnSignal()
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
-    assert stopping.exit_code == 128 + number
-
-
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_training_asks_and_the_next_one_ends_the_run(
-    number: signal.Signals,
-) -> None:
-    stopping = _StopOnSignal()
-    assert not stopping.requested()
-    os.kill(os.getpid(), number)
-    assert stopping.requested() and stopping.exit_code == 128 + number
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
 
 
 def test_who_tells_an_error_is_what_the_processes_agreed_on(

@@ -20,6 +20,7 @@ from torch import nn
 
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tspcli.cli.pretrain import command
+from tspcli.core.progress import Reporter
 from tspcli.core.settings import parse_toml
 from tspcli.encoders import load_checkpoint, load_encoder
 from tspcli.errors import TrainingError, UsageError
@@ -34,7 +35,6 @@ from tspcli.pretraining.training_log import (
     EpochResult,
     RunInfo,
     StepStatus,
-    TrainingObserver,
     named_figures,
     read_results,
 )
@@ -44,21 +44,23 @@ from tspcli.store import StoreMetadata, open_store
 from tspcli.store.gvf import write_gvf
 
 
-class Recorder(TrainingObserver):
+class Recorder(Reporter):
     def __init__(self) -> None:
         self.infos: list[RunInfo] = []
         self.steps: list[StepStatus] = []
         self.epochs: list[EpochResult] = []
         self.messages: list[str] = []
 
-    def started(self, info: RunInfo) -> None:
-        self.infos.append(info)
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        if isinstance(figures, StepStatus):
+            self.steps.append(figures)
 
-    def stepped(self, status: StepStatus) -> None:
-        self.steps.append(status)
-
-    def epoch_ended(self, result: EpochResult) -> None:
-        self.epochs.append(result)
+    def result(self, result: Any) -> None:
+        if isinstance(result, RunInfo):
+            self.infos.append(result)
+        else:
+            assert isinstance(result, EpochResult)
+            self.epochs.append(result)
 
     def message(self, text: str) -> None:
         self.messages.append(text)
@@ -78,7 +80,7 @@ def finished(
             execution=replace(QUIET, tensorboard=True, keep_epochs=True),
             gvf=small_set.gvf,
         ),
-        observer=recorder,
+        reporter=recorder,
     )
     return out, report, recorder
 
@@ -224,13 +226,13 @@ def test_one_head_alone(
 ) -> None:
     recipe = replace(FAST, heads=heads, foreground_only=foreground_only, epochs=1)
     recorder = Recorder()
-    report = pretrain(**small_set.arguments(out=tmp_path / "run", recipe=recipe), observer=recorder)
+    report = pretrain(**small_set.arguments(out=tmp_path / "run", recipe=recipe), reporter=recorder)
     assert set(report.epochs[0].valid) == names
     assert load_checkpoint(tmp_path / "run").heads.region == (heads == ("region",))
     both = pretrain(
         **small_set.arguments(out=tmp_path / "both", recipe=replace(FAST, epochs=1)),
         stop_requested=lambda: True,
-        observer=(other := Recorder()),
+        reporter=(other := Recorder()),
     )
     assert both.stopped
     fewer = recorder.infos[0].n_train_clips < other.infos[0].n_train_clips
@@ -302,7 +304,7 @@ def test_global_features_that_are_missing_or_unknown(
         for name in list(file.attrs):
             del file.attrs[name]
     recorder = Recorder()
-    pretrain(**{**arguments, "gvf": official}, observer=recorder, stop_requested=lambda: True)
+    pretrain(**{**arguments, "gvf": official}, reporter=recorder, stop_requested=lambda: True)
     assert any("does not tell which encoder made it" in text for text in recorder.messages)
 
 
@@ -321,7 +323,7 @@ def test_short_segments_are_counted(small_set: SmallSet, tmp_path: Path) -> None
     recipe = replace(FAST, clip_length=16)  # some segments are shorter than 16/15 s
     recorder = Recorder()
     arguments = small_set.arguments(out=tmp_path / "run", recipe=recipe)
-    pretrain(**arguments, observer=recorder, stop_requested=lambda: True)
+    pretrain(**arguments, reporter=recorder, stop_requested=lambda: True)
     assert any("are shorter than one clip and are left out" in t for t in recorder.messages)
 
 

@@ -15,9 +15,10 @@ import torch
 
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
+from tspcli.core.progress import Reporter
 from tspcli.errors import CheckpointError, StoreLockedError, TrainingError
 from tspcli.pretraining import pretrain
-from tspcli.pretraining.training_log import EpochResult, StepStatus, TrainingObserver
+from tspcli.pretraining.training_log import VALIDATION, EpochResult, StepStatus
 
 EXECUTION = replace(QUIET, checkpoint_every_steps=2)
 
@@ -26,23 +27,25 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Assassin(TrainingObserver):
+class Assassin(Reporter):
     """Kills its own process at a step, in a validation, or after an epoch."""
 
     def __init__(self, moment: str) -> None:
         self.what, _, place = moment.partition(" ")
         self.place = place
 
-    def stepped(self, status: StepStatus) -> None:
-        if self.what == "step" and self.place == f"{status.epoch}.{status.step}":
+    def advance(self, task: str, done: int, figures: Any = "") -> None:
+        if isinstance(figures, StepStatus) and self.what == "step":
+            if self.place == f"{figures.epoch}.{figures.step}":
+                die()
+        elif task == VALIDATION and self.what == "validation":
             die()
 
-    def validating(self, done: int, total: int) -> None:
-        if self.what == "validation":
-            die()
-
-    def epoch_ended(self, result: EpochResult) -> None:
-        if self.what == "epoch" and int(self.place) == result.epoch:
+    def result(self, result: Any) -> None:
+        if isinstance(result, EpochResult) and (self.what, self.place) == (
+            "epoch",
+            str(result.epoch),
+        ):
             die()
 
 
@@ -68,7 +71,7 @@ def train_and_die(arguments: dict[str, Any], moment: str) -> None:
             return wrapper
 
         os.replace = deadly(os.replace)  # type: ignore[assignment]  # in this process alone
-    pretrain(**arguments, observer=Assassin(moment))
+    pretrain(**arguments, reporter=Assassin(moment))
 
 
 def final(out: Path) -> dict[str, Any]:
@@ -163,24 +166,25 @@ def test_asked_to_stop_then_resumed(
     steps = iter([False, False, False, True])
     arguments = small_set.arguments(out=tmp_path / "run", execution=QUIET)
     said: list[str] = []
-    listener = TrainingObserver()
+    listener = Reporter()
     listener.message = said.append  # type: ignore[method-assign]  # of this one alone
     # A job that always says --resume begins its run so, but not without a word.
     report = pretrain(
-        **arguments, stop_requested=lambda: next(steps), resume=True, observer=listener
+        **arguments, stop_requested=lambda: next(steps), resume=True, reporter=listener
     )
     assert report.stopped
-    assert any("nothing to go on with" in text for text in said)
+    assert any("no run to resume" in text for text in said)
     assert report.epochs == []
     with pytest.raises(TrainingError, match="holds a run already"):
         pretrain(**arguments)
     seen: list[StepStatus] = []
 
-    class Watcher(TrainingObserver):
-        def stepped(self, status: StepStatus) -> None:
-            seen.append(status)
+    class Watcher(Reporter):
+        def advance(self, task: str, done: int, figures: Any = "") -> None:
+            if isinstance(figures, StepStatus):
+                seen.append(figures)
 
-    report = pretrain(**arguments, resume=True, observer=Watcher())
+    report = pretrain(**arguments, resume=True, reporter=Watcher())
     assert (seen[0].epoch, seen[0].step) == (0, 5)
     assert not report.stopped
     assert_same(final(tmp_path / "run"), undisturbed)
@@ -233,11 +237,13 @@ def test_one_run_a_folder(small_set: SmallSet, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = small_set.arguments(out=out)
 
-    class Intruder(TrainingObserver):
-        def stepped(self, status: StepStatus) -> None:
+    class Intruder(Reporter):
+        def advance(self, task: str, done: int, figures: Any = "") -> None:
+            if not isinstance(figures, StepStatus):
+                return
             with pytest.raises(StoreLockedError, match="another run"):
                 pretrain(**arguments, resume=True)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(**arguments, observer=Intruder())
+        pretrain(**arguments, reporter=Intruder())

@@ -20,7 +20,6 @@ from tests.pretraining.test_distributed import FROZEN, HALVES, parameters
 from tests.pretraining.test_pretrain import Recorder, command_line
 from tests.pretraining.test_resume import assert_same, final, train_and_die
 from tspcli.cli.pretrain import command
-from tspcli.cli.pretrain_progress import epoch_figures
 from tspcli.errors import TrainingError, VideoError
 from tspcli.pretraining import pretrain
 from tspcli.pretraining.clip_cache_file import VideoClips
@@ -94,7 +93,7 @@ def test_clips_that_fail_are_replaced_or_left_out_and_counted(
         right = result.valid["region_accuracy"] * counted
         assert right == pytest.approx(round(right), abs=1e-6)
         clips = "1 clip" if n_train == 1 else f"{n_train} clips"
-        assert f"{clips} of 1 video replaced in training" in epoch_figures(result, 2)
+        assert f"{clips} of 1 video replaced in training" in result.line()
     assert all(value.isfinite().all() for value in parameters(skipped).values())
 
 
@@ -171,7 +170,7 @@ def test_all_unreadable_videos_are_named_before_anything_is_written(
     recorder = Recorder()
     arguments = damaged_set.arguments(out=out, execution=replace(QUIET, cache=cache))
     with pytest.raises(TrainingError, match=r"2 videos cannot be read: train_0001.*valid_0001"):
-        pretrain(**arguments, observer=recorder)
+        pretrain(**arguments, reporter=recorder)
     assert sum("cannot be read: " in text for text in recorder.messages) == 2
     assert any("its pictures end at 2.00 s" in text for text in recorder.messages)
     assert not out.exists()

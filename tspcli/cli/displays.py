@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tspcli.localization.evaluation import Evaluation
 
 
-_PLAIN_EVERY_S = 30.0
+PLAIN_EVERY_S = 30.0
+"""Seconds from one line of a task to the next."""
 
 
 @contextmanager
@@ -78,19 +79,17 @@ class PlainLines(Display):
 
     def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
         self._totals[task] = total
-        self._next[task] = time.monotonic() + _PLAIN_EVERY_S
+        self._next[task] = time.monotonic() + PLAIN_EVERY_S
         if about:
             say(_text(about), console=self.console)
 
     def advance(self, task: str, done: int, figures: Any = "") -> None:
-        total = self._totals[task]
         with self._lock:
-            # The end of a task that shows no results would otherwise go unmentioned.
-            if time.monotonic() < self._next[task] and not (done == total and figures == ""):
+            if time.monotonic() < self._next[task]:
                 return
-            self._next[task] = time.monotonic() + _PLAIN_EVERY_S
+            self._next[task] = time.monotonic() + PLAIN_EVERY_S
         text = _text(figures)
-        say(f"{task}: {done}/{total}{text and f', {text}'}", console=self.console)
+        say(f"{task}: {done}/{self._totals[task]}{text and f', {text}'}", console=self.console)
 
 
 class LiveBars(Display):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 
-from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.console import print_json, say
+from tspcli.cli.displays import watch
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import PATH, POSITIVE, VIDEO_PATH, Numbers, json_option
 from tspcli.pretraining.training_recipe import (
@@ -27,8 +27,6 @@ from tspcli.pretraining.training_recipe import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tspcli.pretraining.training_log import PretrainReport
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -180,42 +178,47 @@ def command(
     chosen = load_recipe(recipe, what)
     if gpus is not None and gpus > 1 and "RANK" not in os.environ:
         _relaunch(gpus)
-    from tspcli.cli.pretrain_progress import watch
     from tspcli.core.settings import with_values
+    from tspcli.core.stop import stoppable
     from tspcli.pretraining.precheck import fill_cache_only
     from tspcli.pretraining.training_run import pretrain
 
     execution = with_values(Execution(), how, "the options")
-    console = err_console()
     if cache_only:
-        with watch(console) as observer:
+        with watch() as reporter:
             filled = fill_cache_only(
-                videos, train, valid, chosen, execution, labels=labels, observer=observer
+                videos, train, valid, chosen, execution, labels=labels, reporter=reporter
             )
         return EXIT_SOME_FAILED if filled.failed else 0
-    stopping = _StopOnSignal()
-    try:
-        with watch(console) as observer:
-            report = pretrain(
-                videos,
-                train,
-                valid,
-                out,
-                recipe=chosen,
-                execution=execution,
-                labels=labels,
-                gvf=gvf,
-                resume=resume,
-                overwrite=overwrite,
-                observer=observer,
-                stop_requested=stopping.requested,
-            )
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return stopping.exit_code
-    if int(os.environ.get("RANK", 0)) == 0:
-        _summarize(console, report, as_json)
-    return stopping.exit_code if report.stopped else 0
+    is_first = int(os.environ.get("RANK", 0)) == 0
+    launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+    with stoppable(
+        say,
+        # Its processes would otherwise train on without it.
+        asked_by=lambda: launcher not in (None, os.getppid()),
+        # Storing where a run stands may take longer.
+        hard_limit=False,
+    ) as stop:
+        try:
+            with watch(stop_requested=stop.requested) as reporter:
+                report = pretrain(
+                    videos,
+                    train,
+                    valid,
+                    out,
+                    recipe=chosen,
+                    execution=execution,
+                    labels=labels,
+                    gvf=gvf,
+                    resume=resume,
+                    overwrite=overwrite,
+                    reporter=reporter,
+                )
+        except KeyboardInterrupt:
+            return stop.farewell()
+    if is_first:
+        _summarize(report, as_json)
+    return stop.exit_code if report.stopped else 0
 
 
 def _split_settings(
@@ -258,52 +261,18 @@ def _relaunch(processes: int) -> None:
     os.execv(command_line[0], command_line)
 
 
-class _StopOnSignal:
-    """The first SIGTERM or Ctrl-C asks the run to store where it stands; the second ends it.
-
-    So does the end of torch's launcher: its processes would otherwise train on without it. Before
-    the first step there is nothing to store, and the first signal ends the run.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._attended = False
-        self._number = int(signal.SIGINT)
-        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self._number = number
-        # Filling a clip cache may take hours, in which nobody asks.
-        if self._asked or not self._attended:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def requested(self) -> bool:
-        """Whether the run shall stop; asked before every step."""
-        self._attended = True
-        return self._asked or self._launcher not in (None, os.getppid())
-
-    @property
-    def exit_code(self) -> int:
-        """Of a run that was stopped: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self._number
-
-
-def _summarize(console: Console, report: PretrainReport, as_json: bool) -> None:
+def _summarize(report: PretrainReport, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
         print_json(asdict(report))
-    out = printable(report.out)
     if report.stopped:
-        text = f"Stopped; the same command with --resume goes on from here. {out}"
+        text = f"Stopped; the same command with --resume resumes here: {report.out}"
     elif report.epochs:
         text = (
-            f"{out}: best epoch {report.best_epoch}, mean accuracy of the heads "
-            f"{100 * report.best_score:.2f} %. Use it: tsp extract --weights {out} …"
+            f"{report.out}: best epoch {report.best_epoch}, mean accuracy of the heads "
+            f"{100 * report.best_score:.2f} %. Use it: tsp extract --weights {report.out} …"
         )
     else:
-        text = f"{out}: nothing to do."
-    console.print(text, markup=False, soft_wrap=True)
+        text = f"{report.out}: nothing to do."
+    say(text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tspcli.core.progress import Reporter
 from tspcli.pretraining.data import RunData
 from tspcli.pretraining.epoch_plan import BatchPlan, ValidationPlan
 from tspcli.pretraining.loader import BatchFeed
@@ -16,10 +17,12 @@ from tspcli.pretraining.optim import ScheduledOptimizer
 from tspcli.pretraining.run_state import Checkpointer, RunState
 from tspcli.pretraining.trainer import StepFigures, Trainer
 from tspcli.pretraining.training_log import (
+    EPOCHS,
+    TRAINING,
+    VALIDATION,
     EpochResult,
     StepStatus,
     TensorBoard,
-    TrainingObserver,
     mean_accuracy,
     named_figures,
     write_results,
@@ -43,7 +46,7 @@ class Loop:
         feeds: Of ``train`` and ``valid``.
         checkpointer: Stores where the run stands.
         state: Where it stands.
-        observer: Told on the first process.
+        reporter: Receives the progress, on the first process.
         stop_requested: Asked before every step.
         tensorboard: On the first process, if wanted and installed.
     """
@@ -57,7 +60,7 @@ class Loop:
     feeds: dict[str, BatchFeed]
     checkpointer: Checkpointer
     state: RunState
-    observer: TrainingObserver
+    reporter: Reporter
     stop_requested: Callable[[], bool]
     tensorboard: TensorBoard | None = None
     _recent: deque[tuple[float, float, int]] = field(
@@ -91,6 +94,7 @@ class Loop:
         self.trainer.set_training()
         feed = self.feeds["train"]
         self._recent.clear()
+        self.reporter.start(TRAINING, self.batches.n_steps, state.step)
         began, waited_before = time.perf_counter(), feed.waited_s
         train_s, waited_s = state.train_s, state.waited_s
         for batch in feed(self.batches.epoch(epoch, state.step)):
@@ -123,7 +127,7 @@ class Loop:
         """Count the clips that the last step or validation could not read, and show the first."""
         for clip in self.trainer.unreadable:
             if self._is_first and clip.video not in counts:
-                self.observer.message(f"{clip}; skipped, and counted from here on.")
+                self.reporter.message(f"{clip}; skipped, and counted from here on.")
             counts[clip.video] = counts.get(clip.video, 0) + 1
 
     def _step_seed(self, epoch: int, step: int) -> int:
@@ -137,7 +141,7 @@ class Loop:
         if state.step % self.execution.log_every_steps and not is_last:
             return
         status = self._status(figures, rates)
-        self.observer.stepped(status)
+        self.reporter.advance(TRAINING, status.step, status)
         if self.tensorboard is not None:
             self.tensorboard.step(done, status)
 
@@ -195,9 +199,11 @@ class Loop:
         )
         total = len(range(plan.rank, plan.clips.n_samples, plan.world_size))
 
+        self.reporter.start(VALIDATION, total)
+
         def on_batch(done: int) -> None:
             if self._is_first:
-                self.observer.validating(done, total)
+                self.reporter.advance(VALIDATION, done)
 
         valid = self.trainer.validate(self.feeds["valid"](plan), on_batch)
         unreadable = {"train": state.unreadable, "valid": dict[str, int]()}
@@ -233,7 +239,8 @@ class Loop:
             write_results(self.checkpointer.folder.path, state.history)
             if self.tensorboard is not None:
                 self.tensorboard.epoch(state.epoch * self.batches.n_steps, result)
-            self.observer.epoch_ended(result)
+            self.reporter.result(result)
+            self.reporter.advance(EPOCHS, state.epoch)
 
 
 def _add_figures(sums: list[float], figures: StepFigures, counts: Counts) -> None:

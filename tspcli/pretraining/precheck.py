@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from tspcli.core.files import replacing
+from tspcli.core.progress import Reporter
 from tspcli.core.text import MALFORMED, counted, parse_json
 from tspcli.errors import TrainingError, TspError, UsageError, VideoError
 from tspcli.pretraining.clip_cache import (
@@ -23,7 +24,7 @@ from tspcli.pretraining.clip_cache import (
 from tspcli.pretraining.data import RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.run_state import RECIPE_FILE
-from tspcli.pretraining.training_log import TrainingObserver
+from tspcli.pretraining.training_log import CACHE, READING
 from tspcli.pretraining.training_recipe import Execution, Recipe
 
 UNREADABLE_FILE = "unreadable.json"
@@ -35,7 +36,7 @@ def prepare_videos(
     data: RunData,
     execution: Execution,
     devices: Devices,
-    observer: TrainingObserver,
+    reporter: Reporter,
     left_out: Mapping[str, str] | None = None,
 ) -> tuple[RunData, CacheReport | None, dict[str, str]]:
     """Fill the clip cache, if there is one, and see that the last clip of every video can be read.
@@ -44,7 +45,7 @@ def prepare_videos(
         data: Of the run.
         execution: Names the cache, and says what to do about a video that cannot be read.
         devices: The processes of the run; they share the work, and come to the same result.
-        observer: Is told how far it is.
+        reporter: Receives the progress.
         left_out: The videos without which the run began, if it goes on: it goes on without these
             and with all others, whatever can be read by now.
 
@@ -55,17 +56,17 @@ def prepare_videos(
         TrainingError: On all processes, if videos cannot be read and that is not allowed.
     """
     data = data.without(left_out or {})
-    report = fill_cache(data, execution, devices, observer)
+    report = fill_cache(data, execution, devices, reporter)
     failed = {} if report is None else dict(report.failed)
     if left_out is None:
-        failed |= try_videos(data.without(failed), execution, devices, observer)
+        failed |= try_videos(data.without(failed), execution, devices, reporter)
     with devices.failing_together():
-        refuse_unreadable(failed, execution, observer, began=left_out is not None)
+        refuse_unreadable(failed, execution, reporter, began=left_out is not None)
     return data.without(failed), report, {**(left_out or {}), **failed}
 
 
 def refuse_unreadable(
-    failed: Mapping[str, str], execution: Execution, observer: TrainingObserver, began: bool = False
+    failed: Mapping[str, str], execution: Execution, reporter: Reporter, began: bool = False
 ) -> None:
     """Name all videos that cannot be read, and stop if there are any that may not be left out.
 
@@ -73,7 +74,7 @@ def refuse_unreadable(
         TrainingError: With the first of them.
     """
     for name, reason in failed.items():
-        observer.message(f"{name} cannot be read: {reason}")
+        reporter.message(f"{name} cannot be read: {reason}")
     first = "; ".join(f"{name}: {reason}" for name, reason in [*failed.items()][:_NAMED])
     more = "; …" if len(failed) > _NAMED else ""
     if failed and began:
@@ -89,11 +90,11 @@ def refuse_unreadable(
             "--on-unreadable skip.",
         )
     if failed:
-        observer.message(f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip).")
+        reporter.message(f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip).")
 
 
 def try_videos(
-    data: RunData, execution: Execution, devices: Devices, observer: TrainingObserver
+    data: RunData, execution: Execution, devices: Devices, reporter: Reporter
 ) -> dict[str, str]:
     """Read the last clip that each video can be asked for.
 
@@ -123,12 +124,15 @@ def try_videos(
 
     failed: dict[str, str] = {}
     threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // max(place.local_size, 1)))
+    reporter.start(READING, len(videos))
     with ThreadPoolExecutor(threads) as pool:
         for done, (path, reason) in enumerate(zip(videos, pool.map(problem, videos), strict=True)):
             if reason is not None:
                 failed[path.name] = reason
-            observer.checking(path.name, done + 1, len(videos))
+            reporter.advance(READING, done + 1, path.name)
     found = {name: why for part in devices.gather(failed) for name, why in part.items()}
+    bad = f"{len(found)} cannot be read" if found else "all can be read"
+    reporter.message(f"Tried the last clip of {counted(len(last), 'video')}: {bad}.")
     return {path.name: found[path.name] for path in last if path.name in found}
 
 
@@ -170,7 +174,7 @@ def write_left_out(folder: Path, left_out: Mapping[str, str]) -> None:
 
 
 def fill_cache(
-    data: RunData, execution: Execution, devices: Devices, observer: TrainingObserver
+    data: RunData, execution: Execution, devices: Devices, reporter: Reporter
 ) -> CacheReport | None:
     """Build what is missing of the clip cache; the processes of a run share the work.
 
@@ -188,14 +192,14 @@ def fill_cache(
     place = devices.placement
     with devices.failing_together():
         if place.local_rank == 0:
-            _check_cache(data, videos, folder, settings, observer)
+            _check_cache(data, videos, folder, settings, reporter)
     with devices.failing_together():
         share = (place.rank, place.world_size)
-        report = _build_share(videos, folder, settings, execution, share, observer.caching)
+        report = _build_share(videos, folder, settings, execution, share, reporter)
     if place.local_size < place.world_size:
         # Machines may have disks of their own: each builds what the others built for themselves.
         share = (place.local_rank, place.local_size)
-        report = _build_share(videos, folder, settings, execution, share, observer.caching)
+        report = _build_share(videos, folder, settings, execution, share, reporter)
     failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
     return replace(report, failed=failed)
 
@@ -205,13 +209,13 @@ def _check_cache(
     videos: Sequence[Path],
     folder: Path,
     settings: CacheSettings,
-    observer: TrainingObserver,
+    reporter: Reporter,
 ) -> None:
     check_cache_folder(folder, settings)
     missing_s = data.duration_s(path for path in videos if not cache_file(folder, path).exists())
     if missing_s:
         n_bytes = check_space(folder, settings, missing_s)
-        observer.message(
+        reporter.message(
             f"Clip cache: {missing_s / 3600:.2f} hours of video will take about "
             f"{n_bytes / 1e9:.2f} GB as {settings.codec}."
         )
@@ -223,17 +227,19 @@ def _build_share(
     settings: CacheSettings,
     execution: Execution,
     share: tuple[int, int],
-    on_video: Callable[[str, int, int], None] | None,
+    reporter: Reporter,
 ) -> CacheReport:
     rank, size = share
     workers = max(1, (os.cpu_count() or 1) // size) if size > 1 else None
+    videos = videos[rank::size]
+    reporter.start(CACHE, len(videos))
     return build_cache(
-        videos[rank::size],
+        videos,
         folder,
         settings,
         workers=workers,
         decoder=execution.decoder,
-        on_video=on_video,
+        on_video=lambda name, done, total: reporter.advance(CACHE, done, name),
     )
 
 
@@ -245,7 +251,7 @@ def fill_cache_only(
     execution: Execution,
     *,
     labels: str | Path | None = None,
-    observer: TrainingObserver | None = None,
+    reporter: Reporter | None = None,
 ) -> CacheReport:
     """Fill the clip cache of a run without training, for instance on a machine without a GPU.
 
@@ -256,7 +262,7 @@ def fill_cache_only(
         recipe: Of the run; global features are not needed.
         execution: Names the cache.
         labels: Label mapping of the run; the tables have to fit it.
-        observer: Is told how far it is.
+        reporter: Receives the progress.
 
     Raises:
         UsageError: If no cache is named.
@@ -264,17 +270,17 @@ def fill_cache_only(
     """
     if not execution.cache:
         raise UsageError("There is no cache to fill.", remedy="Name its folder: --cache DIR.")
-    observer = observer or TrainingObserver()
+    reporter = reporter or Reporter()
     mapping = None if labels is None else Path(labels)
     inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid), mapping)
     with Devices(find_placement(os.environ), "cpu") as devices:
         data = load_data(inputs, replace(recipe, gvf_pool="none"))
-        report = fill_cache(data, execution, devices, observer)
+        report = fill_cache(data, execution, devices, reporter)
     assert report is not None
-    observer.message(
+    reporter.message(
         f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
         f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
         f"pixels off by at most {report.max_error} of 255."
     )
-    refuse_unreadable(report.failed, execution, observer)
+    refuse_unreadable(report.failed, execution, reporter)
     return report

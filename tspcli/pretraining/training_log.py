@@ -1,6 +1,6 @@
-"""What a training run tells whoever watches it.
+"""What a training run reports, and where its figures go.
 
-Where figures go: one JSON line an epoch, TensorBoard events, a picture of the curves.
+They go to one JSON line per epoch, to TensorBoard events and to a picture of the curves.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tspcli.core.files import replacing
-from tspcli.core.text import MALFORMED, parse_json
+from tspcli.core.text import MALFORMED, clock, counted, parse_json
 from tspcli.errors import TrainingError
 from tspcli.pretraining.trainer import StepFigures
+
+READING, CACHE = "trying to read", "clip cache"
+EPOCHS, TRAINING, VALIDATION = "epochs", "training", "validation"
+"""The tasks of a run, counted in videos, videos, epochs, steps and clips. The last two start anew
+in every epoch; :class:`StepStatus` are the figures of the training."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,23 @@ class RunInfo:
     first_step: int
     chance: Mapping[str, float]
 
+    def line(self) -> str:
+        """The run in one line."""
+        epochs = int(self.recipe["epochs"])
+        where = f"{self.world_size} × {self.device}" if self.world_size > 1 else self.device
+        chance = ", ".join(f"{head} {100 * level:.2f}%" for head, level in self.chance.items())
+        again = ""
+        if self.first_epoch >= epochs:
+            again = " All epochs are done."
+        elif self.first_epoch or self.first_step:
+            again = f" Resumes at epoch {self.first_epoch}, step {self.first_step}."
+        return (
+            f"{self.recipe['name']}: {self.recipe['backbone']} on {where} ({self.precision}), "
+            f"{counted(epochs, 'epoch')} of {counted(self.n_train_clips, 'clip')} in "
+            f"{counted(self.n_steps, 'step')}, {counted(self.n_valid_clips, 'validation clip')}; "
+            f"chance level: {chance}.{again}"
+        )
+
 
 @dataclass(frozen=True)
 class StepStatus:
@@ -70,6 +92,17 @@ class StepStatus:
     clips_per_s: float
     wait_percent: float
     left_s: float
+
+    def line(self) -> str:
+        """Losses, accuracies, learning rates, speed, waiting and time left, in one line."""
+        losses = " ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
+        accuracies = " ".join(f"{k} {100 * v:.1f}%" for k, v in self.accuracies.items())
+        rates = " ".join(f"{k} {v:.2e}" for k, v in self.learning_rates.items() if v)
+        return (
+            f"epoch {self.epoch}, loss {losses} | accuracy {accuracies} | lr {rates} | "
+            f"{self.clips_per_s:.1f} clips/s, {self.wait_percent:.0f}% waiting for data, "
+            f"{clock(self.left_s)} left"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +134,36 @@ class EpochResult:
     valid_s: float
     unreadable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    def line(self) -> str:
+        """The epoch in one line."""
+        return (
+            f"epoch {self.epoch}: training {_figures(self.train)}; "
+            f"validation {_figures(self.valid)}; mean accuracy {100 * self.score:.2f}%"
+            f"{' (best so far)' if self.best else ''}; {self.clips_per_s:.1f} clips/s, "
+            f"{self.wait_percent:.0f}% waiting for data{self._unreadable_words()}"
+        )
+
+    def _unreadable_words(self) -> str:
+        parts = [
+            f"{counted(sum(counts.values()), 'clip')} of {counted(len(counts), 'video')} {what}"
+            for split, what in (
+                ("train", "replaced in training"),
+                ("valid", "left out of validation"),
+            )
+            if (counts := self.unreadable.get(split))
+        ]
+        return f"; could not be read: {', '.join(parts)}" if parts else ""
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    parts = [f"loss {figures['loss']:.4f}"]
+    parts += [
+        f"{name.removesuffix('_accuracy')} {100 * value:.2f}%"
+        for name, value in figures.items()
+        if name.endswith("_accuracy")
+    ]
+    return ", ".join(parts)
+
 
 @dataclass
 class PretrainReport:
@@ -123,31 +186,6 @@ class PretrainReport:
     stopped: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-
-
-class TrainingObserver:
-    """Watches a run; override what is of interest. Called on the first process alone."""
-
-    def started(self, info: RunInfo) -> None:
-        """Data and model are ready."""
-
-    def caching(self, video: str, done: int, total: int) -> None:
-        """A video went into the clip cache."""
-
-    def checking(self, video: str, done: int, total: int) -> None:
-        """A video was tried before training."""
-
-    def stepped(self, status: StepStatus) -> None:
-        """A step was done."""
-
-    def validating(self, done: int, total: int) -> None:
-        """Some clips of the validation are done, on this device."""
-
-    def epoch_ended(self, result: EpochResult) -> None:
-        """An epoch was validated and stored."""
-
-    def message(self, text: str) -> None:
-        """Something worth a line."""
 
 
 RESULTS_FILE = "results.jsonl"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tspcli.core.progress import Reporter
 from tspcli.core.text import counted, first_line
 from tspcli.encoders import BACKBONES, Heads, TspModel
 from tspcli.encoders.encoder import find_checkpoint
@@ -27,10 +28,10 @@ from tspcli.pretraining.run_folder import check_folder, open_folder, read_run_re
 from tspcli.pretraining.run_state import Checkpointer, RunFolder, RunState
 from tspcli.pretraining.trainer import Trainer
 from tspcli.pretraining.training_log import (
+    EPOCHS,
     PretrainReport,
     RunInfo,
     TensorBoard,
-    TrainingObserver,
     draw_curves,
     write_results,
 )
@@ -52,7 +53,7 @@ def pretrain(
     gvf: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    observer: TrainingObserver | None = None,
+    reporter: Reporter | None = None,
     stop_requested: Callable[[], bool] | None = None,
 ) -> PretrainReport:
     """Train an encoder on untrimmed videos.
@@ -70,9 +71,11 @@ def pretrain(
         gvf: Global video features (see ``tsp gvf``), if the recipe wants them.
         resume: Go on with the run that ``out`` holds; begin it if it holds none.
         overwrite: Delete what a run left in ``out``, and begin.
-        observer: Is told how the run goes, on the first process.
-        stop_requested: Asked before every step; if it says yes, the run stores where it stands and
-            returns.
+        reporter: Receives the progress of the run, on the first process: the tasks of
+            :mod:`tspcli.pretraining.training_log`, and as results a :class:`RunInfo` at the start
+            and an :class:`EpochResult` per epoch.
+        stop_requested: Asked before every step, on every process; if it says yes, the run stores
+            where it stands and returns. The reporter's by default.
 
     Returns:
         The results of all epochs.
@@ -103,7 +106,8 @@ def pretrain(
     )
     placement = find_placement(os.environ)
     devices = Devices(placement, execution.device)
-    watched = observer if observer is not None and devices.is_first else TrainingObserver()
+    reporter = reporter or Reporter()
+    watched = reporter if devices.is_first else Reporter()
     with ExitStack() as stack:
         stack.enter_context(devices)
         with devices.failing_together():
@@ -121,7 +125,7 @@ def pretrain(
             watched,
             resume,
             overwrite,
-            stop_requested or (lambda: False),
+            stop_requested or reporter.stop_requested,
             stack,
         )
 
@@ -132,7 +136,7 @@ def _run(
     recipe: Recipe,
     execution: Execution,
     devices: Devices,
-    observer: TrainingObserver,
+    reporter: Reporter,
     resume: bool,
     overwrite: bool,
     stop_requested: Callable[[], bool],
@@ -143,7 +147,7 @@ def _run(
         precision = resolve_precision(execution.precision, devices.device)
     notes = list(data.notes)
     for note in notes:
-        observer.message(note)
+        reporter.message(note)
     if execution.on_unreadable == "stop":
         with devices.failing_together():
             data.require_gvf()
@@ -151,7 +155,7 @@ def _run(
     model = build_model(recipe, data, devices)
     trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
     known = None if overwrite else read_left_out(folder.path, devices)
-    data, cached, left_out = prepare_videos(data, execution, devices, observer, known)
+    data, cached, left_out = prepare_videos(data, execution, devices, reporter, known)
     with devices.failing_together():
         data.require_gvf()
         if devices.is_first:
@@ -164,7 +168,7 @@ def _run(
             f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
             f"most {cached.max_error} of 255."
         )
-        observer.message(notes[-1])
+        reporter.message(notes[-1])
     stack.enter_context(process_arithmetic(devices.device, precision))
     batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
     optimizer = ScheduledOptimizer(
@@ -187,8 +191,8 @@ def _run(
         stored = checkpointer.resume() if resume else None
         state = stored or RunState()
     if resume and stored is None:
-        observer.message(f"{folder.path} holds nothing to go on with: the run begins anew.")
-    observer.started(
+        reporter.message(f"{folder.path} holds no run to resume: a new one begins.")
+    reporter.result(
         RunInfo(
             out=str(folder.path),
             recipe=recipe.to_dict(),
@@ -203,6 +207,7 @@ def _run(
             chance=data.chance,
         )
     )
+    reporter.start(EPOCHS, recipe.epochs, state.epoch)
     tensorboard = None
     if devices.is_first:
         write_results(folder.path, state.history)
@@ -227,7 +232,7 @@ def _run(
         feeds,
         checkpointer,
         state,
-        observer,
+        reporter,
         stop_requested,
         tensorboard,
     )
@@ -239,7 +244,7 @@ def _run(
         and draw_curves(folder.path, state.history, data.chance) is None
     ):
         notes.append("matplotlib is not installed: no picture of the curves.")
-        observer.message(notes[-1])
+        reporter.message(notes[-1])
     devices.barrier()
     return PretrainReport(
         out=str(folder.path),
