@@ -26,8 +26,9 @@ from reproduction.experiment import CACHE, DATA, TABLES, TRIMMED_TABLES, Experim
 from reproduction.measures import FEATURES, MEASURES, localization_figures
 from reproduction.outcome import markdown
 from reproduction.scales import TINY, TRIMMED, VARIANTS, options_of
-from reproduction.stages import STDOUT_FILE, Command, Stage, StageObserver, StageRunner, Tell
+from reproduction.stages import STDOUT_FILE, Command, Stage, StageResult, StageRunner, Tell
 from tspcli.core.files import replacing
+from tspcli.core.progress import Reporter
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling.pixels import ResizeSpec
@@ -38,12 +39,12 @@ PAIR = tuple(variant for variant in VARIANTS if variant.name in ("tac", "tsp-max
 KEYS = ("map_0.50", "map_0.75", "map", "ar_10", "auc")
 
 
-class Watch(StageObserver):
+class Watch(Reporter):
     """Names every stage."""
 
-    def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
-        if seconds:
-            print(f"{stage.name}: {seconds:.0f} s", flush=True)
+    def result(self, result: StageResult) -> None:
+        if result.seconds:
+            print(f"{result.stage.name}: {result.seconds:.0f} s", flush=True)
 
 
 class ScratchPlan(ExperimentPlan):
@@ -54,7 +55,7 @@ class ScratchPlan(ExperimentPlan):
 
 
 def run(root: Path, stages: Sequence[Stage]) -> None:
-    StageRunner(root, stages, jobs=TINY.jobs, observer=Watch()).run()
+    StageRunner(root, stages, jobs=TINY.jobs, reporter=Watch()).run()
 
 
 def untrained(root: Path, seeds: Sequence[int]) -> dict[str, list[dict[str, float | None]]]:

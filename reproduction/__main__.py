@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from tspcli.cli.console import err_console, print_json, printable
+from tspcli.cli.console import print_json, say
+from tspcli.cli.displays import watch
 from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
 
 
@@ -58,7 +58,6 @@ def command(
     from dataclasses import replace
 
     from reproduction.full import FULL
-    from reproduction.progress import watch
     from reproduction.run import reproduce
     from tspcli.errors import UsageError
 
@@ -67,21 +66,19 @@ def command(
             "--data, --skip-missing-videos and --gpus belong to the scale full.",
             remedy="Leave them out; the other scales render their videos.",
         )
-    console = err_console()
-    with watch(console) as observer:
+    with watch() as reporter:
         report = reproduce(
             replace(FULL, gpus=gpus or FULL.gpus) if scale == FULL.name else scale,
             out,
             seeds=seeds,
             data=data,
             skip_missing=skip_missing_videos,
-            observer=observer,
+            reporter=reporter,
         )
     if as_json:
         print_json(report.to_dict())
-    lines: list[Any] = [*report.verdicts, f"{report.page}", f"{report.table}"]
-    for line in lines:
-        console.print(printable(line), markup=False, soft_wrap=True)
+    for line in (*report.verdicts, report.page, report.table):
+        say(str(line))
     return 0
 
 

@@ -16,7 +16,8 @@ from reproduction.outcome import Group
 from reproduction.pictures import require_matplotlib
 from reproduction.report import PAGE, SUMMARY, TABLE, write_report
 from reproduction.scales import Scale, find_scale
-from reproduction.stages import Execute, Stage, StageObserver, StageRunner, Tell, digest_of
+from reproduction.stages import Execute, Stage, StageRunner, Tell, digest_of
+from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import lock_store
 from tspcli.errors import UsageError
 from tspcli.localization.localize_config import MAX_SEED
@@ -58,7 +59,7 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     data: str | Path | None = None,
     skip_missing: bool = False,
-    observer: StageObserver | None = None,
+    reporter: Reporter | None = None,
     execute: Execute | None = None,
 ) -> ReproductionReport:
     """Run what of an experiment is not done yet, and write its report.
@@ -69,7 +70,7 @@ def reproduce(
         seeds: Of the trainings; the scale's own if None.
         data: The folder of the real data sets, for ``full``; see ``docs/reproduction.md``.
         skip_missing: For ``full``: go on without annotated videos that are not there.
-        observer: Is told how the run goes.
+        reporter: Receives the progress, as :class:`StageRunner` says.
         execute: Runs a command; a process of its own by default.
 
     Raises:
@@ -108,7 +109,7 @@ def reproduce(
         os.environ["OMP_NUM_THREADS"] = str(scale.threads)
     with lock_store(root / "reproduction"):
         stages = plan.stages()
-        runner = StageRunner(root, stages, jobs=scale.jobs, observer=observer, execute=execute)
+        runner = StageRunner(root, stages, jobs=scale.jobs, reporter=reporter, execute=execute)
         call = _report_call(title, plan.groups(), scale.to_dict(), plan.remarks(), runner)
         measures = tuple(stage.name for stage in stages if MEASURES in stage.outputs)
         runner.stages.append(

@@ -25,6 +25,8 @@ from typing import Any
 
 from tspcli import __version__
 from tspcli.core.files import file_sha256, replacing
+from tspcli.core.progress import Reporter
+from tspcli.core.text import clock, counted
 from tspcli.errors import ReproductionError
 
 STAGE_FILE = "stage.json"
@@ -100,20 +102,38 @@ class StageRecord:
             aside.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
 
 
-class StageObserver:
-    """Watches a run; override what is of interest. Calls may come from several threads."""
+STAGES = "all stages"
+"""The task of a run; each stage under way is a further task, named like the stage."""
 
-    def planned(self, n_stages: int, n_kept: int) -> None:
-        """The plan stands; ``n_kept`` stages are complete already, as far as can be told."""
 
-    def started(self, stage: Stage, goes_on: bool) -> None:
-        """A stage begins, or goes on."""
+@dataclass(frozen=True)
+class StageResult:
+    """The end of a stage.
 
-    def said(self, stage: Stage, text: str) -> None:
-        """The latest line of a stage."""
+    Attributes:
+        stage: Which one.
+        seconds: How long it took; 0 if it was complete before.
+        n_done, n_stages: How many stages are complete, and how many there are.
+        left_s: About how long the rest will take, if that is known.
+    """
 
-    def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
-        """A stage is complete; 0 seconds if it was before. About ``left_s`` are left for all."""
+    stage: Stage
+    seconds: float
+    n_done: int
+    n_stages: int
+    left_s: float | None
+
+    def line(self) -> str:
+        """The end of a stage that was run, in one line."""
+        if not self.seconds:
+            return ""
+        took = f"{self.stage.name}: {self.stage.about}, {clock(self.seconds)}"
+        return f"[{self.n_done}/{self.n_stages}] {took}{self.left and f', {self.left}'}"
+
+    @property
+    def left(self) -> str:
+        """How long the rest will take, in words."""
+        return "" if self.left_s is None else f"about {clock(self.left_s)} left"
 
 
 Execute = Callable[[Command, Path, Path, Tell], int]
@@ -127,7 +147,8 @@ class StageRunner:
         root: The experiment's folder.
         stages: All of them; those that a stage reads stand before it.
         jobs: How many run at a time.
-        observer: Is told how the run goes.
+        reporter: Receives the progress, from several threads: :data:`STAGES`, a task per stage, and
+            a :class:`StageResult` for each.
         execute: Runs a command; a process of its own by default.
     """
 
@@ -137,13 +158,13 @@ class StageRunner:
         stages: Sequence[Stage],
         *,
         jobs: int = 1,
-        observer: StageObserver | None = None,
+        reporter: Reporter | None = None,
         execute: Execute | None = None,
     ) -> None:
         self.root = root
         self.stages = list(stages)
         self.jobs = jobs
-        self.observer = observer or StageObserver()
+        self.reporter = reporter or Reporter()
         self.execute = execute or run_process
         self.records: dict[str, StageRecord] = {}
         self._began = time.monotonic()
@@ -160,7 +181,9 @@ class StageRunner:
             ReproductionError: If a stage fails; the others that run are waited for.
         """
         known = [StageRecord.read(self.root / stage.name) for stage in self.stages]
-        self.observer.planned(len(known), sum(r is not None and r.done for r in known))
+        n_kept = sum(record is not None and record.done for record in known)
+        about = f"{counted(len(known), 'stage')}, {n_kept} of them complete already"
+        self.reporter.start(STAGES, len(known), n_kept, about)
         waiting = list(self.stages)
         running: dict[Future[StageRecord], Stage] = {}
         failure: BaseException | None = None
@@ -199,7 +222,12 @@ class StageRunner:
         speed = self._cost_run / max(time.monotonic() - self._began, 1e-9)
         left_s = sum(left) / speed if speed > 0 else None
         seconds = self.records[stage.name].seconds if stage.name in self._ran else 0.0
-        self.observer.ended(stage, seconds, len(self.records), left_s)
+        n_done = len(self.records)
+        result = StageResult(stage, seconds, n_done, len(self.stages), left_s)
+        self.reporter.result(result)
+        self.reporter.advance(STAGES, n_done, result.left)
+        if seconds:
+            self.reporter.advance(stage.name, 1)
 
     def digest(self, stage: Stage) -> str:
         """Of everything on which a stage's result depends."""
@@ -223,8 +251,8 @@ class StageRunner:
             if all((folder / name).exists() for name in record.outputs):
                 return record
             record = None
-        goes_on = record is not None and record.digest == digest
-        if goes_on:
+        resumes = record is not None and record.digest == digest
+        if resumes:
             assert record is not None
             record.sittings += 1
         else:
@@ -233,11 +261,12 @@ class StageRunner:
             record = StageRecord(digest, commands=[" ".join(c) for c in stage.commands])
         folder.mkdir(parents=True, exist_ok=True)
         record.write(folder)
-        self.observer.started(stage, goes_on)
+        how = "resumes" if resumes else "begins"
+        self.reporter.start(stage.name, 1, about=f"{stage.name} {how}: {stage.about}")
         began = time.monotonic()
 
         def tell(text: str) -> None:
-            self.observer.said(stage, text)
+            self.reporter.advance(stage.name, 0, text)
 
         if stage.call is not None:
             stage.call(folder, tell)

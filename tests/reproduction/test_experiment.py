@@ -11,19 +11,21 @@ from pathlib import Path
 import pytest
 
 from reproduction.run import ReproductionReport, reproduce
-from reproduction.stages import Stage, StageObserver, StageRecord
+from reproduction.stages import STAGES, StageRecord
 from tests.reproduction.running import MINIATURE, run_command
+from tspcli.core.progress import Reporter
 
 pytestmark = pytest.mark.timeout(900)
 Experiment = tuple[Path, ReproductionReport]
 
 
-class Watch(StageObserver):
+class Watch(Reporter):
     def __init__(self) -> None:
         self.begun: list[str] = []
 
-    def started(self, stage: Stage, goes_on: bool) -> None:
-        self.begun.append(stage.name)
+    def start(self, task: str, total: int, done: int = 0, about: object = "") -> None:
+        if task != STAGES:
+            self.begun.append(task)
 
 
 def test_every_encoder_has_all_its_figures(experiment: Experiment) -> None:
@@ -66,7 +68,7 @@ def test_a_second_run_does_nothing(experiment: Experiment) -> None:
     root, report = experiment
     before = report.page.stat().st_mtime_ns
     watch = Watch()
-    again = reproduce(MINIATURE, root, seeds=(3,), execute=run_command, observer=watch)
+    again = reproduce(MINIATURE, root, seeds=(3,), execute=run_command, reporter=watch)
     assert watch.begun == []
     assert again == report and again.page.stat().st_mtime_ns == before
 
@@ -75,7 +77,7 @@ def test_what_is_lost_is_made_again_and_nothing_else(experiment: Experiment) -> 
     root, _report = experiment
     (root / "seed3" / "tac.bmn" / "results.json").unlink()
     watch = Watch()
-    reproduce(MINIATURE, root, seeds=(3,), execute=run_command, observer=watch)
+    reproduce(MINIATURE, root, seeds=(3,), execute=run_command, reporter=watch)
     assert watch.begun[0] == "seed3/tac.bmn"
     assert set(watch.begun) <= {"seed3/tac.bmn", "seed3/tac.measures", "report"}
 

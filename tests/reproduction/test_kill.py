@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from reproduction.run import reproduce
-from reproduction.stages import Stage, StageObserver, StageRecord
+from reproduction.stages import STAGES, StageRecord
 from tests.reproduction.running import MINIATURE
+from tspcli.core.progress import Reporter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.faults]
 
@@ -31,12 +32,13 @@ if __name__ == "__main__":
 """
 
 
-class Watch(StageObserver):
+class Watch(Reporter):
     def __init__(self) -> None:
         self.begun: list[str] = []
 
-    def started(self, stage: Stage, goes_on: bool) -> None:
-        self.begun.append(stage.name)
+    def start(self, task: str, total: int, done: int = 0, about: object = "") -> None:
+        if task != STAGES:
+            self.begun.append(task)
 
 
 def test_killed_twice(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_killed_twice(tmp_path: Path) -> None:
         kill_when(out, stage)
     done = {p.parent for p in out.rglob("stage.json") if is_done(p.parent)}
     watch = Watch()
-    reproduce(scale, out, seeds=(3,), observer=watch)
+    reproduce(scale, out, seeds=(3,), reporter=watch)
     assert not {str(folder.relative_to(out)) for folder in done} & set(watch.begun)
     plain = tmp_path / "plain"
     reproduce(scale, plain, seeds=(3,))

@@ -9,36 +9,42 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reproduction.stages import (
+    STAGES,
     Command,
     Stage,
-    StageObserver,
     StageRecord,
+    StageResult,
     StageRunner,
     Tell,
     run_process,
 )
+from tspcli.core.progress import Reporter
 from tspcli.errors import ReproductionError
 
 ROOT = Path(__file__).parents[2]
 
 
-class Watch(StageObserver):
+class Watch(Reporter):
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.resumed: list[str] = []
         self.left: list[float | None] = []
 
-    def started(self, stage: Stage, goes_on: bool) -> None:
-        self.begun.append(stage.name)
-        if goes_on:
-            self.resumed.append(stage.name)
+    def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
+        if task == STAGES:
+            return
+        self.begun.append(task)
+        if about.startswith(f"{task} resumes"):
+            self.resumed.append(task)
 
-    def ended(self, stage: Stage, seconds: float, n_done: int, left_s: float | None) -> None:
-        self.left.append(left_s)
+    def result(self, result: Any) -> None:
+        assert isinstance(result, StageResult)
+        self.left.append(result.left_s)
 
 
 def writing(text: str) -> Stage:
@@ -57,7 +63,7 @@ def copying(root: Path) -> Stage:
 
 def run(root: Path, text: str) -> Watch:
     watch = Watch()
-    StageRunner(root, [writing(text), copying(root)], observer=watch).run()
+    StageRunner(root, [writing(text), copying(root)], reporter=watch).run()
     return watch
 
 
@@ -97,7 +103,7 @@ def test_a_stage_that_was_stopped_goes_on_in_its_folder(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         StageRunner(tmp_path, [stage(1)]).run()
     watch = Watch()
-    StageRunner(tmp_path, [stage(1)], observer=watch).run()
+    StageRunner(tmp_path, [stage(1)], reporter=watch).run()
     assert watch.resumed == ["one"]
     record = StageRecord.read(tmp_path / "one")
     assert record is not None and record.sittings == 2 and record.done
@@ -141,7 +147,7 @@ def test_the_time_left_shrinks(tmp_path: Path) -> None:
 
     watch = Watch()
     stages = [Stage(f"s{i}", call=call, cost=10) for i in range(4)]
-    StageRunner(tmp_path, stages, observer=watch).run()
+    StageRunner(tmp_path, stages, reporter=watch).run()
     left = [value for value in watch.left if value is not None]
     assert len(left) == 4 and left[-1] == 0 and left[0] > 0
 

@@ -58,6 +58,7 @@ class Display(Reporter):
     def __init__(self, console: Console, stop_requested: Callable[[], bool]) -> None:
         self.console = console
         self.stop_requested = stop_requested  # type: ignore[method-assign]
+        self._totals: dict[str, int] = {}
 
     def result(self, result: Any) -> None:
         if text := result.line():
@@ -74,7 +75,6 @@ class PlainLines(Display):
     def __init__(self, console: Console, stop_requested: Callable[[], bool]) -> None:
         super().__init__(console, stop_requested)
         self._lock = threading.Lock()
-        self._totals: dict[str, int] = {}
         self._next: dict[str, float] = {}
 
     def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
@@ -103,13 +103,19 @@ class LiveBars(Display):
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
+        self._totals[task] = total
         if task not in self._tasks:
             self._tasks[task] = self.display.add_task(task, total=total, figures="")
         figures = printable(_text(about))
         self.display.reset(self._tasks[task], total=total, completed=done, figures=figures)
 
     def advance(self, task: str, done: int, figures: Any = "") -> None:
-        self.display.update(self._tasks[task], completed=done, figures=printable(_text(figures)))
+        if (place := self._tasks.get(task)) is None:
+            return
+        self.display.update(place, completed=done, figures=printable(_text(figures)))
+        # One bar stays: of several tasks, the one that goes on longest.
+        if done >= self._totals[task] and len(self._tasks) > 1:
+            self.display.remove_task(self._tasks.pop(task))
 
 
 def _text(about: Any) -> str:

@@ -15,9 +15,9 @@ class Reportable(Protocol):
 class Reporter:
     """Receives what a run reports. This one stays silent; override what is of interest.
 
-    Every method is called on the run's main thread. A run may have several tasks, such as filling
-    a cache and training. What is typed :class:`Any` here is text or something :class:`Reportable`;
-    a run's documentation names its tasks and their types.
+    Every method is called on the run's main thread, unless the run's documentation says otherwise;
+    it also names the tasks, such as filling a cache and training, and the types of what is
+    :class:`Any` here: text, or something :class:`Reportable`.
     """
 
     def start(self, task: str, total: int, done: int = 0, about: Any = "") -> None:
