@@ -17,7 +17,7 @@ from reproduction.outcome import TSP, Group
 from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
 from reproduction.scales import TRIMMED, VARIANTS, Variant, clip_lengths, options_of
 from reproduction.stages import Stage
-from tspcli.annotations.segments import Role
+from tspcli.annotations.dialects import Role
 from tspcli.core.files import replacing
 from tspcli.errors import ReproductionError
 

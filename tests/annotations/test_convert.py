@@ -13,24 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.refusals import refused
 from tspcli.annotations import (
     AnnotatedVideo,
     Annotations,
     GroundTruthRow,
     Segment,
     VideoEntry,
-    read_activitynet,
+    read_actions,
     read_groundtruth,
     read_metadata,
-    read_thumos14,
     write_groundtruth,
 )
 from tspcli.annotations.convert import convert
-from tspcli.annotations.training_tables import GROUNDTRUTH_COLUMNS, GapRule, background_segments
-from tspcli.errors import AnnotationError
-
-ANET_GAP_S = 16 / 3
-THUMOS_GAP_S = 16 / 15
+from tspcli.annotations.dialects import GapRule
+from tspcli.annotations.training_tables import GROUNDTRUTH_COLUMNS, background_segments
+from tspcli.errors import AnnotationError, UsageError
 
 
 def by_video(rows: Sequence[GroundTruthRow], region: str) -> dict[str, list[GroundTruthRow]]:
@@ -64,10 +62,9 @@ def test_activitynet_agrees_with_the_official_table(
     shared_data: Path, tmp_path: Path, rule: GapRule, least: float
 ) -> None:
     convert(
-        read_activitynet(shared_data / "anet_anno_action.json"),
+        read_actions(shared_data / "anet_anno_action.json"),
         {"valid": read_metadata(shared_data / "activitynet_v1-3_valid_metadata.csv")},
         tmp_path,
-        min_gap_s=ANET_GAP_S,
         gap_rule=rule,
     )
     ours = read_groundtruth(tmp_path / "valid_groundtruth.csv")
@@ -81,12 +78,11 @@ def test_activitynet_agrees_with_the_official_table(
 
 def test_thumos14_agrees_with_the_official_table(shared_data: Path, tmp_path: Path) -> None:
     report = convert(
-        read_thumos14(shared_data / "thumos14_val_Annotation.csv"),
+        read_actions(shared_data / "thumos14_val_Annotation.csv", dialect="thumos14"),
         {"train": read_metadata(shared_data / "thumos14_valid_metadata.csv")},
         tmp_path,
-        min_gap_s=THUMOS_GAP_S,
     )
-    # The videos' names tell their split, whatever name their table came under.
+    # The videos' names give their split, whatever name their table came under.
     assert list(report.subsets) == ["valid"]
     ours = read_groundtruth(tmp_path / "valid_groundtruth.csv")
     official = read_groundtruth(shared_data / "thumos14_valid_tsp_groundtruth.csv")
@@ -157,7 +153,7 @@ def test_a_subset_cannot_leave_the_output_folder(tmp_path: Path, subset: str) ->
     annotations = Annotations(
         {"a": AnnotatedVideo((Segment(10, 20, "run"),), subset=subset)}, dialect="activitynet"
     )
-    with pytest.raises(AnnotationError, match="cannot name a table"):
+    with refused(AnnotationError, value=subset):
         convert(annotations, {"all": [entry("a")]}, tmp_path / "out", min_gap_s=1.0)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -203,18 +199,43 @@ def test_convert_reports_what_it_leaves_out(tmp_path: Path) -> None:
 
 def test_convert_refuses_what_cannot_be_right(tmp_path: Path) -> None:
     annotations = Annotations({"a": AnnotatedVideo((Segment(1, 2, "run"),))})
-    with pytest.raises(AnnotationError, match="Not one video is annotated"):
-        convert(annotations, {"train": [entry("b")]}, tmp_path, min_gap_s=1.0)
-    with pytest.raises(AnnotationError, match="no video whose duration"):
-        convert(annotations, {"train": []}, tmp_path, min_gap_s=1.0)
+    with refused(AnnotationError, video="b"):
+        convert(annotations, {"train": [entry("b")]}, tmp_path)
+    with refused(AnnotationError):
+        convert(annotations, {"train": []}, tmp_path)
     backwards = Annotations({"a": AnnotatedVideo((Segment(3, 2, "run"),))})
-    with pytest.raises(AnnotationError, match=r"'a\.mp4' is named.*1 row: ends before it starts"):
-        convert(backwards, {"train": [entry("a")]}, tmp_path, min_gap_s=1.0)
-    with pytest.raises(AnnotationError, match="'run' is annotated"):
-        convert(annotations, {"t": [entry("a")]}, tmp_path, min_gap_s=1.0, labels=["jump"])
-    twice = {"train": [entry("a")], "valid": [entry("a")]}
-    with pytest.raises(AnnotationError, match=r"a\.mp4"):
-        convert(annotations, twice, tmp_path, min_gap_s=1.0)
+    with refused(AnnotationError, video="a") as caught:
+        convert(backwards, {"train": [entry("a")]}, tmp_path)
+    assert "1 row" in str(caught.value)
+    with refused(AnnotationError, value="run"):
+        convert(annotations, {"t": [entry("a")]}, tmp_path, labels=["jump"])
+    with refused(AnnotationError, video="a"):
+        convert(annotations, {"train": [entry("a")], "valid": [entry("a")]}, tmp_path)
+    for gap in (-1.0, float("nan"), float("inf")):
+        with refused(UsageError, option="--min-gap"):
+            convert(annotations, {"train": [entry("a")]}, tmp_path, min_gap_s=gap)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "rule", "gaps"),
+    [
+        ("activitynet", "official", [(0, 10), (25, 60)]),
+        ("bsn", "official", [(0, 10), (25, 60)]),
+        ("thumos14", "union", [(0, 10), (50, 60)]),
+        ("table", "union", [(0, 10), (50, 60)]),
+        ("", "union", [(0, 10), (50, 60)]),
+    ],
+)
+def test_gaps_are_those_of_the_dialect(
+    tmp_path: Path, dialect: str, rule: str, gaps: list[tuple[float, float]]
+) -> None:
+    segments = (Segment(10, 50, "long"), Segment(20, 25, "short"))
+    given = Annotations({"a": AnnotatedVideo(segments)}, dialect=dialect)
+    report = convert(given, {"train": [entry("a")]}, tmp_path)
+    assert report.gap_rule == rule
+    assert report.min_gap_s == (16 / 3 if rule == "official" else 16 / 15)
+    rows = read_groundtruth(tmp_path / "train_groundtruth.csv")
+    assert [(r.start_s, r.end_s) for r in rows if r.label is None] == gaps
 
 
 def test_a_video_whose_name_is_annotated_is_that_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations.dialects import DIALECTS, write
+from tests.builders.annotations import write, write_example
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_store
 from tspcli.annotations import read_together
 from tspcli.errors import AnnotationError
@@ -110,7 +110,7 @@ class TestWritten:
     def test_subsets_that_nobody_tells(self, tmp_path: Path, export: Export) -> None:
         clips = [Clip("v_abc", 9.0, 30.0)]
         store = make_store(tmp_path / "s.h5", clips, Sampling())
-        path = write(tmp_path / "a.json", DIALECTS["anet_anno_action.json"])
+        path = write_example(tmp_path, "anet_anno_action.json")
         for target in ("actionformer", "opentad"):
             with pytest.raises(AnnotationError, match="subset"):
                 export(store, target, tmp_path / target, [path])
@@ -122,7 +122,7 @@ class TestWritten:
 
     def test_feature_frame_may_be_kept(self, tmp_path: Path, export: Export) -> None:
         store = make_store(tmp_path / "s.h5", [Clip("v_abc", 9.0, 30.0)], Sampling())
-        path = write(tmp_path / "a.json", DIALECTS["anet_anno_action.json"])
+        path = write_example(tmp_path, "anet_anno_action.json")
         report = export(store, "bmn", tmp_path / "k", [path], feature_frame="keep")
         info = json.loads(Path(report.annotations[0]).read_text())["v_abc"]
         assert info["feature_frame"] == 256 and info["duration_frame"] == 270

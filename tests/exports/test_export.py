@@ -343,10 +343,10 @@ class TestOutput:
         script = (
             "import os, sys, signal\n"
             "from pathlib import Path\n"
-            "from tspcli.exports import ExportRequest, export as run\n"
-            "run.read_rows = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "from tspcli.exports import ExportRequest, export_features\n"
             "store, out = map(Path, sys.argv[1:])\n"
-            "run.export_features(ExportRequest((store,), 'official', out))"
+            "kill = lambda *figures: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "export_features(ExportRequest((store,), 'official', out), on_video=kill)"
         )
         command = [sys.executable, "-c", script, str(anet_store), str(tmp_path / out)]
         killed = subprocess.run(command, check=False, capture_output=True, cwd=ROOT)

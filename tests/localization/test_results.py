@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.annotations.dialects import ACTIONS, TWO_SUBSETS, write_dialect
+from tests.builders.annotations import EXAMPLES, TWO_SUBSETS, write_example
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
 from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
@@ -19,9 +19,9 @@ from tspcli.localization.results import (
 )
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if EXAMPLES[name][0] != "captions"])
 def test_results_are_measured_against_every_dialect(tmp_path: Path, name: str) -> None:
-    truth = write_dialect(tmp_path, name)
+    truth = write_example(tmp_path, name)
     (video,) = read_actions(truth)
     evaluation = evaluate(truth, {video: [Prediction(1.0, 2.5, 0.9, "Archery")]})
     assert evaluation.detection is not None
@@ -179,5 +179,5 @@ def test_annotated_segments_have_two_ends(tmp_path: Path, segment: list[float]) 
         evaluate(path, {"odd": []})
     entry = {"duration": -3, "annotations": [{"segment": [0, 1], "label": "run"}]}
     path.write_text(json.dumps({"database": {"odd": entry}}))
-    with pytest.raises(AnnotationError, match="'odd' has -3 seconds"):
+    with pytest.raises(AnnotationError, match="'odd', duration: -3"):
         evaluate(path, {"odd": []})

@@ -93,13 +93,10 @@ def parsers() -> list[Parser]:
     """All of them."""
     from tspcli.annotations import (
         read_actions,
-        read_activitynet,
         read_annotations,
         read_groundtruth,
         read_label_mapping,
         read_metadata,
-        read_table,
-        read_thumos14,
     )
     from tspcli.localization.results import read_results
     from tspcli.video import list_videos
@@ -109,12 +106,10 @@ def parsers() -> list[Parser]:
                _json(ACTIVITYNET, BSN, CAPTIONS), mutate_json),
         Parser("annotations in tables", ".csv", read_annotations,
                _text(TSP_TABLE, METADATA, BMT, VIDEO_INFO, GTAD, TABLE), mutate_text),
-        Parser("activitynet for training", ".json", read_activitynet,
-               _json(ACTIVITYNET), mutate_json),
-        Parser("thumos14", ".txt", _in_folder(read_thumos14, "Run_val.txt"),
+        Parser("thumos14", ".txt", _in_folder(read_actions, "Run_val.txt"),
                _text("video_validation_0000001  1.5 2.5\nvideo_validation_0000002 3 4\n"),
                mutate_text),
-        Parser("tables for training", ".csv", read_table, _text(TABLE), mutate_text),
+        Parser("tables for training", ".csv", read_actions, _text(TABLE), mutate_text),
         Parser("ground truth", ".csv", read_groundtruth, _text(TSP_TABLE), mutate_text),
         Parser("label mapping", ".json", read_label_mapping,
                _json(["run", "jump"]), mutate_json),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reproduction.synthetic import SyntheticSpec, render_dataset
-from tspcli.annotations import read_table
+from tspcli.annotations import read_actions
 from tspcli.annotations.convert import convert
 from tspcli.annotations.training_tables import probe_folder
 from tspcli.pretraining.training_recipe import Execution, Recipe
@@ -88,7 +88,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
     )
     render_dataset(spec, folder)
     entries = {name: probe_folder(folder / name).videos for name in ("train", "valid")}
-    report = convert(read_table(folder / "actions.csv"), entries, folder, min_gap_s=0.4)
+    report = convert(read_actions(folder / "actions.csv"), entries, folder, min_gap_s=0.4)
     rng = np.random.default_rng(5)
     from tspcli.encoders.backbones import backbone_spec
 

@@ -18,7 +18,7 @@ from reproduction.dataset import (
 )
 from reproduction.synthetic import MOTIONS, SyntheticVideo, render_frames, render_video
 from tests.reproduction.running import MINIATURE
-from tspcli.annotations import read_actions, read_activitynet
+from tspcli.annotations import read_actions
 from tspcli.video.inputs import list_videos
 
 PLANS = plan_untrimmed(DatasetSpec())
@@ -113,7 +113,7 @@ def test_files_and_annotations(tmp_path: Path) -> None:
             told_segments = [tuple(item["segment"]) for item in entry["annotations"]]
             assert told_segments == [(a.start_s, a.end_s) for a in video.actions]
     assert len(read_actions(tmp_path / "annotations.json", "validation")) == 1
-    assert read_activitynet(tmp_path / "annotations.json")["train_0000"].subset == "training"
+    assert read_actions(tmp_path / "annotations.json")["train_0000"].subset == "training"
     head = (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()[:2000]
     assert b"avc1" in (tmp_path / "videos" / "train" / "v_train_0000.mp4").read_bytes()
     # What is there is not rendered again.

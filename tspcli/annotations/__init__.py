@@ -1,48 +1,54 @@
-"""Temporal annotations: every dialect is read here, and written for other programs."""
+"""Temporal annotations: every dialect is read here, and written for other programs.
+
+Knows nothing of stores and encoders. The names below are imported when they are used.
+"""
 
 from __future__ import annotations
 
-from tspcli.annotations.dialects.activitynet import read_activitynet
-from tspcli.annotations.dialects.tables import read_table
-from tspcli.annotations.dialects.thumos14 import read_thumos14
-from tspcli.annotations.read import AnnotationSet, read_actions, read_annotations, read_together
-from tspcli.annotations.segments import (
-    AMBIGUOUS,
-    AnnotatedVideo,
-    Annotations,
-    Segment,
-    read_label_mapping,
-    write_label_mapping,
-)
-from tspcli.annotations.training_tables import (
-    GroundTruthRow,
-    VideoEntry,
-    read_groundtruth,
-    read_metadata,
-    write_groundtruth,
-    write_metadata,
-)
-from tspcli.core.video_names import pair_names
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AMBIGUOUS",
-    "AnnotatedVideo",
-    "AnnotationSet",
-    "Annotations",
-    "GroundTruthRow",
-    "Segment",
-    "VideoEntry",
-    "pair_names",
-    "read_actions",
-    "read_activitynet",
-    "read_annotations",
-    "read_groundtruth",
-    "read_label_mapping",
-    "read_metadata",
-    "read_table",
-    "read_thumos14",
-    "read_together",
-    "write_groundtruth",
-    "write_label_mapping",
-    "write_metadata",
-]
+if TYPE_CHECKING:
+    from tspcli.annotations.read import AnnotationSet as AnnotationSet
+    from tspcli.annotations.read import read_actions as read_actions
+    from tspcli.annotations.read import read_annotations as read_annotations
+    from tspcli.annotations.read import read_together as read_together
+    from tspcli.annotations.segments import AMBIGUOUS as AMBIGUOUS
+    from tspcli.annotations.segments import AnnotatedVideo as AnnotatedVideo
+    from tspcli.annotations.segments import Annotations as Annotations
+    from tspcli.annotations.segments import Segment as Segment
+    from tspcli.annotations.segments import read_label_mapping as read_label_mapping
+    from tspcli.annotations.segments import write_label_mapping as write_label_mapping
+    from tspcli.annotations.training_tables import GroundTruthRow as GroundTruthRow
+    from tspcli.annotations.training_tables import VideoEntry as VideoEntry
+    from tspcli.annotations.training_tables import read_groundtruth as read_groundtruth
+    from tspcli.annotations.training_tables import read_metadata as read_metadata
+    from tspcli.annotations.training_tables import write_groundtruth as write_groundtruth
+    from tspcli.annotations.training_tables import write_metadata as write_metadata
+
+_MODULES = {
+    "AMBIGUOUS": "segments",
+    "AnnotatedVideo": "segments",
+    "AnnotationSet": "read",
+    "Annotations": "segments",
+    "GroundTruthRow": "training_tables",
+    "Segment": "segments",
+    "VideoEntry": "training_tables",
+    "read_actions": "read",
+    "read_annotations": "read",
+    "read_groundtruth": "training_tables",
+    "read_label_mapping": "segments",
+    "read_metadata": "training_tables",
+    "read_together": "read",
+    "write_groundtruth": "training_tables",
+    "write_label_mapping": "segments",
+    "write_metadata": "training_tables",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Finds in ground-truth tables what would ruin a training without a word."""
+"""Find what silently ruins a training in its ground-truth tables."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tspcli.annotations.dialects.tables import REGION_LABELS
+from tspcli.annotations.dialects.table import REGION_LABELS
 from tspcli.annotations.training_tables import CLIP_S, GroundTruthRow
 from tspcli.errors import UsageError
 
 Severity = Literal["error", "warning", "note"]
 
 DURATION_TOLERANCE_S = 0.5
-"""How far a table's duration may be from the file's before it is a finding."""
+"""The largest difference between a table's duration and the file's that is no finding."""
 OUTSIDE_TOLERANCE_S = 1.0
-"""How far an action may reach beyond the video's end before it is more than rounding."""
+"""How far an action may reach beyond the video's end, as rounded times do."""
 DUPLICATE_TIOU = 0.9
-"""Two segments of one class that overlap more than this are taken for the same action."""
+"""Two segments of one class with more overlap than this are taken to be one action."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble in one table.
+    """One kind of problem in one table.
 
     Attributes:
         kind: A stable name, such as ``outside-video``.
-        severity: ``error`` if training would be wrong or fail, ``warning`` if it probably would
-            suffer, ``note`` for what is merely counted.
+        severity: ``error`` if training would fail or be wrong, ``warning`` if it would probably
+            suffer, ``note`` for a mere count.
         subset: The table.
         message: A sentence with the count.
-        examples: Up to five, readable.
-        count: How many.
+        count: The number of occurrences.
+        examples: Up to five of them, in words.
     """
 
     kind: str
@@ -46,11 +46,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class ChanceLevel:
-    """What a head reaches on a table without looking at the clip, as fractions of 1.
+    """The accuracy of a head on a table without looking at the clip, as a fraction of 1.
 
     Attributes:
         head: ``action`` or ``region``.
-        n_clips: Clips on which the head is judged: ``clips_per_segment`` for every segment kept.
+        n_clips: Clips on which the head is judged: ``clips_per_segment`` per segment kept.
         majority: Accuracy of always answering the most frequent class.
         uniform: Accuracy of guessing evenly.
     """
@@ -93,16 +93,20 @@ def check_groundtruth(
     Args:
         tables: ``train`` and ``valid``, or one of them.
         labels: Class names in the order of their ids, if a mapping exists.
-        videos: For each table, the files at hand: name to duration in seconds, None if the file
-            cannot be read.
-        min_segment_s: Segments whose part inside the video is shorter are dropped by training.
-        clips_per_segment: Clips drawn from each segment and epoch.
+        videos: For each table, the files that are there: name to duration in seconds, or to None if
+            the file cannot be read.
+        min_segment_s: Training drops segments whose part inside the video is shorter.
+        clips_per_segment: Clips drawn per segment and epoch.
 
     Raises:
-        UsageError: If ``min_segment_s`` is no duration.
+        UsageError: If ``min_segment_s`` is negative or not finite.
     """
     if not 0 <= min_segment_s < math.inf:
-        raise UsageError(f"A clip of {min_segment_s} s is none.", remedy="Give 0 or more.")
+        raise UsageError(
+            f"The shortest segment must be 0 s or longer, not {min_segment_s} s.",
+            option="--clip-seconds",
+            value=min_segment_s,
+        )
     report = CheckReport()
     named = {row.filename for rows in tables.values() for row in rows}
     for subset, rows in tables.items():
@@ -155,12 +159,12 @@ def _name(row: GroundTruthRow) -> str:
 
 
 def lies_outside(row: GroundTruthRow) -> bool:
-    """Whether nothing of a segment is inside its video: training drops it."""
+    """Whether a segment lies completely outside its video, so that training drops it."""
     return row.start_s >= row.duration_s or row.end_s <= 0
 
 
 def reaches_beyond(row: GroundTruthRow) -> bool:
-    """Whether a part of a segment is outside its video: training cuts it off."""
+    """Whether a part of a segment is outside its video, which training cuts off."""
     too_far = row.end_s > row.duration_s + OUTSIDE_TOLERANCE_S or row.start_s < 0
     return too_far and not lies_outside(row)
 
@@ -189,7 +193,7 @@ def _check_rows(
         "outside-video",
         "warning",
         subset,
-        "Segments wholly outside their video, which will be dropped: {n}.",
+        "Segments completely outside their video, which will be dropped: {n}.",
         examples(outside),
     )
     yield from _finding(
@@ -197,7 +201,7 @@ def _check_rows(
         "warning",
         subset,
         f"Segments more than {OUTSIDE_TOLERANCE_S:g} s beyond their video, which will be clamped: "
-        "{n}. Is this another version of the videos?",
+        "{n}. Are these other versions of the videos?",
         examples(beyond),
     )
     durations: dict[str, set[float]] = defaultdict(set)
@@ -207,7 +211,7 @@ def _check_rows(
         "duration-varies",
         "error",
         subset,
-        "Videos of which the table gives several durations: {n}.",
+        "Videos for which the table gives several durations: {n}.",
         [f"{name}: {sorted(d)}" for name, d in durations.items() if len(d) > 1],
     )
     yield from _finding(
@@ -223,7 +227,7 @@ def _check_rows(
 
 
 def _check_durations(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Finding]:
-    """Tables made from cut clips, or by mistake, have the segment's length as the duration."""
+    """Find durations that are segments' lengths, as in tables made from trimmed clips."""
     same = [
         row
         for row in rows
@@ -289,13 +293,13 @@ def _check_overlaps(subset: str, rows: Sequence[GroundTruthRow]) -> Iterator[Fin
         "background-in-action",
         "warning",
         subset,
-        "Background rows over an action, of which the region head learns both answers: {n}.",
+        "Background rows over an action, where the region head learns both answers: {n}.",
         covered,
     )
 
 
 def _trainable_classes(rows: Sequence[GroundTruthRow], min_segment_s: float) -> set[str]:
-    """Classes with a segment that is long enough to be trained on."""
+    """Classes with a segment that is long enough for training."""
     return {
         row.label for row in rows if row.label is not None and usable_length_s(row) >= min_segment_s
     }

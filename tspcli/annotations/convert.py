@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from tspcli.annotations.check import lies_outside, reaches_beyond
+from tspcli.annotations.dialects import DIALECTS, Dialect, GapRule
 from tspcli.annotations.segments import Annotations, Segment, write_label_mapping
 from tspcli.annotations.training_tables import (
-    GapRule,
     GroundTruthRow,
     VideoEntry,
     background_segments,
@@ -27,8 +27,8 @@ from tspcli.errors import AnnotationError, UsageError
 
 LABELS_FILE = "action_label_mapping.json"
 _MAX_SUBSET_BYTES = 100
-SPLITS = {"training": "train", "validation": "valid", "testing": "test"}
-"""What the tables of ActivityNet's subsets are called."""
+_OWN = Dialect("", "", "annotations made by a program")
+"""The defaults for annotations that were not read from a file."""
 
 
 @dataclass
@@ -41,12 +41,13 @@ class SubsetReport:
         n_videos: Videos with at least one row.
         n_actions: Action rows.
         n_background: Background rows.
-        missing: Annotated videos of this split whose duration is not known.
-        unannotated: Videos without any action, which get no row.
+        missing: Annotated videos of this split whose duration is unknown.
+        unannotated: Videos without any action, which get no row unless asked for.
         nested: Videos in which the two rules for background differ.
-        n_beyond: Actions that reach beyond their video. They are written as they are; training cuts
+        n_beyond: Actions that reach beyond their video. They are written unchanged; training cuts
             them to the video.
-        n_outside: Actions wholly outside their video. They are written; training drops them.
+        n_outside: Actions that lie completely outside their video. They are written unchanged;
+            training drops them.
     """
 
     groundtruth: Path
@@ -68,10 +69,12 @@ class ConversionReport:
     Attributes:
         labels: The label mapping's file.
         n_classes: How many classes it names.
-        subsets: By name, such as ``train`` and ``valid``.
-        skipped: Source rows left out, by reason.
-        missing: Annotated videos whose duration is not known, where the annotations do not tell
-            which split they belong to.
+        subsets: The splits by name, such as ``train`` and ``valid``.
+        skipped: How many of the source's rows were left out, by reason.
+        dialect: The dialect of the annotations.
+        min_gap_s: Shortest gap between actions, in seconds, that became a background row.
+        gap_rule: How gaps became background rows.
+        missing: Annotated videos whose duration is unknown and whose split is not given.
         unlisted: Videos without any action, of splits that hold nothing else and so have no tables.
     """
 
@@ -79,6 +82,9 @@ class ConversionReport:
     n_classes: int
     subsets: dict[str, SubsetReport]
     skipped: dict[str, int]
+    dialect: str
+    min_gap_s: float
+    gap_rule: GapRule
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
 
@@ -88,8 +94,8 @@ def convert(
     videos: Mapping[str, Sequence[VideoEntry]],
     out: str | Path,
     *,
-    min_gap_s: float,
-    gap_rule: GapRule = "union",
+    min_gap_s: float | None = None,
+    gap_rule: GapRule | None = None,
     labels: Sequence[str] | None = None,
     include_unannotated: bool = False,
     overwrite: bool = False,
@@ -98,30 +104,38 @@ def convert(
     """Write ground-truth tables, metadata tables and the label mapping into a folder.
 
     Args:
-        annotations: What a reader returned.
-        videos: Subset name to its videos. Where the annotations tell subsets, each video goes to
-            its own, whatever name it came under, and the names here serve for the others.
-        out: The folder. For each subset ``NAME_groundtruth.csv`` and ``NAME_metadata.csv``.
-        min_gap_s: Shortest background row, in seconds.
-        gap_rule: See :func:`background_segments`.
-        labels: Class names in the order of their ids; sorted names of all classes otherwise.
+        annotations: Actions, as :func:`~tspcli.annotations.read.read_actions` returns them.
+        videos: Subset name to its videos. Annotations that give subsets decide on each video's
+            own; the names here serve for the other videos.
+        out: The folder. Each subset gets ``NAME_groundtruth.csv`` and ``NAME_metadata.csv``.
+        min_gap_s: Shortest background row, in seconds; None for the dialect's default.
+        gap_rule: As for :func:`~tspcli.annotations.training_tables.background_segments`; None for
+            the dialect's default.
+        labels: Class names in the order of their ids; by default the sorted names of all classes.
         include_unannotated: Take videos without any action as background from end to end.
-        overwrite: Whether files of these names that hold something else are replaced.
+        overwrite: Whether files of these names with other contents are replaced.
         inputs: Files that the arguments were read from; they are never replaced.
 
     Raises:
         AnnotationError: If no video is annotated, a label is not among ``labels``, or the folder
             holds other tables.
+        UsageError: If ``min_gap_s`` is negative or not finite.
     """
+    dialect = DIALECTS.get(annotations.dialect, _OWN)
+    min_gap_s = dialect.min_gap_s if min_gap_s is None else min_gap_s
+    gap_rule = gap_rule or dialect.gap_rule
     if not 0 <= min_gap_s < math.inf:
-        raise UsageError(f"A shortest gap of {min_gap_s} s is none.", remedy="Give 0 or more.")
-    annotations = _without_reversed(annotations)
+        raise UsageError(
+            f"The shortest gap must be 0 s or longer, not {min_gap_s} s.",
+            option="--min-gap",
+            value=min_gap_s,
+        )
+    annotations = annotations.forward()
     names = list(labels) if labels is not None else annotations.labels()
     unknown = sorted(set(annotations.labels()) - set(names))
     if unknown:
         raise AnnotationError(
-            f"The class {unknown[0]!r} is annotated, but the label mapping lacks it.",
-            remedy="Give the mapping of this data set, or none to have it made.",
+            f"The label mapping lacks the annotated class {unknown[0]!r}.", value=unknown[0]
         )
     _require_unique(videos)
     known = annotations.pair([v.stem for entries in videos.values() for v in entries])
@@ -134,9 +148,19 @@ def convert(
         raise _nothing_annotated(annotations, known, videos)
     out = Path(out)
     require_folder(out)
-    report = ConversionReport(out / LABELS_FILE, len(names), {}, dict(annotations.skipped))
-    told = {split_of(annotations, name) for name in annotations}
-    for subset in [name for name, (rows, _, _) in tables.items() if not rows and name not in told]:
+    report = ConversionReport(
+        out / LABELS_FILE,
+        len(names),
+        {},
+        dict(annotations.skipped),
+        annotations.dialect,
+        min_gap_s,
+        gap_rule,
+    )
+    splits = {split_of(annotations, name) for name in annotations}
+    for subset in [
+        name for name, (rows, _, _) in tables.items() if not rows and name not in splits
+    ]:
         report.unlisted += tables.pop(subset)[1]
     writers: dict[Path, Callable[[Path], None]] = {
         report.labels: lambda path: write_label_mapping(path, names)
@@ -152,10 +176,10 @@ def convert(
         part = SubsetReport(out / f"{subset}_groundtruth.csv", out / f"{subset}_metadata.csv")
         part.unannotated, part.nested = unannotated, nested
         part.missing = [name for name in missing if split_of(annotations, name) == subset]
-        part.n_actions = sum(row.label is not None for row in rows)
-        part.n_background = len(rows) - part.n_actions
-        part.n_videos = len({row.filename for row in rows})
         actions = [row for row in rows if row.label is not None]
+        part.n_actions = len(actions)
+        part.n_background = len(rows) - len(actions)
+        part.n_videos = len({row.filename for row in rows})
         part.n_beyond = sum(map(reaches_beyond, actions))
         part.n_outside = sum(map(lies_outside, actions))
         writers[part.groundtruth] = partial(write_groundtruth, rows=rows)
@@ -165,64 +189,62 @@ def convert(
     return report
 
 
+def split_of(annotations: Annotations, name: str) -> str | None:
+    """The split of an annotated video, such as ``train``, if its annotations give one."""
+    subset = annotations[name].subset
+    if subset is None:
+        return None
+    return DIALECTS.get(annotations.dialect, _OWN).splits.get(subset, subset)
+
+
 def _nothing_annotated(
     annotations: Annotations,
     known: Mapping[str, str],
     videos: Mapping[str, Sequence[VideoEntry]],
 ) -> AnnotationError:
-    """Why no video has a row: the names do not meet, or nothing is left of their annotations."""
+    """Why no video has a row: no name is annotated, or all of its annotations were left out."""
     files = [video for entries in videos.values() for video in entries]
     if not files:
         return AnnotationError(
             "There is no video whose duration is known.",
-            remedy="Give a folder of videos that can be read, or a metadata table with rows.",
+            remedy="Give a folder of readable videos, or a metadata table with rows.",
         )
     named = next((video for video in files if video.stem in known), None)
     if named is None:
         return AnnotationError(
-            "Not one video is annotated.",
-            remedy=f"Videos are called like {files[0].filename!r}, annotated names like "
-            f"{next(iter(annotations))!r}: they have to agree.",
+            f"None of the videos is annotated: the videos have names like {files[0].filename!r}, "
+            f"the annotations names like {next(iter(annotations), '')!r}.",
+            video=files[0].stem,
         )
     left_out = "; ".join(
         f"{counted(count, 'row')}: {reason}" for reason, count in annotations.skipped.items()
     )
     return AnnotationError(
-        f"Not one video has an action: {named.filename!r} is named, but without any.",
+        f"None of the annotated videos has an action; {named.filename!r} is one of them.",
         remedy=f"Left out of the source: {left_out}."
         if left_out
-        else "Name the videos that have actions, or --include-unannotated.",
+        else "Use --include-unannotated to take them as background.",
+        video=named.stem,
     )
 
 
 def require_folder(out: Path) -> None:
-    """See that tables can be written into a folder.
+    """Raise if a path cannot be a folder for tables.
 
     Raises:
         AnnotationError: If it is a file.
     """
     if out.exists() and not out.is_dir():
-        raise AnnotationError(f"{out} is a file.", remedy="Give a folder as --out.")
-
-
-def _without_reversed(annotations: Annotations) -> Annotations:
-    """Without the segments that end before they start: of these no clip can be taken."""
-    kept = annotations.chosen(lambda name, video: True)
-    for name, video in annotations.items():
-        segments = tuple(s for s in video.segments if s.end_s >= s.start_s)
-        if len(segments) < len(video.segments):
-            kept[name] = replace(video, segments=segments)
-            kept.skipped["ends before it starts"] += len(video.segments) - len(segments)
-    return kept
+        raise AnnotationError(f"{out} is a file, not a folder.", path=out, option="--out")
 
 
 def _write_all(
     writers: Mapping[Path, Callable[[Path], None]], overwrite: bool, inputs: Sequence[Path]
 ) -> None:
-    """Write files aside and rename them, but replace nothing that is not to be replaced.
+    """Write all files, or none if one of them may not be replaced.
 
     Raises:
-        AnnotationError: If one holds something else, before any is written.
+        AnnotationError: If a file has other contents, before any is written.
     """
     with tempfile.TemporaryDirectory() as folder:
         contents: dict[Path, bytes] = {}
@@ -235,13 +257,15 @@ def _write_all(
         source = next((path for path in inputs if path.exists() and path.samefile(target)), None)
         if source is not None:
             raise AnnotationError(
-                f"The output {target} is the input {source}.", remedy="Give another --out."
+                f"The output {target} is the input {source}.", path=target, option="--out"
             )
     if others and not overwrite:
         names = ", ".join(path.name for path in others)
         raise AnnotationError(
             f"{others[0].parent} holds other tables: {names}.",
-            remedy="Give another --out, or --overwrite.",
+            remedy="Use --overwrite to replace them.",
+            path=others[0],
+            option="--out",
         )
     for target, content in contents.items():
         with replacing(target) as aside:
@@ -254,8 +278,9 @@ def _require_unique(videos: Mapping[str, Sequence[VideoEntry]]) -> None:
         for video in entries:
             if video.stem in seen:
                 raise AnnotationError(
-                    f"Two videos are called {video.stem!r} ({seen[video.stem]}, {video.filename}).",
-                    remedy="Names without extension have to be unique; rename or remove one.",
+                    f"Two videos are called {video.stem!r} without their extension: "
+                    f"{seen[video.stem]} and {video.filename}.",
+                    video=video.stem,
                 )
             seen[video.stem] = video.filename
 
@@ -270,30 +295,23 @@ def _assign(
     for given, entries in videos.items():
         for video in entries:
             name = known.get(video.stem)
-            told = split_of(annotations, name) if name is not None else None
-            assigned.setdefault(told or given, []).append(video)
+            annotated = split_of(annotations, name) if name is not None else None
+            assigned.setdefault(annotated or given, []).append(video)
     return assigned
 
 
 def _require_file_name(subset: str) -> None:
-    """Refuse a subset whose tables would lie elsewhere than in the output folder.
+    """Raise if the tables of a subset would lie outside the output folder.
 
     Raises:
-        AnnotationError: Naming it.
+        AnnotationError: With the subset.
     """
     if "\\" in subset or store_key(subset) != subset or len(subset.encode()) > _MAX_SUBSET_BYTES:
         raise AnnotationError(
             f"The subset {subset[:_MAX_SUBSET_BYTES]!r} cannot name a table.",
-            remedy="Give the subsets in the annotations short names without slashes.",
+            remedy="Subsets in the annotations need short names without slashes.",
+            value=subset,
         )
-
-
-def split_of(annotations: Annotations, name: str) -> str | None:
-    """The split that an annotated video belongs to, such as ``train``, if that is told."""
-    subset = annotations[name].subset
-    if subset is None or annotations.dialect != "activitynet":
-        return subset
-    return SPLITS.get(subset, subset)
 
 
 def _rows(

@@ -1,114 +1,126 @@
-"""Reading annotations of any dialect, which is told from the content, not from the name.
+"""Reading annotations of any dialect, alone or several files seen as one.
 
-Several files of annotations seen as one: what one lacks another may tell.
+A file's content decides on its dialect, not its name. Of several files, one may supply what another
+lacks, such as subsets or durations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
-from tspcli.annotations.dialects.activitynet import parse_json_annotations
-from tspcli.annotations.dialects.tables import parse_table
-from tspcli.annotations.dialects.thumos14 import is_class_file, read_class_files, with_subsets
+from tspcli.annotations.dialects import DIALECTS, Dialect, Role
 from tspcli.annotations.segments import (
     AnnotatedVideo,
     Annotations,
     Kind,
-    Role,
     Segment,
     parse_role,
     role_of,
     role_of_file,
 )
-from tspcli.annotations.text_files import looks_like_json, read_text
+from tspcli.annotations.text_files import Place, Source
 from tspcli.core.text import counted, refuses_damage
 from tspcli.core.video_names import pair_names
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, UsageError
 
-DIALECTS = (
-    "ActivityNet JSON, anet_anno_action.json, video_info_new.csv, the tables of official TSP, "
-    "G-TAD's val_Annotation.csv, THUMOS14's folder of class files, any table of video, start, end "
-    "and label, or captions as BMT or PDVC have them"
-)
+_SAME_TIME_S = 0.5
+"""Times of an action in two files that differ by at most this are the same, rounded."""
+
+_SAME_DURATION_S = 1.0
+"""Likewise for durations, which differ by as much between containers and measurements."""
 
 
 @refuses_damage(AnnotationError, "Give the annotation file as its authors publish it.")
-def read_annotations(path: str | Path) -> Annotations:
-    """Read annotations of any known dialect, as they are: nothing is left out.
+def read_annotations(
+    path: str | Path, dialect: str | None = None, *, columns: Mapping[str, str] | None = None
+) -> Annotations:
+    """Read annotations of any dialect; nothing is left out.
 
     Args:
-        path: A JSON file (ActivityNet's ``database``; BSN's and its successors'; captions), a table
-            (official ground truth or metadata, G-TAD's THUMOS14 table, BSN's ``video_info``, BMT's
-            captions, any other with columns of video, start, end and label), or THUMOS14's folder
-            of per-class text files.
+        path: A file, or a folder for dialects of several files.
+        dialect: A name in :data:`~tspcli.annotations.dialects.DIALECTS`; detected if None.
+        columns: For tables: the names of the columns ``video``, ``start``, ``end`` and ``label``
+            where they are not recognised.
 
     Raises:
-        AnnotationError: If it is missing, in no dialect that is known, or not what its dialect
-            promises, with the place and the value.
+        AnnotationError: If the source is missing, in no known dialect, or breaks its dialect's
+            rules, with the place and the value.
+        UsageError: If the dialect is unknown, or columns are named for another one than ``table``.
     """
-    path = Path(path)
-    found = _read(path)
+    if columns and dialect not in (None, "table"):
+        raise UsageError(f"Dialect {dialect!r} has no columns to be named.", option="--column")
+    source = Source(path, columns)
+    found_dialect, module = _dialect_of(source, "table" if columns else dialect)
+    found: Annotations = module.read(source)
+    found.dialect = found_dialect.name
     for name, video in found.items():
-        told = {"seconds": video.duration_s, "frames": video.n_frames, "frames a second": video.fps}
-        for unit, value in told.items():
+        values = {"duration": video.duration_s, "frames": video.n_frames, "fps": video.fps}
+        for what, value in values.items():
             if value is not None and value < 0:
-                raise AnnotationError(
-                    f"{path}: {name!r} has {value:g} {unit}.", remedy="Correct it in that file."
+                raise Place(path, video=name, field=what).error(
+                    f"{value:g} is negative.", value=value
                 )
     return found
 
 
-def _read(path: Path) -> Annotations:
-    if path.is_dir() or is_class_file(path):
-        return with_subsets(read_class_files(path))
-    text = read_text(path, "annotation file")
-    if looks_like_json(text):
-        return parse_json_annotations(text, path)
-    found = parse_table(text, path)
-    if found is None:
-        raise AnnotationError(
-            f"{path} is in no dialect of annotations that is known here.",
-            remedy=f"Give {DIALECTS}.",
+def _dialect_of(source: Source, name: str | None) -> tuple[Dialect, ModuleType]:
+    if name is not None and name not in DIALECTS:
+        raise UsageError(
+            f"There is no dialect {name!r}; the dialects are {', '.join(DIALECTS)}.", value=name
         )
-    return found
+    for dialect in DIALECTS.values() if name is None else (DIALECTS[name],):
+        module = import_module(dialect.module)
+        if name is not None or module.detects(source):
+            return dialect, module
+    known = "; ".join(f"{dialect.summary} ({dialect.name})" for dialect in DIALECTS.values())
+    raise AnnotationError(
+        f"{source.path} is in no known dialect of annotations.",
+        remedy=f"The dialects are: {known}.",
+        path=source.path,
+    )
 
 
 def read_actions(
-    path: str | Path, subset: str | None = None, *, role: Role | None = None
+    path: str | Path,
+    subset: str | None = None,
+    *,
+    role: Role | None = None,
+    dialect: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Read the actions of any dialect that tells them, without ambiguous stretches.
+    """Read actions of any dialect, without ambiguous stretches.
 
     Args:
         path: As for :func:`read_annotations`.
-        subset: Keep these videos alone, by the source's own word for them; a source that tells no
-            subsets is one.
-        role: Where no subset is named: keep the videos that play this part.
+        subset: Keep only these videos, by the source's own word for them; a source without subsets
+            counts as one.
+        role: If no subset is named, keep only the videos that play this part.
+        dialect: As for :func:`read_annotations`.
+        columns: Likewise.
 
     Raises:
-        AnnotationError: As :func:`read_annotations`; also if it holds no actions, or no video
-            belongs to the subset.
+        AnnotationError: As :func:`read_annotations`; also if the source holds no actions, or no
+            video belongs to the subset.
+        UsageError: As :func:`read_annotations`.
     """
-    found = read_annotations(path)
+    found = read_annotations(path, dialect, columns=columns)
     if found.kind != "actions":
-        raise AnnotationError(f"{path} holds {found.kind}, no actions.", remedy="Give actions.")
+        raise AnnotationError(
+            f"{path} holds {found.kind}, not actions.", path=path, kind=found.kind
+        )
     chosen = found.role(role) if subset is None and role is not None else found.subset(subset)
     return chosen.classed()
 
 
-_SAME_TIME_S = 0.5
-"""Up to this far apart two files' times of one action are one time, rounded."""
-
-_SAME_DURATION_S = 1.0
-"""The same for durations: containers, and what was measured of them, differ by so much."""
-
-
 @dataclass
 class AnnotationSet:
-    """Files whose videos' subsets are told as roles: training, validation or testing."""
+    """Several files seen as one, with subsets as roles: training, validation or testing."""
 
     files: list[Annotations]
 
@@ -117,23 +129,23 @@ class AnnotationSet:
         """Every annotated video, by its name in the first file that has it.
 
         Raises:
-            AnnotationError: If files contradict each other, or it cannot be told which of two
-                videos a name means.
+            AnnotationError: If files contradict each other, or a name could mean either of two
+                videos.
         """
         return self._merged.videos
 
     @property
     def notes(self) -> list[str]:
-        """Contradictions that are no errors, and which side was taken."""
-        return _told_of(self._merged.durations)
+        """Contradictions that are not errors, and which side was taken."""
+        return _duration_notes(self._merged.durations)
 
     def notes_on(self, name: str) -> list[str]:
-        """:attr:`notes`, of one video alone."""
-        return _told_of([found for found in self._merged.durations if found.name == name])
+        """:attr:`notes` for one video."""
+        return _duration_notes([found for found in self._merged.durations if found.name == name])
 
     @cached_property
     def labels(self) -> list[str]:
-        """All action names, sorted; those of videos without features too, to keep ids stable."""
+        """All action names, sorted; videos without features count, which keeps ids stable."""
         return sorted({label for file in self.of_kind("actions") for label in file.labels()})
 
     def of_kind(self, kind: Kind) -> Iterator[Annotations]:
@@ -141,7 +153,7 @@ class AnnotationSet:
         return (file for file in self.files if file.kind == kind)
 
     def named(self, file: Annotations) -> dict[str, AnnotatedVideo]:
-        """One of the files' videos, by their names in :attr:`videos`."""
+        """The videos of one of the files, by their names in :attr:`videos`."""
         names = next(n for f, n in zip(self.files, self._merged.names, strict=True) if f is file)
         return {names[name]: video for name, video in file.items()}
 
@@ -157,11 +169,11 @@ def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> 
     """Read annotation files of any known dialect.
 
     Args:
-        paths: The files. What one lacks (subsets, durations) another may tell.
-        subset: The subset of all videos for which no file tells one.
+        paths: The files. One may supply what another lacks, such as subsets or durations.
+        subset: The subset of all videos for which no file gives one.
 
     Raises:
-        AnnotationError: If a file cannot be read, or tells a subset that is none.
+        AnnotationError: If a file cannot be read, or gives an unknown subset.
     """
     given = None if subset is None else parse_role(subset, "--subset")
     files = []
@@ -175,13 +187,13 @@ def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> 
 
 
 class _OtherDuration(NamedTuple):
-    """A duration that another file tells of a video.
+    """A duration on which files disagree.
 
     Attributes:
         name: The video.
-        taken_s: The duration that is taken, of the first file that tells one.
+        taken_s: The duration that is used, from the first file that gives one.
         other_s: The other one.
-        path: Whose that is.
+        path: The file that gives the other one.
     """
 
     name: str
@@ -191,19 +203,19 @@ class _OtherDuration(NamedTuple):
 
     @property
     def apart_s(self) -> float:
-        """By how much they differ."""
+        """The difference."""
         return abs(self.taken_s - self.other_s)
 
 
 @dataclass
 class _Merged:
-    """What was merged so far.
+    """The files merged so far.
 
     Attributes:
         videos: The videos.
-        names: For each file the names in ``videos`` by its own.
-        with_actions: The videos whose segments are actions, and the file that told them.
-        durations: Where files tell other durations than those that are taken.
+        names: For each file, the names in ``videos`` by its own.
+        with_actions: The videos whose segments are actions, with the file that gave them.
+        durations: Where files disagree about durations.
     """
 
     videos: dict[str, AnnotatedVideo] = field(default_factory=dict)
@@ -230,20 +242,23 @@ class _Merged:
             difference = _difference(known.segments, new.segments)
             if difference:
                 raise AnnotationError(
-                    f"{file.path} annotates {name!r} otherwise than {self.with_actions[name]}: "
+                    f"{file.path} annotates {name!r} differently from {self.with_actions[name]}: "
                     f"{difference}.",
-                    remedy="Give each video's annotations once.",
+                    path=file.path,
+                    video=name,
                 )
         if known.subset and new.subset and known.subset != new.subset:
             raise AnnotationError(
                 f"{file.path} puts {name!r} into {new.subset}, an earlier file into "
                 f"{known.subset}.",
-                remedy="Give files that agree.",
+                path=file.path,
+                video=name,
+                value=new.subset,
             )
         taken, other = known.duration_s, new.duration_s
         if taken is not None and other is not None and abs(taken - other) > _SAME_DURATION_S:
             self.durations.append(_OtherDuration(name, taken, other, file.path))
-        # Captions are segments too, but actions are what is asked of a merged video.
+        # Captions are segments too, but a merged video is asked for actions.
         own = new.segments if actions and name not in self.with_actions else known.segments
         return replace(
             known,
@@ -256,25 +271,25 @@ class _Merged:
         )
 
 
-def _told_of(durations: Sequence[_OtherDuration]) -> list[str]:
+def _duration_notes(durations: Sequence[_OtherDuration]) -> list[str]:
     if not durations:
         return []
     worst = max(durations, key=lambda found: (found.apart_s, found.name))
     return [
-        f"The annotation files tell different durations of {counted(len(durations), 'video')}, and "
-        f"the first file's count; the most they differ for {worst.name!r}: {worst.taken_s:g} s, in "
-        f"{worst.path} {worst.other_s:g} s."
+        f"The annotation files disagree about the duration of {counted(len(durations), 'video')}; "
+        f"the first file's is used. The largest difference is at {worst.name!r}: "
+        f"{worst.taken_s:g} s, but {worst.other_s:g} s in {worst.path}."
     ]
 
 
 def _difference(known: tuple[Segment, ...], new: tuple[Segment, ...]) -> str:
-    """The first difference between two files' actions of a video in words; empty if none."""
+    """The first difference between two files' actions of a video in words, or nothing."""
     if len(known) != len(new):
         return f"{len(new)} actions, not {len(known)}"
     for one, other in zip(*(sorted(s, key=_order) for s in (known, new)), strict=True):
         apart = max(abs(one.start_s - other.start_s), abs(one.end_s - other.end_s))
         if one.label != other.label or apart > _SAME_TIME_S:
-            return f"{_told(other)}, not {_told(one)}"
+            return f"{_shown(other)}, not {_shown(one)}"
     return ""
 
 
@@ -282,5 +297,5 @@ def _order(segment: Segment) -> tuple[str, float, float]:
     return segment.label, segment.start_s, segment.end_s
 
 
-def _told(segment: Segment) -> str:
+def _shown(segment: Segment) -> str:
     return f"{segment.label!r} from {segment.start_s:g} to {segment.end_s:g} s"

@@ -1,10 +1,7 @@
-"""Metadata tables: how long the videos are.
+"""The two tables that training reads, in the official columns, and what makes their rows.
 
-The tables that training reads: one row a segment, in the columns of the official ones.
-
-Where nothing happens: the stretches of a video between its actions.
-
-Duration, rate and frame count of video files.
+Metadata (one row per video), ground truth (one row per segment), the facts of video files that
+metadata needs, and the stretches between actions that become background rows.
 """
 
 from __future__ import annotations
@@ -14,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
-from tspcli.annotations.dialects.tables import REGION_LABELS, region_label
+from tspcli.annotations.dialects import GapRule
+from tspcli.annotations.dialects.table import REGION_LABELS, region_label
 from tspcli.annotations.segments import Segment
 from tspcli.annotations.text_files import Table, number, read_text, seconds
 from tspcli.core.text import refuses_damage
@@ -26,6 +23,20 @@ from tspcli.sampling.clock import display_end_s
 from tspcli.video import list_videos, probe
 
 METADATA_COLUMNS = ("filename", "video-duration", "fps", "video-frames")
+GROUNDTRUTH_COLUMNS = (
+    "video-name",
+    "t-start",
+    "t-end",
+    "action-label",
+    "video-duration",
+    "filename",
+    "fps",
+    "video-frames",
+    "temporal-region-label",
+)
+
+CLIP_S = Fraction(16, 15)
+"""Duration of a clip in the official recipe, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,9 @@ class VideoEntry:
 
     Attributes:
         filename: The file's name, without folders.
-        duration_s: In seconds.
-        fps: Frames a second, as the table or the file's header says.
-        n_frames: Frames in the file.
+        duration_s: Duration in seconds.
+        fps: Frames per second, from the table or the file's header.
+        n_frames: Number of frames in the file.
     """
 
     filename: str
@@ -55,22 +66,23 @@ def read_metadata(path: str | Path) -> list[VideoEntry]:
     """Read a table with the columns of :data:`METADATA_COLUMNS`.
 
     Raises:
-        AnnotationError: If a column is missing or a value is no number, naming the line.
+        AnnotationError: If a column is missing or a value does not fit, with the line.
     """
     table = Table(read_text(path, "metadata table"), path)
     table.require(METADATA_COLUMNS, "metadata table", f"Expected {','.join(METADATA_COLUMNS)}.")
     videos = []
-    for where, row in table.rows():
+    for place, row in table.rows():
         entry = VideoEntry(
             filename=row["filename"] or "",
-            duration_s=seconds(row["video-duration"], f"{where}, video-duration"),
-            fps=seconds(row["fps"], f"{where}, fps"),
-            n_frames=int(seconds(row["video-frames"], f"{where}, video-frames")),
+            duration_s=seconds(row["video-duration"], place.at("video-duration")),
+            fps=seconds(row["fps"], place.at("fps")),
+            n_frames=int(seconds(row["video-frames"], place.at("video-frames"))),
         )
         if not entry.filename or entry.duration_s <= 0:
-            raise AnnotationError(
-                f"{where}: {entry.filename!r} lasts {entry.duration_s:g} s.",
-                remedy="Every row needs a file name, a positive duration, a rate and a count.",
+            raise place.error(
+                f"a file name and a positive duration are needed, not {entry.filename!r} and "
+                f"{entry.duration_s:g} s.",
+                value=entry.duration_s,
             )
         videos.append(entry)
     return videos
@@ -85,32 +97,19 @@ def write_metadata(path: Path, videos: Iterable[VideoEntry]) -> None:
             writer.writerow([video.filename, video.duration_s, video.fps, video.n_frames])
 
 
-GROUNDTRUTH_COLUMNS = (
-    "video-name",
-    "t-start",
-    "t-end",
-    "action-label",
-    "video-duration",
-    "filename",
-    "fps",
-    "video-frames",
-    "temporal-region-label",
-)
-
-
 @dataclass(frozen=True)
 class GroundTruthRow:
     """One segment of one video.
 
     Attributes:
-        video_name: As the annotations call it, for ActivityNet without ``v_``.
-        start_s: Seconds from the video's start, as annotated; may lie outside the video.
-        end_s: Likewise.
+        video_name: The video's name in the annotations, without ``v_`` for ActivityNet.
+        start_s: Start in seconds, as annotated; may lie outside the video.
+        end_s: End in seconds, likewise.
         label: The action's class name; None for background.
-        duration_s: Of the video.
-        filename: Of the video, without folders.
-        fps: Frames a second of the file.
-        n_frames: Frames in the file.
+        duration_s: Duration of the video, in seconds.
+        filename: The video's file name, without folders.
+        fps: Frames per second of the file.
+        n_frames: Number of frames in the file.
     """
 
     video_name: str
@@ -153,45 +152,37 @@ def write_groundtruth(path: Path, rows: Iterable[GroundTruthRow]) -> None:
 def read_groundtruth(path: str | Path) -> list[GroundTruthRow]:
     """Read a ground-truth table.
 
-    ``fps`` and ``video-frames`` may be missing or empty: nothing here depends on them. Without a
+    ``fps`` and ``video-frames`` may be missing or empty, because nothing depends on them. Without a
     ``temporal-region-label`` an empty ``action-label`` means background.
 
     Raises:
-        AnnotationError: If a column is missing, a value is no number, or the two labels of a row
-            contradict each other, naming the line.
+        AnnotationError: If a column is missing, a value does not fit, or the two labels of a row
+            contradict each other, with the line.
     """
     table = Table(read_text(path, "ground-truth table"), path)
     needed = ("filename", "t-start", "t-end", "action-label", "video-duration")
     expected = f"Expected {','.join(GROUNDTRUTH_COLUMNS)}; `tsp annotations` writes them."
     table.require(needed, "ground-truth table", expected)
     rows = []
-    for where, raw in table.rows():
+    for place, raw in table.rows():
         filename = raw["filename"] or ""
         if not filename:
-            raise AnnotationError(f"{where}: filename is empty.", remedy="Fill it.")
+            raise place.at("filename").error("the file name is empty.")
         rows.append(
             GroundTruthRow(
                 video_name=raw.get("video-name") or Path(filename).stem,
-                start_s=seconds(raw["t-start"], f"{where}, t-start"),
-                end_s=seconds(raw["t-end"], f"{where}, t-end"),
-                label=region_label(raw, where),
-                duration_s=seconds(raw["video-duration"], f"{where}, video-duration"),
+                start_s=seconds(raw["t-start"], place.at("t-start")),
+                end_s=seconds(raw["t-end"], place.at("t-end")),
+                label=region_label(raw, place),
+                duration_s=seconds(raw["video-duration"], place.at("video-duration")),
                 filename=filename,
-                fps=number(raw.get("fps"), f"{where}, fps") or 0.0,
-                n_frames=int(number(raw.get("video-frames"), f"{where}, video-frames") or 0),
+                fps=number(raw.get("fps"), place.at("fps")) or 0.0,
+                n_frames=int(number(raw.get("video-frames"), place.at("video-frames")) or 0),
             )
         )
     if not rows:
-        raise AnnotationError(f"The ground-truth table {path} has no rows.", remedy="Check it.")
+        raise AnnotationError(f"The ground-truth table {path} has no rows.", path=path)
     return rows
-
-
-GapRule = Literal["union", "official"]
-
-CLIP_S = Fraction(16, 15)
-"""Duration of a clip in the official recipe, in seconds."""
-MIN_GAP_ACTIVITYNET_S = float(5 * CLIP_S)
-MIN_GAP_THUMOS14_S = float(CLIP_S)
 
 
 def background_segments(
@@ -205,19 +196,19 @@ def background_segments(
 
     Args:
         actions: In any order; they may overlap.
-        duration_s: Of the video, in seconds.
-        min_gap_s: Shorter gaps are left out: 5.333 s for ActivityNet, 1.0667 s for THUMOS14 in the
-            released tables.
+        duration_s: Duration of the video, in seconds.
+        min_gap_s: Shorter gaps are left out. The released tables have 5.333 s for ActivityNet and
+            1.0667 s for THUMOS14.
         rule: ``union`` takes the gaps of the union of all actions, so that no background row
-            overlaps an action. ``official`` reproduces the released tables, flaw included: there a
-            gap starts where the action that *started* last ends, so that the rest of a long action
-            with a short one inside it counts as background (26 of 4,728 ActivityNet validation
-            videos differ for that).
+            overlaps an action. ``official`` reproduces the released ActivityNet tables, flaw
+            included: a gap starts where the action that *started* last ends, so the rest of a long
+            action with a short one inside it counts as background (this affects 26 of 4,728
+            validation videos).
 
     Returns:
-        (start, end) in seconds, in time order. Where actions are annotated beyond the video's end
-        a gap between them may be too, as in the released tables; training clamps every row to the
-        video.
+        (start, end) in seconds, in time order. Where actions are annotated beyond the video's end,
+        a gap between them may lie there too, as in the released tables; training clamps every row
+        to the video.
     """
     gaps: list[tuple[float, float]] = []
     free_from_s = 0.0
@@ -232,11 +223,11 @@ def background_segments(
 
 @dataclass
 class ProbeResult:
-    """What probing a folder found.
+    """The videos of a folder.
 
     Attributes:
-        videos: Those that can be read, in the order of their names.
-        failed: File name to reason, for those that cannot.
+        videos: The readable videos, in the order of their names.
+        failed: The reason for each unreadable file, by file name.
     """
 
     videos: list[VideoEntry] = field(default_factory=list)
@@ -249,11 +240,11 @@ def probe_folder(
     """Read duration, frame rate and frame count of every video in a folder.
 
     Args:
-        folder: Searched with its subfolders.
-        on_video: Called with each file's name, how many are done and how many there are.
+        folder: Searched recursively.
+        on_video: Called with (file name, files done, files in all) after each file.
 
     Raises:
-        AnnotationError: If the folder holds no video that can be read.
+        AnnotationError: If the folder holds no readable video.
     """
     files = list_videos([folder])
     result = ProbeResult()
@@ -266,8 +257,7 @@ def probe_folder(
             on_video(file.path.name, done, len(files))
     if not result.videos:
         raise AnnotationError(
-            f"No video in {folder} can be read ({len(result.failed)} failed).",
-            remedy="Check the folder.",
+            f"No video in {folder} can be read ({len(result.failed)} failed).", path=folder
         )
     return result
 
@@ -275,12 +265,12 @@ def probe_folder(
 def probe_entry(path: Path) -> VideoEntry:
     """Read one video's row of a metadata table.
 
-    What the header tells is taken; where it tells no frame count (Matroska and WebM never do), the
-    packets are counted, which reads the file but decodes nothing. ``video-duration`` is frames over
-    rate, as in the official tables, so that it is the length of the pictures and not of the sound.
+    Where the header has no frame count (Matroska and WebM never do), the packets are counted, which
+    reads the file but decodes nothing. As in the official tables, ``video-duration`` is frames
+    divided by rate: the length of the pictures, not of the sound.
 
     Raises:
-        VideoError: If the file is no video, or has no frames.
+        VideoError: If the file is not a video, or has no frames.
     """
     info = probe(path)
     n_frames, fps = info.n_frames, info.fps

@@ -87,9 +87,9 @@ def activitynet(annotations: Path, **options: Any) -> None:
     Example:
       tsp annotations activitynet anet_anno_action.json --metadata valid_metadata.csv --out tables/
     """
-    from tspcli.annotations import read_activitynet
+    from tspcli.annotations import read_actions
 
-    _convert(read_activitynet(annotations), options)
+    _convert(read_actions(annotations), options)
 
 
 @command.command()
@@ -104,9 +104,9 @@ def thumos14(annotations: Path, **options: Any) -> None:
     Example:
       tsp annotations thumos14 annotation/ --videos videos/ --out tables/
     """
-    from tspcli.annotations import read_thumos14
+    from tspcli.annotations import read_actions
 
-    _convert(read_thumos14(annotations), options)
+    _convert(read_actions(annotations, dialect="thumos14"), options)
 
 
 @command.command(name="csv")
@@ -127,14 +127,14 @@ def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
     Example:
       tsp annotations csv actions.csv --videos train=videos/a --videos valid=videos/b --out t/
     """
-    from tspcli.annotations import read_table
+    from tspcli.annotations import read_actions
 
     named: dict[str, str] = {}
     for role, name in (_split_name(column, "--column") for column in columns):
         if role in named:
             raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
         named[role] = name
-    _convert(read_table(table, columns=named), options)
+    _convert(read_actions(table, dialect="table", columns=named), options)
 
 
 def _split_name(value: str, option: str) -> tuple[str, str]:

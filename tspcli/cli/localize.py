@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tspcli.annotations.dialects import DATA_SETS
 from tspcli.cli.console import print_json, say
 from tspcli.cli.displays import show_evaluation, watch
 from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
@@ -19,6 +20,7 @@ from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
     POSITIVE,
+    TableChoice,
     device_option,
     json_option,
     row_time_options,
@@ -28,7 +30,7 @@ from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from tspcli.annotations import Annotations
-    from tspcli.annotations.segments import Role
+    from tspcli.annotations.dialects import Role
     from tspcli.localization.localize_config import TrainConfig
     from tspcli.sampling.clock import Sampling
 
@@ -290,7 +292,7 @@ def predict_command(
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["activitynet", "thumos14"]),
+    type=TableChoice(DATA_SETS),
     default="activitynet",
     show_default=True,
     help="mAP at tIoU 0.5 to 0.95, or at 0.3 to 0.7.",
@@ -321,13 +323,12 @@ def evaluate_command(
       tsp localize evaluate --results found.json --annotations activity_net.v1-3.min.json
     """
     from tspcli.localization.evaluation import evaluate
-    from tspcli.localization.metrics import ACTIVITYNET_TIOUS, THUMOS14_TIOUS
 
     evaluation = evaluate(
         _read(annotations, subset, "validation"),
         results,
         proposals=proposals,
-        tious=ACTIVITYNET_TIOUS if protocol == "activitynet" else THUMOS14_TIOUS,
+        tious=DATA_SETS[protocol].tious,
         max_average_proposals=max_proposals,
         blocked=() if blocked is None else _lines(blocked),
     )

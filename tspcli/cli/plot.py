@@ -181,7 +181,8 @@ def _load(
     sampling: Sampling | None,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
     from tspcli.analysis import view_features
-    from tspcli.annotations import pair_names, read_together
+    from tspcli.annotations import read_together
+    from tspcli.core.video_names import pair_names
     from tspcli.store import open_store
     from tspcli.store.store_set import find_video, require_agreement_or_use
 

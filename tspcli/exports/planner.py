@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tspcli.annotations import AnnotationSet, pair_names
-from tspcli.annotations.segments import role_by_name
+from tspcli.annotations import AnnotationSet
+from tspcli.annotations.dialects import role_by_name
 from tspcli.core.text import counted
+from tspcli.core.video_names import pair_names
 from tspcli.errors import ExportError
 from tspcli.exports.export_options import DataSet, ExportOptions, ExportRequest
 from tspcli.exports.naming import check_file_name, companions_of, exported_names, reader_prefix

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.annotations.dialects.tables import REGION_LABELS
+from tspcli.annotations.dialects.table import REGION_LABELS
 from tspcli.annotations.training_tables import GroundTruthRow
 from tspcli.encoders.tsp_model import REGION_CLASSES
 from tspcli.errors import TrainingError

@@ -1,4 +1,4 @@
-"""Which videos of some annotations are meant: by the file's words, or by the part they play."""
+"""Which videos are meant, by the source's own words or by the part they play; class names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations.dialects import TWO_SUBSETS, write
+from tests.builders.annotations import TWO_SUBSETS, write
+from tests.builders.refusals import refused
 from tspcli.annotations import (
     AnnotatedVideo,
     Annotations,
     Segment,
     read_actions,
     read_annotations,
+    read_label_mapping,
+    write_label_mapping,
 )
 from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
@@ -31,7 +34,8 @@ def test_activitynet_json_comes_back(tmp_path: Path) -> None:
     assert list(read_actions(path, "val")) == ["one", "two"]
     assert TWO_SUBSETS.labels() == ["jump", "run"]
     for chosen in ({"subset": "test"}, {"role": "testing"}):
-        with pytest.raises(AnnotationError, match=r"'test.*training, validation"):
+        (word,) = chosen.values()
+        with refused(AnnotationError, path=path, value=word, known=["training", "validation"]):
             read_actions(path, **chosen)
 
 
@@ -54,27 +58,15 @@ def test_thumos14_is_trained_on_what_it_calls_validation(tmp_path: Path) -> None
     assert list(read_actions(path, "test")) == ["video_test_0000001"]
 
 
-def test_class_files_tell_subsets_and_leave_out_the_ambiguous(tmp_path: Path) -> None:
-    write(tmp_path / "Dive_val.txt", "video_validation_0000001 1 2\n")
-    write(tmp_path / "Dive_test.txt", "video_test_0000001 3 4\n")
-    write(tmp_path / "Ambiguous_test.txt", "video_test_0000001 5 6\n")
-    assert list(read_actions(tmp_path, role="training")) == ["video_validation_0000001"]
-    found = read_actions(tmp_path, role="validation")
-    assert found["video_test_0000001"].segments == (Segment(3.0, 4.0, "Dive"),)
-    assert found.skipped == {"Ambiguous": 1}
-    whole = read_annotations(tmp_path)
-    assert whole.labels() == ["Ambiguous", "Dive"]
-
-
 def test_a_file_without_subsets_is_one(tmp_path: Path) -> None:
-    """A ground-truth table: background is no action, but a video of background alone is there."""
-    path = tmp_path / "valid.csv"
-    path.write_text(
+    """A ground-truth table: a video of background alone is there, without actions."""
+    path = write(
+        tmp_path / "valid.csv",
         "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
         "temporal-region-label\n"
         "one,1.0,2.5,run,10.0,v_one.mp4,30.0,300,Action\n"
         "one,2.5,10.0,,10.0,v_one.mp4,30.0,300,No action\n"
-        "two,0.0,20.0,,20.0,v_two.mp4,30.0,600,No action\n"
+        "two,0.0,20.0,,20.0,v_two.mp4,30.0,600,No action\n",
     )
     expected = {
         "one": AnnotatedVideo((Segment(1.0, 2.5, "run"),), 10.0),
@@ -84,24 +76,25 @@ def test_a_file_without_subsets_is_one(tmp_path: Path) -> None:
     assert read_actions(path, role="training") == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("filename,video-duration\na.mp4,10\n", "metadata, no actions"),
-        ("video-name,t-start,t-end,action-label\none,x,2,run\n", "line 2, t-start: 'x' is no time"),
-        ("video-name,t-start,t-end,action-label\n,1,2,run\n", "line 2: no video name"),
-        ("video-name,t-start,t-end,action-label\na,1\n", "line 2: the row ends before .* 't-end'"),
-        ("video-name,t-start,t-end,action-label\na,1,,run\n", "line 2, t-end: '' is no time"),
-        ("video-name,t-start,t-end,action-label\n", "no rows"),
-    ],
-)
-def test_tables_that_do_not_fit(tmp_path: Path, content: str, said: str) -> None:
-    path = write(tmp_path / "a.csv", content)
-    with pytest.raises(AnnotationError, match=said):
-        read_actions(path)
+def test_segments_that_are_left_out_are_counted() -> None:
+    segments = (Segment(1, 2, "run"), Segment(3, 2, "run"), Segment(4, 4, "Ambiguous"))
+    given = Annotations({"a": AnnotatedVideo(segments), "b": AnnotatedVideo(segments[:1])})
+    assert given.forward().skipped == {"ends before it starts": 1}
+    kept = given.classed().forward()
+    assert kept == {name: AnnotatedVideo(segments[:1]) for name in ("a", "b")}
+    assert kept.skipped == {"ends before it starts": 1, "Ambiguous": 1}
+    assert not given.skipped
 
 
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    for name in ("none.csv", "none.json"):
-        with pytest.raises(AnnotationError, match=name):
-            read_actions(tmp_path / name)
+@pytest.mark.parametrize("content", ['["a", "b", "a"]', "[]", '{"class": "a"}', '["a", 1]', "{}"])
+def test_label_mappings_that_do_not_fit(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "labels.json", content)
+    with refused(AnnotationError, path=path):
+        read_label_mapping(path)
+
+
+def test_label_mappings_come_back(tmp_path: Path) -> None:
+    write_label_mapping(tmp_path / "labels.json", ["run", "J\u00f8rn"])
+    assert read_label_mapping(tmp_path / "labels.json") == ["run", "J\u00f8rn"]
+    scores = write(tmp_path / "scores.json", {"class": ["b", "a"], "results": {}})
+    assert read_label_mapping(scores) == ["b", "a"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from tests.builders.refusals import refused
 from tspcli.annotations import read_groundtruth
 from tspcli.cli.annotations import command
+from tspcli.errors import AnnotationError, UsageError
 
 
 def write(path: Path, text: str) -> str:
@@ -78,10 +81,12 @@ def test_check_prints_chance_levels(tmp_path: Path) -> None:
 ROWS = "video,start,end,label\na,10,20,run\nb,5,9,run\n"
 
 
-def convert(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(command, [*map(str, words)], standalone_mode=False)
-    said = str(result.exception) if result.exception else result.output
-    return (1 if result.exception else 0), said
+def run(*words: object) -> str:
+    """The output of a command; its errors are raised."""
+    arguments = [str(word) for word in words]
+    return (
+        CliRunner().invoke(command, arguments, standalone_mode=False, catch_exceptions=False).output
+    )
 
 
 @pytest.fixture
@@ -94,15 +99,15 @@ def given(tmp_path: Path) -> list[str]:
 def test_other_tables_are_replaced_only_when_asked_for(given: list[str], tmp_path: Path) -> None:
     out = tmp_path / "tables"
     words = ["csv", *given, "--out", out]
-    assert convert(*words) == (0, convert(*words)[1])  # the same tables again
+    assert run(*words) == run(*words)  # the same tables again
     table = out / "train_groundtruth.csv"
     made = table.read_text()
     table.write_text("mine\n")
     labels = (out / "action_label_mapping.json").read_text()
-    code, said = convert(*words, "--include-unannotated")
-    assert code and "holds other tables: train_groundtruth.csv" in said and "--overwrite" in said
+    with refused(AnnotationError, path=table, option="--out"):
+        run(*words, "--include-unannotated")
     assert table.read_text() == "mine\n"
-    assert convert(*words, "--overwrite")[0] == 0
+    run(*words, "--overwrite")
     assert table.read_text() == made
     assert (out / "action_label_mapping.json").read_text() == labels
     assert not list(out.glob("*.tmp"))
@@ -112,33 +117,33 @@ def test_an_input_is_never_replaced(given: list[str], tmp_path: Path) -> None:
     source = tmp_path / "tables" / "train_groundtruth.csv"
     source.parent.mkdir()
     source.write_text(ROWS)
-    words = ["csv", source, *given[1:], "--out", source.parent, "--overwrite"]
-    code, said = convert(*words)
-    assert code and f"The output {source} is the input {source}" in said
+    with refused(AnnotationError, path=source, option="--out"):
+        run("csv", source, *given[1:], "--out", source.parent, "--overwrite")
     metadata = tmp_path / "tables" / "train_metadata.csv"
     metadata.write_text(METADATA + "a.mp4,60.0,30,1800\nb.mp4,40,30,1200\n")
     words = ["csv", given[0], "--metadata", metadata, "--out", source.parent, "--overwrite"]
-    assert "is the input" in convert(*words)[1]
+    with refused(AnnotationError, path=metadata, option="--out"):
+        run(*words)
     assert source.read_text() == ROWS
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "kind"),
     [
-        (["--out", "FILE"], "is a file"),
-        (["--min-gap", "nan"], "'nan' is no number"),
-        (["--min-gap", "inf"], "'inf' is no number"),
-        (["--column", "foo=bar"], "no column for 'foo'"),
-        (["--column", "label=label", "--column", "label=video"], "label is named twice"),
+        (["--out", "FILE"], AnnotationError),
+        (["--min-gap", "nan"], click.BadParameter),
+        (["--min-gap", "inf"], click.BadParameter),
+        (["--column", "foo=bar"], AnnotationError),
+        (["--column", "label=label", "--column", "label=video"], click.BadParameter),
     ],
 )
 def test_words_that_make_no_sense(
-    given: list[str], tmp_path: Path, words: list[str], said: str
+    given: list[str], tmp_path: Path, words: list[str], kind: type[Exception]
 ) -> None:
     file = write(tmp_path / "file", "")
     words = [file if word == "FILE" else word for word in words]
-    code, output = convert("csv", *given, "--out", tmp_path / "tables", *words)
-    assert code and said in output
+    with pytest.raises(kind):
+        run("csv", *given, "--out", tmp_path / "tables", *words)
     assert not (tmp_path / "tables").exists()
 
 
@@ -147,39 +152,41 @@ def test_json_times_have_to_be_numbers(given: list[str], tmp_path: Path, value: 
     segment = '{"segment": [1, VALUE], "label": "run"}'
     text = '{"database": {"a": {"subset": "training", "annotations": [' + segment + "]}}}"
     source = write(tmp_path / "anet.json", text.replace("VALUE", value))
-    code, said = convert("activitynet", source, *given[1:], "--out", tmp_path / "tables")
-    assert code and "no time in seconds" in said
+    with refused(AnnotationError, video="a", field="segment"):
+        run("activitynet", source, *given[1:], "--out", tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
 
 def test_reversed_segments_are_left_out_and_counted(given: list[str], tmp_path: Path) -> None:
     table = write(tmp_path / "actions.csv", ROWS + "a,5,2,run\n")
-    code, said = convert("csv", table, *given[1:], "--out", tmp_path / "tables")
-    assert code == 0 and "1 row (ends before it starts)" in said
+    said = run("csv", table, *given[1:], "--out", tmp_path / "tables")
+    assert "1 row (ends before it starts)" in said
     rows = read_groundtruth(tmp_path / "tables" / "train_groundtruth.csv")
     own = sorted((r.start_s, r.end_s) for r in rows if r.filename == "a.mp4")
     assert own == [(0, 10), (10, 20), (20, 60)]
 
 
-def test_a_video_in_two_subsets(given: list[str], tmp_path: Path) -> None:
+def test_words_of_one_subset_may_differ(given: list[str], tmp_path: Path) -> None:
     rows = "video,start,end,label,subset\na,10,20,run,train\na,30,40,run,%s\n"
     table = write(tmp_path / "actions.csv", rows % "validation")
-    code, said = convert("csv", table, *given[1:], "--out", tmp_path / "tables")
-    assert code and "line 3: 'a' is in 'validation' here, and in 'train' above" in said
+    with refused(AnnotationError, line=3, video="a", value="validation"):
+        run("csv", table, *given[1:], "--out", tmp_path / "tables")
     table = write(tmp_path / "actions.csv", rows % "Training")
-    assert convert("csv", table, *given[1:], "--out", tmp_path / "tables")[0] == 0
+    run("csv", table, *given[1:], "--out", tmp_path / "tables")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "kind"),
     [
-        (["--videos", "foo=."], "foo=.: there is no table 'foo'"),
-        (["--metadata", "valid=m.csv"], "there is no table 'valid'"),
-        (["--clip-seconds", "nan"], "'nan' is no number"),
+        (["--videos", "foo=."], UsageError),
+        (["--metadata", "valid=m.csv"], UsageError),
+        (["--clip-seconds", "nan"], click.BadParameter),
     ],
 )
-def test_checks_that_would_look_at_nothing(tmp_path: Path, words: list[str], said: str) -> None:
+def test_checks_that_would_look_at_nothing(
+    tmp_path: Path, words: list[str], kind: type[Exception]
+) -> None:
     header = "filename,t-start,t-end,action-label,video-duration\n"
     table = write(tmp_path / "t.csv", header + "a.mp4,0,9,run,40\na.mp4,9,40,,40\n")
-    code, output = convert("check", "--train", table, *words)
-    assert code and said in output
+    with pytest.raises(kind):
+        run("check", "--train", table, *words)

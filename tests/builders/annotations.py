@@ -1,0 +1,77 @@
+"""One video in every dialect, and three videos of two subsets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
+
+
+def write(path: Path, text: object) -> Path:
+    """Write text as it is, anything else as JSON."""
+    path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return path
+
+
+TWO_SUBSETS = Annotations(
+    {
+        "one": AnnotatedVideo(
+            (Segment(1.0, 2.5, "run"), Segment(3.0, 4.0, "jump")), 10.0, "validation"
+        ),
+        "two": AnnotatedVideo((), 20.0, "validation"),
+        "three": AnnotatedVideo((Segment(0.0, 5.0, "run"),), 30.0, "training"),
+    }
+)
+SEGMENT = {"segment": [1.0, 2.5], "label": "Archery"}
+EXAMPLES: dict[str, tuple[str, object]] = {
+    "anet.json": (
+        "activitynet",
+        {"database": {"abc": {"subset": "training", "duration": 9.0, "annotations": [SEGMENT]}}},
+    ),
+    "anet_anno_action.json": (
+        "bsn",
+        {
+            "v_abc": {
+                "duration_second": 9.0,
+                "duration_frame": 270,
+                "feature_frame": 256,
+                "annotations": [SEGMENT],
+            }
+        },
+    ),
+    "train_groundtruth.csv": (
+        "table",
+        "video-name,t-start,t-end,action-label,video-duration,filename,fps,"
+        "video-frames,temporal-region-label\nabc,1.0,2.5,Archery,9.0,v_abc.mp4,30,270,Action\n"
+        "abc,2.5,9.0,,9.0,v_abc.mp4,30,270,No action\n",
+    ),
+    "gtad.csv": (
+        "table",
+        "video,type,type_idx,start,end,startFrame,endFrame\nv_abc,Archery,1,1.0,2.5,25,62\n",
+    ),
+    "Archery_val.txt": ("thumos14", "v_abc 1.0 2.5\n"),
+    "mine.tsv": (
+        "table",
+        "note\tfile\tbegin\tend\tclass\nx\tclips/v_abc.mp4\t1.0\t0:02.5\tArchery\n",
+    ),
+    "train.csv": (
+        "captions",
+        "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
+        "v_abc\tArchery\t1.0\t2.5\t9.0\ttrain\t0\n",
+    ),
+    "train.json": (
+        "captions",
+        {"v_abc": {"duration": 9.0, "timestamps": [[1, 2.5]], "sentences": ["Archery"]}},
+    ),
+}
+"""File name to its dialect and its content; each says the same about one video."""
+
+
+def write_example(folder: Path, name: str) -> Path:
+    """The video in one dialect; THUMOS14's as the folder of its files."""
+    if name.endswith(".txt"):
+        (folder / "annotation").mkdir()
+        write(folder / "annotation" / name, EXAMPLES[name][1])
+        return folder / "annotation"
+    return write(folder / name, EXAMPLES[name][1])
