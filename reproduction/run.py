@@ -18,7 +18,7 @@ from reproduction.report import PAGE, SUMMARY, TABLE, write_report
 from reproduction.scales import Scale, find_scale
 from reproduction.stages import Execute, Stage, StageRunner, Tell, digest_of
 from tspcli.core.progress import Reporter
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import UsageError
 from tspcli.localization.localize_config import MAX_SEED
 
@@ -107,7 +107,7 @@ def reproduce(
     root.mkdir(parents=True, exist_ok=True)
     if execute is None:
         os.environ["OMP_NUM_THREADS"] = str(scale.threads)
-    with lock_store(root / "reproduction"):
+    with one_writer(root / "reproduction"):
         stages = plan.stages()
         runner = StageRunner(root, stages, jobs=scale.jobs, reporter=reporter, execute=execute)
         call = _report_call(title, plan.groups(), scale.to_dict(), plan.remarks(), runner)

@@ -15,7 +15,7 @@ from tests.builders.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.analysis.inspect import summarize, view_video
 from tspcli.cli.main import cli
 from tspcli.core.files import aside_name
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from tspcli.sampling.clock import Sampling
 from tspcli.store import open_store
@@ -117,7 +117,7 @@ class TestMerge:
         killed = aside_name(out)
         killed.touch()
         for link in (False, True):
-            with lock_store(out), pytest.raises(StoreLockedError):
+            with one_writer(out), pytest.raises(StoreLockedError):
                 merge_stores([base], out, link=link)
         assert not out.exists()
         merge_stores([base], out)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import (
     AnnotationError,
     ExportError,
@@ -363,7 +363,7 @@ class TestOutput:
     def test_two_exports_to_one_place(
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
-        with lock_store(tmp_path / "out"), pytest.raises(StoreLockedError, match="another run"):
+        with one_writer(tmp_path / "out"), pytest.raises(StoreLockedError, match="another run"):
             export(anet_store, "npy", tmp_path / "out")
         export(anet_store, "npy", tmp_path / "out")
 

@@ -15,7 +15,7 @@ import torch
 
 from tests.builders.videos import make_sound, make_video
 from tests.extraction.same import assert_same_store
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import (
     DependencyError,
@@ -243,7 +243,7 @@ def test_shards_merge_to_the_store_of_one_run(
 
 def test_a_locked_store_is_refused(sources: Path, encoder: Encoder, tmp_path: Path) -> None:
     with (
-        lock_store(tmp_path / "f.h5"),
+        one_writer(tmp_path / "f.h5"),
         pytest.raises(StoreLockedError, match=f"process {os.getpid()}"),
     ):
         extract(sources, tmp_path / "f.h5", encoder=encoder)

@@ -66,7 +66,7 @@ def test_train_says_what_it_does_and_repeats_nothing(
     assert json.loads(said.out) == report
     assert "going on after epoch 1" in said.err
     assert tsp(*arguments, "--seed", "3") == 1
-    assert "config.seed was 0, now 3" in capsys.readouterr().err
+    assert "config.seed: 0, not 3" in capsys.readouterr().err
 
 
 def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,7 +160,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     config = replace(SHORT, epochs=1)
     run = tmp_path / "run"
     train(tmp_path / "train.h5", learned, run, config=config)
-    with pytest.raises(TrainingError, match=r"config\.seed was 0, now 5"):
+    with pytest.raises(TrainingError, match=r"config\.seed: 0, not 5"):
         train(tmp_path / "train.h5", learned, run, config=replace(config, seed=5))
     fewer = Annotations(list(learned.items())[:-1])
     with pytest.raises(TrainingError, match=r"videos\.training"):
@@ -182,7 +182,7 @@ def test_a_folder_is_refused_before_features_are_read(
         pytest.fail("all features are read")
 
     monkeypatch.setattr(training, "TrainingWindows", read)
-    with pytest.raises(TrainingError, match=r"config\.seed was 0, now 5\."):
+    with pytest.raises(TrainingError, match=r"config\.seed: 0, not 5\."):
         train(tmp_path / "train.h5", learned, tmp_path / "run", config=replace(config, seed=5))
     with pytest.raises(TrainingError, match=r"holds log\.json, but no config\.json"):
         train(tmp_path / "train.h5", learned, tmp_path / "foreign", config=config)
@@ -236,7 +236,7 @@ def test_new_features_are_another_run(tmp_path: Path) -> None:
         # The last value of the last video, and nothing else.
         videos[-1][1][-1, -1] += 1e-3
         write_store(tmp_path / name, videos, metadata)
-        with pytest.raises(TrainingError, match=rf"features\.{part} was \w+, now \w+"):
+        with pytest.raises(TrainingError, match=rf"features\.{part}: \w+, not \w+"):
             again()
         (tmp_path / name).write_bytes(before)
     again()
@@ -261,7 +261,7 @@ def test_files_of_another_program_stay(tmp_path: Path, name: str) -> None:
         train(tmp_path / "train.h5", learned, run, config=config)
     assert "--overwrite" in str(found.value.remedy)
     (run / "config.json").write_text('{"name": "of another program"}')
-    with pytest.raises(TrainingError, match=r"config\.json is not of a localization run"):
+    with pytest.raises(TrainingError, match=r"config\.json is not that of a localization run"):
         train(tmp_path / "train.h5", learned, run, config=config)
 
 

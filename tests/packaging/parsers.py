@@ -236,7 +236,7 @@ def _lock_note(path: Path) -> Any:
     import fcntl
     import os
 
-    from tspcli.core.run_dir import lock_store
+    from tspcli.core.run_dir import one_writer
     from tspcli.errors import StoreLockedError
 
     store = path.with_name("locked.h5")
@@ -246,7 +246,7 @@ def _lock_note(path: Path) -> Any:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         try:
-            with lock_store(store):
+            with one_writer(store):
                 raise AssertionError("two hold one lock")
         except StoreLockedError:
             return None

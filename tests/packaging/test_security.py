@@ -19,7 +19,7 @@ import tspcli
 from tests.builders.archives import use_no_index
 from tests.builders.damaged_stores import small_store, without_index
 from tests.builders.videos import make_video
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.core.video_names import store_key
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.errors import CheckpointError, DownloadError, StoreError, TrainingError, TspError
@@ -318,7 +318,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "f.h5.lock").symlink_to(victim)
-    with pytest.raises(StoreError), lock_store(tmp_path / "f.h5"):
+    with pytest.raises(StoreError), one_writer(tmp_path / "f.h5"):
         pass
     assert victim.read_text() == "precious"
 

@@ -151,7 +151,7 @@ def test_what_the_first_process_refuses_all_do(small_set: SmallSet, alone: Path)
 
 
 def expect_refusal(arguments: dict[str, Any]) -> None:
-    with pytest.raises(TrainingError, match="holds a run already") as raised:
+    with pytest.raises(TrainingError, match="already holds a run") as raised:
         pretrain(**arguments)
     assert "--resume" in str(raised.value)
     assert raised.value.told_elsewhere == (os.environ["RANK"] != "0")

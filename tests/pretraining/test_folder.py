@@ -40,7 +40,7 @@ def test_a_run_is_overwritten_when_asked_for_alone(small_set: SmallSet, tmp_path
     (tmp_path / "epoch_7.pth").write_text("of a longer run")
     (tmp_path / "unreadable.json").write_text(json.dumps({"train_0000.mp4": "not now"}))
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already holds a run"):
         pretrain(**arguments)
     with pytest.raises(UsageError, match="resumed and overwritten"):
         pretrain(**arguments, resume=True, overwrite=True)

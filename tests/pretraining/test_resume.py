@@ -175,7 +175,7 @@ def test_asked_to_stop_then_resumed(
     assert report.stopped
     assert any("no run to resume" in text for text in said)
     assert report.epochs == []
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already holds a run"):
         pretrain(**arguments)
     seen: list[StepStatus] = []
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tspcli.core.settings import parse_toml, require_same_recipe, to_toml, with_values
-from tspcli.errors import TrainingError, UsageError
+from tspcli.core.settings import parse_toml, to_toml, with_values
+from tspcli.errors import UsageError
 from tspcli.pretraining.training_recipe import RANGES, Execution, Recipe, load_recipe, recipe_names
 
 COMMON = {
@@ -181,9 +181,3 @@ def test_unknown_recipe_and_broken_file(tmp_path: Path) -> None:
     path.write_text("epochs = = 3")
     with pytest.raises(UsageError, match="is no TOML"):
         load_recipe(path)
-
-
-def test_differences_are_named() -> None:
-    one, other = load_recipe().to_dict(), load_recipe(overrides={"seed": 7}).to_dict()
-    with pytest.raises(TrainingError, match="seed: 42 and 7"):
-        require_same_recipe(one, other, "run")

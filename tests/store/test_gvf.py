@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from reproduction.synthetic import SyntheticSpec, render_dataset
 from tspcli.cli.gvf import command
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from tspcli.extraction import ExtractConfig, extract
 from tspcli.extraction.extraction_run import compute_gvf
@@ -168,7 +168,7 @@ def test_damaged_rows_are_not_pooled(
 
 
 def test_a_file_that_a_run_writes_is_left_to_it(store: Path, tmp_path: Path) -> None:
-    with lock_store(tmp_path / "gvf.h5"), pytest.raises(StoreLockedError):
+    with one_writer(tmp_path / "gvf.h5"), pytest.raises(StoreLockedError):
         gvf_from_store(store, tmp_path / "gvf.h5")
     assert not (tmp_path / "gvf.h5").exists()
     gvf_from_store(store, tmp_path / "gvf.h5")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from tests.builders.damaged_stores import seen, small_store, without_index
 from tspcli.cli.doctor import command
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreLockedError, TspError
 from tspcli.store import open_store
 from tspcli.store.gvf import gvf_from_store, read_gvf
@@ -231,7 +231,7 @@ def test_global_features_are_checked_whole(original: Path, tmp_path: Path) -> No
 def test_a_store_that_is_being_written_is_not_repaired(original: Path, tmp_path: Path) -> None:
     path = tmp_path / "feats.h5"
     path.write_bytes(original.read_bytes())
-    with lock_store(path), pytest.raises(StoreLockedError):
+    with one_writer(path), pytest.raises(StoreLockedError):
         repair_store(path)
 
 

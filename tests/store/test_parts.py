@@ -10,7 +10,7 @@ import pytest
 
 from tests.store.test_store import metadata, rows
 from tspcli.core.files import aside_name
-from tspcli.core.run_dir import lock_store, report_path
+from tspcli.core.run_dir import one_writer, report_path
 from tspcli.errors import StoreError, StoreMismatchError
 from tspcli.store import open_store, write_store
 from tspcli.store.parts import PartsFolder, part_name, read_part
@@ -153,7 +153,7 @@ def test_an_unassembled_store_says_so(tmp_path: Path) -> None:
 def test_a_store_that_is_being_written_says_so(tmp_path: Path) -> None:
     out = tmp_path / "feats.h5"
     commit(folder(tmp_path), "a")
-    with lock_store(out), pytest.raises(StoreError, match=f"process {os.getpid()} on "):
+    with one_writer(out), pytest.raises(StoreError, match=f"process {os.getpid()} on "):
         open_store(out)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from tspcli.core.text import storable
-from tspcli.errors import TrainingError, UsageError
+from tspcli.errors import UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,26 +109,3 @@ def _toml_value(value: Any) -> str:
         # JSON's escapes are TOML's, but for characters beyond 16 bits; DEL has to be escaped.
         return json.dumps(storable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Where two sets of plain values differ, readable."""
-    return [
-        f"{key}: {one.get(key)!r} and {other.get(key)!r}"
-        for key in sorted(set(one) | set(other))
-        if one.get(key) != other.get(key)
-    ]
-
-
-def require_same_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
-    """Raise if a run is resumed with another recipe, naming what differs.
-
-    Raises:
-        TrainingError: With the differences.
-    """
-    found = differences(stored, current)
-    if found:
-        raise TrainingError(
-            f"{where} was started with other settings: " + "; ".join(found) + ".",
-            remedy="Resume with the settings it was started with, or give another --out.",
-        )

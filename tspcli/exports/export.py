@@ -17,7 +17,7 @@ import numpy as np
 from tspcli.annotations import read_together
 from tspcli.annotations.segments import read_label_mapping
 from tspcli.core.files import remove_leftovers, replacing_together
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.core.text import counted
 from tspcli.core.version import __version__
 from tspcli.errors import ExportError, UsageError
@@ -90,7 +90,7 @@ def staged(out: Path, *, is_file: bool, overwrite: bool) -> Iterator[Staging]:
         ExportError: If the output is there already, or the disk is full or not writable.
         StoreLockedError: If another process exports to the same place.
     """
-    with lock_store(out):
+    with one_writer(out):
         check_free(out, is_file=is_file, overwrite=overwrite)
         # The lock is held, so nobody else is writing there.
         n_cleared = remove_leftovers(out)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tspcli.core.progress import Reporter
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.core.text import counted
 from tspcli.encoders import Encoder
 from tspcli.errors import StoreMismatchError
@@ -122,7 +122,7 @@ def run_session(
                     f"{counted(plan.n_unknown, 'video')} of {plan.n_videos} without a duration in "
                     "the header: shared out by size."
                 )
-        with lock_store(out):
+        with one_writer(out):
             parts = task.parts()
             todo = _look(files, parts, output, board, overwrite=config.overwrite)
             replanned = plan is not None and _was_planned_otherwise(parts, board)

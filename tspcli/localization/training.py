@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from tspcli.annotations import Annotations
 from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
-from tspcli.core.text import MALFORMED, counted
+from tspcli.core.run_dir import RunDir
+from tspcli.core.text import MALFORMED, counted, parse_json
 from tspcli.errors import CheckpointError, TrainingError
 from tspcli.localization import localizer as checkpoints
 from tspcli.localization.boundary_matching import Bmn, bmn_loss
@@ -33,7 +34,7 @@ from tspcli.sampling.clock import Sampling
 
 CONFIG = "config.json"
 LOG = "log.json"
-FILES = (checkpoints.BEST, checkpoints.LAST, LOG, CONFIG)
+FILES = (CONFIG, checkpoints.BEST, checkpoints.LAST, LOG)
 """All that a run writes into its folder."""
 _OF_ALL_ROWS = frozenset({"features.training", "features.validation"})
 """What of a run's identity is known once all features were read."""
@@ -167,6 +168,7 @@ def train(
     config = config or TrainConfig()
     reporter = reporter or Reporter()
     out = Path(out)
+    folder = RunDir(out, CONFIG, FILES)
     device = pick_device(config.device)
     with open_features(features, sampling=sampling) as opened:
         videos, missing = annotated_videos(opened, annotations)
@@ -178,7 +180,7 @@ def train(
         state = None
         if not overwrite:
             # Before all features are read, which may take minutes.
-            _require_own(out, identity, unknown=_OF_ALL_ROWS)
+            _require_own(folder, identity, ignored=_OF_ALL_ROWS)
             state = _State.load(out / checkpoints.LAST, device)
         windows = TrainingWindows(videos, config)
         valid_windows = TrainingWindows(valid_videos, config) if valid_videos else None
@@ -187,20 +189,23 @@ def train(
             "validation": "" if valid_windows is None else valid_windows.digest,
         }
         if not overwrite:
-            _require_own(out, identity)
+            _require_own(folder, identity)
         sizes = len(videos), len(windows), windows.n_empty, len(valid_videos)
         reporter.result(TrainingData(*sizes, missing, valid_missing))
         if state is None:
             state = _fresh(config, opened, windows, videos, annotations, device, reporter)
         else:
             reporter.message(f"Resuming after epoch {state.epoch}.")
-    _begin(out, identity, overwrite)
-    while state.epoch < config.epochs:
-        losses = _train_epoch(state, windows, device, reporter)
-        if valid_windows is not None:
-            losses.update(_validate(state.localizer.model, valid_windows, device))
-        state.finish_epoch(losses, out)
-        reporter.result(EpochLosses(state.epoch, config.epochs, losses))
+    with folder.opened(overwrite=overwrite):
+        if not folder.about_path.exists():
+            with replacing(folder.about_path) as aside:
+                aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        while state.epoch < config.epochs:
+            losses = _train_epoch(state, windows, device, reporter)
+            if valid_windows is not None:
+                losses.update(_validate(state.localizer.model, valid_windows, device))
+            state.finish_epoch(losses, out)
+            reporter.result(EpochLosses(state.epoch, config.epochs, losses))
     return TrainReport(out, state.best_epoch, state.history, len(videos), missing, valid_missing)
 
 
@@ -355,62 +360,23 @@ def _identity(
     }
 
 
-def _require_own(
-    out: Path, identity: dict[str, Any], unknown: frozenset[str] = frozenset()
-) -> None:
-    """Refuse a folder that holds another run, or files of another program.
+def _require_own(folder: RunDir, identity: dict[str, Any], ignored: Collection[str] = ()) -> None:
+    folder.require_own(
+        lambda path: _read_identity(path, identity),
+        json.loads(json.dumps(identity)),
+        ignored=ignored,
+    )
 
-    Args:
-        out: The folder.
-        identity: Of this run.
-        unknown: What of it is not compared yet, such as ``features.training``.
-    """
-    path = out / CONFIG
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(
-                f"{path} cannot be read ({error}).", remedy="Give --overwrite or another --out."
-            ) from error
-        if not isinstance(known, dict) or set(known) != set(identity):
-            raise TrainingError(
-                f"{path} is not of a localization run.", remedy="Give another --out."
-            )
-        told = _differences(known, json.loads(json.dumps(identity)), "")
-        different = [told[name] for name in sorted(told) if name not in unknown]
-        if different:
-            raise TrainingError(
-                f"{out} holds a run with other settings or data: {'; '.join(different)}.",
-                remedy="Give the same ones to go on, another --out, or --overwrite.",
-            )
-        return
-    foreign = [name for name in FILES if (out / name).exists()]
-    if foreign:
+
+def _read_identity(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        identity = dict(parse_json(path.read_text(encoding="utf-8")))
+    except MALFORMED as error:
         raise TrainingError(
-            f"{out} holds {', '.join(foreign)}, but no {CONFIG}: they are not of a localization "
-            "run.",
-            remedy="Give another --out, or --overwrite, which replaces them.",
-        )
-
-
-def _begin(out: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder this run's."""
-    if overwrite:
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-    elif (out / CONFIG).exists():
-        return
-    with replacing(out / CONFIG) as aside:
-        aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-
-
-def _differences(known: Any, given: Any, name: str) -> dict[str, str]:
-    """Where two nested values differ: name with dots to a text."""
-    if isinstance(known, dict) and isinstance(given, dict):
-        found: dict[str, str] = {}
-        for key in {*known, *given}:
-            inner = f"{name}.{key}" if name else key
-            found |= _differences(known.get(key), given.get(key), inner)
-        return found
-    return {} if known == given else {name: f"{name} was {known}, now {given}"}
+            f"{path} cannot be read ({error}).",
+            remedy="Give --overwrite or another --out.",
+            path=path,
+        ) from error
+    if set(identity) != set(like):
+        raise TrainingError(f"{path} is not that of a localization run.", path=path)
+    return identity

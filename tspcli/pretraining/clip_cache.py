@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tspcli.core.files import replacing
+from tspcli.core.run_dir import require_same
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import TrainingError, VideoError
 from tspcli.pretraining.clip_cache_file import (
@@ -179,22 +180,21 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
     """
     about = folder / "cache.json"
     if about.exists():
-        from tspcli.core.settings import differences
-
         try:
-            stored = parse_json(about.read_text())
-            found = differences(stored, settings.to_dict())
+            stored = dict(parse_json(about.read_text()))
         except MALFORMED as error:
             raise TrainingError(
                 f"{about} is damaged ({type(error).__name__}: {error}).",
                 remedy="Delete the cache; it is built again. Or give another --cache.",
+                path=about,
             ) from error
-        if found:
-            raise TrainingError(
-                f"The clip cache {folder} was made with other settings: {'; '.join(found)}.",
-                remedy="Give these settings (--cache-codec for the codec), another --cache, or "
-                "delete this one.",
-            )
+        require_same(
+            stored,
+            settings.to_dict(),
+            f"The clip cache {folder}",
+            remedy="Give these settings (--cache-codec for the codec), another --cache, or "
+            "delete this one.",
+        )
         return
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"The --cache {folder} is a file.", remedy="Give a folder.")

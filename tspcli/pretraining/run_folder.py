@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tspcli.annotations.segments import write_label_mapping
 from tspcli.core.files import remove_leftovers, replacing
-from tspcli.core.run_dir import lock_store
-from tspcli.core.settings import parse_toml, read_toml_text, require_same_recipe, to_toml
+from tspcli.core.run_dir import one_writer, require_same
+from tspcli.core.settings import parse_toml, read_toml_text, to_toml
 from tspcli.core.version import __version__
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT
 from tspcli.errors import TrainingError, UsageError
@@ -52,7 +52,7 @@ def check_folder(
     elif stored in present:
         if not resume:
             raise TrainingError(
-                f"{path} holds a run already.",
+                f"{path} already holds a run.",
                 remedy="Go on with it (--resume), give another --out, or begin again in its place "
                 "(--overwrite).",
             )
@@ -61,7 +61,7 @@ def check_folder(
         content.pop("tool_version", None)
         # As it would be stored: not every name of a file can be.
         current = parse_toml(to_toml(recipe.to_dict()), "the recipe")
-        require_same_recipe(content, current, str(path))
+        require_same(content, current, str(path))
     elif present:
         raise TrainingError(
             f"{path} holds {present[0].name}, but no {RECIPE_FILE}: that is of no run which could "
@@ -104,7 +104,7 @@ def open_folder(
     path = folder.path
     path.mkdir(parents=True, exist_ok=True)
     stack = ExitStack()
-    stack.enter_context(lock_store(folder.last))
+    stack.enter_context(one_writer(folder.last))
     own = files_of_a_run(path, recipe.epochs)
     for file in own:
         remove_leftovers(file)  # of a run that was killed while it wrote

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tspcli.core.files import duplicate
-from tspcli.core.settings import require_same_recipe
+from tspcli.core.run_dir import require_same
 from tspcli.core.text import MALFORMED
 from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
@@ -196,7 +196,7 @@ class Checkpointer:
                 remedy="Start a new run from it: --init.",
             )
         try:
-            require_same_recipe(run["recipe"], self.recipe.to_dict(), where)
+            require_same(run["recipe"], self.recipe.to_dict(), where)
             if run["world_size"] != self.world_size:
                 raise TrainingError(
                     f"{where} was started on {run['world_size']} devices, not {self.world_size}.",

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.files import replacing, require_room
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import entry, open_store, plain_attributes
@@ -224,7 +224,7 @@ def gvf_from_store(
     features, out = Path(features), Path(out)
     if out.exists() and features.exists() and out.samefile(features):
         raise UsageError(f"The output {out} is the input {features}.", remedy="Give another --out.")
-    with open_store(features) as store, lock_store(out):
+    with open_store(features) as store, one_writer(out):
         if out.exists() and not overwrite:
             _require_replaceable(out, pooled_metadata(store.metadata, pool))
         if store.metadata.settings.get("pool"):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tspcli.core.child_process import run_isolated
 from tspcli.core.files import absolute, explain_write_errors, link_or_copy, sync_folder
-from tspcli.core.run_dir import lock_store
+from tspcli.core.run_dir import one_writer
 from tspcli.core.text import counted
 from tspcli.errors import StoreError, TspError
 from tspcli.store.schema import StoreMetadata
@@ -140,7 +140,7 @@ def repair_store(path: str | Path) -> Repair:
         StoreLockedError: If a run is writing it.
     """
     path = Path(path)
-    with lock_store(path):
+    with one_writer(path):
         found = examine_store(path)
         trailer = _readable_trailer(path)
         if not found.is_damaged and (trailer is not None or not _lacks_index_alone(found)):

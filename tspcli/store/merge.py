@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 
 from tspcli.core.files import remove_leftovers, replacing, require_room
-from tspcli.core.run_dir import lock_store, read_report, report_path
+from tspcli.core.run_dir import one_writer, read_report, report_path
 from tspcli.core.text import storable
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.parts import iter_store
@@ -289,7 +289,7 @@ def merge_stores(
         )
     metadata, n_videos, n_rows, dim = _check(inputs)
     # A run that writes the same store would take over what it finds there when it ends.
-    with lock_store(out):
+    with one_writer(out):
         _require_free(out, overwrite)
         remove_leftovers(out)
         remove_leftovers(report_path(out))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tspcli.core.run_dir import differences, require_same
 from tspcli.core.text import canonical_json
 from tspcli.core.version import __version__
 from tspcli.errors import StoreError, StoreMismatchError
@@ -144,7 +145,8 @@ class StoreMetadata:
 
     def differences(self, other: StoreMetadata) -> list[str]:
         """The settings in which two stores differ, each as ``name: this, not that``."""
-        return _differences(self.settings, other.settings, "")
+        found = differences(self.settings, other.settings)
+        return [f"{name}: {text}" for name, text in found.items()]
 
     def require_same(self, other: StoreMetadata, this: str, that: str) -> None:
         """Raise unless both describe rows that may stand in one store.
@@ -152,12 +154,14 @@ class StoreMetadata:
         Raises:
             StoreMismatchError: Naming every setting that differs.
         """
-        differences = self.differences(other)
-        if differences:
-            raise StoreMismatchError(
-                f"{that} was made with other settings than {this}: " + "; ".join(differences) + ".",
-                remedy="Give the settings of the existing store, another --out, or --overwrite.",
-            )
+        require_same(
+            self.settings,
+            other.settings,
+            that,
+            this,
+            error=StoreMismatchError,
+            remedy="Give the settings of the existing store, another --out, or --overwrite.",
+        )
 
 
 def sampling_attributes(sampling: Sampling) -> dict[str, Any]:
@@ -168,18 +172,3 @@ def sampling_attributes(sampling: Sampling) -> dict[str, Any]:
         "stride": sampling.stride,
         "grid_rate": float(sampling.grid_rate),
     }
-
-
-def _differences(this: Mapping[str, Any], that: Mapping[str, Any], prefix: str) -> list[str]:
-    found: list[str] = []
-    for key in sorted(set(this) | set(that)):
-        a, b = this.get(key, _UNSET), that.get(key, _UNSET)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found.extend(_differences(a, b, f"{prefix}{key}."))
-        elif a != b:
-            found.append(f"{prefix}{key}: {_shown(a)}, not {_shown(b)}")
-    return found
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is _UNSET else str(value)
