@@ -29,7 +29,7 @@ import torch
 from reproduction.synthetic import SyntheticVideo, render_video
 from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, build_cache, cache_file
 from tspcli.pretraining.clip_cache_file import CODECS, VideoClips
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
 SAMPLING = Sampling()

@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DECODERS, is_installed, open_source, sampled_frames
 from tspcli.video.decoders.pyav_source import PyavSource

@@ -17,7 +17,7 @@ from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.encoder import resolve_precision
 from tspcli.encoders.fused import FoldedConv
 from tspcli.extraction.batch_encoder import kept_memory
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 CPU_BARS = {1: 1.45, 4: 1.65}
 OPENVINO_BARS = {1: 1.6, 4: 2.0}

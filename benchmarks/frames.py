@@ -20,7 +20,7 @@ from tests.extraction.reference import preprocess
 from tspcli.core.text import counted
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TspError, VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import (
     DecodePool,

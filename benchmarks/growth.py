@@ -27,7 +27,7 @@ from tests.builders.videos import make_video, repeat_video
 from tspcli.encoders import load_encoder
 from tspcli.encoders.encoder import resolve_device
 from tspcli.extraction import extract
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 Clock = Callable[[], float]
 Kind = tuple[int, int]

@@ -29,7 +29,7 @@ from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import TspError
 from tspcli.extraction import RunFigures, extract
 from tspcli.extraction.batch_encoder import kept_memory
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store, write_store
 from tspcli.store.schema import StoreMetadata
 from tspcli.video import Finished, VideoFile

@@ -8,7 +8,7 @@ import numpy as np
 
 from tspcli.analysis import foreground_rows
 from tspcli.annotations import Segment
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
 from tspcli.store.schema import sampling_attributes
 

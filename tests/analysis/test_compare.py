@@ -13,7 +13,7 @@ from tests.builders.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.analysis.compare import compare_stores
 from tspcli.cli.main import cli
 from tspcli.errors import StoreError, UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 

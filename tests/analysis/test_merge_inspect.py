@@ -17,7 +17,7 @@ from tspcli.cli.main import cli
 from tspcli.core.files import aside_name
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.merge import merge_stores
 from tspcli.store.store_set import find_video

@@ -13,7 +13,7 @@ from tspcli.analysis import PlotData, foreground_rows, separation, view_features
 from tspcli.analysis.page import page
 from tspcli.analysis.plot_data import MOST_CELLS, cut_to, png_data_uri, principal_colors, shrink
 from tspcli.errors import StoreError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 

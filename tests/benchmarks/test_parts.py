@@ -25,7 +25,7 @@ from tspcli.encoders import build_backbone, load_encoder
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
 from tspcli.pretraining.training_recipe import Execution
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.video import Finished, Frames, SharedPlace, VideoFile, open_source, sampled_frames
 from tspcli.video.messages import Worked
 

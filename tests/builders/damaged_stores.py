@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
 from tspcli.store.store_writer import content_checksum, plain
 

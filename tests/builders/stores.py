@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
 from tspcli.store.schema import sampling_attributes
 from tspcli.store.store_writer import content_checksum

@@ -25,7 +25,7 @@ from tspcli.encoders.state_dicts import Unfilled, backbone_shapes
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.encoders.weight_files import _UNITS, read_numpy_pickle
 from tspcli.errors import CheckpointError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 class MakesAFolder:

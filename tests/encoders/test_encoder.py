@@ -14,7 +14,7 @@ from tspcli.encoders.encoder import resolve_device, resolve_precision
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import CheckpointError, UsageError, WeightsError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 def random_frames(*shape: int) -> torch.Tensor:

@@ -131,7 +131,7 @@ def test_what_it_cannot_do_is_refused(choices: dict[str, str], named: str) -> No
 
 
 def test_clips_that_overlap_come_one_by_one(openvino: None) -> None:
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
 
     assert load_encoder("tiny", device="cpu").shares(Sampling(stride=1))
     assert not load_encoder("tiny", device="cpu", runtime="openvino").shares(Sampling(stride=1))

@@ -15,7 +15,7 @@ from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.backbones.resnet3d import VideoResNet
 from tspcli.encoders.fused import FastVideoResNet, inference_form
 from tspcli.encoders.shared_clips import SharedVideoResNet
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 __all__ = ["convolutions"]
 

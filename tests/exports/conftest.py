@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tspcli.exports import ExportOptions, ExportReport, ExportRequest, export_features
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
 from tspcli.store.schema import sampling_attributes
 

@@ -14,7 +14,7 @@ from tspcli.annotations import read_together
 from tspcli.errors import AnnotationError
 from tspcli.exports.target import PlannedVideo
 from tspcli.exports.targets.gtad_thumos import original_rate
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.store_set import SourceVideo
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.exports import readers
 from tests.exports.conftest import ANET, DIM, ROW, TIME, VIDEO, Clip, Export, anet_json
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 CLIP_S = 16 / 15

@@ -14,7 +14,7 @@ from tspcli.annotations import read_together
 from tspcli.exports import TARGETS, ExportOptions, ExportRequest
 from tspcli.exports.export_plan import worst_errors
 from tspcli.exports.planner import make_plan
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.schema import sampling_attributes
 from tspcli.store.store_set import Sources
 

@@ -16,7 +16,7 @@ from tests.exports import readers
 from tests.exports.conftest import Clip, Export, anet_json, make_store
 from tests.exports.test_contracts import centers, error_of
 from tests.exports.test_documented import documented, options_of
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 CLIP_S = 16 / 15
 # Just before another clip would fit, where the lost tail is longest.

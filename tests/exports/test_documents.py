@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.exports.conftest import ANET, THUMOS, anet_json, make_foreign, make_store, thumos_tables
 from tspcli.cli.main import cli
 from tspcli.exports import TARGETS
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/readers.md")

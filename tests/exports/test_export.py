@@ -24,7 +24,7 @@ from tspcli.errors import (
     UsageError,
 )
 from tspcli.exports import TARGETS
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 TSP = Sampling()

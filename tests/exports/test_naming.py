@@ -11,7 +11,7 @@ import pytest
 
 from tests.exports.conftest import ANET, Clip, Export, anet_json, make_store
 from tspcli.errors import AnnotationError, ExportError, StoreError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 TSP = Sampling()
 

@@ -17,7 +17,7 @@ from tspcli.analysis import view_features
 from tspcli.analysis.compare import compare_stores
 from tspcli.cli.main import cli
 from tspcli.errors import AnnotationError, ExportError, StoreError, TspError, UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 TSP = Sampling()

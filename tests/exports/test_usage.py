@@ -10,7 +10,7 @@ import pytest
 
 from tests.exports.conftest import ANET, THUMOS, Export, anet_json, make_store
 from tspcli.exports import TARGETS
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

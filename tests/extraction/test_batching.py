@@ -13,7 +13,7 @@ from tspcli.errors import TspError
 from tspcli.extraction import batch_encoder as encoding
 from tspcli.extraction import extract
 from tspcli.extraction.clip_assembler import ClipAssembler
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 

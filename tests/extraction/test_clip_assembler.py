@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tspcli.extraction.clip_assembler import Batcher, ClipAssembler, Clips, ClipSeries
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 def needed_ticks(sampling: Sampling, n_ticks: int) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from tspcli.encoders import load_encoder
 from tspcli.extraction.clip_assembler import ClipAssembler
 from tspcli.extraction.feeder import FramePreparer
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 def prepared_in_turn(device: str) -> None:

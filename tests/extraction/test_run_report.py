@@ -19,7 +19,7 @@ from tspcli.extraction import extract
 from tspcli.extraction.batch_encoder import require_memory
 from tspcli.extraction.extract_config import EncoderFacts
 from tspcli.extraction.run_report import bottleneck
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.merge import merge_stores
 
 

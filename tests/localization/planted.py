@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
 
 SAMPLING = Sampling()

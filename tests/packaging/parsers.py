@@ -347,7 +347,7 @@ def _localizers(folder: Path) -> list[bytes]:
 def _caches(folder: Path) -> list[bytes]:
     from tspcli.pretraining.clip_cache import CacheSettings
     from tspcli.pretraining.clip_cache_file import CacheWriter, encode_frame
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
     from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
     files = []

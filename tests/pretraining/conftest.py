@@ -16,7 +16,7 @@ from tspcli.annotations import read_actions
 from tspcli.annotations.convert import convert
 from tspcli.annotations.training_tables import probe_folder
 from tspcli.pretraining.training_recipe import Execution, Recipe
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata
 from tspcli.store.gvf import write_gvf
 

@@ -22,7 +22,7 @@ from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import WeightsError
 from tspcli.pretraining.training_log import read_results
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 from tspcli.store import open_store
 from tspcli.store.gvf import read_gvf

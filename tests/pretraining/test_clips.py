@@ -32,7 +32,7 @@ from tspcli.pretraining.clip_cache_file import CachedVideo, VideoClips, decode_f
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipRequest
 from tspcli.pretraining.loader import BatchFeed, ClipLoader
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
 SPEC = FrameSpec(ResizeSpec(height=48, width=64))

@@ -12,7 +12,7 @@ from tspcli.encoders.tsp_model import REGION_CLASSES
 from tspcli.errors import TrainingError
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan, epoch_order
 from tspcli.pretraining.training_segments import SegmentTable, build_segments
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 def row(start_s: float, end_s: float, label: str | None, video: str = "a") -> GroundTruthRow:

@@ -22,7 +22,7 @@ from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
 from tspcli.pretraining.training_recipe import Recipe
 from tspcli.pretraining.training_segments import find_videos
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata
 from tspcli.store.gvf import read_gvf, write_gvf
 

@@ -39,7 +39,7 @@ from tspcli.pretraining.training_log import (
     read_results,
 )
 from tspcli.pretraining.training_run import PretrainReport, read_run_recipe
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store
 from tspcli.store.gvf import write_gvf
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.builders.videos import make_video, read_number
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.video import open_source, sampled_frames
 
 RATES: list[Fraction | int | float] = [

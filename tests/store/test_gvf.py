@@ -18,7 +18,7 @@ from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from tspcli.extraction import ExtractConfig, extract
 from tspcli.extraction.extraction_run import compute_gvf
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store, write_store
 from tspcli.store.gvf import Pool, RunningPool, gvf_from_store, read_gvf, write_gvf
 from tspcli.store.parts import Part, PartsFolder

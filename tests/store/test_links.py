@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tests.builders.stores import VIDEOS, features, store
 from tspcli.cli.main import cli
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.integrity import examine_store, repair_store
 from tspcli.store.merge import merge_stores

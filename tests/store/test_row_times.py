@@ -15,7 +15,7 @@ from tests.builders.stores import TSP, VIDEOS, features, store
 from tspcli.cli.localize_checks import check_times
 from tspcli.cli.main import cli
 from tspcli.errors import UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.gvf import write_gvf
 from tspcli.store.schema import StoreMetadata, sampling_attributes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store, write_store
 from tspcli.store.schema import sampling_attributes
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders.videos import make_video
 from tests.video.fake_decoders import FAKES
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, DecoderEntry, VideoFile, list_videos
 from tspcli.video.decoders import why_unusable

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.builders.mutations import mutate_bytes
 from tests.builders.videos import make_video
 from tspcli.errors import VIDEO_REASONS
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, Failed, Finished, Frames, VideoFile
 

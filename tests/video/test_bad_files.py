@@ -14,7 +14,7 @@ import pytest
 
 from tests.builders.videos import make_sound, make_video
 from tspcli.errors import VIDEO_REASONS, VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, Failed, Finished, Frames, VideoFile, open_source, probe
 from tspcli.video.decoders import combine_failures

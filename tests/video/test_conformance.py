@@ -13,7 +13,7 @@ import pytest
 from tests.builders.videos import make_video, read_number
 from tests.video.pools import usable
 from tspcli.errors import VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import (
     DECODERS,

@@ -302,7 +302,7 @@ DRIVER = """
 import sys
 from tests.video.fake_decoders import FAKES
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.video import DecodePool, Frames, list_videos
 pool = DecodePool(list_videos(sys.argv[1]), sampling=Sampling(), workers=2, timeout_s=600.0,
                   spec=FrameSpec(ResizeSpec(48, 64)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.builders.videos import make_video
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.video import sampled_frames
 from tspcli.video.decoders.pyav_source import PyavSource
 

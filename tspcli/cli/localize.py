@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tspcli.annotations import Annotations
     from tspcli.annotations.dialects import Role
     from tspcli.localization.localize_config import TrainConfig
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
 
 
 _annotations_option = click.option(
@@ -415,7 +415,7 @@ def train_config(options: Mapping[str, Any]) -> TrainConfig:
 
 def row_times(options: dict[str, Any]) -> dict[str, Any]:
     """Take what was given of the rows' times out of the options."""
-    from tspcli.sampling.clock import as_rate
+    from tspcli.sampling.spec import as_rate
 
     given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -426,6 +426,6 @@ def row_times(options: dict[str, Any]) -> dict[str, Any]:
 
 def row_sampling(times: Mapping[str, Any]) -> Sampling | None:
     """Where rows lie in time, for stores that do not tell; None if nothing was given."""
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
 
     return Sampling(**times) if times else None

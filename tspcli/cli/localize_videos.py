@@ -100,7 +100,7 @@ def extract_videos(
     from tspcli.cli.displays import watch
     from tspcli.errors import LocalizationError
     from tspcli.extraction import ExtractConfig, extract
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
 
     settings = localizer.feature_settings
     chosen: dict[str, Any] = {"backbone": settings.get("backbone"), "device": device}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tspcli.analysis import PlotData, Thumbnail
     from tspcli.analysis.plot_data import FeatureView
     from tspcli.annotations import Segment
-    from tspcli.sampling.clock import Sampling
+    from tspcli.sampling import Sampling
 
 _MOST_COLUMNS = 56
 _LATE_S = 2.0

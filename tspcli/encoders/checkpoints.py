@@ -31,7 +31,7 @@ from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.state_dicts import StateLayout, Unfilled, difference, match_layout
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.errors import CheckpointError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 OWN_KEY = "tspcli"
 BEST_CHECKPOINT = "best.pth"

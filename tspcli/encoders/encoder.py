@@ -21,7 +21,7 @@ from tspcli.encoders.shared_clips import SharedVideoResNet
 from tspcli.encoders.tsp_model import TspModel
 from tspcli.errors import UsageError
 from tspcli.fetch.url import Progress
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameDtype, FrameSpec
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]

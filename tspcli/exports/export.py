@@ -28,7 +28,7 @@ from tspcli.exports.planner import make_plan, read_rows
 from tspcli.exports.target import OWN_FILES, ExportPlan, PlannedVideo, Target, Usage
 from tspcli.exports.targets import TARGETS
 from tspcli.exports.targets.actionformer import ActionFormer
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.store_set import Sources
 
 MANIFEST = "export.json"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tspcli.annotations import AnnotatedVideo, AnnotationSet
 from tspcli.errors import ExportError, UsageError
 from tspcli.exports.export_options import DataSet, ExportOptions, option_name
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.resampling import FloatArray, Taps
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store_set import SourceVideo

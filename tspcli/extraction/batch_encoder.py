@@ -30,7 +30,7 @@ from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
 from tspcli.extraction.extract_config import EncoderFacts
 from tspcli.extraction.run_report import RunFigures, Trace
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 AT_LEAST = 8
 """Bytes that encoding a batch takes for each byte of its clips, at least: the first layers' outputs

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
+from tspcli.sampling.windows import ticks_of_clips, ticks_of_series
 
 Owner = TypeVar("Owner")
 
@@ -58,7 +59,6 @@ class ClipAssembler:
         """Clips emitted so far."""
         self.n_frames = 0
         """Frames taken so far."""
-        self._offsets = np.array([sampling.sample_tick(j) for j in range(sampling.clip_length)])
         self._frames: deque[torch.Tensor] = deque()
         self._n_dropped = 0
         # Parallel, ascending in tick: which frame (counted from the video's first) a tick shows.
@@ -123,13 +123,8 @@ class ClipAssembler:
 
     def _ticks_of_next(self, count: int) -> npt.NDArray[np.int64]:
         """Ticks of the next clips, (count, clip_length), or of their series."""
-        if self.as_series:
-            first = self.n_emitted * self.sampling.stride
-            n_samples = (count - 1) * self.sampling.stride + self.sampling.clip_length
-            samples = range(first, first + n_samples)
-            return np.array([self.sampling.sample_tick(k) for k in samples], dtype=np.int64)
-        begins = [self._first_tick(self.n_emitted + i) for i in range(count)]
-        return np.array(begins, dtype=np.int64)[:, None] + self._offsets[None, :]
+        ticks_of = ticks_of_series if self.as_series else ticks_of_clips
+        return ticks_of(self.sampling, self.n_emitted, count)
 
     def _first_tick(self, clip: int) -> int:
         return self.sampling.sample_tick(clip * self.sampling.stride)

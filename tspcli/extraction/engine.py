@@ -33,7 +33,7 @@ from tspcli.extraction.feeder import EventSource, Prepared, Word, feed, open_poo
 from tspcli.extraction.row_writer import RowSink
 from tspcli.extraction.run_report import VIDEOS, ExtractReport, RunFigures, Trace, VideoResult
 from tspcli.extraction.shard_plan import file_size
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.schema import sampling_attributes
 from tspcli.video import Failed, Finished, Idle, Opened, Restarted, VideoFile, VideoInfo, Woken
 from tspcli.video.source import file_stamp

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.weights import DEFAULT_WEIGHTS
 from tspcli.errors import UsageError
-from tspcli.sampling.clock import Sampling, as_rate
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
+from tspcli.sampling.spec import as_rate
 
 ShortVideos = Literal["pad", "skip", "fail"]
 

@@ -21,7 +21,7 @@ from tspcli.encoders import Encoder
 from tspcli.errors import DependencyError
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.run_report import Trace
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.video import (
     DECODERS,
     DecodePool,

@@ -18,7 +18,7 @@ from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
 from tspcli.extraction.row_writer import PoolingSink, VideoWriter, WriterThread
 from tspcli.extraction.run_report import VIDEOS, ExtractReport, RunFigures, VideoResult
 from tspcli.extraction.shard_plan import file_size
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.gvf import Pool
 from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata

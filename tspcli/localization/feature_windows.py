@@ -24,7 +24,7 @@ import numpy.typing as npt
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.errors import LocalizationError, StoreMismatchError
 from tspcli.localization.results import require_forward
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.store.store import FeatureStore, VideoFeatures, open_store
 
 

@@ -32,7 +32,7 @@ from tspcli.localization.localize_config import PredictConfig
 from tspcli.localization.localizer import Localizer, load_localizer, pick_device
 from tspcli.localization.matching import segment_tiou
 from tspcli.localization.results import Prediction
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 FloatArray = npt.NDArray[np.float64]
 

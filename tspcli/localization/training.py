@@ -30,7 +30,7 @@ from tspcli.localization.feature_windows import (
 from tspcli.localization.localize_config import TrainConfig, config_to_dict
 from tspcli.localization.localizer import Localizer, localizer_state, pick_device
 from tspcli.localization.training_windows import TrainingWindows, class_samples
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 CONFIG = "config.json"
 LOG = "log.json"

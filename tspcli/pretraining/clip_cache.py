@@ -35,7 +35,7 @@ from tspcli.pretraining.clip_cache_file import (
     Pixels,
     encode_frame,
 )
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
 
 FILE_SUFFIX = ".clips"

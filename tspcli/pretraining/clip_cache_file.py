@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tspcli.core.sealed_file import SealedWriter, read_footer
 from tspcli.core.text import MALFORMED
 from tspcli.errors import TrainingError, VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video import VideoSource, open_source, read_clip
 

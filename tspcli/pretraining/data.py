@@ -22,7 +22,7 @@ from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
 from tspcli.pretraining.loader import ClipLoader
 from tspcli.pretraining.training_recipe import Execution, Recipe
 from tspcli.pretraining.training_segments import SegmentTable, build_segments, find_videos
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.pretraining.training_segments import SegmentTable
-from tspcli.sampling.clock import Sampling, grid_tick
+from tspcli.sampling import Sampling
+from tspcli.sampling.clock import grid_tick
 
 _ORDER_STREAM, _CLIP_STREAM, _STAND_IN_STREAM = 1, 2, 16
 _OWN_STAND_INS, _STAND_INS = 2, 24

@@ -17,7 +17,7 @@ from tspcli.errors import TrainingError
 from tspcli.pretraining.optim import ScheduledOptimizer
 from tspcli.pretraining.training_log import EpochResult
 from tspcli.pretraining.training_recipe import Recipe
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 LAST_CHECKPOINT = "last.pth"
 RECIPE_FILE = "recipe.toml"

@@ -15,7 +15,7 @@ from typing import Any
 
 from tspcli.core.settings import parse_toml, read_toml_text, with_values
 from tspcli.errors import UsageError
-from tspcli.sampling.clock import as_rate
+from tspcli.sampling.spec import as_rate
 
 DEFAULT_RECIPE = "tsp-activitynet"
 HEADS = ("action", "region")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling.spec import Sampling
 
 __all__ = ["Sampling"]

@@ -1,4 +1,4 @@
-"""Frozen settings in which every default stands once."""
+"""The size of the frames that clips are made of: how they are scaled and cropped."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ class ResizeSpec:
         exact = self.height is not None and self.width is not None and self.short_side is None
         by_side = self.height is None and self.width is None and self.short_side is not None
         if not (exact or by_side):
-            raise UsageError(
-                f"{self} is no size.", remedy="Give height and width, or short_side alone."
-            )
+            raise UsageError(f"{self} is not a size: give height and width, or short_side alone.")
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) to which a frame of ``height`` x ``width`` is scaled."""
@@ -47,7 +45,7 @@ class FrameSpec:
 
     Attributes:
         resize: The size before the crop.
-        crop: (height, width) of the centre crop, or None for the whole scaled frame.
+        crop: (height, width) of the centre crop, or None for the complete scaled frame.
         dtype: ``uint8`` rounds the scaled pixels to whole values of 0..255; ``float32`` keeps them
             as the filter gives them, in the same range.
     """

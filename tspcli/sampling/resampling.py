@@ -1,6 +1,6 @@
 """Bringing a video's rows to another number of rows, and knowing where in time the new ones lie.
 
-Every method here is linear: a new row is a weighted sum of old ones. So each is expressed as
+Every method here is linear: a new row is a weighted sum of old ones, so each is expressed as
 :class:`Taps`, and what it does to time follows from what it does to the rows' centre seconds.
 Numpy alone; nothing here needs torch.
 """
@@ -20,7 +20,7 @@ from tspcli.errors import UsageError
 FloatArray = npt.NDArray[np.floating[Any]]
 
 _BLOCK_ROWS = 2048
-"""New rows computed at a time; bounds the float64 memory beside the result."""
+"""New rows computed at a time; bounds the float64 memory besides the result."""
 
 _EDGE = 1e-4
 """How far BMN's pooling stays away from the first and the last snippet's centre."""
@@ -159,13 +159,13 @@ def cell_means(n_rows: int, first_s: float, step_s: float, cell_s: float, n_cell
     The rows are joined by straight lines between their clip centres, and each cell gets the exact
     mean of that curve over its seconds. A cell between the first and the last centre therefore
     shows its own middle, which averaging whole rows would miss by up to half a row. Before the
-    first and after the last centre the end rows are taken to go on.
+    first and after the last centre the end rows are taken to continue.
 
     Args:
         n_rows: N, the number of old rows.
         first_s: Centre of the first row's clip in seconds.
         step_s: Seconds from one row's centre to the next.
-        cell_s: Seconds a cell.
+        cell_s: Seconds per cell.
         n_cells: How many cells.
     """
     _check(n_rows, n_cells)
@@ -206,7 +206,7 @@ def _mean_of_points(n_rows: int, positions: FloatArray) -> Taps:
 def _share_until(x: FloatArray, index: npt.NDArray[np.int64], n_rows: int) -> FloatArray:
     """Antiderivative at row position ``x`` of the weight that row ``index`` has at each position.
 
-    A row weighs 1 at its own position and falls to 0 at its neighbours'; the first row goes on
+    A row weighs 1 at its own position and falls to 0 at its neighbours'; the first row continues
     before its position and the last one after it.
     """
     offset = x - index
@@ -220,6 +220,8 @@ def _share_until(x: FloatArray, index: npt.NDArray[np.int64], n_rows: int) -> Fl
 
 def _check(n_rows: int, length: int) -> None:
     if n_rows < 1:
-        raise UsageError("A video without rows cannot be resized.", remedy="Leave it out.")
+        raise UsageError("A video without rows cannot be resized.")
     if length < 1:
-        raise UsageError(f"{length} is no number of rows.", remedy="Give --length of at least 1.")
+        raise UsageError(
+            f"The number of rows must be at least 1, not {length}.", option="length", value=length
+        )

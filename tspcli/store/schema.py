@@ -12,7 +12,7 @@ from tspcli.core.run_dir import differences, require_same
 from tspcli.core.text import canonical_json
 from tspcli.core.version import __version__
 from tspcli.errors import StoreError, StoreMismatchError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 FORMAT = "tspcli-features"
 FORMAT_VERSION = 1

@@ -23,7 +23,9 @@ import numpy.typing as npt
 from tspcli.core.run_dir import writer_of
 from tspcli.core.text import counted
 from tspcli.errors import StoreError
-from tspcli.sampling.clock import Sampling, as_rate
+from tspcli.sampling import Sampling
+from tspcli.sampling.spec import as_rate
+from tspcli.sampling.windows import row_starts_s
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store_writer import plain, seal_checksum
 from tspcli.store.trailer import explain_read_errors, require_intact_frame
@@ -109,8 +111,7 @@ class VideoFeatures:
     @property
     def start_s(self) -> npt.NDArray[np.float64]:
         """Start of each row's clip in seconds after the video's first frame, shape (N,)."""
-        sampling = self._require_sampling()
-        return np.arange(self.n_rows, dtype=np.float64) * float(sampling.stride_s)
+        return row_starts_s(self._require_sampling(), self.n_rows)
 
     @property
     def center_s(self) -> npt.NDArray[np.float64]:

@@ -19,8 +19,9 @@ import numpy as np
 
 from tspcli.core.video_names import VIDEO_SUFFIXES, find_name, pair_names
 from tspcli.errors import ExportError, StoreMismatchError, UsageError
-from tspcli.sampling.clock import Sampling, as_rate
+from tspcli.sampling import Sampling
 from tspcli.sampling.resampling import FloatArray
+from tspcli.sampling.spec import as_rate
 from tspcli.store.store import FeatureStore, VideoFeatures, open_store
 
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 
 from tspcli.core.child_process import available_cores, default_memory_limit_bytes
 from tspcli.errors import DependencyError, UsageError, VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decode_worker import WorkerSetup
 from tspcli.video.decoders import DecoderEntry, combine_failures, resolve_decoders

@@ -23,7 +23,7 @@ import numpy as np
 
 from tspcli.core.child_process import die_with_parent, limit_memory
 from tspcli.errors import DependencyError, VideoError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decoders import FINAL_REASONS, DecoderEntry, open_with, preload
 from tspcli.video.sampled import SampledFrames

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.errors import VideoError
-from tspcli.sampling.clock import Sampling, TickTrack, display_end_s, grid_tick
+from tspcli.sampling import Sampling
+from tspcli.sampling.clock import TickTrack, display_end_s, grid_tick
 from tspcli.sampling.pixels import FrameSpec
+from tspcli.sampling.windows import NeededTicks
 from tspcli.video.source import Frame, VideoSource
 
 MAX_STILL_S = 6 * 3600
@@ -149,50 +151,6 @@ def sampled_frames(source: VideoSource, sampling: Sampling) -> SampledFrames:
         ([(0,), (2,), (4,)], 541)
     """
     return SampledFrames(source, sampling)
-
-
-class NeededTicks:
-    """Which ticks some clip shows.
-
-    On a whole step clips share one series of samples: every step-th tick, without those that fall
-    between clips where the stride is longer than the clip. Otherwise every clip counts its ticks
-    from its own first, and the needed ones are the union over the clips.
-    """
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._step = sampling.step.numerator if sampling.is_regular else 0
-        self._all_samples = sampling.stride <= sampling.clip_length
-        self._offsets = frozenset(sampling.sample_tick(j) for j in range(sampling.clip_length))
-        self._span = max(self._offsets)
-        self._ticks_a_clip = sampling.stride * sampling.step
-        self.longest_gap = self._span + 2 * (int(self._ticks_a_clip) + 1)
-
-    def among(self, ticks: range) -> tuple[int, ...]:
-        """The needed ticks of a range, ascending."""
-        if not ticks:
-            return ()
-        if self._step:
-            first = -(-ticks.start // self._step) * self._step
-            found = range(first, ticks.stop, self._step)
-            if self._all_samples:
-                return tuple(found)
-            sampling = self._sampling
-            return tuple(
-                tick
-                for tick in found
-                if tick // self._step % sampling.stride < sampling.clip_length
-            )
-        return tuple(tick for tick in ticks if self._in_a_clip(tick))
-
-    def _in_a_clip(self, tick: int) -> bool:
-        earliest = max(0, int((tick - self._span) // self._ticks_a_clip))
-        latest = int(tick // self._ticks_a_clip) + 1
-        first_tick, stride = self._sampling.sample_tick, self._sampling.stride
-        return any(
-            tick - first_tick(clip * stride) in self._offsets
-            for clip in range(earliest, latest + 1)
-        )
 
 
 def read_clip(

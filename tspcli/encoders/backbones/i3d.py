@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 
 FEATURE_DIM = 1024

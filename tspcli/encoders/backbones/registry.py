@@ -10,7 +10,7 @@ from torch import nn
 
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import UsageError
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 
 
 @dataclass(frozen=True)

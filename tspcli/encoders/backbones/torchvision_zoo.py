@@ -12,7 +12,7 @@ from torch import nn
 
 from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.sampling.clock import Sampling
+from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 
 _IMAGENET = Preprocessing(
