@@ -227,8 +227,8 @@ def steady_rate(files: Sequence[VideoFile], workers: int) -> tuple[float, float]
                 event.release()
                 handed[event.job.key] += len(event.ticks)
                 n_handed += len(event.ticks) if began else 0
-                assert event.worked is not None
-                begun.add(event.worked.process)
+                assert event.span is not None
+                begun.add(event.span.process)
                 if not began and len(begun) == workers:
                     began, own_began = time.perf_counter(), time.process_time()
             elif isinstance(event, Finished):

@@ -27,7 +27,7 @@ from tspcli.errors import VideoError
 from tspcli.pretraining.training_recipe import Execution
 from tspcli.sampling import Sampling
 from tspcli.video import Finished, Frames, SharedPlace, VideoFile, open_source, sampled_frames
-from tspcli.video.messages import Worked
+from tspcli.video.messages import DecodeSpan
 
 
 def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ class ToldPool:
         ticks = [(i,) for i in range(self.n_each)]
         place = SharedPlace(0, -1, 0)
         for number, file in enumerate(self.files):
-            worked = Worked(number % self.workers, 0.0, 0.0)
-            chunk = Frames(file, ticks, np.zeros(1), place, self.pass_time, worked)
+            span = DecodeSpan(number % self.workers, 0.0, 0.0)
+            chunk = Frames(file, ticks, np.zeros(1), place, self.pass_time, span)
             yield from [chunk] * self.n_chunks
             yield Finished(file, 60, "pyav", (), Fraction(0), Fraction(2), 60, 60)
 

@@ -1,4 +1,4 @@
-"""What a run tells of files without features: reasons, remedies, names, and what it passed over."""
+"""What a run tells of files without features: reasons, remedies, names, and skipped files."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def test_each_remedy_is_told_once_and_what_was_passed_over(tmp_path: Path) -> No
     assert f"not-a-video (2 videos): {VIDEO_REMEDIES['not-a-video']}" in said
     assert f"too-short (1 video): {VIDEO_REMEDIES['too-short']}" in said
     assert "--short-videos pad" in said
-    assert said.count("3 files passed over: 2 .part, 1 hidden") == 1
+    assert said.count("3 files skipped: 2 .part, 1 hidden") == 1
     report = json.loads((tmp_path / "f.h5.report.json").read_text())
     remedies = {video["key"]: video["remedy"] for video in report["videos"]}
     assert remedies["a"] == remedies["b"] == VIDEO_REMEDIES["not-a-video"]
     assert remedies["short"] == VIDEO_REMEDIES["too-short"] and remedies["good"] is None
-    assert report["passed_over"] == {".part": 2, "hidden": 1}
+    assert report["skipped_files"] == {".part": 2, "hidden": 1}
 
 
 def test_strict_says_what_it_would_have_kept(encoder: Encoder, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
 
     def fragile(path: str) -> int | None:
         name = Path(path).name
+        Path(path).with_name(f"started.{os.getpid()}").touch()
         if "kill" in name:
             os.abort()
         if "hang" in name:

@@ -6,6 +6,6 @@ import time
 
 from tspcli.video.decoders.pyav_source import PyavSource as Source
 
-time.sleep(8)
+time.sleep(4)
 
 __all__ = ["Source"]

@@ -54,12 +54,12 @@ class StandInTorchcodec:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Stand in for the package, and for a GPU, until the test is over."""
         module: Any = ModuleType("torchcodec.decoders")
-        module.VideoDecoder = self._decoder
+        module.VideoDecoder = self.open
         monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", module)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torchcodec_source, "_unusable", {})
+        monkeypatch.setattr(torchcodec_source, "UNUSABLE_DEVICES", {})
 
-    def _decoder(self, name: str, *, device: str, **_: Any) -> _Decoder:
+    def open(self, name: str, *, device: str, **_: Any) -> _Decoder:
         self.devices.append(device)
         if device != "cpu" and self.refusal is not None:
             raise self.refusal

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.builders.videos import make_video
-from tspcli.core.child_process import ChildProcess
 from tspcli.video import durations
 from tspcli.video.durations import header_duration_ms, read_durations
 
@@ -33,38 +32,27 @@ def test_a_duration_that_no_file_can_have_is_not_believed(
     video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert header_duration_ms(str(video)) == 2500
-    monkeypatch.setattr(durations, "_LEAST_BYTES_PER_S", video.stat().st_size)
+    monkeypatch.setattr(durations, "LEAST_BYTES_PER_S", video.stat().st_size)
     assert header_duration_ms(str(video)) is None
 
 
-def test_a_file_that_kills_or_stalls_its_reader_goes_without(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[int] = []
-
-    def start(module: str) -> ChildProcess:
-        child = ChildProcess("tests.video.fragile_durations")
-        started.append(child.pid)
-        return child
-
-    monkeypatch.setattr(durations, "ChildProcess", start)
+def test_a_file_that_kills_or_stalls_its_reader_goes_without(video: Path, tmp_path: Path) -> None:
     names = ["a", "kill-1", "b", "kill-2", "c", "d", "hang", "e", "f"]
     paths = [Path(shutil.copy(video, tmp_path / f"{name}.mp4")) for name in names]
-    found = read_durations(paths, children=2, file_limit_s=5.0)
+    fragile = "tests.video.fragile_durations"
+    found = read_durations(paths, children=2, file_limit_s=3.0, module=fragile)
     assert found == [None if "-" in name or name == "hang" else 2500 for name in names]
-    assert 3 <= len(started) <= 5
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    pids = [int(file.name.partition(".")[2]) for file in tmp_path.glob("started.*")]
+    assert 3 <= len(pids) <= 5
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_readers_that_do_not_start_are_not_started_for_every_file(
-    video: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[int] = []
-
-    def start(module: str) -> ChildProcess:
-        started.append(1)
-        return ChildProcess("tests.video.no_such_module")
-
-    monkeypatch.setattr(durations, "ChildProcess", start)
-    assert read_durations([video] * 50, children=2) == [None] * 50
-    assert len(started) == 2
+    (tmp_path / "no_reader.py").write_text(
+        f"import os\nopen({str(tmp_path)!r} + f'/started.{{os.getpid()}}', 'w').close()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert read_durations([video] * 50, children=2, module="no_reader") == [None] * 50
+    assert len(list(tmp_path.glob("started.*"))) == 2

@@ -19,7 +19,7 @@ from tspcli.extraction import feeder as decoding
 from tspcli.extraction import supervisor as devices
 from tspcli.extraction.engine import Engine
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.video import DecodePool, Finished, Frames, Restarted
+from tspcli.video import DecodePool, Finished, Frames, Opened, Restarted
 from tspcli.video.decoders import open_with
 from tspcli.video.decoders.pyav_source import PyavSource
 
@@ -57,21 +57,26 @@ def test_no_other_decoder_is_told_of_a_device(video: Path, torchcodec: StandInTo
     assert torchcodec.devices == ["cpu"]
 
 
-def test_decode_processes_are_shared_out_among_the_devices(tmp_path: Path) -> None:
+def test_decode_processes_are_distributed_among_the_devices(tmp_path: Path) -> None:
     videos = make_pool_videos(tmp_path)
     names = ("cuda:0", "cuda:1", "cuda:0")
+    small = {"slots": 1, "chunk_bytes": 2 * 48 * 64 * 3}
+    held: list[Frames] = []
+    opened: set[str] = set()
     used: list[str] = []
-    with pool_of(videos, workers=len(videos), decoder="on_a_gpu", devices=names) as pool:
+    with pool_of(videos, workers=4, decoder="on_a_gpu", devices=names, **small) as pool:
         for event in pool:
             if isinstance(event, Frames):
-                event.release()
+                held.append(event)
+            elif isinstance(event, Opened):
+                opened.add(event.job.key)
             elif isinstance(event, Finished):
                 used += event.warnings
-            at = [worker.device for worker in pool._workers]
-            if len(at) == len(videos):
-                assert sorted(map(str, at)) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
-    assert len(used) == len(videos)
-    assert set(used) <= {"decoded on cuda:0", "decoded on cuda:1"}
+            # Without a slot no worker can finish its video and take another one's.
+            if len(opened) == len(videos):
+                while held:
+                    held.pop().release()
+    assert sorted(used) == 2 * ["decoded on cuda:0"] + 2 * ["decoded on cuda:1"]
 
 
 class PoolAsked(Exception):
@@ -148,7 +153,7 @@ def test_a_file_that_nobody_opens_is_no_fault_of_the_gpu(
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("moov atom not found")
 
-    monkeypatch.setattr(torchcodec, "_decoder", refuse)
+    monkeypatch.setattr(torchcodec, "open", refuse)
     torchcodec.install(monkeypatch)
     with pytest.raises(VideoError, match="moov atom") as caught:
         open_with(video, "torchcodec-cuda")

@@ -34,19 +34,16 @@ def test_a_pool_held_open_takes_videos_until_it_is_told_to_finish(videos: list[V
     assert told == ["v0", "idle", "v1", "idle", "v3", "idle"]
 
 
-def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(
-    videos: list[VideoFile], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tspcli.video.decode_pool._GRACE_S", 0.2)
+def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(videos: list[VideoFile]) -> None:
     pids: list[list[int]] = []
-    with pool_of(videos[3:], hold_open=True, timeout_s=0.5) as pool:
+    with pool_of(videos[3:], hold_open=True, timeout_s=0.5, grace_s=0.2) as pool:
         for event in pool.live():
             if isinstance(event, Frames):
                 event.release()
             elif isinstance(event, Idle):
                 pids.append(pool.pids)
                 # Longer than a busy worker may be silent.
-                threading.Timer(2.0, pool.wake).start()
+                threading.Timer(1.5, pool.wake).start()
             elif isinstance(event, Woken):
                 pids.append(pool.pids)
                 pool.finish()
@@ -67,14 +64,14 @@ def test_a_video_decoded_afresh_comes_whole(videos: list[VideoFile]) -> None:
                     kept += [(tick, read_number(rgb)) for tick in ticks]
                 event.release()
                 if n_chunks == 2:
-                    pool.redo(videos[0])
+                    pool.requeue(videos[0])
             elif isinstance(event, Finished):
                 pool.finish()
     assert n_opened == 2
     assert kept == expected(240)
 
 
-def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_redone(
+def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_requeued(
     videos: list[VideoFile],
 ) -> None:
     """As where a decode worker and the device that its video was for die together."""
@@ -88,7 +85,7 @@ def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_redone(
                 opened.append(event.job.key)
             if not asked and opened:
                 asked = True
-                pool.redo(videos[3])
-                pool.redo(videos[3])
+                pool.requeue(videos[3])
+                pool.requeue(videos[3])
                 pool.finish()
     assert opened == [videos[2].key, videos[3].key]

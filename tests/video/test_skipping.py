@@ -73,6 +73,6 @@ def test_a_picture_that_was_not_asked_for_is_refused(tmp_path: Path) -> None:
     missing = [frame for frame in frames if not frame.has_picture]
     assert missing
     assert len(frames) == 60
-    with pytest.raises(LookupError, match="not wanted"):
+    with pytest.raises(LookupError):
         missing[0].rgb()
     assert np.all(np.diff([float(frame.pts_s) for frame in frames]) > 0)

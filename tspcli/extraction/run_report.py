@@ -141,9 +141,9 @@ class Trace:
 
     def decoded(self, frames: Frames) -> None:
         """A decode process has made some frames."""
-        if self.path is None or frames.worked is None:
+        if self.path is None or frames.span is None:
             return
-        process, began_s, ended_s = frames.worked
+        process, began_s, ended_s = frames.span
         self._rows.setdefault((0, process), f"decode {process}")
         details = {"video": frames.job.key, "frames": len(frames.ticks)}
         self._add("decode and scale", 0, process, began_s, ended_s, details)
@@ -272,7 +272,7 @@ class ExtractReport:
         encode_s: Time in which the encoder worked.
         notes: What happened to the run as a whole, such as a batch halved for lack of memory.
         shard: Of a shard: which one it is, and the plan that all shards share.
-        passed_over: How many files of folders were no videos, by ending.
+        skipped_files: How many files of folders were no videos, by ending.
         runtime: What ran the encoder.
     """
 
@@ -287,7 +287,7 @@ class ExtractReport:
     encode_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     shard: Mapping[str, Any] | None = None
-    passed_over: Mapping[str, int] = field(default_factory=dict)
+    skipped_files: Mapping[str, int] = field(default_factory=dict)
     runtime: str = "torch"
 
     def with_status(self, status: Status) -> list[VideoResult]:
@@ -333,7 +333,7 @@ class ExtractReport:
             "encode_s": round(self.encode_s, 3),
             "bottleneck": self.bottleneck if self.n_clips else None,
             "notes": self.notes,
-            "passed_over": dict(self.passed_over),
+            "skipped_files": dict(self.skipped_files),
             "videos": [asdict(video) for video in self.videos],
         }
         return {name: _valid(value) for name, value in values.items()}

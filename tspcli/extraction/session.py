@@ -37,7 +37,7 @@ from tspcli.store.gvf import Pool
 from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import open_store
-from tspcli.video import VideoFile, describe_passed_over, find_videos
+from tspcli.video import VideoFile, describe_skipped, find_videos
 
 
 class Kept(NamedTuple):
@@ -108,12 +108,12 @@ def run_session(
         report = ExtractReport(
             str(out),
             task.metadata.settings,
-            passed_over=listing.passed_over,
+            skipped_files=listing.skipped_files,
             runtime=facts.runtime,
         )
         board = Board(report, reporter)
-        if listing.passed_over:
-            text = describe_passed_over(listing.passed_over)
+        if listing.skipped_files:
+            text = describe_skipped(listing.skipped_files)
             board.note(f"{text}. A file that is named itself is taken whatever its ending.")
         if plan is not None and config.shard is not None:
             board.report.shard = plan.facts(config.shard[0])

@@ -355,7 +355,7 @@ class DevicesRunner:
             return
         for file in reversed(lost):
             del owners[file.key]
-            pool.redo(file)
+            pool.requeue(file)
 
     def _end(
         self, left: dict[str, VideoFile], parts: PartsFolder, board: Board, stop: GentleStop

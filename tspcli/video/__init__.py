@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tspcli.video.decoders import resolve_decoders as resolve_decoders
     from tspcli.video.inputs import Listing as Listing
     from tspcli.video.inputs import VideoFile as VideoFile
-    from tspcli.video.inputs import describe_passed_over as describe_passed_over
+    from tspcli.video.inputs import describe_skipped as describe_skipped
     from tspcli.video.inputs import find_videos as find_videos
     from tspcli.video.inputs import list_videos as list_videos
     from tspcli.video.inputs import probe as probe
@@ -57,7 +57,7 @@ _MODULES = {
     "VideoInfo": "source",
     "VideoSource": "source",
     "Woken": "messages",
-    "describe_passed_over": "inputs",
+    "describe_skipped": "inputs",
     "find_videos": "inputs",
     "is_installed": "decoders",
     "list_videos": "inputs",

@@ -1,4 +1,4 @@
-"""Many videos decoded at once, each in a process that may hang or crash without harm."""
+"""Many videos decoded at once, in processes that may hang or crash without harm."""
 
 from __future__ import annotations
 
@@ -16,44 +16,53 @@ from tspcli.core.child_process import available_cores, default_memory_limit_byte
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.video.decode_worker import WorkerSetup
 from tspcli.video.decoders import DecoderEntry, combine_failures, resolve_decoders
 from tspcli.video.inputs import VideoFile
-from tspcli.video.messages import Event, Failed, Finished, Idle, Opened, Restarted, Woken
-from tspcli.video.worker_handle import Job, PoolWorker
+from tspcli.video.messages import (
+    Event,
+    Failed,
+    Finished,
+    Idle,
+    Opened,
+    Restarted,
+    Woken,
+    WorkerSetup,
+)
+from tspcli.video.worker_handle import Job, WorkerHandle
 
-_GRACE_S = 5.0
 _START_LIMIT_S = 120.0
 _MAX_THREADS = 8
 _MAX_FAILED_STARTS = 3
 _CUDA_MAPPED_BYTES = 16 << 30
-"""What CUDA may map for itself, which counts although little of it is ever memory."""
+"""What CUDA may map for itself; it counts towards the limit although little of it is ever used."""
 
 
 class DecodePool:
-    """Decodes videos in worker processes; iterate over it for the events.
+    """Decodes videos in worker processes; iterating over it gives the events.
 
-    Videos start in the given order. Every worker holds at most ``slots`` chunks of
-    ``chunk_bytes``; then it waits until the consumer releases one, so memory is bounded however
-    slow the consumer is. Frames of one video come in order, those of several interleaved. To be
-    iterated once, in one thread; :meth:`close`, :meth:`add`, :meth:`drain`, :meth:`finish` and
-    :meth:`wake` may be called from any.
+    Videos start in the given order. A worker that has sent ``slots`` chunks of ``chunk_bytes``
+    waits until the consumer releases one, so memory is bounded however slow the consumer is. The
+    frames of a video come in order, those of several videos interleaved. Iterate once, in one
+    thread; :meth:`close`, :meth:`add`, :meth:`drain`, :meth:`finish` and :meth:`wake` may be called
+    from any thread.
 
     Args:
         jobs: The videos.
-        sampling: Which frames clips are made of.
+        sampling: Which frames the clips are made of.
         spec: Size, crop and dtype of the frames.
-        workers: Number of processes; None means one for each core, never more than videos.
+        workers: Number of processes; None takes one per core, but no more than videos.
         decoder: ``auto``, a decoder's name or entry, or several to try one after the other.
         timeout_s: Seconds without a frame after which a decoder counts as hung.
-        slots: Chunks that a worker may hold.
-        chunk_bytes: Size of a chunk; a frame that is larger gets a chunk of its own.
-        threads: Threads of a decoder; None shares the cores among the workers.
-        memory_limit_bytes: What one worker may allocate; None takes a share of the machine's
-            memory, 0 sets no limit.
-        devices: GPUs among which the workers are shared out, such as ``cuda:1``, for a decoder that
+        slots: Number of chunks per worker.
+        chunk_bytes: Size of a chunk; a larger frame gets a chunk of its own.
+        threads: Threads per decoder; None shares the cores among the workers.
+        memory_limit_bytes: What a worker may allocate; None takes a share of the machine's memory,
+            0 sets no limit.
+        devices: GPUs such as ``cuda:1`` among which the workers are distributed, for a decoder that
             uses one; without any it takes the first.
         hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
+        grace_s: Seconds beyond the time limit after which a worker that did not end itself is
+            killed.
 
     Raises:
         UsageError, DependencyError: If the decoder is unknown or not installed.
@@ -82,14 +91,18 @@ class DecodePool:
         memory_limit_bytes: int | None = None,
         devices: Sequence[str] = (),
         hold_open: bool = False,
+        grace_s: float = 5.0,
     ) -> None:
+        self._grace_s = grace_s
         self._decoders = resolve_decoders(decoder)
         self._numbers = count()
         self._pending = deque(Job(next(self._numbers), file) for file in jobs)
         self._held_open = hold_open
         self._draining = False
         if workers is not None and workers < 1:
-            raise UsageError(f"{workers} workers cannot decode.", remedy="Give 1 or more.")
+            raise UsageError(
+                f"The number of workers must be at least 1, not {workers}.", value=workers
+            )
         cores = available_cores()
         self.n_workers = workers or cores
         if not hold_open:
@@ -109,7 +122,7 @@ class DecodePool:
             first_decoder=self._decoders[0],
         )
         self._devices = tuple(dict.fromkeys(devices))
-        self._workers: list[PoolWorker] = []
+        self._workers: list[WorkerHandle] = []
         self._failed_starts = 0
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -130,10 +143,10 @@ class DecodePool:
                 yield event
 
     def live(self, wake_every_s: float | None = None) -> Iterator[Event | Idle | Woken]:
-        """The events, and between them word of the pool itself.
+        """The events of the videos and, in between, those of the pool itself.
 
         Args:
-            wake_every_s: Give a :class:`Woken` at least so often while nothing else happens.
+            wake_every_s: Give a :class:`Woken` at least this often while nothing else happens.
         """
         with self._lock:
             if self._running or self._disposed or self._closed.is_set():
@@ -150,11 +163,11 @@ class DecodePool:
 
     @property
     def pids(self) -> list[int]:
-        """The ids of the processes that are running."""
+        """The ids of the running processes."""
         return [worker.process.pid for worker in list(self._workers) if not worker.gone]
 
     def add(self, file: VideoFile, *, first: bool = False) -> None:
-        """Take one more video, behind those that wait or before them."""
+        """Add a video after those that wait, or before them."""
         job = Job(next(self._numbers), file)
         if first:
             self._pending.appendleft(job)
@@ -162,37 +175,37 @@ class DecodePool:
             self._pending.append(job)
         self.wake()
 
-    def redo(self, file: VideoFile) -> None:
-        """Decode a video afresh, next; its decoding so far is ended if it goes on.
+    def requeue(self, file: VideoFile) -> None:
+        """Decode a video again, next, and stop decoding it if that is under way.
 
-        To be called from the iterating thread, between events.
+        Call it from the iterating thread, between events.
         """
         for worker in self._workers:
             if worker.job is not None and worker.job.file == file:
-                worker.dismiss()
+                worker.stop()
                 worker.job = None
-        # Or it waits for its next go, after a worker died over it.
+        # Or it waits for its next attempt, after a worker died on it.
         for job in list(self._pending):
             if job.file == file:
                 self._pending.remove(job)
         self.add(file, first=True)
 
     def finish(self) -> None:
-        """No more videos will be added: end once all have ended."""
+        """End once all videos have ended: no more will be added."""
         self._held_open = False
         self.wake()
 
     def drain(self) -> None:
-        """Start no further video, and end once those under way have ended."""
-        # Emptied by the iterating thread, which may be about to take the last one.
+        """Start no further video, and end once those being decoded have ended."""
+        # The iterating thread empties the queue: it may be about to take the last video.
         self._draining = True
         self.finish()
 
     def wake(self) -> None:
-        """Let the iteration give a :class:`Woken`, soon."""
+        """Make the iteration give a :class:`Woken` soon."""
         with self._lock:
             if not self._disposed:
-                # A full pipe wakes as well.
+                # A full pipe wakes it as well.
                 with suppress(BlockingIOError):
                     os.write(self._wake_write, b"x")
 
@@ -202,7 +215,7 @@ class DecodePool:
         return frozenset(worker.memory for worker in self._workers if not worker.gone)
 
     def close(self) -> None:
-        """Kill the workers and end the iteration; views that were handed out stay readable."""
+        """Kill the workers and end the iteration. Frames that were given stay readable."""
         self._closed.set()
         self.wake()
         with self._lock:
@@ -214,7 +227,7 @@ class DecodePool:
     def _events(self, wake_every_s: float | None) -> Iterator[Event | Idle | Woken]:
         idle = False
         while not self._closed.is_set():
-            self._staff()
+            self._start_workers()
             busy = [worker for worker in self._workers if not worker.gone]
             if not busy and not self._held_open:
                 return
@@ -232,15 +245,15 @@ class DecodePool:
                 yield Woken()
             for worker in busy:
                 if worker.connection in ready and not worker.gone:
-                    yield from self._hear(worker)
+                    yield from self._handle_message(worker)
                 elif not worker.gone and worker.is_overdue(self._limit_s(worker)):
                     worker.process.kill()
-                    yield from self._bury(worker, timed_out=True)
+                    yield from self._on_exit(worker, timed_out=True)
                 if self._closed.is_set():
                     return
 
-    def _staff(self) -> None:
-        """Give every idle worker a video, and start workers while there are videos for them."""
+    def _start_workers(self) -> None:
+        """Give each idle worker a video, and start workers while there are videos for them."""
         if self._draining:
             self._draining = False
             self._pending.clear()
@@ -248,14 +261,14 @@ class DecodePool:
             if worker.is_idle and self._pending:
                 worker.assign(self._pending.popleft(), self._decoders)
             elif worker.job is None and not self._pending and not self._held_open:
-                worker.dismiss()
+                worker.stop()
         self._workers = [worker for worker in self._workers if not worker.gone]
         n_starting = sum(not worker.ready for worker in self._workers)
         while n_starting < len(self._pending) and len(self._workers) < self.n_workers:
             with self._lock:
                 if self._closed.is_set():
                     return
-                self._workers.append(PoolWorker(replace(self._setup, device=self._next_device())))
+                self._workers.append(WorkerHandle(replace(self._setup, device=self._next_device())))
             n_starting += 1
 
     def _next_device(self) -> str | None:
@@ -263,20 +276,20 @@ class DecodePool:
         taken = [worker.device for worker in self._workers if not worker.gone]
         return min(self._devices, key=taken.count, default=None)
 
-    def _patience(self, busy: Sequence[PoolWorker]) -> float | None:
+    def _patience(self, busy: Sequence[WorkerHandle]) -> float | None:
         ends = [w.last_sign + self._limit_s(w) for w in busy if not w.is_idle]
         return max(0.0, min(ends) - time.monotonic()) + 0.05 if ends else None
 
-    def _limit_s(self, worker: PoolWorker) -> float:
-        """How long a worker may be silent; on a busy machine its imports alone take a while."""
+    def _limit_s(self, worker: WorkerHandle) -> float:
+        """How long a worker may be silent; its imports alone take a while on a busy machine."""
         limit_s = self._setup.timeout_s
-        return (limit_s if worker.ready else max(limit_s, _START_LIMIT_S)) + _GRACE_S
+        return (limit_s if worker.ready else max(limit_s, _START_LIMIT_S)) + self._grace_s
 
-    def _hear(self, worker: PoolWorker) -> Iterator[Event]:
+    def _handle_message(self, worker: WorkerHandle) -> Iterator[Event]:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
-            yield from self._bury(worker)
+            yield from self._on_exit(worker)
             return
         worker.last_sign = time.monotonic()
         kind = message[0]
@@ -311,11 +324,11 @@ class DecodePool:
             ]
             yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
 
-    def _bury(self, worker: PoolWorker, timed_out: bool = False) -> Iterator[Event]:
-        """A worker died: try its video with the next decoder, in a new process."""
+    def _on_exit(self, worker: WorkerHandle, timed_out: bool = False) -> Iterator[Event]:
+        """A worker died: its video is tried with the next decoder, in a new process."""
         reason, detail = worker.process.cause_of_death(timed_out, self._setup.timeout_s)
         job = worker.job
-        worker.bury()
+        worker.on_exit()
         if self._closed.is_set():
             return
         if job is None:
@@ -324,17 +337,17 @@ class DecodePool:
                 if self._failed_starts >= _MAX_FAILED_STARTS:
                     raise DependencyError(
                         f"Decode processes do not start: {detail}",
-                        remedy="Run tsp doctor to see what is missing.",
+                        remedy="Run `tsp doctor` to see what is missing.",
                     )
             return
         name = self._decoders[job.next_decoder].name
         from_outside = worker.process.was_killed_from_outside(timed_out)
         if from_outside and not worker.has_begun:
-            # It was dead when it was given the video, which it cannot have died of.
+            # It died before it was given the video, which cannot be the cause.
             self._pending.appendleft(job)
             return
         if from_outside and not job.was_killed:
-            # Perhaps not the decoder's fault, so it has another go before the next one has.
+            # The decoder may not be at fault, so it is tried again before the next one.
             job.was_killed = True
             self._pending.appendleft(job)
             yield Restarted(job.file, name, f"{name}: {detail}")
@@ -363,7 +376,7 @@ class DecodePool:
                 return
             self._disposed = True
         for worker in self._workers:
-            worker.bury()
+            worker.on_exit()
         self._workers = []
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -1,21 +1,19 @@
 """The decode process: takes videos, writes scaled frames into shared memory, and may be killed.
 
-It imports neither torch nor anything of the parent's program. What it owes the parent is a sign of
-life: a message a second while frames come. A decoder that hangs, even holding the interpreter
-lock, is ended by faulthandler's timer, which is a thread of its own in C; a parent that dies is
-noticed by the kernel (SIGIO on a pipe of which the parent holds the other end), lock or no lock.
+It imports neither torch nor anything of the parent's program. It owes the parent a sign of life: a
+message per second while frames arrive. faulthandler's timer, a C thread of its own, ends it when a
+decoder hangs, even one that holds the interpreter lock. The kernel ends it when the parent dies
+(SIGIO on a pipe of which the parent holds the other end), whoever holds the lock.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import mmap
 import os
 import signal
 import sys
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,37 +21,18 @@ import numpy as np
 
 from tspcli.core.child_process import die_with_parent, limit_memory
 from tspcli.errors import DependencyError, VideoError
-from tspcli.sampling import Sampling
-from tspcli.sampling.pixels import FrameSpec
 from tspcli.video.decoders import FINAL_REASONS, DecoderEntry, open_with, preload
+from tspcli.video.messages import SlotMemory, WorkerSetup
 from tspcli.video.sampled import SampledFrames
 from tspcli.video.source import Frame, VideoSource, file_stamp
 
 _BEAT_S = 1.0
 _LOG_BYTES = 1 << 18
-"""What a decoder may write to stderr before the beginning is forgotten."""
-
-
-@dataclass(frozen=True)
-class WorkerSetup:
-    """What a worker is told once; every field is a setting of :class:`DecodePool`.
-
-    Only ``device`` is not the same for all of its workers.
-    """
-
-    sampling: Sampling
-    spec: FrameSpec
-    slots: int
-    chunk_bytes: int
-    timeout_s: float
-    threads: int
-    memory_limit_bytes: int
-    first_decoder: DecoderEntry
-    device: str | None = None
+"""What a decoder may write to stderr before the log is cleared."""
 
 
 def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
-    """Run a worker until the parent hangs up."""
+    """Run a worker until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(lifeline_fd)
@@ -63,7 +42,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
         setup: WorkerSetup = connection.recv()
         limit_memory(setup.memory_limit_bytes)
         _quieten()
-        # Before it is ready, so that no video's time limit runs meanwhile.
+        # Before it reports ready, so that no video's time limit runs during the import.
         preload(setup.first_decoder)
         Worker(connection, memory_fd, setup).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -73,7 +52,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
 
 
 class Worker:
-    """Serves one job after another."""
+    """Decodes one video after another."""
 
     def __init__(self, connection: Connection, memory_fd: int, setup: WorkerSetup) -> None:
         self._connection = connection
@@ -84,7 +63,7 @@ class Worker:
         self._next_beat = 0.0
 
     def run(self) -> None:
-        """Serve until the connection ends, which raises EOFError."""
+        """Decode until the connection ends, which raises EOFError."""
         self._connection.send(("ready",))
         while True:
             while not self._jobs:
@@ -110,7 +89,7 @@ class Worker:
                 reason, detail = "out-of-memory", str(error) or "there was not enough memory"
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception as error:  # a decoder's fault must not end more than its video
+            except Exception as error:  # a fault of a decoder must cost no more than its video
                 reason, detail = "crashed", f"{type(error).__name__}: {error}"
             failed.append((entry.name, reason, _one_line(detail)))
             if reason in FINAL_REASONS:
@@ -119,7 +98,7 @@ class Worker:
 
     def _decode(self, number: int, path: str, entry: DecoderEntry) -> dict[str, Any]:
         setup = self._setup
-        # Of a file that is replaced once it is open, the parent could only see what is new.
+        # Taken before opening: the file may be replaced while it is open.
         stamp = file_stamp(path)
         with open_with(path, entry, setup.threads, setup.device) as source:
             self._connection.send(("opened", number, source.info, stamp))
@@ -139,7 +118,7 @@ class Worker:
             }
 
     def take_slot(self, frame_bytes: int) -> int:
-        """A free slot that holds at least one frame; blocks until the parent gives one back."""
+        """A free slot that holds at least one frame; blocks until the parent releases one."""
         if frame_bytes > self._memory.slot_bytes:
             # The layout changes under all slots, so none may be in use.
             while len(self._free) < self._setup.slots:
@@ -152,8 +131,8 @@ class Worker:
             self._wait_for_message()
         return self._free.pop()
 
-    def keep_slot(self, index: int) -> None:
-        """Take back a slot that was taken and not sent."""
+    def return_slot(self, index: int) -> None:
+        """Return a slot that was taken but not sent."""
         self._free.add(index)
 
     def slot(self, index: int) -> memoryview:
@@ -167,14 +146,14 @@ class Worker:
         shape: tuple[int, ...],
         dtype: str,
         ticks: list[Any],
-        worked_s: tuple[float, float],
+        span_s: tuple[float, float],
     ) -> None:
-        """Hand a filled slot to the parent."""
-        self._connection.send(("chunk", number, slot, shape, dtype, ticks, worked_s))
+        """Send a filled slot to the parent."""
+        self._connection.send(("chunk", number, slot, shape, dtype, ticks, span_s))
         self._beat(force=True)
 
     def _wait_for_message(self) -> None:
-        # Waiting for a slow consumer is no hang.
+        # Waiting for a slow consumer does not count as hanging.
         faulthandler.cancel_dump_traceback_later()
         self._take_message()
         self._beat(force=True)
@@ -187,7 +166,7 @@ class Worker:
             self._jobs.append(message[1:])
 
     def _beat(self, force: bool = False) -> None:
-        """A unit of progress: push the time limit back, and say so now and then."""
+        """Note progress: restart the time limit, and send a sign of life now and then."""
         now = time.monotonic()
         if not force and now < self._next_beat:
             return
@@ -201,7 +180,7 @@ class Worker:
 
 
 class _Chunk:
-    """Frames on their way into one slot."""
+    """Collects frames in one slot."""
 
     def __init__(self, worker: Worker, number: int, source: VideoSource) -> None:
         self._worker = worker
@@ -222,7 +201,7 @@ class _Chunk:
         if self._slot < 0:
             waiting_s = time.monotonic()
             self._slot = self._worker.take_slot(self._frame_bytes)
-            # Its first frame is decoded by now; what it waited for a slot is no work.
+            # The first frame is decoded by now; the time waited for a slot is not decoding.
             self._began_s += time.monotonic() - waiting_s
             shape = (self._capacity, *self._shape)
             flat = np.frombuffer(
@@ -252,47 +231,15 @@ class _Chunk:
         self._slot, self._ticks = -1, []
 
     def close(self) -> None:
-        """Give up what was not flushed: a decoder failed in the middle."""
+        """Discard what was not flushed: a decoder failed half-way."""
         self._pixels = None
         if self._slot >= 0:
-            self._worker.keep_slot(self._slot)
+            self._worker.return_slot(self._slot)
             self._slot = -1
 
 
-class SlotMemory:
-    """Shared memory cut into slots of one size; both sides of the pool map the same file.
-
-    Args:
-        file_descriptor: An anonymous file, owned by the caller.
-        slots: How many slots.
-        slot_bytes: Size of a slot.
-    """
-
-    def __init__(self, file_descriptor: int, slots: int, slot_bytes: int) -> None:
-        self._fd = file_descriptor
-        self._slots = slots
-        self.slot_bytes = slot_bytes
-        self._map()
-
-    def grow(self, slot_bytes: int) -> None:
-        """Make the slots larger. What lay in them is lost; views of the old ones stay valid."""
-        self.slot_bytes = slot_bytes
-        self._map()
-
-    def slot(self, index: int) -> memoryview:
-        """The bytes of a slot, writable."""
-        start = index * self.slot_bytes
-        return memoryview(self._mapped)[start : start + self.slot_bytes]
-
-    def _map(self) -> None:
-        size = self._slots * self.slot_bytes
-        if os.fstat(self._fd).st_size < size:
-            os.ftruncate(self._fd, size)
-        self._mapped = mmap.mmap(self._fd, size)
-
-
 def _quieten() -> None:
-    """One thread for OpenCV, of which there are as many as workers otherwise."""
+    """Use one thread in OpenCV, since there are as many workers as cores."""
     with suppress(ImportError):
         import cv2
 

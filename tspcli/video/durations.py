@@ -1,4 +1,4 @@
-"""How long videos last by their headers, read in processes that a bad file may crash or hang."""
+"""How long videos last by their headers, read in child processes that a bad file may end."""
 
 from __future__ import annotations
 
@@ -16,31 +16,36 @@ from tspcli.errors import VideoError
 from tspcli.video.source import check_file
 
 _FILES_PER_CHILD = 64
-"""A process starts in the time in which it reads so many headers."""
+"""Starting a process takes as long as reading this many headers."""
 _MAX_CHILDREN = 16
 _START_LIMIT_S = 120.0
 _FILE_LIMIT_S = 20.0
 _MEMORY_LIMIT_BYTES = 1 << 30
-_LEAST_BYTES_PER_S = 100
-"""No video is smaller; a header that says so is damaged."""
+LEAST_BYTES_PER_S = 100
+"""No video is smaller: a header with a duration that implies it is damaged."""
 
 
 def read_durations(
-    paths: Sequence[Path], *, children: int | None = None, file_limit_s: float = _FILE_LIMIT_S
+    paths: Sequence[Path],
+    *,
+    children: int | None = None,
+    file_limit_s: float = _FILE_LIMIT_S,
+    module: str = "tspcli.video.durations",
 ) -> list[int | None]:
-    """What the headers of videos say, in milliseconds.
+    """The durations of videos by their headers, in milliseconds.
 
-    A file that cannot be read, says nothing or nothing believable, or ends or stalls the process
-    that reads it, has None.
+    None stands for a file that cannot be read, announces no credible duration, or crashes or
+    stalls the process that reads it.
 
     Args:
         paths: The files.
-        children: Processes; None chooses by the number of files and cores.
-        file_limit_s: How long one file may take.
+        children: Number of processes; None chooses by the number of files and cores.
+        file_limit_s: How many seconds one file may take.
+        module: The module whose ``main`` a process runs.
     """
     if children is None:
         children = min(available_cores(), _MAX_CHILDREN, 1 + len(paths) // _FILES_PER_CHILD)
-    reading = _Reading(paths, file_limit_s)
+    reading = _Reading(paths, file_limit_s, module)
     threads = [
         threading.Thread(target=reading.work, name="tspcli-durations", daemon=True)
         for _ in range(min(children, len(paths)))
@@ -56,10 +61,11 @@ def read_durations(
 
 
 class _Reading:
-    """Files on their way through the processes."""
+    """Files on their way through the child processes."""
 
-    def __init__(self, paths: Sequence[Path], file_limit_s: float) -> None:
+    def __init__(self, paths: Sequence[Path], file_limit_s: float, module: str) -> None:
         self._paths = paths
+        self._module = module
         self._limit_s = file_limit_s
         self._lock = threading.Lock()
         self._left: Iterator[int] = iter(range(len(paths)))
@@ -68,13 +74,13 @@ class _Reading:
         self.answers: list[int | None] = [None] * len(paths)
 
     def work(self) -> None:
-        """Ask one process after the other, until no file is left."""
+        """Use one process after another until no file is left."""
         while not self._over:
             with self._lock:
                 index = next(self._left, None)
                 if index is None or self._over:
                     return
-                child = ChildProcess("tspcli.video.durations")
+                child = ChildProcess(self._module)
                 self._children.add(child)
             ready = False
             try:
@@ -84,8 +90,8 @@ class _Reading:
                 ready = True
                 self._ask(child, index)
             except (EOFError, OSError):
-                # It died over the file that it was asked for, which goes without an answer. One
-                # that does not even start has no successor.
+                # It died on a file, which gets no answer. A process that does not even start is
+                # not replaced.
                 if not ready:
                     return
             finally:
@@ -94,7 +100,7 @@ class _Reading:
                 child.dispose()
 
     def end(self) -> None:
-        """Nobody waits for the answers any more."""
+        """Stop: no more answers are needed."""
         with self._lock:
             self._over = True
             for child in self._children:
@@ -112,7 +118,7 @@ class _Reading:
 
 
 def main(socket_fd: int, lifeline_fd: int) -> None:
-    """Answer with the duration of one file after the other until the parent hangs up."""
+    """Answer with the duration of one file after another until the parent closes the connection."""
     die_with_parent(lifeline_fd)
     limit_memory(_MEMORY_LIMIT_BYTES)
     line = Connection(socket_fd)
@@ -125,7 +131,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
 
 
 def header_duration_ms(path: str) -> int | None:
-    """What one file says, or None. A damaged file may crash or hang the process."""
+    """The duration of one file or None. A damaged file may crash or stall this process."""
     from tspcli.video.decoders.containers import describe, open_container, pick_stream
 
     text = storable(path)
@@ -136,6 +142,6 @@ def header_duration_ms(path: str) -> int | None:
             info = describe(container, pick_stream(container, text), text, 0)
     except (VideoError, OSError, ValueError, ArithmeticError, MemoryError):
         return None
-    if info.duration_s is None or not 0 < info.duration_s * _LEAST_BYTES_PER_S <= size:
+    if info.duration_s is None or not 0 < info.duration_s * LEAST_BYTES_PER_S <= size:
         return None
     return max(1, round(info.duration_s * 1000))

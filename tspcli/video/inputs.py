@@ -1,4 +1,4 @@
-"""Which videos there are, what they are called, and what their files say about them."""
+"""Which videos files, folders and lists name, and their keys in a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_KINDS = 6
 _TEMPLATE_FIELDS = ("stem", "name", "parent")
 
 HIDDEN = "hidden"
-NO_ENDING = "no ending"
+NO_SUFFIX = "no ending"
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What files, folders and lists name.
+    """The videos that files, folders and lists name.
 
     Attributes:
         videos: In a stable order.
-        passed_over: How many files inside folders were taken for no videos, by their ending
-            (``.part``), or as :data:`HIDDEN` (a folder counts once) or :data:`NO_ENDING`.
+        skipped_files: How many files inside folders were not taken for videos, by suffix
+            (``.part``), :data:`HIDDEN` (a folder counts once) or :data:`NO_SUFFIX`; most first.
     """
 
     videos: list[VideoFile]
-    passed_over: dict[str, int]
+    skipped_files: dict[str, int]
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """What a file says about its video stream; decodes one frame.
+    """What a file says about its video stream. Decodes one frame.
 
     Raises:
-        VideoError: With its reason, if the file is no video that can be decoded.
+        VideoError: With its reason, if the file is not a video that can be decoded.
     """
     from tspcli.video.decoders import open_with
 
@@ -66,7 +66,7 @@ def list_videos(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     key_template: str = DEFAULT_KEY_TEMPLATE,
 ) -> list[VideoFile]:
-    """The videos of :func:`find_videos` alone."""
+    """Only the videos of :func:`find_videos`."""
     return find_videos(inputs, key_template).videos
 
 
@@ -77,15 +77,15 @@ def find_videos(
     """The videos that files, folders and lists name, in a stable order.
 
     Args:
-        inputs: Files; folders, searched recursively for the usual suffixes, hidden names left out;
-            ``.txt`` lists with a path on each line, relative to the list's folder, where blank
-            lines and lines that begin with ``#`` count for nothing. A file that is named but does
-            not exist is listed too: what follows tells that it is missing.
-        key_template: How a key is made, of ``{stem}`` (the file's name without its last suffix),
+        inputs: Files; folders, searched recursively for the usual suffixes, without hidden names;
+            ``.txt`` lists with one path per line, relative to the list's folder, without blank
+            lines and lines that begin with ``#``. A file that is named but does not exist is
+            listed, too: decoding reports it as missing.
+        key_template: The key, made of ``{stem}`` (the file name without its last suffix),
             ``{name}`` (with it) and ``{parent}`` (the folder's name).
 
     Raises:
-        UsageError: If there is no video, two have one key, or the template makes no sense.
+        UsageError: If there is no video, two videos have the same key, or the template is wrong.
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
@@ -93,8 +93,8 @@ def find_videos(
     found: dict[str, VideoFile] = {}
     by_key: dict[str, VideoFile] = {}
     named = [Path(item) for item in inputs]
-    passed_over: Counter[str] = Counter()
-    for path in _expand(named, passed_over):
+    skipped_files: Counter[str] = Counter()
+    for path in _expand(named, skipped_files):
         place = absolute(path)
         if place in found:
             continue
@@ -105,29 +105,34 @@ def find_videos(
                 f"Two videos have the key {video.key!r}: {storable(other.path)} and "
                 f"{storable(path)}.",
                 remedy="Rename one, or give a key template such as {parent}_{stem} or {name}.",
+                value=video.key,
+                path=storable(path),
             )
         found[place] = video
     if not found:
         names = ", ".join(storable(path) for path in named) or "nothing"
-        others = f" ({describe_passed_over(passed_over)})" if passed_over else ""
+        others = f" ({describe_skipped(skipped_files)})" if skipped_files else ""
         raise UsageError(
-            f"There is no video in: {names}{others}.",
+            f"No video found in: {names}{others}.",
             remedy="Name video files, folders with videos, or .txt lists of paths.",
+            value=names,
         )
-    order = sorted(passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+    order = sorted(skipped_files.items(), key=lambda kind: (-kind[1], kind[0]))
     return Listing(list(found.values()), dict(order))
 
 
-def describe_passed_over(passed_over: Mapping[str, int]) -> str:
-    """How many files of folders were taken for no videos, in one line.
+def describe_skipped(skipped_files: Mapping[str, int]) -> str:
+    """How many files of folders were not taken for videos, in one line.
 
-    >>> describe_passed_over({".part": 2, "hidden": 1})
-    '3 files passed over: 2 .part, 1 hidden'
+    >>> describe_skipped({".part": 2, "hidden": 1})
+    '3 files skipped: 2 .part, 1 hidden'
     """
-    kinds = [f"{count} {kind}" for kind, count in passed_over.items()]
+    kinds = [f"{count} {kind}" for kind, count in skipped_files.items()]
     if len(kinds) > _MAX_KINDS:
-        kinds[_MAX_KINDS:] = [f"{sum(list(passed_over.values())[_MAX_KINDS:])} of other endings"]
-    return f"{counted(sum(passed_over.values()), 'file')} passed over: {', '.join(kinds)}"
+        kinds[_MAX_KINDS:] = [
+            f"{sum(list(skipped_files.values())[_MAX_KINDS:])} with other endings"
+        ]
+    return f"{counted(sum(skipped_files.values()), 'file')} skipped: {', '.join(kinds)}"
 
 
 def _key_maker(template: str) -> _KeyMaker:
@@ -138,8 +143,9 @@ def _key_maker(template: str) -> _KeyMaker:
         fields, unknown = [], [str(error)]
     if unknown or not fields or "/" in template:
         raise UsageError(
-            f"The key template {template!r} makes no keys.",
-            remedy="Use {stem}, {name} and {parent} with other characters but slashes between.",
+            f"The key template {template!r} does not give keys.",
+            remedy="Use {stem}, {name} and {parent}, with any characters but slashes in between.",
+            value=template,
         )
     return _KeyMaker(template)
 
@@ -155,12 +161,12 @@ class _KeyMaker:
         return store_key(key)
 
 
-def _expand(inputs: Iterable[Path], passed_over: Counter[str]) -> Iterator[Path]:
+def _expand(inputs: Iterable[Path], skipped_files: Counter[str]) -> Iterator[Path]:
     for path in inputs:
         if _is_folder(path):
-            yield from _in_folder(path, passed_over)
+            yield from _in_folder(path, skipped_files)
         elif path.suffix.lower() == ".txt":
-            yield from _in_list(path, passed_over)
+            yield from _in_list(path, skipped_files)
         else:
             yield path
 
@@ -169,12 +175,12 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except (OSError, ValueError):
-        # A name that is too long for the system; who opens it will say so.
+        # A name too long for the system, which is reported when it is opened.
         return False
 
 
-def _in_folder(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    # Links to folders are followed, each place once: a link to its own parent ends.
+def _in_folder(folder: Path, skipped_files: Counter[str]) -> Iterator[Path]:
+    # Links to folders are followed, but each folder is visited once: a link may lead to its parent.
     seen: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(root)
@@ -184,25 +190,25 @@ def _in_folder(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         visible = sorted(name for name in folders if not name.startswith("."))
         if len(visible) < len(folders):
-            passed_over[HIDDEN] += len(folders) - len(visible)
+            skipped_files[HIDDEN] += len(folders) - len(visible)
         folders[:] = visible
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
             if name.startswith("."):
-                passed_over[HIDDEN] += 1
+                skipped_files[HIDDEN] += 1
             elif suffix in VIDEO_SUFFIXES:
                 yield Path(root, name)
             else:
-                passed_over[store_key(suffix) or NO_ENDING] += 1
+                skipped_files[store_key(suffix) or NO_SUFFIX] += 1
 
 
-def _in_list(path: Path, passed_over: Counter[str]) -> Iterator[Path]:
+def _in_list(path: Path, skipped_files: Counter[str]) -> Iterator[Path]:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"The list {storable(path)} cannot be read: {error.strerror or error}.",
-            remedy="Name a text file with a path on each line.",
+            path=storable(path),
         ) from error
     for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         name = os.fsdecode(line.strip())
@@ -210,7 +216,9 @@ def _in_list(path: Path, passed_over: Counter[str]) -> Iterator[Path]:
             continue
         if "\0" in name:
             raise UsageError(
-                f"The list {storable(path)} is no text.", remedy="Write a path on each line."
+                f"The list {storable(path)} is not a text file.",
+                remedy="Write one path per line.",
+                path=storable(path),
             )
         entry = path.parent / name
-        yield from _in_folder(entry, passed_over) if _is_folder(entry) else (entry,)
+        yield from _in_folder(entry, skipped_files) if _is_folder(entry) else (entry,)

@@ -1,7 +1,18 @@
-"""What a :class:`~tspcli.video.decode_pool.DecodePool` reports, in order for each video."""
+"""What both ends of a decode process agree on, and the events that a decode pool gives.
+
+Down: a :class:`WorkerSetup` once, then ``("job", number, path, decoders)`` per video and
+``("free", slot)`` per chunk that was released. Up: ``("ready",)`` once the imports are done, then
+per video ``("trying", number, index, why)``, ``("opened", number, info, stamp)``,
+``("chunk", number, slot, shape, dtype, ticks, span_s)``, and ``("finished", number, figures)`` or
+``("failed", number, failures)``; in between ``("beat",)`` as a sign of life and
+``("grown", slot_bytes)`` when the slots were made larger. They are plain tuples because one is sent
+for every megabyte of frames. Pixels travel in :class:`SlotMemory`.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,8 +21,61 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from tspcli.errors import VideoError
+from tspcli.sampling import Sampling
+from tspcli.sampling.pixels import FrameSpec
+from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
 from tspcli.video.source import VideoInfo
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """The settings of a decode process, as given to :class:`~tspcli.video.decode_pool.DecodePool`.
+
+    Only ``device`` differs between the processes of a pool.
+    """
+
+    sampling: Sampling
+    spec: FrameSpec
+    slots: int
+    chunk_bytes: int
+    timeout_s: float
+    threads: int
+    memory_limit_bytes: int
+    first_decoder: DecoderEntry
+    device: str | None = None
+
+
+class SlotMemory:
+    """Shared memory cut into slots of one size; pool and process map the same file.
+
+    Args:
+        file_descriptor: An anonymous file, owned by the caller.
+        slots: Number of slots.
+        slot_bytes: Size of a slot.
+    """
+
+    def __init__(self, file_descriptor: int, slots: int, slot_bytes: int) -> None:
+        self._fd = file_descriptor
+        self._slots = slots
+        self.slot_bytes = slot_bytes
+        self._map()
+
+    def grow(self, slot_bytes: int) -> None:
+        """Make the slots larger. Their contents are lost; views of the old slots stay valid."""
+        self.slot_bytes = slot_bytes
+        self._map()
+
+    def slot(self, index: int) -> memoryview:
+        """The bytes of a slot, writable."""
+        start = index * self.slot_bytes
+        return memoryview(self._mapped)[start : start + self.slot_bytes]
+
+    def _map(self) -> None:
+        size = self._slots * self.slot_bytes
+        if os.fstat(self._fd).st_size < size:
+            os.ftruncate(self._fd, size)
+        self._mapped = mmap.mmap(self._fd, size)
 
 
 @dataclass(frozen=True)
@@ -21,7 +85,7 @@ class Opened:
     Attributes:
         job: The video.
         info: What its header says.
-        stamp: Size in bytes and time of change of its file, as they were before it was opened.
+        stamp: Size in bytes and modification time (ns) of its file before it was opened.
     """
 
     job: VideoFile
@@ -31,10 +95,10 @@ class Opened:
 
 @dataclass(frozen=True)
 class SharedPlace:
-    """Where frames lie in memory that processes share.
+    """Where frames lie in shared memory.
 
     Attributes:
-        memory: Number of the memory, never used again within this process.
+        memory: Number of the memory, unique within this process.
         file_descriptor: The anonymous file, open as long as the decode process lives.
         offset_bytes: Where the pixels begin.
     """
@@ -44,12 +108,12 @@ class SharedPlace:
     offset_bytes: int
 
 
-class Worked(NamedTuple):
-    """When a decode process worked on some frames, on the clock of ``time.monotonic``.
+class DecodeSpan(NamedTuple):
+    """When a decode process worked on some frames.
 
     Attributes:
-        process: Its id.
-        began_s, ended_s: Seconds.
+        process: Its process id.
+        began_s, ended_s: Seconds on the clock of ``time.monotonic``.
     """
 
     process: int
@@ -63,37 +127,38 @@ class Frames:
 
     Attributes:
         job: The video.
-        ticks: For each frame the needed ticks that show it.
-        pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory that is
-            valid until :meth:`release` is called, which has to happen for the decoding to go on.
+        ticks: For each frame the needed ticks at which it is shown.
+        pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory, valid
+            until :meth:`release` is called. Decoding continues only when frames are released.
         place: Where the pixels lie, for another process that maps the same memory.
-        worked: When they were decoded, if that is known.
+        span: When they were decoded, if that is known.
     """
 
     job: VideoFile
     ticks: list[tuple[int, ...]]
     pixels: npt.NDArray[Any]
     place: SharedPlace = field(repr=False)
-    _give_back: Callable[[Frames], None] = field(repr=False)
-    worked: Worked | None = None
+    _release: Callable[[Frames], None] = field(repr=False)
+    span: DecodeSpan | None = None
 
     def release(self) -> None:
-        """Give the memory back. Callable from any thread; more than once is harmless."""
-        self._give_back(self)
+        """Give the memory back, from any thread. Calling it again does nothing."""
+        self._release(self)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """All frames of a video came.
+    """All frames of a video were given.
 
     Attributes:
         job: The video.
-        n_ticks: Ticks of the whole video, for ``Sampling.n_clips``.
-        decoder: Which decoder it was.
+        n_ticks: Number of ticks of the video, for ``Sampling.n_clips``.
+        decoder: The name of the decoder that decoded it.
         warnings: What could not be decoded, and the like.
-        start_s, end_s: When the first frame is shown and when the last one's display ends.
-        n_frames: Frames of the source.
-        n_decoded: Frames decoded; fewer where unneeded ones could be left out.
+        start_s, end_s: When the first frame is shown and when the display of the last one ends,
+            seconds on the file's clock.
+        n_frames: Number of frames of the source.
+        n_decoded: Number of frames decoded; fewer where unneeded ones could be left out.
     """
 
     job: VideoFile
@@ -108,7 +173,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A video that no decoder could decode. What came of it before is void."""
+    """No decoder could decode a video. Frames of it that were given before are void."""
 
     job: VideoFile
     error: VideoError
@@ -116,11 +181,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Restarted:
-    """A decoder failed on a video: what came of it is void, the next one starts afresh.
+    """A decoder failed on a video: its frames are void, and the next decoder starts over.
 
     Attributes:
         job: The video.
-        decoder: The decoder that follows.
+        decoder: The name of the decoder that follows.
         why: What happened to the one before.
     """
 
@@ -131,12 +196,12 @@ class Restarted:
 
 @dataclass(frozen=True)
 class Idle:
-    """Every video that was given has ended; more may come."""
+    """Every video so far has ended; more may be added."""
 
 
 @dataclass(frozen=True)
 class Woken:
-    """Somebody called :meth:`tspcli.video.decode_pool.DecodePool.wake`."""
+    """:meth:`tspcli.video.decode_pool.DecodePool.wake` was called."""
 
 
 Event = Opened | Frames | Finished | Failed | Restarted

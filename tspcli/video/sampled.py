@@ -1,4 +1,4 @@
-"""From a source's frames to those that clips are made of."""
+"""The frames of a video that clips are made of, and one clip read from anywhere."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tspcli.sampling.windows import NeededTicks
 from tspcli.video.source import Frame, VideoSource
 
 MAX_STILL_S = 6 * 3600
-"""No frame of a sound file is shown for longer; one bit of its time can make it centuries."""
+"""The longest time in seconds for which a frame may be shown: one wrong bit makes it centuries."""
 
 
 @dataclass(frozen=True)
 class SampledFrame:
-    """A source frame that some clip needs.
+    """A source frame that at least one clip needs.
 
     Attributes:
-        ticks: The needed ticks that show it, ascending, at least one.
+        ticks: The needed ticks at which it is shown, ascending, at least one.
         pts_s: Its time in seconds on the file's clock.
         frame: The frame; its picture is valid until the next one is taken.
     """
@@ -39,9 +39,9 @@ class SampledFrame:
 class SampledFrames:
     """The frames of one video that clips are made of, each once, in time order.
 
-    Streaming: memory does not depend on the video's length. The attributes are complete when the
-    iteration has ended. How many clips there are is known only then, so frames after the last
-    whole clip's end come too.
+    Memory does not depend on the video's length. The attributes are complete after the iteration.
+    The number of clips is known only then, so the frames after the end of the last complete clip
+    come as well.
 
     Args:
         source: The video.
@@ -49,9 +49,9 @@ class SampledFrames:
         on_frame: Called after each source frame, sampled or not.
 
     Attributes:
-        n_ticks: Ticks of the whole video, to be given to ``Sampling.n_clips``.
-        n_frames: Frames of the source, whether sampled or not.
-        start_s, end_s: When the first frame is shown and when the display of the last ends, in
+        n_ticks: Number of ticks of the video, for ``Sampling.n_clips``.
+        n_frames: Number of frames of the source, sampled or not.
+        start_s, end_s: When the first frame is shown and when the display of the last one ends,
             seconds on the file's clock.
     """
 
@@ -83,8 +83,8 @@ class SampledFrames:
             if self._on_frame is not None:
                 self._on_frame()
             if not frame.has_picture:
-                # Nobody needs the ticks that it shows. If the needed ones after it turn out to be
-                # damaged, they show the last picture that there is.
+                # No clip needs its ticks. If the needed frames after it turn out to be damaged,
+                # their ticks show the last picture before them.
                 continue
             time_s = frame.pts_s - shift_s if shift_s else frame.pts_s
             ticks = self._believable(track.push(time_s))
@@ -102,12 +102,12 @@ class SampledFrames:
         self.n_ticks = track.n_ticks
 
     def _believable(self, ticks: range) -> range:
-        """The ticks that one frame shows, unless a damaged time stretches them beyond belief."""
+        """The ticks of one frame, unless a damaged time makes them too many to be true."""
         shown_s = len(ticks) / self.sampling.grid_rate
         if shown_s > MAX_STILL_S:
             raise VideoError(
                 "damaged",
-                f"one frame would be shown for {float(shown_s):.0f} s; its time is not believed",
+                f"one frame would be shown for {float(shown_s):.0f} s, so its time must be wrong",
                 path=self.source.info.path,
             )
         return ticks
@@ -115,7 +115,7 @@ class SampledFrames:
     def _display_end_s(self, last: Frame) -> Fraction:
         if self.n_frames == 1:
             return display_end_s([last.pts_s], last.duration_s)
-        # Only the ends of the series matter to the mean distance of its frames.
+        # The mean distance of the frames needs only the ends of the series.
         end_s = display_end_s([last.pts_s], last.duration_s)
         if end_s == last.pts_s:
             end_s += (last.pts_s - self.start_s) / (self.n_frames - 1)
@@ -126,13 +126,13 @@ class SampledFrames:
             return True
         first, end = self._tick(pts_s) - self._origin, self._tick(next_s) - self._origin
         first = max(first, 0)
-        # Any stretch longer than that has a needed tick; a damaged time may make it endless.
+        # A longer range always has a needed tick, and a damaged time may make it endless.
         return bool(self._needed.among(range(first, min(end, first + self._needed.longest_gap))))
 
     def _tick(self, time_s: Fraction) -> int:
-        """``grid_tick`` in whole numbers, without making Fractions: this is asked for every frame.
+        """``grid_tick`` without Fractions, because it is computed for every frame.
 
-        The nearest tick to the time less the container's start, halves away from zero.
+        The tick nearest to the time after the container's start, halves away from zero.
         """
         rate, shift_s = self.sampling.grid_rate, self.source.info.origin_s
         over = time_s.numerator * shift_s.denominator - shift_s.numerator * time_s.denominator
@@ -163,15 +163,15 @@ def read_clip(
 ) -> npt.NDArray[Any]:
     """Read one clip from anywhere in a video.
 
-    The clip's first tick is ``floor(start_s * grid_rate)``, counted from the video's first frame;
-    where the video ends before the clip does, its last frame is repeated.
+    The clip's first tick is ``floor(start_s * grid_rate)``, counted from the video's first frame.
+    Where the video ends before the clip, its last frame is repeated.
 
     Args:
         source: The video.
-        start_s: Start of the clip, seconds after the video's first frame, not negative.
+        start_s: Start of the clip in seconds after the video's first frame.
         sampling: Rate and length of the clip.
         spec: Size, crop and dtype of the frames.
-        late_s: How long after the end of the video's pictures a clip may begin; None for any time.
+        late_s: Seconds after the end of the video at which a clip may still begin; None: any time.
 
     Returns:
         Shape (clip_length, h, w, 3), uint8 or float32 in 0..255.
@@ -180,7 +180,7 @@ def read_clip(
         VideoError: If nothing can be decoded there, or the clip begins too late.
     """
     rate, shift_s = sampling.grid_rate, source.info.origin_s
-    origin = grid_tick(first_pts_s(source) - shift_s, rate)
+    origin = grid_tick(source.first_pts_s - shift_s, rate)
     first = origin + int(max(Fraction(start_s), Fraction(0)) * rate // 1)
     ticks = [first + sampling.sample_tick(j) for j in range(sampling.clip_length)]
 
@@ -191,7 +191,7 @@ def read_clip(
     clip: npt.NDArray[Any] | None = None
     n_filled = 0
     shown: Frame | None = None
-    # The frame shown at the first tick's time is not after that tick, and the ones that follow
+    # The frame shown at the time of the first tick is not after that tick; frames that follow
     # within half a tick replace it.
     for frame in source.frames(Fraction(first) / rate + shift_s, wanted=is_wanted):
         if not frame.has_picture:
@@ -214,7 +214,7 @@ def read_clip(
         if Fraction(first) / rate > end_s + late_s:
             raise VideoError(
                 "damaged",
-                f"its pictures end at {float(end_s):.2f} s, {float(start_s):.2f} s is asked for",
+                f"its frames end at {float(end_s):.2f} s, before a clip at {float(start_s):.2f} s",
                 path=source.info.path,
             )
     if n_filled < len(ticks):
@@ -224,12 +224,3 @@ def read_clip(
         clip[n_filled:] = picture
     assert clip is not None
     return clip
-
-
-def first_pts_s(source: VideoSource) -> Fraction:
-    """The time of a video's first frame in seconds, decoded once and remembered."""
-    known = getattr(source, "_first_pts_s", None)
-    if known is None:
-        known = next(iter(source.frames())).pts_s
-        source._first_pts_s = known  # type: ignore[attr-defined]  # a note of this module's
-    return known

@@ -1,4 +1,4 @@
-"""What every decoder offers: a video's facts, and its frames in presentation order."""
+"""What every decoder offers: facts about a video, and its frames in presentation order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,30 @@ from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec
 
 MAX_PIXELS = 1 << 26
-"""Pixels of a frame beyond which a video is refused (8192 x 8192; 8K video has half of that): a
-damaged header may announce frames that take all memory."""
+"""The most pixels that a frame may have (8192 x 8192, twice those of 8K video): a damaged header
+may announce frames that take all memory."""
 
 Wanted = Callable[[Fraction, Fraction], bool]
-"""Asked with a frame's time and the next one's, seconds: does anyone look at its picture?"""
+"""Called with the times of a frame and of the next one in seconds; returns whether the picture of
+the frame is needed."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says about its video stream; nothing in it is verified by decoding.
+    """What a file says about its video stream; decoding may contradict it.
 
     Attributes:
         path: The file.
         width, height: Size of the frames in pixels, after rotation.
-        rotation_deg: Degrees clockwise by which the coded frames are turned: 0, 90, 180 or 270.
+        rotation_deg: Degrees clockwise by which coded frames are rotated: 0, 90, 180 or 270.
         fps: Average frame rate, or None.
         duration_s: Announced duration in seconds, or None.
         n_frames: Announced number of frames, or None.
         start_s: Announced time of the first frame in seconds, or None.
-        origin_s: When the container starts, in seconds. ffmpeg counts time from here, and where a
-            frame rate is not a divisor of the grid's it decides how times are rounded.
-        time_base: Seconds a unit of the stream's timestamps.
-        stream_index: Which of the container's streams it is.
+        origin_s: When the container starts, in seconds. ffmpeg counts time from here, which decides
+            how times are rounded where the frame rate does not divide the grid's.
+        time_base: Seconds per unit of the stream's timestamps.
+        stream_index: The index of the stream in the container.
         codec, pixel_format, container: FFmpeg's names.
         interlaced: Whether the stream is marked as interlaced.
     """
@@ -63,17 +65,17 @@ class VideoInfo:
     interlaced: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as plain values; fractions as exact strings."""
+        """The facts as plain values; fractions become exact strings."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {n: str(v) if isinstance(v, Fraction) else v for n, v in values}
 
 
 class Frame:
-    """One frame: its time, and its picture once somebody asks for it.
+    """One frame: its time, and its picture when it is asked for.
 
     Attributes:
         pts_s: Presentation time in seconds, exact, on the file's own clock.
-        duration_s: How long the frame is shown in seconds, or None if the file does not tell.
+        duration_s: How long the frame is shown in seconds, or None if the file does not say.
     """
 
     __slots__ = ("duration_s", "pts_s")
@@ -84,24 +86,26 @@ class Frame:
 
     @property
     def has_picture(self) -> bool:
-        """Whether :meth:`rgb` works; frames that nobody wanted may have no picture."""
+        """Whether :meth:`rgb` works; frames that were not wanted may have no picture."""
         return False
 
     def rgb(self) -> npt.NDArray[np.uint8]:
-        """The picture, uint8, shape (height, width, 3), rotation applied.
+        """The picture, uint8, shape (height, width, 3), upright.
 
-        Valid until the next frame is taken from the source. Raises:
+        It is valid until the next frame is taken from the source.
+
+        Raises:
             VideoError: If this frame cannot be decoded.
-            LookupError: If the frame was asked for with ``wanted`` and was not.
+            LookupError: If the caller's ``wanted`` left this frame out.
         """
-        raise LookupError(f"the frame at {float(self.pts_s):.3f} s was not wanted, nor decoded")
+        raise LookupError(f"the frame at {float(self.pts_s):.3f} s was left out by `wanted`")
 
     def scaled(self, spec: FrameSpec, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """The picture scaled and cropped, shape (h, w, 3), dtype as ``spec`` says.
+        """The picture scaled and cropped, shape (h, w, 3), with the dtype of ``spec``.
 
         Args:
             spec: Size, crop and dtype.
-            out: Where to write; its shape wins over the one that ``spec`` computes from this
+            out: Where to write. Its shape has precedence over the one that ``spec`` gives for this
                 frame, so that a video whose frames change size stays one series.
         """
         from tspcli.video.resize import resize_frame
@@ -112,12 +116,15 @@ class Frame:
 class VideoSource(ABC):
     """One video, opened by one decoder.
 
+    A subclass takes a path and the keyword ``threads``, and ``device`` if its table entry says
+    ``on_gpu``; it raises a VideoError with a reason if it cannot open the file.
+
     Attributes:
         decoder: The decoder's name.
-        info: The file's facts.
-        n_decoded: Pictures decoded so far.
+        info: What the file says about its video stream.
+        n_decoded: Number of pictures decoded so far.
         warnings: What went wrong without ending the video, such as
-            ``"damaged: 3 packets could not be decoded"``; complete when the frames are exhausted.
+            ``"damaged: 3 packets could not be decoded"``; complete once the frames are exhausted.
     """
 
     decoder: str
@@ -144,18 +151,23 @@ class VideoSource(ABC):
         """The frames in presentation order.
 
         Args:
-            start_s: Begin with the frame that is shown at this time (seconds, the file's clock);
-                None begins with the first.
-            wanted: Tells which frames' pictures are needed. The others still come, so that their
-                times are known, but may have none.
+            start_s: Begin with the frame shown at this time, in seconds on the file's clock; None
+                begins with the first.
+            wanted: Which frames need a picture. The others come as well, so that their times are
+                known, but may have none.
 
         Raises:
             VideoError: ``no-frames`` if nothing can be decoded.
         """
 
+    @cached_property
+    def first_pts_s(self) -> Fraction:
+        """The time of the first frame in seconds, on the file's clock."""
+        return next(iter(self.frames())).pts_s
+
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file and the decoder; more than once is harmless."""
+        """Release the file and the decoder. Calling it again does nothing."""
 
     def __enter__(self) -> VideoSource:
         return self
@@ -167,10 +179,10 @@ class VideoSource(ABC):
 def check_file(path: str | os.PathLike[str]) -> str:
     """The absolute path of a file that can be read.
 
-    Absolute, so that FFmpeg takes no name such as ``concat:a`` for a protocol.
+    It is absolute so that FFmpeg does not take a name such as ``concat:a`` for a protocol.
 
     Raises:
-        VideoError: ``missing``, ``unreadable`` (no permission, no regular file) or ``empty``.
+        VideoError: ``missing``, ``unreadable`` (no permission, not a regular file) or ``empty``.
     """
     name = absolute(path)
     try:
@@ -204,7 +216,7 @@ def check_size(width: int, height: int, path: str) -> None:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Size in bytes and time of change of a file; None if there is none."""
+    """Size in bytes and modification time (ns) of a file; None if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""A decode process as its pool sees it: its video, the chunks handed out, its signs of life."""
+"""A decode process as its pool sees it: its video, the chunks in use, its signs of life."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ import numpy as np
 from tspcli.core.child_process import ChildProcess, anonymous_file
 from tspcli.core.files import absolute
 from tspcli.errors import VideoError
-from tspcli.video.decode_worker import SlotMemory, WorkerSetup
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
-from tspcli.video.messages import Frames, SharedPlace, Worked
+from tspcli.video.messages import DecodeSpan, Frames, SharedPlace, SlotMemory, WorkerSetup
 
 _memories = count()
 
@@ -38,10 +37,10 @@ class Job:
 
 
 class WorkerProcess(ChildProcess):
-    """One decode process with the memory it shares with its pool.
+    """One decode process with the memory that it shares with its pool.
 
     Args:
-        setup: What the worker is told.
+        setup: Sent to the process.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
@@ -80,8 +79,8 @@ class WorkerProcess(ChildProcess):
         os.close(self.memory_fd)
 
 
-class PoolWorker:
-    """A worker process as the pool sees it."""
+class WorkerHandle:
+    """One worker of a pool, from its start to its end."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.process = WorkerProcess(setup)
@@ -90,7 +89,7 @@ class PoolWorker:
         self.gone = False
         self.job: Job | None = None
         self.has_begun = False
-        """Whether it has said anything of its video."""
+        """Whether it has sent anything about its video."""
         self.first_decoder = 0
         self.last_sign = time.monotonic()
         self._slots = setup.slots
@@ -100,7 +99,7 @@ class PoolWorker:
 
     @property
     def connection(self) -> Connection:
-        """Where its messages arrive."""
+        """The connection on which its messages arrive."""
         return self.process.connection
 
     @property
@@ -109,7 +108,7 @@ class PoolWorker:
         return self.ready and not self.gone and self.job is None
 
     def is_overdue(self, limit_s: float) -> bool:
-        """Whether it owes a sign of life; one that waits, for a slot or a video, owes none."""
+        """Whether a sign of life is overdue; none is due while it waits for a slot or a video."""
         if self.is_idle:
             return False
         with self._lock:
@@ -117,7 +116,7 @@ class PoolWorker:
         return not waiting and time.monotonic() - self.last_sign > limit_s
 
     def assign(self, job: Job, decoders: tuple[DecoderEntry, ...]) -> None:
-        """Give it a video and the decoders to try, in their order."""
+        """Give it a video and the decoders to try, in order."""
         self.job = job
         self.has_begun = False
         self.first_decoder = job.next_decoder
@@ -132,39 +131,39 @@ class PoolWorker:
         shape: tuple[int, ...],
         dtype: str,
         ticks: list[tuple[int, ...]],
-        worked_s: tuple[float, float],
+        span_s: tuple[float, float],
     ) -> Frames:
-        """The frames that it says it has put into a slot."""
+        """The frames that it has put into a slot."""
         size = int(np.prod(shape))
         slots = self.process.memory
         flat = np.frombuffer(slots.slot(slot), np.dtype(dtype), count=size)
         place = SharedPlace(self.memory, self.process.memory_fd, slot * slots.slot_bytes)
-        worked = Worked(self.process.pid, *worked_s)
-        give_back = partial(self.release, slot)
-        frames = Frames(file, ticks, flat.reshape(shape), place, give_back, worked)
+        span = DecodeSpan(self.process.pid, *span_s)
+        release = partial(self.release, slot)
+        frames = Frames(file, ticks, flat.reshape(shape), place, release, span)
         with self._lock:
             self._held[slot] = frames
         return frames
 
     def release(self, slot: int, frames: Frames) -> None:
-        """Let it fill a slot again; callable from any thread."""
+        """Let it fill a slot again. May be called from any thread."""
         with self._lock:
             if self._held.get(slot) is not frames:
                 return
             del self._held[slot]
-            # Until now it may have waited for this very slot.
+            # It may have waited for this slot until now.
             self.last_sign = time.monotonic()
             if self.gone:
                 return
             self._send_locked(("free", slot))
 
-    def dismiss(self) -> None:
-        """No more videos: hang up, which ends it."""
+    def stop(self) -> None:
+        """End it: there are no more videos for it."""
         self.process.kill()
-        self.bury()
+        self.on_exit()
 
-    def bury(self) -> None:
-        """End it, if it has not ended, and forget it."""
+    def on_exit(self) -> None:
+        """Release everything of a process that has ended, or end it first."""
         with self._lock:
             if self.gone:
                 return
@@ -176,6 +175,6 @@ class PoolWorker:
             self._send_locked(message)
 
     def _send_locked(self, message: tuple[Any, ...]) -> None:
-        # A worker that died is noticed where its messages are read.
+        # A dead worker is noticed where its messages are read.
         with suppress(OSError):
             self.process.connection.send(message)

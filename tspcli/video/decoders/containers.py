@@ -1,13 +1,12 @@
-"""A video file as PyAV opens it: which of its streams is the video, and what it says of itself.
+"""What a video file says about itself, read with PyAV: streams, facts, packet times, missing ends.
 
-Packets and their times: looking ahead, and guessing what a careless muxer left out.
-
-Whether a file ends where it says that it does: a download that broke off decodes without error.
-
-Some containers announce a duration for each stream, which settles it. Matroska, WebM, FLV and ASF
-announce one for all streams together, and sound may well be longer than the picture; there a file
-counts as cut off only if none of its streams comes near that end. AVI keeps the number of frames
-in its header. MPEG's streams, Ogg and raw video announce nothing.
+In order: opening a container, choosing its video stream and describing it; the times of packets
+(looking ahead, and guessing what a careless muxer left out); whether a file ends before the end
+that it announces. The last matters because a download that broke off decodes without an error.
+Some containers announce a duration per stream, which settles it. Matroska, WebM, FLV and ASF
+announce one for all streams together, and the sound may last longer than the pictures; there a
+file counts as cut off only if none of its streams comes near that end. AVI has the number of frames
+in its header. MPEG streams, Ogg and raw video announce nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +25,22 @@ from tspcli.errors import VideoError
 from tspcli.sampling.clock import round_half_away
 from tspcli.video.source import VideoInfo, looks_like_mp4
 
+_MAX_AHEAD = 64
+"""Packets that are read ahead at most to find out which picture comes next."""
+_END = object()
+_ANNOUNCE_ONE_DURATION = {"matroska", "webm", "flv", "asf"}
+"""Where FFmpeg reports the duration of the file as that of each stream."""
+_TOLERANCE_S = Fraction(1)
+_TOLERANCE = Fraction(1, 50)
+"""A file that ends early by no more than the larger of the two counts as complete."""
+
 
 def open_container(name: str, path: str) -> Any:
     """Open a file.
 
     Args:
-        name: As FFmpeg is to be told it.
-        path: As errors are to tell it.
+        name: The path for FFmpeg.
+        path: The path for error messages.
 
     Raises:
         VideoError: With its reason, if it cannot be opened.
@@ -55,10 +63,10 @@ def open_container(name: str, path: str) -> Any:
 
 
 def pick_stream(container: Any, path: str) -> Any:
-    """The stream with the most pixels, as ffmpeg picks; cover art is none.
+    """The video stream with the most pixels, which is the one that ffmpeg takes; not cover art.
 
     Raises:
-        VideoError: ``no-video-stream`` or ``not-a-video``, if there is none.
+        VideoError: ``no-video-stream`` or ``not-a-video``, if there is no such stream.
     """
     best, best_pixels = None, -1
     for stream in container.streams.video:
@@ -78,14 +86,14 @@ def pick_stream(container: Any, path: str) -> Any:
 
 
 def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> VideoInfo:
-    """What the file says of its video stream.
+    """What a file says about one of its video streams.
 
     Args:
         container: The open file.
-        stream: One of its video streams.
-        path: As errors are to tell it.
-        rotation_deg: Clockwise, a multiple of 90; width and height are those of the upright
-            picture.
+        stream: The stream.
+        path: The path for messages.
+        rotation_deg: Degrees clockwise, a multiple of 90. Width and height are reported for the
+            upright picture.
     """
     context, base = stream.codec_context, Fraction(stream.time_base)
     duration_s = None
@@ -128,15 +136,12 @@ def _is_cover_art(stream: Any) -> bool:
     return disposition is not None and flag is not None and bool(disposition & flag)
 
 
-_MAX_AHEAD = 64
-
-
 class TimestampGuess:
     """Chooses between a frame's presentation time and its packet's decoding time.
 
-    AVI and some other files hold decoding times alone, out of which FFmpeg makes presentation
-    times that jump back and forth. FFmpeg counts which of the two series misbehaves more often and
-    believes the other; its tools, and so the official features, go by that choice.
+    AVI and some other files store only decoding times. FFmpeg derives presentation times from
+    them that jump back and forth, counts which of the two series runs backwards more often and
+    uses the other. Its tools make that choice, so the official features depend on it.
     """
 
     def __init__(self) -> None:
@@ -146,7 +151,7 @@ class TimestampGuess:
         self._last_dts: int | None = None
 
     def push(self, pts: int | None, dts: int | None) -> int | None:
-        """Take a decoded frame's two times; return the one to believe, None if it has neither."""
+        """Take the two times of a decoded frame; return the one to use, None if it has neither."""
         if dts is not None:
             self._n_faulty_dts += self._last_dts is not None and dts <= self._last_dts
             self._last_dts = dts
@@ -163,7 +168,7 @@ class TimestampGuess:
 
 
 class Lookahead:
-    """Packets in decoding order that also know which picture is shown after theirs.
+    """Packets in decoding order, and for each the time of the picture shown after its own.
 
     Args:
         packets: The packets of one stream; the last may be None, which flushes the decoder.
@@ -181,10 +186,10 @@ class Lookahead:
             yield self._waiting.popleft()
 
     def next_pts(self, packet: Any) -> int | None:
-        """The presentation time of the frame shown after this packet's, None if unsure.
+        """The presentation time of the frame shown after this packet's, None if it is uncertain.
 
-        Sure it is as soon as a packet was read whose decoding time is not before it: pictures are
-        never shown before they are decoded, so none that comes later can lie between.
+        It is certain once a packet with a decoding time not before it was read: no picture is
+        shown before it is decoded, so no later packet can lie in between.
         """
         while True:
             position = bisect_right(self._known, packet.pts)
@@ -193,8 +198,8 @@ class Lookahead:
                 self._ended or (self._newest_dts is not None and self._newest_dts >= following)
             )
             if settled:
-                # Times before this packet's own are asked for no more, save by packets that were
-                # moved behind it in decoding order: some are kept.
+                # Earlier times are needed only by packets that follow in decoding order and are
+                # shown earlier, so a few are kept.
                 if position > 2 * _MAX_AHEAD:
                     del self._known[: position - _MAX_AHEAD]
                 return following
@@ -214,31 +219,22 @@ class Lookahead:
         return True
 
 
-_END = object()
-
-
-_SHARED = {"matroska", "webm", "flv", "asf"}
-"""Where FFmpeg tells the duration of the whole file, for its streams too (ASF)."""
-_TOLERANCE_S = Fraction(1)
-_TOLERANCE = Fraction(1, 50)
-
-
 def missing_end(
     name: str, container: Any, stream: Any, info: VideoInfo, end_s: Fraction
 ) -> str | None:
-    """What to say of a file that holds less than it announces, None if it holds all.
+    """A warning for a file that holds less than it announces, None if it is complete.
 
-    Reads what is left of the other streams if that has to decide.
+    Reads the rest of the other streams where that has to decide.
 
     Args:
-        name: The file, as FFmpeg is to be told it.
-        container: The same, open.
+        name: The path for FFmpeg.
+        container: The open file.
         stream: Its video stream.
-        info: What it says of itself.
+        info: What it says about the stream.
         end_s: When the display of its last frame ends, seconds on the file's clock.
     """
     names = set(info.container.split(","))
-    if names & _SHARED:
+    if names & _ANNOUNCE_ONE_DURATION:
         announced_s = Fraction(container.duration or 0, av.time_base)
         # Matroska counts its duration from zero, wherever the first frame is.
         origin_s = min(info.origin_s, Fraction(0)) if "matroska" in names else info.origin_s
@@ -263,14 +259,14 @@ def _is_short(lasted_s: Fraction, announced_s: Fraction) -> bool:
 
 
 def _own_duration_s(stream: Any, info: VideoInfo) -> Fraction:
-    """The duration that is announced for this stream alone, 0 if none is."""
+    """The duration announced for this stream alone, 0 if there is none."""
     own_s = Fraction(0)
     if stream.duration:
         own_s = stream.duration * info.time_base
     elif info.duration_s is not None and len(stream.container.streams) == 1:
         own_s = info.duration_s
     if info.container == "avi" and info.n_frames and info.fps:
-        # FFmpeg makes the duration of an AVI file whose index is gone out of what is there.
+        # Without an index, FFmpeg derives the duration of an AVI file from what is left of it.
         own_s = max(own_s, info.n_frames / info.fps)
     return own_s
 
@@ -301,5 +297,5 @@ def _others_reach_the_end(
                     return True
             if seen:
                 return False
-        # Where seeking fails, or leads past the end, the file is read from its beginning.
+        # Seeking failed or led past the end: read the file from its beginning.
     return False

@@ -102,6 +102,7 @@ class PyavSource(VideoSource):
             self._begin()
             # The first frame alone tells the rotation, and whether there is any.
             self._head: list[Frame] = [self._first_frame()]
+            self.first_pts_s = self._head[0].pts_s
         except BaseException:
             self._container.close()
             raise

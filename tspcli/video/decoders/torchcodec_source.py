@@ -28,7 +28,7 @@ from tspcli.video.source import VideoSource, check_file
 
 _SAID = 120
 """Characters of torchcodec's own words that a message repeats; what to do follows them."""
-_unusable: dict[str, str] = {}
+UNUSABLE_DEVICES: dict[str, str] = {}
 """Devices on which no video can be decoded, and what torchcodec said; found out once a process."""
 
 
@@ -134,8 +134,8 @@ class TorchcodecCudaSource(TorchcodecSource):
 
     def __init__(self, path: str, threads: int = 1, device: str = "cuda") -> None:
         _require_gpu()
-        if device in _unusable:
-            raise _no_nvdec(device, _unusable[device])
+        if device in UNUSABLE_DEVICES:
+            raise _no_nvdec(device, UNUSABLE_DEVICES[device])
         self._open(path, threads, device)
         # Some ways of torchcodec know from the start where they decode, some after a frame.
         self._require_hardware(device)
@@ -156,7 +156,7 @@ class TorchcodecCudaSource(TorchcodecSource):
             # Is it the file? That is told as of any other.
             super().make_reader(decoders, name, "cpu", options)
             if "unsupported device" in said.lower():
-                _unusable[device] = said
+                UNUSABLE_DEVICES[device] = said
             raise _no_nvdec(device, said) from error
 
     def _require_hardware(self, device: str) -> None:
@@ -165,7 +165,7 @@ class TorchcodecCudaSource(TorchcodecSource):
         if not fallback:
             return
         if getattr(fallback, "_nvcuvid_unavailable", False) or "nvcuvid" in str(fallback).lower():
-            _unusable[device] = str(fallback)
+            UNUSABLE_DEVICES[device] = str(fallback)
             raise _no_nvdec(device, str(fallback))
         info = self.info
         raise VideoError(
