@@ -154,8 +154,8 @@ class Product:
         """A step over a batch of which the first half shows actions."""
         size = len(batch)
         with process_arithmetic(self.device, self.precision):
-            figures = self.trainer.step(batch, Counts(size // 2, size), self.optimizer)
-        return figures.action_loss
+            done = self.trainer.step(batch, Counts(size // 2, size), self.optimizer)
+        return float(done.figures.total("action_loss"))
 
 
 def with_loader(

@@ -129,9 +129,9 @@ def _toml_parsers() -> list[Parser]:
     from importlib import resources
 
     from tspcli.encoders.weights import read_registry, weights_folder
+    from tspcli.pretraining.run_state import read_run_recipe
     from tspcli.pretraining.training_log import EpochResult, read_results
     from tspcli.pretraining.training_recipe import load_recipe, recipe_names
-    from tspcli.pretraining.training_run import read_run_recipe
 
     recipes = [
         resources.files("tspcli.recipes").joinpath("training").joinpath(f"{name}.toml").read_bytes()

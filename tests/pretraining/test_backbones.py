@@ -9,7 +9,7 @@ from tspcli.encoders import BACKBONES, Heads, TspModel
 from tspcli.pretraining.data import clip_sampling, frame_preprocessing
 from tspcli.pretraining.optim import parameter_groups
 from tspcli.pretraining.training_recipe import load_recipe
-from tspcli.pretraining.tsp_losses import Counts, tsp_losses
+from tspcli.pretraining.tsp_losses import Counts, Targets, total_loss, tsp_losses
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -36,8 +36,8 @@ def test_step_of_every_backbone(name: str, recipe_name: str) -> None:
         gvf = torch.empty(2, 512) if heads.gvf_dim else None
         logits = model(clips, gvf)
         action, region = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
-        losses = tsp_losses(logits, action, region, counts=Counts(2, 2))
-        losses.total.backward()
+        losses = tsp_losses(logits, Targets(action, region))
+        total_loss(losses, Counts(2, 2), recipe.alphas).backward()
     members = [id(p) for group in groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters())
     assert all(group["params"] for group in groups), "a group is empty"

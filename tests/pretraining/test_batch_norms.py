@@ -50,8 +50,8 @@ def test_validation_is_with_the_first_devices_statistics(small_set: SmallSet) ->
     def losses(trained: TspModel, devices: Devices) -> tuple[float, float]:
         trainer = Trainer(trained, FAST, QUIET, devices, data.preprocessing)
         feed = BatchFeed(data.loader("valid", QUIET))
-        figures = trainer.validate(feed(ValidationPlan(data.plans["valid"], 7)))
-        return figures.action_loss, figures.region_loss
+        figures = trainer.validate(feed(ValidationPlan(data.plans["valid"], 7))).figures.means()
+        return figures["action_loss"], figures["region_loss"]
 
     alone = Devices(Placement(), "cpu")
     assert losses(model(0.3), alone) != losses(model(0.0), alone)

@@ -77,7 +77,7 @@ def kill_after_epochs(arguments: list[str | Path], out: Path, epochs: int) -> No
     # torch's launcher puts its processes into groups of their own; they notice that it is gone.
     with suppress(FileNotFoundError):
         for _ in range(600):
-            with (out / "last.pth.lock").open() as lock:
+            with (out / "recipe.toml.lock").open() as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break

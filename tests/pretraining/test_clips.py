@@ -11,6 +11,7 @@ import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from tspcli.pretraining.clip_cache import (
 from tspcli.pretraining.clip_cache_file import CachedVideo, VideoClips, decode_frame, encode_frame
 from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipRequest
-from tspcli.pretraining.loader import BatchFeed, ClipLoader
+from tspcli.pretraining.loader import BatchFeed, ClipBatch, ClipLoader
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 
@@ -249,11 +250,36 @@ def test_batches_do_not_depend_on_the_number_of_loader_processes(small_set: Smal
 def test_pieces_of_a_batch_are_the_batch(small_set: SmallSet) -> None:
     loader, plan = small_data(small_set)
     batch = next(iter(BatchFeed(loader)(plan.epoch(0))))
-    for count, sizes in ((1, [5]), (2, [2, 3]), (3, [1, 2, 2]), (9, [1] * 5)):
+    for count, sizes in ((1, [5]), (2, [2, 3]), (3, [1, 2, 2]), (9, [1] * 9)):
         pieces = batch.pieces(count)
         assert [len(piece) for piece in pieces] == sizes
-        assert torch.equal(torch.cat([piece.pixels for piece in pieces]), batch.pixels)
-        assert [name for piece in pieces for name in piece.names] == batch.names
+        assert torch.equal(torch.cat([piece.pixels for piece in pieces])[:5], batch.pixels)
+        assert [name for piece in pieces for name in piece.names][:5] == batch.names
+        weights = torch.cat([piece.weight for piece in pieces])
+        assert weights.tolist() == [1.0] * 5 + [0.0] * (len(weights) - 5)
+
+
+def test_batches_are_pinned_by_the_thread_of_torchs_loader(
+    small_set: SmallSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the training thread, while the device idles."""
+    given: list[dict[str, Any]] = []
+
+    class Recorded(torch.utils.data.DataLoader):  # type: ignore[type-arg]
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            given.append(named)
+            super().__init__(*positional, **named)
+
+    pinned: list[ClipBatch] = []
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Recorded)
+    monkeypatch.setattr(ClipBatch, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    loader, plan = small_data(small_set)
+    feed = BatchFeed(loader, workers=1, pin=True)
+    batch = next(iter(feed(plan.epoch(0))))
+    feed.close()
+    assert given[0]["pin_memory"] and not pinned
+    # The method that torch looks for.
+    assert torch.utils.data._utils.pin_memory.pin_memory(batch) is batch and len(pinned) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -28,7 +28,7 @@ from tspcli.pretraining.distributed import (
     launch_command,
     rendezvous,
 )
-from tspcli.pretraining.training_run import read_run_recipe
+from tspcli.pretraining.run_state import read_run_recipe
 
 FROZEN = replace(FAST, batch_norm="frozen", batch_size=6)
 """One process; the learning rates are those that two processes get from being two."""
@@ -237,6 +237,32 @@ def test_placements() -> None:
     assert find_placement({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) == Placement()
     with pytest.raises(TrainingError, match="makes no sense"):
         find_placement({"RANK": "x", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("launcher", "visible", "index"),
+    [
+        ("slurm", 1, 0),  # --gpus-per-task 1
+        ("slurm", 2, 0),  # --gpus-per-task 2
+        ("slurm", 8, 3),  # --gpus-per-node 8
+        ("torchrun", 8, 3),
+        ("torchrun", 1, None),
+        ("slurm", 0, None),
+    ],
+)
+def test_cuda_device_of_a_process(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, visible: int, index: int | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    placement = Placement(3, 8, 3, 8, launcher)
+    if index is None:
+        with pytest.raises(TrainingError) as raised:
+            Devices(placement, "cuda")
+        assert raised.value.data["value"] == 3
+    else:
+        assert Devices(placement, "cuda").device.index == index
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def train(
     with process_arithmetic(torch.device("cpu"), precision):
         for batch in batches():
             counts = Counts(int((batch.action >= 0).sum()), BATCH)
-            figures = trainer.step(batch, counts, optimizer)
-            losses.append([figures.action_loss, figures.region_loss])
+            figures = trainer.step(batch, counts, optimizer).figures.means()
+            losses.append([figures["action_loss"], figures["region_loss"]])
     return np.array(losses), trainer.model
 
 
@@ -127,7 +127,7 @@ def test_activation_checkpointing_recomputes() -> None:
             total += tensor.nbytes
             return tensor
 
-        clips, _ = trainer.inputs(batches()[0])
+        clips, _, _ = trainer.inputs(batches()[0])
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             trainer.forward(clips, None)
         return total
@@ -209,6 +209,6 @@ def test_on_cuda(
     trainer.set_training()
     for batch, expected in zip(batches(), plain[0], strict=True):
         counts = Counts(int((batch.action >= 0).sum()), BATCH)
-        figures = trainer.step(batch, counts, optimizer)
-        assert abs(figures.action_loss - expected[0]) < bound
-        assert abs(figures.region_loss - expected[1]) < bound
+        figures = trainer.step(batch, counts, optimizer).figures.means()
+        assert abs(figures["action_loss"] - expected[0]) < bound
+        assert abs(figures["region_loss"] - expected[1]) < bound

@@ -172,7 +172,7 @@ def test_ten_steps_equal_the_literal_reference(
         before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
         with torch.no_grad():
             trainer.model.load_state_dict(before)  # logits first, without moving statistics
-            inputs, gvf = trainer.inputs(batch)
+            inputs, gvf, _ = trainer.inputs(batch)
             close(inputs, clips, "clips")
             ours = trainer.model(inputs, gvf)
             trainer.model.load_state_dict(before)
@@ -181,9 +181,9 @@ def test_ten_steps_equal_the_literal_reference(
         for group, rate in zip(sgd.param_groups, optimizer.optimizer.param_groups, strict=True):
             assert rate["lr"] == pytest.approx(group["lr"], rel=1e-12)
         counts = Counts(int((batch.action >= 0).sum()), len(batch))
-        figures = trainer.step(batch, counts, optimizer)
+        figures = trainer.step(batch, counts, optimizer).figures.means()
         for head, loss in zip(heads, losses, strict=True):
-            assert getattr(figures, f"{head}_loss") == pytest.approx(loss.item(), rel=1e-5)
+            assert figures[f"{head}_loss"] == pytest.approx(loss.item(), rel=1e-5)
         own = dict(trainer.model.named_parameters())
         for name, parameter in reference.named_parameters():
             close(own[name].grad, parameter.grad, f"gradient of {name} at step {step}")
@@ -227,8 +227,8 @@ def test_batch_without_foreground_has_an_action_loss_of_zero() -> None:
     batch = batches(False)[0]
     batch.action[:] = -1
     batch.region[:] = 1
-    figures = trainer.step(batch, Counts(0, BATCH), optimizer)
-    assert figures.action_loss == 0
-    assert 0.3 < figures.region_loss < 1.5
+    figures = trainer.step(batch, Counts(0, BATCH), optimizer).figures.means()
+    assert figures["action_loss"] == 0
+    assert 0.3 < figures["region_loss"] < 1.5
     assert torch.equal(model.fc1.weight.grad, torch.zeros_like(model.fc1.weight))
     assert all(p.grad.isfinite().all() for p in model.parameters())

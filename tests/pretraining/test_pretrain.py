@@ -30,15 +30,16 @@ from tspcli.pretraining.data import RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, Placement
 from tspcli.pretraining.epoch_plan import ValidationPlan
 from tspcli.pretraining.loader import BatchFeed
+from tspcli.pretraining.run_state import read_run_recipe
 from tspcli.pretraining.trainer import Trainer
 from tspcli.pretraining.training_log import (
     EpochResult,
+    PretrainReport,
     RunInfo,
     StepStatus,
     named_figures,
     read_results,
 )
-from tspcli.pretraining.training_run import PretrainReport, read_run_recipe
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store
 from tspcli.store.gvf import write_gvf
@@ -204,8 +205,8 @@ def test_checkpoint_holds_what_was_validated(
     model = load_checkpoint(out).build_model()
     trainer = Trainer(model, recipe, QUIET, devices, data.preprocessing)
     feed = BatchFeed(data.loader("valid", QUIET))
-    figures = trainer.validate(feed(ValidationPlan(data.plans["valid"], 7)))
-    named = named_figures(figures, recipe.heads, {"action": 1.0, "region": 1.0})
+    figures = trainer.validate(feed(ValidationPlan(data.plans["valid"], 7))).figures
+    named = named_figures(figures.means(), recipe.alphas)
     assert named == pytest.approx(report.epochs[report.best_epoch].valid, rel=1e-5)
 
 

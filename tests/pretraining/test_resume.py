@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +18,9 @@ from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tspcli.core.progress import Reporter
 from tspcli.errors import CheckpointError, StoreLockedError, TrainingError
 from tspcli.pretraining import pretrain
+from tspcli.pretraining.run_state import RunState
 from tspcli.pretraining.training_log import VALIDATION, EpochResult, StepStatus
+from tspcli.pretraining.tsp_losses import Meter, figure_names
 
 EXECUTION = replace(QUIET, checkpoint_every_steps=2)
 
@@ -198,14 +200,51 @@ def test_other_settings_and_data_are_refused(small_set: SmallSet, tmp_path: Path
     out = tmp_path / "run"
     stop = {"stop_requested": lambda: True}
     pretrain(**small_set.arguments(out=out), **stop)
-    with pytest.raises(TrainingError, match=r"head_lr: 0\.01 and 0\.5"):
+    with pytest.raises(TrainingError) as raised:
         pretrain(**small_set.arguments(out=out, recipe=replace(FAST, head_lr=0.5)), resume=True)
+    assert set(cast(dict[str, str], raised.value.data["differences"])) == {"head_lr"}
     swapped = {"train": small_set.valid, "valid": small_set.train}
-    with pytest.raises(TrainingError, match="other segments"):
+    with pytest.raises(TrainingError) as raised:
         pretrain(**small_set.arguments(out=out, **swapped), resume=True)
+    assert raised.value.data["differs"] == "data"
     (out / "last.pth").write_bytes((out / "last.pth").read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=r"last\.pth"):
         pretrain(**small_set.arguments(out=out), resume=True)
+
+
+def test_state_of_version_0_1_is_read(small_set: SmallSet, tmp_path: Path) -> None:
+    """It has six sums by their place; as many epochs as it says have ended."""
+    stored = RunState(step=3).to_dict()
+    del stored["figures"]
+    stored["sums"] = [6.0, 5.0, 2.0, 4.0, 9.0, 10.0]
+    state = RunState.from_dict(stored)
+    meter = Meter(figure_names(("action", "region")))
+    meter.load(state.figures)
+    assert meter.means() == {
+        "action_loss": 6 / 4,
+        "region_loss": 5 / 10,
+        "action_accuracy": 2 / 4,
+        "region_accuracy": 9 / 10,
+    }
+    assert state.step == 3
+    assert RunState.from_dict(state.to_dict()) == state
+
+    steps = iter([False, False, True])
+    arguments = small_set.arguments(out=tmp_path / "run")
+    pretrain(**arguments, stop_requested=lambda: next(steps))
+    last = tmp_path / "run" / "last.pth"
+    content = torch.load(last, weights_only=False)
+    figures = content["run"]["state"].pop("figures")
+    content["run"]["version"] = 1
+    content["run"]["state"]["sums"] = [
+        *(figures["action_loss"][0], figures["region_loss"][0]),
+        *figures["action_accuracy"],
+        *figures["region_accuracy"],
+    ]
+    torch.save(content, last)
+    report = pretrain(**arguments, resume=True)
+    undisturbed = pretrain(**small_set.arguments(out=tmp_path / "other"))
+    assert [epoch.train for epoch in report.epochs] == [e.train for e in undisturbed.epochs]
 
 
 class Payload:

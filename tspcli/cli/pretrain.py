@@ -67,7 +67,7 @@ def _field_options(settings: type[Recipe] | type[Execution], group: str) -> Any:
             default = item.default if item.default is not MISSING else ""
             text = f"[{group}] {docs.get(item.name, '')}"
             settled: dict[str, Any] = {"default": None, "help": text}
-            if kind is bool:
+            if kind in (bool, bool | None):
                 option = f"{option}/--no-{item.name.replace('_', '-')}"
             elif item.name in _CHOICES:
                 settled["type"] = click.Choice(_CHOICES[item.name])

@@ -67,7 +67,7 @@ def with_values(settings: Any, values: Mapping[str, Any], where: str) -> Any:
 def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
     text = str(kind)
     try:
-        if kind is bool and isinstance(value, bool):
+        if text in ("<class 'bool'>", "bool | None") and isinstance(value, bool):
             return value
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value

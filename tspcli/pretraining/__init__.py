@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tspcli.pretraining.training_log import PretrainReport as PretrainReport
     from tspcli.pretraining.training_recipe import Recipe as Recipe
     from tspcli.pretraining.training_recipe import load_recipe as load_recipe
-    from tspcli.pretraining.training_run import PretrainReport as PretrainReport
     from tspcli.pretraining.training_run import pretrain as pretrain
 
 _MODULES = {
-    "PretrainReport": "training_run",
+    "PretrainReport": "training_log",
     "Recipe": "training_recipe",
     "load_recipe": "training_recipe",
     "pretrain": "training_run",

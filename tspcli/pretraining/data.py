@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from tspcli.annotations import read_groundtruth, read_label_mapping
 from tspcli.annotations.check import check_groundtruth
+from tspcli.core.progress import Reporter
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, cache_file
 from tspcli.pretraining.clip_cache_file import VideoClips
-from tspcli.pretraining.epoch_plan import ClipPlan
+from tspcli.pretraining.distributed import Devices
+from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan
 from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
 from tspcli.pretraining.loader import ClipLoader
 from tspcli.pretraining.training_recipe import Execution, Recipe
@@ -44,6 +46,25 @@ class RunInputs:
     gvf: Path | None = None
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What every part of a run works with.
+
+    Attributes:
+        inputs: The files.
+        recipe: What is learned.
+        execution: How it is computed.
+        devices: The processes that train together.
+        reporter: Receives the progress, on the first process.
+    """
+
+    inputs: RunInputs
+    recipe: Recipe
+    execution: Execution
+    devices: Devices
+    reporter: Reporter
+
+
 @dataclass
 class RunData:
     """What training and validation see.
@@ -68,6 +89,16 @@ class RunData:
     gvf_dim: int
     chance: dict[str, float]
     notes: list[str] = field(default_factory=list)
+
+    def batches(self, recipe: Recipe, devices: Devices) -> BatchPlan:
+        """This device's share of an epoch of training."""
+        plan = self.plans["train"]
+        return BatchPlan(plan, recipe.batch_size, devices.rank, devices.world_size)
+
+    def validation(self, recipe: Recipe, devices: Devices) -> ValidationPlan:
+        """This device's share of a validation."""
+        plan = self.plans["valid"]
+        return ValidationPlan(plan, recipe.batch_size, devices.rank, devices.world_size)
 
     def digest(self) -> str:
         """sha256 over everything that decides on what the model sees."""

@@ -131,13 +131,16 @@ class Devices:
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
             if count == 0 and wanted == "auto":
                 return torch.device("cpu")
-            if self.placement.local_rank >= count:
+            index = self.placement.local_rank
+            if self.placement.launcher == "slurm" and 0 < count < self.placement.local_size:
+                index = 0  # `--gpus-per-task` shows each task its own devices, numbered from 0
+            if index >= count:
                 raise TrainingError(
-                    f"Process {self.placement.local_rank} on this machine has no CUDA device; "
-                    f"torch sees {count}.",
-                    remedy="Start one process a device, or use --device cpu.",
+                    f"Process {index} on this machine has no CUDA device: torch finds {count}.",
+                    remedy="Start one process per device, or use --device cpu.",
+                    value=index,
                 )
-            return torch.device("cuda", self.placement.local_rank)
+            return torch.device("cuda", index)
         return resolve_device(wanted)
 
     def join(self) -> None:
@@ -147,7 +150,9 @@ class Devices:
         if self.placement.launcher == "slurm":
             os.environ.update(rendezvous(os.environ))
         dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo",
+            # What processes agree on about each step lies on the CPU, so that no device is waited
+            # for.
+            "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo",
             init_method="env://",
             rank=self.rank,
             world_size=self.world_size,
@@ -161,10 +166,17 @@ class Devices:
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in place, on the device."""
+        """The sum over all processes, in place, on the tensor's own device."""
         if self._joined:
             dist.all_reduce(values)
         return values
+
+    def sum_numbers(self, *numbers: float) -> list[float]:
+        """The sum of each number over all processes; no device is waited for."""
+        if not self._joined:
+            return list(numbers)
+        sums: list[float] = self.sum(torch.tensor(numbers, dtype=torch.float64)).tolist()
+        return sums
 
     def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first process."""
@@ -201,10 +213,9 @@ class Devices:
 
     def barrier(self) -> None:
         """Wait for all."""
-        # A sum serves every backend, and needs no device to be named.
-        self.sum(torch.zeros(1, device=self.device))
         if self.device.type == "cuda" and self._joined:
             torch.cuda.synchronize(self.device)
+        self.sum(torch.zeros(1))
 
     def close(self) -> None:
         """Leave the others."""

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tspcli.core.progress import Reporter
-from tspcli.pretraining.data import RunData
-from tspcli.pretraining.epoch_plan import BatchPlan, ValidationPlan
-from tspcli.pretraining.loader import BatchFeed
+from tspcli.pretraining.data import RunContext, RunData
+from tspcli.pretraining.epoch_plan import BatchPlan
+from tspcli.pretraining.loader import BatchFeed, UnreadableClip
 from tspcli.pretraining.optim import ScheduledOptimizer
 from tspcli.pretraining.run_state import Checkpointer, RunState
-from tspcli.pretraining.trainer import StepFigures, Trainer
+from tspcli.pretraining.trainer import StepOutcome, Trainer
 from tspcli.pretraining.training_log import (
     EPOCHS,
     TRAINING,
@@ -25,10 +24,10 @@ from tspcli.pretraining.training_log import (
     TensorBoard,
     mean_accuracy,
     named_figures,
+    without_suffix,
     write_results,
 )
-from tspcli.pretraining.training_recipe import Execution, Recipe
-from tspcli.pretraining.tsp_losses import Counts
+from tspcli.pretraining.tsp_losses import Counts, Meter
 
 _SPEED_OVER_STEPS = 20
 
@@ -38,43 +37,38 @@ class Loop:
     """One sitting of a run.
 
     Attributes:
+        context: Settings, devices and the reporter.
+        data: The clips.
         trainer: Steps and validates.
         optimizer: Its optimiser.
-        recipe, execution: The settings.
-        data: The clips.
-        batches: This device's share of an epoch.
         feeds: Of ``train`` and ``valid``.
         checkpointer: Stores where the run stands.
         state: Where it stands.
-        reporter: Receives the progress, on the first process.
         stop_requested: Asked before every step.
         tensorboard: On the first process, if wanted and installed.
     """
 
+    context: RunContext
+    data: RunData
     trainer: Trainer
     optimizer: ScheduledOptimizer
-    recipe: Recipe
-    execution: Execution
-    data: RunData
-    batches: BatchPlan
     feeds: dict[str, BatchFeed]
     checkpointer: Checkpointer
     state: RunState
-    reporter: Reporter
     stop_requested: Callable[[], bool]
     tensorboard: TensorBoard | None = None
+    _batches: BatchPlan = field(init=False)
+    _meter: Meter = field(init=False)
     _recent: deque[tuple[float, float, int]] = field(
         default_factory=lambda: deque(maxlen=_SPEED_OVER_STEPS)
     )
     _saved_at: float = field(default_factory=time.monotonic)
 
-    @property
-    def _is_first(self) -> bool:
-        return self.trainer.devices.is_first
-
-    @property
-    def _alphas(self) -> dict[str, float]:
-        return {"action": self.recipe.action_alpha, "region": self.recipe.region_alpha}
+    def __post_init__(self) -> None:
+        context = self.context
+        self._batches = self.data.batches(context.recipe, context.devices)
+        self._meter = Meter(self.trainer.figures, context.devices.device)
+        self._meter.load(self.state.figures)
 
     def run(self) -> bool:
         """Train to the last epoch.
@@ -82,7 +76,7 @@ class Loop:
         Returns:
             Whether the run was asked to stop before that.
         """
-        while self.state.epoch < self.recipe.epochs:
+        while self.state.epoch < self.context.recipe.epochs:
             if self._train_epoch():
                 return True
             self._end_epoch()
@@ -94,84 +88,76 @@ class Loop:
         self.trainer.set_training()
         feed = self.feeds["train"]
         self._recent.clear()
-        self.reporter.start(TRAINING, self.batches.n_steps, state.step)
+        self.context.reporter.start(TRAINING, self._batches.n_steps, state.step)
         began, waited_before = time.perf_counter(), feed.waited_s
         train_s, waited_s = state.train_s, state.waited_s
-        for batch in feed(self.batches.epoch(epoch, state.step)):
+        for batch in feed(self._batches.epoch(epoch, state.step)):
             step = state.step
             # Dropout and its like draw from torch's generator; keyed anew, they can be resumed.
             torch.manual_seed(self._step_seed(epoch, step))
-            counts = Counts(*self.batches.counts(order, step))
+            counts = Counts(*self._batches.counts(order, step))
             rates = self.optimizer.learning_rates
-            figures = self.trainer.step(batch, counts, self.optimizer, stop=self.stop_requested())
+            done = self.trainer.step(batch, counts, self.optimizer, stop=self.stop_requested())
             state.step += 1
-            _add_figures(state.sums, figures, counts)
-            self._count_unreadable(state.unreadable)
+            self._meter.update(done.figures)
+            self._count_unreadable(done.unreadable, state.unreadable)
             state.train_s = train_s + time.perf_counter() - began
             state.waited_s = waited_s + feed.waited_s - waited_before
             self._recent.append((time.perf_counter(), feed.waited_s, counts.clips))
-            if figures.stop or state.step == self.batches.n_steps:
-                with self.trainer.devices.failing_together():
+            if done.stop or state.step == self._batches.n_steps:
+                with self.context.devices.failing_together():
                     self.trainer.require_finite()
-            if self._is_first:
-                self._tell(figures, rates)
-                self._save_if_due(force=figures.stop)
-            if figures.stop:
+            if self.context.devices.is_first:
+                self._report(done, rates)
+                self._save_if_due(force=done.stop)
+            if done.stop:
                 return True
-        if self._is_first and state.step:
+        if self.context.devices.is_first and state.step:
             # Validation may take long; a kill during it shall not cost the epoch.
             self._save_if_due(force=True)
         return False
 
-    def _count_unreadable(self, counts: dict[str, int]) -> None:
-        """Count the clips that the last step or validation could not read, and show the first."""
-        for clip in self.trainer.unreadable:
-            if self._is_first and clip.video not in counts:
-                self.reporter.message(f"{clip}; skipped, and counted from here on.")
+    def _count_unreadable(self, clips: list[UnreadableClip], counts: dict[str, int]) -> None:
+        """Count clips that could not be read by video, and report the first of each."""
+        for clip in clips:
+            if self.context.devices.is_first and clip.video not in counts:
+                self.context.reporter.message(f"{clip}; skipped, and counted from here on.")
             counts[clip.video] = counts.get(clip.video, 0) + 1
 
     def _step_seed(self, epoch: int, step: int) -> int:
-        place = (epoch * self.batches.n_steps + step) * self.batches.world_size + self.batches.rank
-        return (self.recipe.seed * 1_000_003 + place) % (1 << 63)
+        place = (
+            epoch * self._batches.n_steps + step
+        ) * self._batches.world_size + self._batches.rank
+        return (self.context.recipe.seed * 1_000_003 + place) % (1 << 63)
 
-    def _tell(self, figures: StepFigures, rates: dict[str, float]) -> None:
+    def _report(self, step: StepOutcome, rates: dict[str, float]) -> None:
         state = self.state
-        done = state.epoch * self.batches.n_steps + state.step
-        is_last = state.step == self.batches.n_steps
-        if state.step % self.execution.log_every_steps and not is_last:
+        done = state.epoch * self._batches.n_steps + state.step
+        is_last = state.step == self._batches.n_steps
+        if state.step % self.context.execution.log_every_steps and not is_last:
             return
-        status = self._status(figures, rates)
-        self.reporter.advance(TRAINING, status.step, status)
+        status = self._status(step, rates)
+        self.context.reporter.advance(TRAINING, status.step, status)
         if self.tensorboard is not None:
             self.tensorboard.step(done, status)
 
-    def _status(self, figures: StepFigures, rates: dict[str, float]) -> StepStatus:
+    def _status(self, step: StepOutcome, rates: dict[str, float]) -> StepStatus:
         state = self.state
-        losses = {
-            name.removesuffix("_loss") if name != "loss" else "total": value
-            for name, value in named_figures(figures, self.recipe.heads, self._alphas).items()
-            if name.endswith("loss")
-        }
-        sums = _mean_figures(state.sums)
-        accuracies = {
-            name.removesuffix("_accuracy"): value
-            for name, value in named_figures(sums, self.recipe.heads, self._alphas).items()
-            if name.endswith("_accuracy")
-        }
+        figures = named_figures(step.figures.means(), self.context.recipe.alphas)
         first, last = self._recent[0], self._recent[-1]
         elapsed_s = last[0] - first[0]
         clips = sum(count for _, _, count in self._recent) - first[2]
         speed = clips / elapsed_s if elapsed_s > 0 else 0.0
         wait = 100 * (last[1] - first[1]) / elapsed_s if elapsed_s > 0 else 0.0
-        steps_left = (self.recipe.epochs - state.epoch) * self.batches.n_steps - state.step
-        clips_left = steps_left * self.batches.batch_size * self.batches.world_size
+        steps_left = (self.context.recipe.epochs - state.epoch) * self._batches.n_steps - state.step
+        clips_left = steps_left * self._batches.batch_size * self._batches.world_size
         return StepStatus(
             epoch=state.epoch,
-            epochs=self.recipe.epochs,
+            epochs=self.context.recipe.epochs,
             step=state.step,
-            n_steps=self.batches.n_steps,
-            losses=losses,
-            accuracies=accuracies,
+            n_steps=self._batches.n_steps,
+            losses={"total": figures["loss"], **without_suffix(figures, "_loss")},
+            accuracies=without_suffix(self._meter.means(), "_accuracy"),
             learning_rates=rates,
             clips_per_s=speed,
             wait_percent=min(wait, 100.0),
@@ -179,43 +165,39 @@ class Loop:
         )
 
     def _save_if_due(self, force: bool = False) -> None:
-        every_s, every = self.execution.checkpoint_every_s, self.execution.checkpoint_every_steps
+        every_s, every = (
+            self.context.execution.checkpoint_every_s,
+            self.context.execution.checkpoint_every_steps,
+        )
         due = (every_s > 0 and time.monotonic() - self._saved_at >= every_s) or (
             every > 0 and self.state.step % every == 0
         )
         if force or due:
             self.trainer.require_finite()
+            self.state.figures = self._meter.to_dict()
             self.checkpointer.save(self.state)
             self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
-        state = self.state
+        state, context = self.state, self.context
         began = time.perf_counter()
-        plan = ValidationPlan(
-            self.data.plans["valid"],
-            self.recipe.batch_size,
-            self.batches.rank,
-            self.batches.world_size,
-        )
-        total = len(range(plan.rank, plan.clips.n_samples, plan.world_size))
+        plan = self.data.validation(context.recipe, context.devices)
 
-        self.reporter.start(VALIDATION, total)
+        context.reporter.start(VALIDATION, plan.n_clips)
 
         def on_batch(done: int) -> None:
-            if self._is_first:
-                self.reporter.advance(VALIDATION, done)
+            context.reporter.advance(VALIDATION, done)
 
-        valid = self.trainer.validate(self.feeds["valid"](plan), on_batch)
+        done = self.trainer.validate(self.feeds["valid"](plan), on_batch)
         unreadable = {"train": state.unreadable, "valid": dict[str, int]()}
-        self._count_unreadable(unreadable["valid"])
-        heads = self.recipe.heads
-        named = named_figures(valid, heads, self._alphas)
-        score = mean_accuracy(named, heads)
+        self._count_unreadable(done.unreadable, unreadable["valid"])
+        valid = named_figures(done.figures.means(), context.recipe.alphas)
+        score = mean_accuracy(valid)
         n_clips = self.data.plans["train"].n_samples
         result = EpochResult(
             epoch=state.epoch,
-            train=named_figures(_mean_figures(state.sums), heads, self._alphas),
-            valid=named,
+            train=named_figures(self._meter.means(), context.recipe.alphas),
+            valid=valid,
             score=score,
             best=score > state.best_score,
             learning_rates=self.optimizer.rates_at(self.optimizer.steps - 1),
@@ -225,33 +207,13 @@ class Loop:
             valid_s=time.perf_counter() - began,
             unreadable={split: counts for split, counts in unreadable.items() if counts},
         )
-        state.history.append(result)
-        if result.best:
-            state.best_epoch, state.best_score = result.epoch, score
-        state.epoch += 1
-        state.step = 0
-        state.sums = [0.0] * 6
-        state.unreadable = {}
-        state.train_s = state.waited_s = 0.0
-        if self._is_first:
+        self._meter.load({})
+        state.begin_epoch(result)
+        if context.devices.is_first:
             self.checkpointer.save_epoch(state, result)
             self._saved_at = time.monotonic()
             write_results(self.checkpointer.folder.path, state.history)
             if self.tensorboard is not None:
-                self.tensorboard.epoch(state.epoch * self.batches.n_steps, result)
-            self.reporter.result(result)
-            self.reporter.advance(EPOCHS, state.epoch)
-
-
-def _add_figures(sums: list[float], figures: StepFigures, counts: Counts) -> None:
-    """Add a step's losses, times the clips that they are means over, and its hits."""
-    sums[0] += figures.action_loss * counts.foreground
-    sums[1] += figures.region_loss * counts.clips
-    for place, value in enumerate(figures[2:6], start=2):
-        sums[place] += float(value)
-
-
-def _mean_figures(sums: list[float]) -> StepFigures:
-    """The means over an epoch so far."""
-    losses = sums[0] / max(sums[3], 1.0), sums[1] / max(sums[5], 1.0)
-    return StepFigures(*losses, sums[2], sums[3], sums[4], sums[5])
+                self.tensorboard.epoch(state.epoch * self._batches.n_steps, result)
+            context.reporter.result(result)
+            context.reporter.advance(EPOCHS, state.epoch)

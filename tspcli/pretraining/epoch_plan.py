@@ -218,12 +218,14 @@ class ValidationPlan:
     world_size: int = 1
 
     def __iter__(self) -> Iterator[list[ClipRequest]]:
-        own = range(self.rank, self.clips.n_samples, self.world_size)
+        own = self._own()
         for start in range(0, len(own), self.batch_size):
             yield [self.clips.request(0, s) for s in own[start : start + self.batch_size]]
 
     @property
-    def n_batches(self) -> int:
-        """Batches on this device."""
-        own = len(range(self.rank, self.clips.n_samples, self.world_size))
-        return -(-own // self.batch_size)
+    def n_clips(self) -> int:
+        """Clips on this device."""
+        return len(self._own())
+
+    def _own(self) -> range:
+        return range(self.rank, self.clips.n_samples, self.world_size)

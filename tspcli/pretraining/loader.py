@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -86,26 +86,43 @@ class ClipBatch:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pin(self) -> ClipBatch:
-        """The batch in page-locked memory, from which a copy to CUDA need not wait."""
-        self.pixels = self.pixels.pin_memory()
-        return self
+    def pin_memory(self) -> ClipBatch:
+        """The batch in page-locked memory, so that copies to CUDA need not wait.
+
+        torch's loader calls it under this name, on a thread of its own.
+        """
+        return self._with(torch.Tensor.pin_memory)
 
     def pieces(self, count: int) -> list[ClipBatch]:
-        """The batch cut into at most ``count`` parts of nearly equal size, none empty."""
-        count = min(count, len(self))
-        edges = [len(self) * i // count for i in range(count + 1)]
-        return [
-            ClipBatch(
-                self.pixels[a:b],
-                self.action[a:b],
-                self.region[a:b],
-                None if self.gvf is None else self.gvf[a:b],
-                self.weight[a:b],
-                self.names[a:b],
+        """The batch cut into exactly ``count`` parts of nearly equal size, none empty.
+
+        If it has fewer clips, its last one is repeated with weight 0.
+        """
+        batch = self
+        if missing := max(count - len(self), 0):
+            places = torch.tensor([*range(len(self)), *[len(self) - 1] * missing])
+            batch = self._with(
+                lambda tensor: tensor[places], self.names + self.names[-1:] * missing
             )
+            batch.weight[len(self) :] = 0.0
+        edges = [len(batch) * i // count for i in range(count + 1)]
+        return [
+            batch._with(lambda tensor, a=a, b=b: tensor[a:b], batch.names[a:b])  # type: ignore[misc]
             for a, b in pairwise(edges)
         ]
+
+    def _with(
+        self, change: Callable[[Tensor], Tensor], names: list[str] | None = None
+    ) -> ClipBatch:
+        return replace(
+            self,
+            pixels=change(self.pixels),
+            action=change(self.action),
+            region=change(self.region),
+            gvf=None if self.gvf is None else change(self.gvf),
+            weight=change(self.weight),
+            names=self.names if names is None else names,
+        )
 
 
 @dataclass
@@ -247,12 +264,13 @@ class BatchFeed:
             self.waited_s += time.perf_counter() - started
             if batch is None:
                 return
-            yield batch.pin() if self.pin else batch
+            yield batch
 
     def _iterate(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch]:
         if self.workers == 0:
-            for batch in requests:
-                yield self.loader.collate([self.loader[request] for request in batch])
+            for wanted in requests:
+                batch = self.loader.collate([self.loader[request] for request in wanted])
+                yield batch.pin_memory() if self.pin else batch
             return
         if self._torch_loader is None:
             self._requests = _Requests()
@@ -263,6 +281,7 @@ class BatchFeed:
                 num_workers=self.workers,
                 collate_fn=cast(Any, self.loader.collate),
                 prefetch_factor=_PREFETCHED_BATCHES,
+                pin_memory=self.pin,
                 persistent_workers=True,
                 worker_init_fn=_start_worker,
                 # Forked children of a process that has threads or CUDA may hang.

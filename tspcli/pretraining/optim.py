@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,12 +40,13 @@ def parameter_groups(model: TspModel, recipe: Recipe, world_size: int = 1) -> li
 
 
 def build_optimizer(model: TspModel, recipe: Recipe, world_size: int = 1) -> torch.optim.SGD:
-    """SGD over :func:`parameter_groups`."""
+    """SGD over :func:`parameter_groups`, as one kernel on CUDA devices."""
     return torch.optim.SGD(
         parameter_groups(model, recipe, world_size),
         lr=0.0,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        fused=next(model.parameters()).device.type == "cuda",
     )
 
 
@@ -113,6 +114,7 @@ class ScheduledOptimizer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self._fused = bool(optimizer.param_groups[0]["fused"])
         self.steps = 0
         self._set_rates()
 
@@ -127,9 +129,19 @@ class ScheduledOptimizer:
         names = (group["name"] for group in self.optimizer.param_groups)
         return {name: base * factor for name, base in zip(names, self.base_lrs, strict=True)}
 
-    def step(self) -> None:
-        """Update the parameters with the current rates, then go on to the next rates."""
-        self.optimizer.step()
+    def step(self, skip: torch.Tensor | None = None) -> None:
+        """Update the parameters with the current rates, then move on to the next rates.
+
+        Args:
+            skip: A flag on the device; if true, the parameters stay as they are. A fused optimiser
+                reads it there, so that the host need not wait for it.
+        """
+        if self._fused:
+            # What torch's gradient scaler sets, and its fused kernels look at.
+            cast(Any, self.optimizer).found_inf = None if skip is None else skip.float()
+            self.optimizer.step()
+        elif skip is None or not bool(skip):
+            self.optimizer.step()
         self.steps += 1
         self._set_rates()
 
@@ -146,8 +158,10 @@ class ScheduledOptimizer:
         }
 
     def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dicts`."""
+        """Resume from :meth:`state_dicts`, which may come from another kind of device."""
         self.optimizer.load_state_dict(states["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = self._fused
         self.steps = int(states["lr_scheduler"]["last_epoch"])
         self._set_rates()
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
-from tspcli.core.text import MALFORMED, counted, parse_json
+from tspcli.core.text import counted
 from tspcli.errors import TrainingError, TspError, UsageError, VideoError
 from tspcli.pretraining.clip_cache import (
     CacheReport,
@@ -21,33 +19,30 @@ from tspcli.pretraining.clip_cache import (
     check_cache_folder,
     check_space,
 )
-from tspcli.pretraining.data import RunData, RunInputs, load_data
+from tspcli.pretraining.data import RunContext, RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
-from tspcli.pretraining.run_state import RECIPE_FILE
 from tspcli.pretraining.training_log import CACHE, READING
 from tspcli.pretraining.training_recipe import Execution, Recipe
 
-UNREADABLE_FILE = "unreadable.json"
 _MAX_THREADS = 16
 _NAMED = 3
 
 
 def prepare_videos(
     data: RunData,
-    execution: Execution,
-    devices: Devices,
-    reporter: Reporter,
+    context: RunContext,
     left_out: Mapping[str, str] | None = None,
 ) -> tuple[RunData, CacheReport | None, dict[str, str]]:
     """Fill the clip cache, if there is one, and see that the last clip of every video can be read.
 
+    The processes of the run share the work, and come to the same result.
+
     Args:
         data: Of the run.
-        execution: Names the cache, and says what to do about a video that cannot be read.
-        devices: The processes of the run; they share the work, and come to the same result.
-        reporter: Receives the progress.
-        left_out: The videos without which the run began, if it goes on: it goes on without these
-            and with all others, whatever can be read by now.
+        context: Of the run; its execution names the cache, and says what to do about a video that
+            cannot be read.
+        left_out: The videos that the run began without, if it is resumed: it leaves out these and
+            takes all others, whatever can be read by now.
 
     Returns:
         The data without the videos that cannot be read; what was cached; these videos and why.
@@ -56,25 +51,23 @@ def prepare_videos(
         TrainingError: On all processes, if videos cannot be read and that is not allowed.
     """
     data = data.without(left_out or {})
-    report = fill_cache(data, execution, devices, reporter)
+    report = fill_cache(data, context)
     failed = {} if report is None else dict(report.failed)
     if left_out is None:
-        failed |= try_videos(data.without(failed), execution, devices, reporter)
-    with devices.failing_together():
-        refuse_unreadable(failed, execution, reporter, began=left_out is not None)
+        failed |= try_videos(data.without(failed), context)
+    with context.devices.failing_together():
+        refuse_unreadable(failed, context, began=left_out is not None)
     return data.without(failed), report, {**(left_out or {}), **failed}
 
 
-def refuse_unreadable(
-    failed: Mapping[str, str], execution: Execution, reporter: Reporter, began: bool = False
-) -> None:
+def refuse_unreadable(failed: Mapping[str, str], context: RunContext, began: bool = False) -> None:
     """Name all videos that cannot be read, and stop if there are any that may not be left out.
 
     Raises:
         TrainingError: With the first of them.
     """
     for name, reason in failed.items():
-        reporter.message(f"{name} cannot be read: {reason}")
+        context.reporter.message(f"{name} cannot be read: {reason}")
     first = "; ".join(f"{name}: {reason}" for name, reason in [*failed.items()][:_NAMED])
     more = "; …" if len(failed) > _NAMED else ""
     if failed and began:
@@ -83,19 +76,19 @@ def refuse_unreadable(
             f"{first}{more}.",
             remedy="Bring them back, or start a new run.",
         )
-    if failed and execution.on_unreadable == "stop":
+    if failed and context.execution.on_unreadable == "stop":
         raise TrainingError(
             f"{counted(len(failed), 'video')} cannot be read: {first}{more}.",
             remedy="Repair them, take their rows out of the tables, or do without them: "
             "--on-unreadable skip.",
         )
     if failed:
-        reporter.message(f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip).")
+        context.reporter.message(
+            f"Left out: {counted(len(failed), 'video')} (--on-unreadable skip)."
+        )
 
 
-def try_videos(
-    data: RunData, execution: Execution, devices: Devices, reporter: Reporter
-) -> dict[str, str]:
+def try_videos(data: RunData, context: RunContext) -> dict[str, str]:
     """Read the last clip that each video can be asked for.
 
     A video that is cut short shows there, one that is no video too; damage in the middle does not.
@@ -107,11 +100,11 @@ def try_videos(
     for split, plan in data.plans.items():
         for path, start in zip(data.videos[split], plan.last_starts(), strict=True):
             last[path] = max(last.get(path, 0), int(start))
-    place = devices.placement
+    place = context.devices.placement
     videos = list(last)[place.rank :: place.world_size]
 
     def problem(path: Path) -> str | None:
-        reader = data.reader([path], execution)
+        reader = data.reader([path], context.execution)
         try:
             reader.read(0, last[path])
         except VideoError as error:
@@ -124,58 +117,22 @@ def try_videos(
 
     failed: dict[str, str] = {}
     threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // max(place.local_size, 1)))
-    reporter.start(READING, len(videos))
+    context.reporter.start(READING, len(videos))
     with ThreadPoolExecutor(threads) as pool:
         for done, (path, reason) in enumerate(zip(videos, pool.map(problem, videos), strict=True)):
             if reason is not None:
                 failed[path.name] = reason
-            reporter.advance(READING, done + 1, path.name)
-    found = {name: why for part in devices.gather(failed) for name, why in part.items()}
+            context.reporter.advance(READING, done + 1, path.name)
+    found = {name: why for part in context.devices.gather(failed) for name, why in part.items()}
     bad = f"{len(found)} cannot be read" if found else "all can be read"
-    reporter.message(f"Tried the last clip of {counted(len(last), 'video')}: {bad}.")
+    context.reporter.message(f"Tried the last clip of {counted(len(last), 'video')}: {bad}.")
     return {path.name: found[path.name] for path in last if path.name in found}
-
-
-def read_left_out(folder: Path, devices: Devices) -> dict[str, str] | None:
-    """The videos without which the run in a folder began; None if it is not yet decided.
-
-    The first process reads for all, so that all see the same.
-    """
-    file = folder / UNREADABLE_FILE
-    known: dict[str, str] | None = None
-    with devices.failing_together():
-        if devices.is_first and file.is_file() and (folder / RECIPE_FILE).is_file():
-            known = _left_out_in(file)
-    first: dict[str, str] | None = devices.gather(known)[0]
-    return first
-
-
-def _left_out_in(file: Path) -> dict[str, str]:
-    try:
-        known = parse_json(file.read_text("utf-8"))
-        if not isinstance(known, dict):
-            raise TypeError("it is no table")
-    except MALFORMED as error:
-        raise TrainingError(
-            f"{file}, the videos without which the run began, is damaged ({error}).",
-            remedy="Write them there as {name: reason}, or {} if it left none out; or give another "
-            "--out.",
-        ) from error
-    return {str(name): str(reason) for name, reason in known.items()}
-
-
-def write_left_out(folder: Path, left_out: Mapping[str, str]) -> None:
-    """Keep the videos without which a run begins."""
-    with replacing(folder / UNREADABLE_FILE) as aside:
-        aside.write_text(json.dumps(dict(left_out), indent=1) + "\n", encoding="utf-8")
 
 
 # --- the clip cache -------------------------------------------------------------------------------
 
 
-def fill_cache(
-    data: RunData, execution: Execution, devices: Devices, reporter: Reporter
-) -> CacheReport | None:
+def fill_cache(data: RunData, context: RunContext) -> CacheReport | None:
     """Build what is missing of the clip cache; the processes of a run share the work.
 
     Returns:
@@ -184,6 +141,7 @@ def fill_cache(
     Raises:
         TrainingError: If the folder was made with other settings, or its disk is too small.
     """
+    execution, devices = context.execution, context.devices
     if not execution.cache:
         return None
     folder = Path(execution.cache)
@@ -192,14 +150,14 @@ def fill_cache(
     place = devices.placement
     with devices.failing_together():
         if place.local_rank == 0:
-            _check_cache(data, videos, folder, settings, reporter)
+            _check_cache(data, videos, folder, settings, context.reporter)
     with devices.failing_together():
         share = (place.rank, place.world_size)
-        report = _build_share(videos, folder, settings, execution, share, reporter)
+        report = _build_share(videos, folder, settings, context, share)
     if place.local_size < place.world_size:
         # Machines may have disks of their own: each builds what the others built for themselves.
         share = (place.local_rank, place.local_size)
-        report = _build_share(videos, folder, settings, execution, share, reporter)
+        report = _build_share(videos, folder, settings, context, share)
     failed = {name: why for part in devices.gather(report.failed) for name, why in part.items()}
     return replace(report, failed=failed)
 
@@ -225,21 +183,20 @@ def _build_share(
     videos: Sequence[Path],
     folder: Path,
     settings: CacheSettings,
-    execution: Execution,
+    context: RunContext,
     share: tuple[int, int],
-    reporter: Reporter,
 ) -> CacheReport:
     rank, size = share
     workers = max(1, (os.cpu_count() or 1) // size) if size > 1 else None
     videos = videos[rank::size]
-    reporter.start(CACHE, len(videos))
+    context.reporter.start(CACHE, len(videos))
     return build_cache(
         videos,
         folder,
         settings,
         workers=workers,
-        decoder=execution.decoder,
-        on_video=lambda name, done, total: reporter.advance(CACHE, done, name),
+        decoder=context.execution.decoder,
+        on_video=lambda name, done, total: context.reporter.advance(CACHE, done, name),
     )
 
 
@@ -273,14 +230,15 @@ def fill_cache_only(
     reporter = reporter or Reporter()
     mapping = None if labels is None else Path(labels)
     inputs = RunInputs(tuple(map(Path, videos)), Path(train), Path(valid), mapping)
+    recipe = replace(recipe, gvf_pool="none")
     with Devices(find_placement(os.environ), "cpu") as devices:
-        data = load_data(inputs, replace(recipe, gvf_pool="none"))
-        report = fill_cache(data, execution, devices, reporter)
+        context = RunContext(inputs, recipe, execution, devices, reporter)
+        report = fill_cache(load_data(inputs, recipe), context)
     assert report is not None
     reporter.message(
         f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
         f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
         f"pixels off by at most {report.max_error} of 255."
     )
-    refuse_unreadable(report.failed, execution, reporter)
+    refuse_unreadable(report.failed, context)
     return report

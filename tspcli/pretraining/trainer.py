@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,40 +22,57 @@ from tspcli.pretraining.distributed import Devices
 from tspcli.pretraining.loader import ClipBatch, UnreadableClip
 from tspcli.pretraining.optim import ScheduledOptimizer, batch_norms, freeze_batch_norms
 from tspcli.pretraining.training_recipe import Execution, Recipe
-from tspcli.pretraining.tsp_losses import Counts, head_hits, tsp_losses
+from tspcli.pretraining.tsp_losses import (
+    Counts,
+    Meter,
+    Targets,
+    add_figures,
+    figure_names,
+    total_loss,
+    tsp_losses,
+)
 
-ACTION_LOSS, REGION_LOSS, HITS, STOP, UNREADABLE, FAILED, TOTAL_LOSS = 0, 1, 2, 6, 7, 8, 9
-"""Places in the figures of a step: two losses, four counts of hits, a request to stop, clips that
-could not be read, and what is differentiated."""
-N_FIGURES = 10
+_NOT_FINITE = "not_finite"
+"""A figure of steps: parts of the loss that are not finite."""
 
 
-class StepFigures(NamedTuple):
-    """What a step (or a validation) came to, over all devices.
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step came to, over all devices.
 
     Attributes:
-        action_loss, region_loss: Means over the clips that they are about.
-        action_right, action_clips, region_right, region_clips: Hits of the heads and clips.
+        figures: Losses and hits; still on the device.
         stop: Whether some process was asked to stop.
-        unreadable: Clips that could not be read, and for which the run need not stop.
-        failed: Clips for which it has to.
-        total_loss: The losses times their weights; 0 of a validation.
+        unreadable: Clips that could not be read, for which the run need not stop.
     """
 
-    action_loss: float
-    region_loss: float
-    action_right: float
-    action_clips: float
-    region_right: float
-    region_clips: float
+    figures: Meter
     stop: bool = False
-    unreadable: int = 0
-    failed: int = 0
-    total_loss: float = 0.0
+    unreadable: list[UnreadableClip] = field(default_factory=list)
+
+
+class _Unchecked(NamedTuple):
+    """A step of which the host does not know yet whether its loss was finite.
+
+    Attributes:
+        broken: A copy of the device's flag on the host, once ``done`` has happened.
+        done: None where there is nothing to wait for.
+        figures: Of the step.
+        names: The clips of this device.
+    """
+
+    broken: Tensor
+    done: torch.cuda.Event | None
+    figures: Meter
+    names: list[str]
 
 
 class Trainer:
-    """A model with its optimiser on one device of a run.
+    """A model on one device of a run: takes steps and validates.
+
+    A step on a CUDA device is launched without waiting for it; whether its loss was finite is
+    checked while the next one runs (:attr:`run_ahead`). Until then the device itself leaves the
+    parameters alone from the first loss on that is not finite.
 
     Args:
         model: On the CPU, with its initial weights.
@@ -63,7 +83,8 @@ class Trainer:
         precision: Resolved: ``fp32``, ``tf32`` or ``bf16``.
 
     Attributes:
-        unreadable: Clips of the last step or validation that could not be read, on any device.
+        figures: Names of what steps and validations measure.
+        run_ahead: Steps that may be launched before the loss of an earlier one is checked.
     """
 
     def __init__(
@@ -80,15 +101,20 @@ class Trainer:
         self.devices = devices
         self.preprocessing = preprocessing
         self.precision = precision
-        self.unreadable: list[UnreadableClip] = []
-        self.memory_format = (
-            torch.channels_last_3d if execution.channels_last else torch.contiguous_format
-        )
+        self.figures = figure_names(recipe.heads)
+        on_cuda = devices.device.type == "cuda"
+        self.run_ahead = 1 if on_cuda else 0
+        self._unchecked: deque[_Unchecked] = deque()
+        channels_last = execution.channels_last
+        if channels_last is None:
+            channels_last = on_cuda
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         if recipe.batch_norm == "sync" and devices.world_size > 1:
-            if devices.device.type != "cuda":
+            if not on_cuda:
                 raise UsageError(
                     "Synchronised batch norm needs CUDA devices.",
                     remedy="Use batch_norm train or frozen on CPUs.",
+                    option="--batch-norm",
                 )
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if recipe.batch_norm == "frozen":
@@ -96,14 +122,15 @@ class Trainer:
         if execution.checkpoint_activations:
             checkpoint_blocks(model)
         self.model: TspModel = model.to(devices.device)
-        if execution.channels_last:
+        if channels_last:
             cast(Any, self.model).to(memory_format=torch.channels_last_3d)  # torch's stubs lack it
         self.forward: Callable[..., Logits] = self.model
         if execution.compile:
             self.forward = torch.compile(self.model)
         if devices.world_size > 1:
-            ids = [devices.device.index] if devices.device.type == "cuda" else None
+            ids = [devices.device.index] if on_cuda else None
             self.forward = DistributedDataParallel(self.forward, device_ids=ids)
+        self._broken: Tensor | bool = False
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -120,7 +147,7 @@ class Trainer:
         optimizer: ScheduledOptimizer,
         *,
         stop: bool = False,
-    ) -> StepFigures:
+    ) -> StepOutcome:
         """One update of the parameters.
 
         Args:
@@ -130,53 +157,42 @@ class Trainer:
             stop: Whether this process was asked to stop; all learn of it.
 
         Raises:
-            TrainingError: On all devices, if a clip of one cannot be read, or if the loss is not
-                finite, with the clips of the batch; the parameters are as before the step.
+            TrainingError: On all devices, if a clip of one cannot be read, or if a loss was not
+                finite, with the clips of its batch; the parameters are as before that step.
         """
-        figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
-        figures[STOP] = float(stop)
-        figures[UNREADABLE], figures[FAILED] = len(batch.unreadable), len(batch.failed)
-        # Said at once: what would be computed of it is nothing.
-        if self.devices.sum(figures[FAILED].clone()) > 0:
+        stopping, unreadable, failed = self.devices.sum_numbers(
+            stop, len(batch.unreadable), len(batch.failed)
+        )
+        if failed:
             self._stop_at_clips(batch.failed)
+        figures = Meter([*self.figures, _NOT_FINITE], self.devices.device)
         for parameter in self.model.parameters():
             parameter.grad = None
-        pieces = batch.pieces(self.execution.accumulate)
+        # As many on every device: synchronised batch norms meet in each of them.
+        largest = -(-counts.clips // self.devices.world_size)
+        pieces = batch.pieces(min(self.execution.accumulate, largest))
         for place, piece in enumerate(pieces):
             with self._synchronised(place == len(pieces) - 1):
                 self._accumulate(piece, counts, figures)
-        self.devices.sum(figures)
-        result = _figures(figures)
-        self.unreadable = self._all(batch.unreadable) if result.unreadable else []
-        if not _finite(result):
-            self._stop_at_batch(batch, result)
-        optimizer.step()
-        return result
+        self.devices.sum(figures.values)
+        broken = self._broken | (figures.total(_NOT_FINITE) > 0)
+        self._broken = broken
+        optimizer.step(skip=broken)
+        self._unchecked.append(self._ask_whether_finite(broken, figures, batch.names))
+        self.check_losses(self.run_ahead)
+        return StepOutcome(figures, stopping > 0, self._all(batch.unreadable) if unreadable else [])
 
-    def _accumulate(self, piece: ClipBatch, counts: Counts, figures: Tensor) -> None:
+    def _accumulate(self, piece: ClipBatch, counts: Counts, figures: Meter) -> None:
         """Add the gradients and the figures of one piece of the batch."""
-        clips, gvf = self.inputs(piece)
-        action = piece.action.to(self.devices.device, non_blocking=True)
-        region = piece.region.to(self.devices.device, non_blocking=True)
-        weight = piece.weight.to(self.devices.device, non_blocking=True)
+        clips, gvf, targets = self.inputs(piece)
         with self.arithmetic():
             logits = self.forward(clips, gvf)
-        losses = tsp_losses(
-            logits,
-            action,
-            region,
-            counts=counts,
-            action_alpha=self.recipe.action_alpha,
-            region_alpha=self.recipe.region_alpha,
-            weight=weight,
-        )
+        losses = tsp_losses(logits, targets)
+        total = total_loss(losses, counts, self.recipe.alphas)
         # DDP takes the mean of the devices' gradients, and the parts of the loss are to be summed.
-        (losses.total * self.devices.world_size).backward()
-        figures[ACTION_LOSS] += losses.action.double()
-        figures[REGION_LOSS] += losses.region.double()
-        figures[TOTAL_LOSS] += losses.total.detach().double()
-        with torch.no_grad():
-            figures[HITS:STOP] += head_hits(logits, action, region, weight)
+        (total * self.devices.world_size).backward()
+        add_figures(figures, losses, logits, targets)
+        figures.add(_NOT_FINITE, ~total.detach().isfinite(), 1)
 
     @contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:
@@ -187,34 +203,70 @@ class Trainer:
             with self.forward.no_sync():
                 yield
 
+    def _ask_whether_finite(self, broken: Tensor, figures: Meter, names: list[str]) -> _Unchecked:
+        if self.devices.device.type != "cuda":
+            return _Unchecked(broken, None, figures, names)
+        copy = torch.empty((), dtype=torch.bool, pin_memory=True)
+        copy.copy_(broken, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        return _Unchecked(copy, done, figures, names)
+
+    def check_losses(self, run_ahead: int = 0) -> None:
+        """See that the losses of all steps so far were finite, but for the latest few.
+
+        Args:
+            run_ahead: How many steps need not be waited for.
+
+        Raises:
+            TrainingError: On all devices, with the clips of the first step whose loss was not.
+        """
+        while len(self._unchecked) > run_ahead:
+            step = self._unchecked.popleft()
+            if step.done is not None:
+                step.done.synchronize()
+            if bool(step.broken):
+                self._unchecked.clear()
+                self._stop_at_batch(step)
+
     def _all(self, clips: list[UnreadableClip]) -> list[UnreadableClip]:
         return [clip for part in self.devices.gather(clips) for clip in part]
 
-    def _stop_at_clips(self, failed: list[UnreadableClip]) -> None:
+    def _stop_at_clips(self, failed: list[UnreadableClip]) -> NoReturn:
         clips = self._all(failed)
         others = f", and {len(clips) - 1} more of the same batch" if len(clips) > 1 else ""
         raise TrainingError(
             f"A clip cannot be read: {clips[0]}{others}.",
-            remedy="Repair the video, take it out of the tables, or go on without what cannot be "
-            "read: --resume --on-unreadable skip.",
+            remedy="Repair the video, take it out of the tables, or skip what cannot be read: "
+            "--resume --on-unreadable skip.",
+            clips=[clip.clip for clip in clips],
         )
 
-    def _stop_at_batch(self, batch: ClipBatch, figures: StepFigures) -> None:
-        names = [name for part in self.devices.gather(batch.names) for name in part]
+    def _stop_at_batch(self, step: _Unchecked) -> NoReturn:
+        names = [name for part in self.devices.gather(step.names) for name in part]
         raise TrainingError(
-            f"The loss is not finite (action {figures.action_loss:g}, region "
-            f"{figures.region_loss:g}, together {figures.total_loss:g}) in the batch of these "
-            f"clips: {', '.join(names)}.",
+            f"The loss is not finite ({self._weighted(step.figures)}) in the batch of these clips: "
+            f"{', '.join(names)}.",
             remedy="Look at these clips and the global features of their videos; lower the "
             "learning rate if they are in order. The last checkpoint is from before this batch.",
+            clips=names,
+        )
+
+    def _weighted(self, figures: Meter) -> str:
+        means = figures.means()
+        return ", ".join(
+            f"{name} {alpha:g} × {means[f'{name}_loss']:g}"
+            for name, alpha in self.recipe.alphas.items()
+            if f"{name}_loss" in means
         )
 
     def require_finite(self) -> None:
-        """See that the model can be stored: no parameter and no statistic of it overflowed.
+        """See that the model can be stored: neither a loss nor a parameter or statistic overflowed.
 
         Raises:
             TrainingError: With the first that did.
         """
+        self.check_losses()
         tensors = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
         finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
         broken = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
@@ -223,13 +275,14 @@ class Trainer:
                 f"Training left the range of numbers: {broken[0]} is not finite, and so are "
                 f"{len(broken)} of {len(tensors)} of the model's tensors.",
                 remedy="Start again with lower learning rates. The last checkpoint is from before.",
+                tensor=broken[0],
             )
 
     # -- validation --------------------------------------------------------------------------------
 
     def validate(
         self, batches: Iterable[ClipBatch], on_batch: Callable[[int], None] | None = None
-    ) -> StepFigures:
+    ) -> StepOutcome:
         """Losses and hits over this device's clips and all others', each clip counted once.
 
         Args:
@@ -242,7 +295,7 @@ class Trainer:
         self.model.eval()
         # Running statistics of batch norms differ between devices; the first one's are kept.
         self.devices.copy_from_first(self.model.buffers())
-        figures = torch.zeros(N_FIGURES, dtype=torch.float64, device=self.devices.device)
+        figures = Meter(self.figures, self.devices.device)
         done = 0
         unreadable: list[UnreadableClip] = []
         failed: list[UnreadableClip] = []
@@ -252,48 +305,44 @@ class Trainer:
                 failed += batch.failed
                 if failed:
                     break
-                clips, gvf = self.inputs(batch)
-                action = batch.action.to(self.devices.device)
-                region = batch.region.to(self.devices.device)
-                weight = batch.weight.to(self.devices.device)
+                clips, gvf, targets = self.inputs(batch)
                 # Not through DDP: devices may have different numbers of batches.
                 logits = self.model(clips, gvf)
-                sums = tsp_losses(logits, action, region, counts=Counts(1, 1), weight=weight)
-                figures[ACTION_LOSS] += sums.action.double()
-                figures[REGION_LOSS] += sums.region.double()
-                figures[HITS:STOP] += head_hits(logits, action, region, weight)
+                add_figures(figures, tsp_losses(logits, targets), logits, targets)
                 done += len(batch)
                 if on_batch is not None:
                     on_batch(done)
-        figures[UNREADABLE], figures[FAILED] = len(unreadable), len(failed)
-        self.devices.sum(figures)
-        if figures[FAILED] > 0:
+        n_unreadable, n_failed = self.devices.sum_numbers(len(unreadable), len(failed))
+        if n_failed:
             self._stop_at_clips(failed)
-        self.unreadable = self._all(unreadable) if figures[UNREADABLE] > 0 else []
-        figures[ACTION_LOSS] /= figures[HITS + 1].clamp(min=1)
-        figures[REGION_LOSS] /= figures[HITS + 3].clamp(min=1)
-        result = _figures(figures)
-        if not _finite(result):
+        self.devices.sum(figures.values)
+        if not all(map(math.isfinite, figures.means().values())):
             raise TrainingError(
-                f"The validation loss is not finite (action {result.action_loss:g}, region "
-                f"{result.region_loss:g}).",
+                f"The validation loss is not finite ({self._weighted(figures)}).",
                 remedy="Start again with lower learning rates.",
+                split="valid",
             )
-        return result
+        return StepOutcome(figures, unreadable=self._all(unreadable) if n_unreadable else [])
 
     # -- both --------------------------------------------------------------------------------------
 
-    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor | None]:
-        """Clips (B, 3, T, h, w), normalised, and global features, on the device."""
-        pixels = batch.pixels.to(self.devices.device, non_blocking=True)
+    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor | None, Targets]:
+        """A batch on the device.
+
+        Returns:
+            Clips (B, 3, T, h, w), normalised; global features (B, D) if there are any; targets.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(self.devices.device, non_blocking=True)
+
+        pixels = moved(batch.pixels)
         count, length = pixels.shape[:2]
         frames = self.preprocessing.normalize(pixels.flatten(0, 1))
         clips = frames.unflatten(0, (count, length)).transpose(1, 2)
         clips = clips.contiguous(memory_format=self.memory_format)
-        gvf = None
-        if batch.gvf is not None:
-            gvf = batch.gvf.to(self.devices.device, non_blocking=True)
-        return clips, gvf
+        targets = Targets.of(moved(batch.action), moved(batch.region), moved(batch.weight))
+        return clips, None if batch.gvf is None else moved(batch.gvf), targets
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """The precision of the forward pass."""
@@ -346,15 +395,3 @@ def _checkpoint_block(block: nn.Module) -> None:
 def _batch_count(norm: _BatchNorm) -> Tensor:
     assert norm.num_batches_tracked is not None
     return norm.num_batches_tracked
-
-
-def _figures(values: Tensor) -> StepFigures:
-    numbers = values.tolist()
-    unreadable, failed = int(numbers[UNREADABLE]), int(numbers[FAILED])
-    total = numbers[TOTAL_LOSS]
-    return StepFigures._make([*numbers[:STOP], numbers[STOP] > 0, unreadable, failed, total])
-
-
-def _finite(figures: StepFigures) -> bool:
-    losses = (figures.action_loss, figures.region_loss, figures.total_loss)
-    return all(abs(value) < float("inf") for value in losses)

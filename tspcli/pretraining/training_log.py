@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED, clock, counted, parse_json
 from tspcli.errors import TrainingError
-from tspcli.pretraining.trainer import StepFigures
 
 READING, CACHE = "trying to read", "clip cache"
 EPOCHS, TRAINING, VALIDATION = "epochs", "training", "validation"
@@ -191,28 +191,26 @@ class PretrainReport:
 RESULTS_FILE = "results.jsonl"
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
+_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
 
 
-def named_figures(
-    figures: StepFigures, heads: Sequence[str], alphas: Mapping[str, float]
-) -> dict[str, float]:
-    """Losses and accuracies by name, for the heads that there are."""
-    named: dict[str, float] = {}
-    total = 0.0
-    for head, loss, right, clips in (
-        ("action", figures.action_loss, figures.action_right, figures.action_clips),
-        ("region", figures.region_loss, figures.region_right, figures.region_clips),
-    ):
-        if head in heads:
-            named[f"{head}_loss"] = loss
-            named[f"{head}_accuracy"] = right / clips if clips else 0.0
-            total += alphas[head] * loss
-    return {"loss": total, **named}
+def named_figures(means: Mapping[str, float], alphas: Mapping[str, float]) -> dict[str, float]:
+    """Means of a meter's figures, with the weighted sum of its losses as ``loss``."""
+    parts = [
+        alpha * means[f"{name}_loss"] for name, alpha in alphas.items() if f"{name}_loss" in means
+    ]
+    return {"loss": sum(parts), **means}
 
 
-def mean_accuracy(figures: Mapping[str, float], heads: Sequence[str]) -> float:
+def without_suffix(figures: Mapping[str, float], suffix: str) -> dict[str, float]:
+    """The figures whose names end with a suffix, by what stands before it."""
+    return {k.removesuffix(suffix): v for k, v in figures.items() if k.endswith(suffix)}
+
+
+def mean_accuracy(figures: Mapping[str, float]) -> float:
     """The mean accuracy of the heads, by which the best epoch is chosen."""
-    return sum(figures[f"{head}_accuracy"] for head in heads) / len(heads)
+    accuracies = without_suffix(figures, "_accuracy")
+    return sum(accuracies.values()) / len(accuracies)
 
 
 def write_results(folder: Path, epochs: Sequence[EpochResult]) -> None:
@@ -306,23 +304,24 @@ def draw_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    heads = [head for head in ("action", "region") if f"{head}_loss" in epochs[0].valid]
-    colours = {"action": "#1f77b4", "region": "#d95f02"}
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, accuracies, rates = figure.subplots(1, 3)
     numbers = [epoch.epoch for epoch in epochs]
-    for head in heads:
+    names = [name for name in epochs[0].valid if name != "loss"]
+    subjects = list(dict.fromkeys(name.rpartition("_")[0] for name in names))
+    colours = dict(zip(subjects, cycle(_COLOURS)))
+    for name in names:
+        subject, _, what = name.rpartition("_")
+        axes, scale = (losses, 1.0) if what == "loss" else (accuracies, 100.0)
         for split, style in (("train", "--"), ("valid", "-")):
-            rows = [getattr(epoch, split) for epoch in epochs]
-            label = f"{head}, {'training' if split == 'train' else 'validation'}"
-            for axes, what, scale in ((losses, "loss", 1.0), (accuracies, "accuracy", 100.0)):
-                values = [scale * row[f"{head}_{what}"] for row in rows]
-                axes.plot(numbers, values, style, color=colours[head], marker=".", label=label)
-        if head in chance:
-            accuracies.axhline(
-                100 * chance[head], color=colours[head], lw=0.8, ls=":", label=f"{head}, chance"
-            )
+            values = [scale * getattr(epoch, split)[name] for epoch in epochs]
+            label = f"{subject}, {'training' if split == 'train' else 'validation'}"
+            axes.plot(numbers, values, style, color=colours[subject], marker=".", label=label)
+    for head, level in chance.items():
+        if head in colours:
+            label = f"{head}, chance"
+            accuracies.axhline(100 * level, color=colours[head], lw=0.8, ls=":", label=label)
     best = max(epochs, key=lambda epoch: epoch.score)
     accuracies.axvline(best.epoch, color="0.6", lw=0.8)
     accuracies.set_title(f"best epoch {best.epoch}: mean {100 * best.score:.2f} %", fontsize=9)

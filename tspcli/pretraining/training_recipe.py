@@ -151,6 +151,15 @@ class Recipe:
         return as_rate(self.frame_rate, "frame rate")
 
     @property
+    def alphas(self) -> dict[str, float]:
+        """The weight of each loss by its name."""
+        return {
+            name.removesuffix("_alpha"): value
+            for name, value in vars(self).items()
+            if name.endswith("_alpha")
+        }
+
+    @property
     def clip_duration_s(self) -> float:
         """Seconds that a clip covers, as the official code computes it."""
         return self.clip_length / float(self.rate)
@@ -174,7 +183,8 @@ class Execution:
         precision: ``auto`` (bf16 on devices that have it, else fp32), ``fp32``, ``tf32``, ``bf16``.
         accumulate: Into how many pieces each batch is cut to save memory.
         compile: Whether the model goes through ``torch.compile``.
-        channels_last: Whether activations lie in ``channels_last_3d`` order.
+        channels_last: Whether activations lie in ``channels_last_3d`` order; by default they do on
+            CUDA devices.
         checkpoint_activations: Whether activations are computed twice to save memory.
         workers: Loader processes of each device; -1 chooses, 0 reads in the training process.
         decoder: ``auto`` or a decoder's name, for reading straight from videos.
@@ -196,7 +206,7 @@ class Execution:
     precision: str = "auto"
     accumulate: int = 1
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | None = None
     checkpoint_activations: bool = False
     workers: int = -1
     decoder: str = "auto"
@@ -298,7 +308,7 @@ def _read(recipe: str | Path) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
 
 
 def _check_choice(

@@ -17,14 +17,12 @@ from tspcli.encoders.encoder import find_checkpoint
 from tspcli.encoders.precision import process_arithmetic, resolve_precision
 from tspcli.encoders.weights import list_weights
 from tspcli.errors import TrainingError, UsageError
-from tspcli.pretraining.data import RunData, RunInputs, load_data
+from tspcli.pretraining.data import RunContext, RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.epoch_loop import Loop
-from tspcli.pretraining.epoch_plan import BatchPlan
 from tspcli.pretraining.loader import BatchFeed, choose_workers
 from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
-from tspcli.pretraining.precheck import prepare_videos, read_left_out
-from tspcli.pretraining.run_folder import check_folder, open_folder, read_run_recipe
+from tspcli.pretraining.precheck import prepare_videos
 from tspcli.pretraining.run_state import Checkpointer, RunFolder, RunState
 from tspcli.pretraining.trainer import Trainer
 from tspcli.pretraining.training_log import (
@@ -69,8 +67,8 @@ def pretrain(
         execution: How it is computed.
         labels: Label mapping (JSON list); the sorted classes of the training table if not given.
         gvf: Global video features (see ``tsp gvf``), if the recipe wants them.
-        resume: Go on with the run that ``out`` holds; begin it if it holds none.
-        overwrite: Delete what a run left in ``out``, and begin.
+        resume: Resume the run that ``out`` holds; start one if it holds none.
+        overwrite: Delete what a run left in ``out``, and start.
         reporter: Receives the progress of the run, on the first process: the tasks of
             :mod:`tspcli.pretraining.training_log`, and as results a :class:`RunInfo` at the start
             and an :class:`EpochResult` per epoch.
@@ -112,38 +110,28 @@ def pretrain(
         stack.enter_context(devices)
         with devices.failing_together():
             recipe = _resolve_init(recipe)
+            context = RunContext(inputs, recipe, execution, devices, watched)
         folder = RunFolder(Path(out))
         with devices.failing_together():
             if devices.is_first:
-                check_folder(folder, recipe, inputs, resume=resume, overwrite=overwrite)
-        return _run(
-            inputs,
-            folder,
-            recipe,
-            execution,
-            devices,
-            watched,
-            resume,
-            overwrite,
-            stop_requested or reporter.stop_requested,
-            stack,
-        )
+                folder.check(context, resume=resume, overwrite=overwrite)
+        asked = stop_requested or reporter.stop_requested
+        return _run(context, folder, stack, asked, resume=resume, overwrite=overwrite)
 
 
 def _run(
-    inputs: RunInputs,
+    context: RunContext,
     folder: RunFolder,
-    recipe: Recipe,
-    execution: Execution,
-    devices: Devices,
-    reporter: Reporter,
+    stack: ExitStack,
+    stop_requested: Callable[[], bool],
+    *,
     resume: bool,
     overwrite: bool,
-    stop_requested: Callable[[], bool],
-    stack: ExitStack,
 ) -> PretrainReport:
+    recipe, execution = context.recipe, context.execution
+    devices, reporter = context.devices, context.reporter
     with devices.failing_together():
-        data = load_data(inputs, recipe)
+        data = load_data(context.inputs, recipe)
         precision = resolve_precision(execution.precision, devices.device)
     notes = list(data.notes)
     for note in notes:
@@ -154,39 +142,30 @@ def _run(
     # Whatever can be wrong about the model shows before hours of caching.
     model = build_model(recipe, data, devices)
     trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
-    known = None if overwrite else read_left_out(folder.path, devices)
-    data, cached, left_out = prepare_videos(data, execution, devices, reporter, known)
+    known: dict[str, str] | None = None
+    with devices.failing_together():
+        if devices.is_first and not overwrite:
+            known = folder.left_out()
+    known = devices.gather(known)[0]
+    data, cached, left_out = prepare_videos(data, context, known)
     with devices.failing_together():
         data.require_gvf()
         if devices.is_first:
-            opened = open_folder(folder, recipe, execution, data.labels, left_out, overwrite)
-            stack.enter_context(opened)
+            stack.enter_context(folder.open(context, data.labels, left_out, overwrite))
     if left_out:
         notes.append(f"{counted(len(left_out), 'video')} cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:
         notes.append(
-            f"Clip cache: {cached.gigabytes_an_hour:.2f} GB an hour of video, pixels off by at "
+            f"Clip cache: {cached.gigabytes_an_hour:.2f} GB per hour of video, pixels off by at "
             f"most {cached.max_error} of 255."
         )
         reporter.message(notes[-1])
     stack.enter_context(process_arithmetic(devices.device, precision))
-    batches = BatchPlan(data.plans["train"], recipe.batch_size, devices.rank, devices.world_size)
+    n_steps = data.batches(recipe, devices).n_steps
     optimizer = ScheduledOptimizer(
-        build_optimizer(trainer.model, recipe, devices.world_size),
-        Schedule.of(recipe, batches.n_steps),
+        build_optimizer(trainer.model, recipe, devices.world_size), Schedule.of(recipe, n_steps)
     )
-    checkpointer = Checkpointer(
-        folder,
-        trainer.model,
-        optimizer,
-        recipe,
-        tuple(data.labels),
-        data.sampling,
-        data.preprocessing,
-        data.digest(),
-        devices.world_size,
-        execution.keep_epochs,
-    )
+    checkpointer = Checkpointer(folder, context, data, trainer.model, optimizer)
     with devices.failing_together():
         stored = checkpointer.resume() if resume else None
         state = stored or RunState()
@@ -198,7 +177,7 @@ def _run(
             recipe=recipe.to_dict(),
             n_train_clips=data.plans["train"].n_samples,
             n_valid_clips=data.plans["valid"].n_samples,
-            n_steps=batches.n_steps,
+            n_steps=n_steps,
             device=str(devices.device),
             precision=precision,
             world_size=devices.world_size,
@@ -212,8 +191,7 @@ def _run(
     if devices.is_first:
         write_results(folder.path, state.history)
         if execution.tensorboard and TensorBoard.is_installed():
-            done = state.epoch * batches.n_steps + state.step
-            tensorboard = TensorBoard(folder.path, done)
+            tensorboard = TensorBoard(folder.path, state.epoch * n_steps + state.step)
             stack.callback(tensorboard.close)
     workers = choose_workers(execution.workers, devices.placement.local_size)
     feeds = {
@@ -223,18 +201,7 @@ def _run(
     for feed in feeds.values():
         stack.callback(feed.close)
     loop = Loop(
-        trainer,
-        optimizer,
-        recipe,
-        execution,
-        data,
-        batches,
-        feeds,
-        checkpointer,
-        state,
-        reporter,
-        stop_requested,
-        tensorboard,
+        context, data, trainer, optimizer, feeds, checkpointer, state, stop_requested, tensorboard
     )
     with _lost_processes_explained(devices):
         stopped = loop.run()
@@ -259,7 +226,7 @@ def _run(
 
 @contextmanager
 def _lost_processes_explained(devices: Devices) -> Iterator[None]:
-    """Say what it means that the connection to another process broke."""
+    """Turn a broken connection to another process into an error that says so."""
     try:
         yield
     except RuntimeError as error:
@@ -270,7 +237,7 @@ def _lost_processes_explained(devices: Devices) -> Iterator[None]:
         raise TrainingError(
             f"Another process of this run has ended, as process {devices.rank} found: "
             f"{first_line(error)}",
-            remedy="Its own message tells why. Go on with --resume.",
+            remedy="See its own message for the cause, then continue with --resume.",
         ) from error
 
 
@@ -321,6 +288,3 @@ def _resolve_init(recipe: Recipe) -> Recipe:
             remedy=f"Give --init with a checkpoint, or {' or '.join(choices)}.",
         )
     return replace(recipe, init=plain[0])
-
-
-__all__ = ["PretrainReport", "pretrain", "read_run_recipe"]
