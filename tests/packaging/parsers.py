@@ -131,11 +131,12 @@ def _toml_parsers() -> list[Parser]:
     from tspcli.encoders.weights import read_registry, weights_folder
     from tspcli.pretraining.run_state import read_run_recipe
     from tspcli.pretraining.training_log import EpochResult, read_results
-    from tspcli.pretraining.training_recipe import load_recipe, recipe_names
+    from tspcli.pretraining.training_recipe import load_recipe
+    from tspcli.recipes.catalog import recipe_names
 
     recipes = [
         resources.files("tspcli.recipes").joinpath("training").joinpath(f"{name}.toml").read_bytes()
-        for name in recipe_names()
+        for name in recipe_names("training")
     ]
 
     def run_recipe(folder: Path) -> list[bytes]:

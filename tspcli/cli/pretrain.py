@@ -160,11 +160,11 @@ def command(
       torchrun --nproc-per-node 8 -m tspcli pretrain --videos v/ --train t.csv … --out run/
     """
     from tspcli.errors import UsageError
-    from tspcli.pretraining.training_recipe import recipe_names, recipe_summary
+    from tspcli.recipes.catalog import recipe_names, recipe_summary
 
     if list_recipes:
-        for name in recipe_names():
-            click.echo(f"{name:18} {recipe_summary(name)}")
+        for name in recipe_names("training"):
+            click.echo(f"{name:18} {recipe_summary('training', name)}")
         return 0
     missing = [
         f"--{name}"

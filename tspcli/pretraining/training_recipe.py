@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tspcli.core.settings import parse_toml, read_toml_text, with_values
+from tspcli.core.settings import with_values
 from tspcli.errors import UsageError
+from tspcli.recipes.catalog import read_recipe
 from tspcli.sampling.spec import as_rate
 
 DEFAULT_RECIPE = "tsp-activitynet"
@@ -234,77 +234,22 @@ class Execution:
         return _plain(asdict(self))
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the program."""
-    folder = resources.files("tspcli.recipes").joinpath("training")
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if ".toml" in p.name)
-
-
 def load_recipe(
     recipe: str | Path = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """A recipe by name or from a TOML file, with values replaced.
 
     Args:
-        recipe: A name of :func:`recipe_names`, or a TOML file with fields of :class:`Recipe`; its
-            ``base`` field, if it has one, names the recipe whose values it replaces. The
-            ``recipe.toml`` of a run will do: what it tells of that run's machine is left aside.
-        overrides: Fields to replace, over those of the file. ``variant`` tables of a recipe apply
-            where their condition holds for the replaced values, but never over them.
+        recipe: A name of ``recipe_names("training")``, or a TOML file with fields of
+            :class:`Recipe`; see :mod:`tspcli.recipes.catalog` for its ``base`` and ``variant``. The
+            ``recipe.toml`` of a run will do: what it says of that run's machine is left aside.
+        overrides: Fields to replace.
 
     Raises:
         UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
     """
-    content = _read(recipe)
-    for name in ("summary", "tool_version", "execution"):
-        content.pop(name, None)
-    given = dict(overrides or {})
-    own: dict[str, Any] = {}
-    base = content.pop("base", None)
-    if base is not None:
-        own = {k: v for k, v in content.items() if k != "variant"}
-        content = {**_read(str(base)), "name": str(base)}
-        content.pop("summary", None)
-    variants = content.pop("variant", [])
-    content.setdefault("name", Path(recipe).stem)
-    chosen = {**content, **own, **given}
-    if not isinstance(variants, list):
-        variants = [variants]
-    for variant in variants:
-        parts = [variant.get(key) for key in ("if", "set")] if isinstance(variant, dict) else [None]
-        if not all(isinstance(part, dict) for part in parts):
-            raise UsageError(
-                f"{recipe}: {variant!r} is no variant.",
-                remedy="A [[variant]] has two tables, `if` and `set`.",
-            )
-        if all(chosen.get(key) == value for key, value in variant["if"].items()):
-            chosen = {**chosen, **variant["set"], **own, **given}
-    return with_values(Recipe(), chosen, str(recipe))
-
-
-def recipe_summary(name: str) -> str:
-    """One line about a recipe that comes with the program."""
-    return str(_read(name).get("summary", ""))
-
-
-def _read(recipe: str | Path) -> dict[str, Any]:
-    known = recipe_names()
-    if str(recipe) in known:
-        text = (
-            resources.files("tspcli.recipes")
-            .joinpath("training")
-            .joinpath(f"{recipe}.toml")
-            .read_text("utf-8")
-        )
-    else:
-        path = Path(recipe)
-        if not path.is_file():
-            raise UsageError(
-                f"There is no recipe {str(recipe)!r}.",
-                remedy=f"Use {', '.join(known)}, or a TOML file.",
-            )
-        text = read_toml_text(path)
-    return parse_toml(text, str(recipe))
+    values = read_recipe("training", recipe, overrides, ignored=("tool_version", "execution"))
+    return with_values(Recipe(), values, str(recipe))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
