@@ -23,7 +23,7 @@ import cv2
 
 from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show, spent_s
 from tspcli.core.text import first_line
-from tspcli.encoders.encoder import resolve_device
+from tspcli.encoders.precision import resolve_device
 
 PARTS = ("frames", "encoder", "extract", "training", "store", "start")
 GPU_TARGETS = (

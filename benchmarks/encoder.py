@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from benchmarks.roofs import products
 from tspcli.core.text import first_line
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fused import inference_form
+from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.runtimes import CompiledForm, GraphedForm, OpenVinoForm, static_form
 from tspcli.extraction.batch_encoder import kept_memory
 
@@ -91,7 +91,7 @@ def measure(
     """
     torch.manual_seed(0)
     spec = backbone_spec(name)
-    dtype = _DTYPES[precision]
+    dtype = DTYPES[precision]
     plain = spec.build().eval()
     height, width = spec.preprocessing.crop
     frames = torch.randn(batch, spec.sampling.clip_length, height, width, 3)
@@ -112,7 +112,7 @@ def measure(
         other = OpenVinoForm(plain)
         runs["openvino"] = lambda: other(clips)
     failed: dict[str, str] = {}
-    with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
+    with torch.inference_mode(), arithmetic(device, precision), kept_memory():
         for form, make in STATIC_FORMS.items() if with_static else ():
             try:
                 static = make(fast, device)
@@ -136,7 +136,7 @@ def measure(
         for _ in range(rounds):
             for key, run in runs.items():
                 times[key].append(seconds(run, device, clock))
-    with torch.inference_mode(), _arithmetic(device, precision):
+    with torch.inference_mode(), arithmetic(device, precision):
         # Torch as it is gives the memory of every layer back to the system. The first of these runs
         # is not counted: it finds none of the memory that was kept until now.
         eager_s = [seconds(runs["eager"], device, clock) for _ in range(max(2, rounds))][1:]

@@ -14,8 +14,8 @@ from benchmarks.figures import Figure, in_turns
 from benchmarks.roofs import products
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.encoder import resolve_precision
 from tspcli.encoders.fused import FoldedConv
+from tspcli.encoders.precision import resolve_precision
 from tspcli.extraction.batch_encoder import kept_memory
 from tspcli.sampling import Sampling
 
@@ -46,7 +46,7 @@ def measure(
 
 def _sharing(loaded: Encoder, clock: Callable[[], float]) -> list[Figure]:
     """The smallest and the largest stride at which overlapping clips share, if they do at all."""
-    strides = [stride for stride in (1, 2, 4) if loaded.shares(Sampling(stride=stride))]
+    strides = [stride for stride in (1, 2, 4) if loaded.supports_series(Sampling(stride=stride))]
     ends = sorted({*strides[:1], *strides[-1:]})
     operations = Operations(loaded)
     return [_dense(loaded, operations, stride, clock) for stride in ends]

@@ -25,7 +25,7 @@ from benchmarks.whole import FirstBatch
 from tests.builders.resident import PeakMemory
 from tests.builders.videos import make_video, repeat_video
 from tspcli.encoders import load_encoder
-from tspcli.encoders.encoder import resolve_device
+from tspcli.encoders.precision import resolve_device
 from tspcli.extraction import extract
 from tspcli.sampling import Sampling
 

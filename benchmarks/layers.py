@@ -26,8 +26,8 @@ import torch
 from benchmarks.figures import machine
 from benchmarks.roofs import bandwidth_bytes_per_s, products
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.encoder import _DTYPES, _arithmetic, resolve_device, resolve_precision
 from tspcli.encoders.fused import FoldedConv, inference_form
+from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device, resolve_precision
 from tspcli.extraction.batch_encoder import kept_memory
 
 
@@ -83,7 +83,7 @@ def measure(
         The layers, and the seconds of the whole batch (median).
     """
     spec = backbone_spec(name)
-    dtype = _DTYPES[precision]
+    dtype = DTYPES[precision]
     form = inference_form(spec.build().eval(), device, dtype)
     convs = [module for module in form.modules() if isinstance(module, FoldedConv)]
     if not convs:
@@ -114,7 +114,7 @@ def measure(
         conv.register_forward_pre_hook(before, with_kwargs=True)
         conv.register_forward_hook(after, with_kwargs=True)
     wholes: list[float] = []
-    with torch.inference_mode(), _arithmetic(device, precision), kept_memory():
+    with torch.inference_mode(), arithmetic(device, precision), kept_memory():
         for turn in range(rounds + 1):
             marks.clear()
             began = clock.mark()
@@ -129,10 +129,10 @@ def measure(
 
 def matmul_rate(device: torch.device, precision: Any, rounds: int = 5) -> float:
     """Operations a second of a large matrix product, the fastest way to do it."""
-    flop, ways = products(device, _DTYPES[precision])
+    flop, ways = products(device, DTYPES[precision])
     clock = Clock(device)
     best = math.inf
-    with torch.inference_mode(), _arithmetic(device, precision):
+    with torch.inference_mode(), arithmetic(device, precision):
         for _ in range(rounds):
             for way in ways.values():
                 began = clock.mark()

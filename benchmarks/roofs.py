@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tspcli.encoders.fused import _fused, _pack, has_fused_convolutions
+from tspcli.encoders.fused import fused_convolution, has_fused_convolutions, pack_filters
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 _COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
@@ -34,8 +34,8 @@ def products(
     }
     if device.type == "cpu" and has_fused_convolutions(dtype):
         bias = torch.zeros(side, dtype=dtype)
-        packed = _pack(filters, (0, 0), (1, 1), image)
-        ways["oneDNN"] = lambda: _fused(
+        packed = pack_filters(filters, (0, 0), (1, 1), image)
+        ways["oneDNN"] = lambda: fused_convolution(
             image, packed, bias, (0, 0), (1, 1), relu=False, shortcut=None
         )
     return 2.0 * side**3, ways

@@ -40,8 +40,7 @@ from reproduction.synthetic import SyntheticVideo, render_video
 from tspcli.core.text import first_line
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.encoder import _DTYPES, resolve_device
-from tspcli.encoders.precision import process_arithmetic
+from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device
 from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, build_cache, cache_file
 from tspcli.pretraining.clip_cache_file import ClipReader, VideoClips
 from tspcli.pretraining.distributed import Devices, Placement
@@ -153,7 +152,7 @@ class Product:
     def train(self, batch: ClipBatch) -> float:
         """A step over a batch of which the first half shows actions."""
         size = len(batch)
-        with process_arithmetic(self.device, self.precision):
+        with arithmetic(self.device, self.precision, training=True):
             done = self.trainer.step(batch, Counts(size // 2, size), self.optimizer)
         return float(done.figures.total("action_loss"))
 
@@ -228,8 +227,8 @@ def step_roofs(backbone: str, device: torch.device, ways: dict[str, str]) -> dic
     flop = 3 * count_flop(spec.build(), torch.empty(1, 3, length, height, width))
     rates = {}
     for precision in set(ways.values()):
-        product_flop, runs = large_products(device, _DTYPES[precision])
-        with torch.inference_mode(), process_arithmetic(device, precision):
+        product_flop, runs = large_products(device, DTYPES[precision])
+        with torch.inference_mode(), arithmetic(device, precision):
             rates[precision] = product_flop / min(in_turns(runs, 5, settled_s).values())
     return {name: rates[precision] / flop for name, precision in ways.items()}
 

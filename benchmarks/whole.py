@@ -167,9 +167,9 @@ def _encoded_alone(encoder: Encoder, batch: int, batches: int = 20) -> float:
     encoder.encode(clips)
     encoder.encode(clips)
     began = time.perf_counter()
-    wait = encoder.start(clips)
+    wait = encoder.encode_async(clips)
     for _ in range(batches - 1):
-        after = encoder.start(clips)
+        after = encoder.encode_async(clips)
         wait()
         wait = after
     wait()

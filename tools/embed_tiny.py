@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
+from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
+from tspcli.encoders.weights import BEST_CHECKPOINT
 from tspcli.pretraining.training_log import read_results
 from tspcli.video import list_videos
 

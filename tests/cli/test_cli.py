@@ -80,7 +80,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_what_options_offer_is_what_there_is() -> None:
     """They are told without importing what they name."""
     from tspcli.cli.options import PRECISION_NAMES, RUNTIME_NAMES
-    from tspcli.encoders.encoder import PRECISIONS, RUNTIMES
+    from tspcli.encoders.precision import PRECISIONS, RUNTIMES
 
     assert PRECISION_NAMES == PRECISIONS
     assert RUNTIME_NAMES == RUNTIMES

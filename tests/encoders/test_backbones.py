@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from tests.builders.videos import make_video
+from tspcli.encoders import backbones, load_encoder
 from tspcli.encoders.backbones import (
     BACKBONES,
+    BackboneEntry,
     BackboneSpec,
     backbone_spec,
     build_backbone,
-    register_backbone,
 )
 from tspcli.encoders.state_dicts import backbone_shapes
 from tspcli.encoders.tsp_model import Heads, TspModel
-from tspcli.errors import UsageError
+from tspcli.errors import DependencyError, UsageError
+from tspcli.store import open_store
 
 TABLE = {
     "r2plus1d_34": (63_697_175, 152.36, 416),
@@ -111,17 +118,46 @@ def test_resnets_are_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_conformance_of_every_backbone(name: str) -> None:
-    spec = BACKBONES[name]
+    """What each spec states is so."""
+    spec = backbone_spec(name)
+    assert spec.name == name and BACKBONES[name].summary.endswith(".")
     height, width = spec.preprocessing.crop
     frames = spec.sampling.clip_length
+    seen: list[torch.Tensor] = []
     with on_meta():
         module = spec.build()
+        layer = module.get_submodule(spec.layer)
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output))
         features = module(torch.empty(2, 3, frames, height, width))
-    assert features.shape == (2, spec.feature_dim)
+    assert features.shape == (2, spec.feature_dim) and len(seen) == 1
+    if spec.pooling == "mean":
+        assert seen[0].shape[:2] == features.shape and seen[0].ndim == 5
+    elif spec.pooling == "token":
+        assert seen[0][:, 0].shape == features.shape and seen[0].ndim == 3
     names = [n for n, _ in module.named_parameters()]
     assert all(any(n.startswith(stem) for n in names) for stem in spec.stem)
     assert not any(n.startswith(spec.plain_head + ".") for n in names)
+    # Nearly all parameters lie in blocks, no block within another, and each block is called.
+    blocks = spec.find_blocks(module)
+    inside = [id(p) for block in blocks for p in block.parameters()]
+    assert len(inside) == len(set(inside)) >= 0.9 * len(names)
+    assert not any(isinstance(block, nn.ModuleList) for block in blocks)
     spec.check_clip_length(frames)
+
+
+def test_features_are_the_mean_of_the_layer_or_its_first_token() -> None:
+    torch.manual_seed(4)
+    for name, size in (("tiny", 32), ("mc3_18", 32), ("mvit_v2_s", 224)):
+        spec = backbone_spec(name)
+        module = spec.build().eval()
+        seen: list[torch.Tensor] = []
+        module.get_submodule(spec.layer).register_forward_hook(
+            lambda _, inputs, output, seen=seen: seen.append(output)
+        )
+        with torch.inference_mode():
+            features = module(torch.randn(1, 3, spec.sampling.clip_length, size, size))
+        pooled = seen[0].mean((2, 3, 4)) if spec.pooling == "mean" else seen[0][:, 0]
+        torch.testing.assert_close(features, pooled)
 
 
 def torchvision_weights() -> dict[str, Any]:
@@ -142,7 +178,7 @@ def torchvision_weights() -> dict[str, Any]:
 
 def test_preprocessing_is_that_of_torchvisions_weights() -> None:
     for name, weights in torchvision_weights().items():
-        theirs, ours = weights.transforms(), BACKBONES[name].preprocessing
+        theirs, ours = weights.transforms(), backbone_spec(name).preprocessing
         # One number is the short side, two are height and width.
         for size in ((240, 320), (480, 270)):
             expected = tuple(theirs.resize_size)
@@ -161,7 +197,7 @@ def test_headless_torchvision_networks_keep_their_classification() -> None:
 
     torch.manual_seed(2)
     for name, head in (("s3d", "classifier"), ("swin3d_t", "head"), ("mc3_18", "fc")):
-        spec = BACKBONES[name]
+        spec = backbone_spec(name)
         whole = get_model(name, weights=None).eval()
         layer = getattr(whole, head)
         ours = spec.build().eval()
@@ -179,19 +215,91 @@ def test_headless_torchvision_networks_keep_their_classification() -> None:
             )
 
 
-def test_clip_lengths_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(UsageError, match="16 frames, not 32"):
-        backbone_spec("mvit_v2_s").check_clip_length(32)
-    with pytest.raises(UsageError, match="at least 14 frames, not 8"):
-        backbone_spec("s3d").check_clip_length(8)
+@pytest.mark.parametrize(("name", "length"), [("mvit_v2_s", 32), ("s3d", 8)])
+def test_clip_lengths_that_do_not_fit_are_refused(name: str, length: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        backbone_spec(name).check_clip_length(length)
+    assert caught.value.data == {"option": "clip_length", "value": length}
 
 
 def test_unknown_backbone_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'r2plus1d_34'"):
+    with pytest.raises(UsageError) as caught:
         build_backbone("r2plus1d_35")
+    assert caught.value.data["nearest"] == ["r2plus1d_34"]
 
 
-def test_names_are_given_once() -> None:
-    spec = BackboneSpec(name="tiny", build=nn.Identity, feature_dim=1, summary="")
-    with pytest.raises(ValueError, match="'tiny' is registered already"):
-        register_backbone(spec)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "x", BackboneEntry("absent_package:X", "A toy.", "toys"))
+    with pytest.raises(DependencyError) as caught:
+        build_backbone("x")
+    assert caught.value.data["backbone"] == "x"
+    assert "tspcli[toys]" in str(caught.value.remedy)
+
+
+def test_the_table_imports_no_torch() -> None:
+    code = (
+        "import sys; from tspcli.encoders.backbones import BACKBONES;"
+        "assert 'tiny' in BACKBONES and 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+TOY = '''
+import torch
+from tspcli.encoders.backbones import BackboneSpec
+
+class Colours(torch.nn.Module):
+    """Three features: the mean of each colour, weighted."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+        self.same = torch.nn.Identity()
+
+    def forward(self, x):
+        return self.same(x * self.scale.view(3, 1, 1, 1)).mean((2, 3, 4))
+
+TOY = BackboneSpec("toy", Colours, 3, layer="same", pooling="mean")
+'''
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process in which another package that adds a backbone is installed."""
+    package = tmp_path / "site"
+    facts = package / "toy_backbone-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (package / "toy_backbone.py").write_text(TOY)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-backbone\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[tspcli.backbones]\ntoy = toy_backbone:TOY\n")
+    return {**os.environ, "PYTHONPATH": str(package)}
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_a_backbone_from_another_package_extracts(
+    tmp_path: Path, outside: dict[str, str], devices: str
+) -> None:
+    """The real command, with the encoder in its own process and in worker processes."""
+    videos = [make_video(tmp_path / f"{name}.mp4", n_frames=40, fps=30) for name in "ab"]
+    out = tmp_path / "toy.h5"
+    tsp = [sys.executable, "-m", "tspcli", "extract", "--backbone", "toy", "--weights", "random"]
+    tsp += ["--device", devices, "--workers", "1", "--clip-length", "8", "--out", str(out)]
+    for video in videos:
+        tsp += ["--videos", str(video)]
+    subprocess.run(tsp, check=True, env=outside, timeout=240)
+    with open_store(out) as store:
+        assert sorted(store) == ["a", "b"] and store["a"].rows.shape[1] == 3
+        assert store.metadata.settings["backbone"] == "toy"
+
+
+def test_a_backbone_added_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "MEAN", BackboneSpec("mean", Mean, 3), raising=False)
+    entry = BackboneEntry("tspcli.encoders.backbones:MEAN", "The mean of each colour.")
+    monkeypatch.setitem(BACKBONES, "mean", entry)
+    encoder = load_encoder("random", backbone="mean", device="cpu")
+    assert encoder.encode_frames(torch.zeros(1, 16, 112, 112, 3)).shape == (1, 3)
+
+
+class Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3, 4))

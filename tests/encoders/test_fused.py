@@ -6,41 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.builders.networks import clips, relative, shaken
 from tspcli.encoders import fused as fast
-from tspcli.encoders.backbones import build_backbone
+from tspcli.encoders.backbones import backbone_spec, build_backbone
 from tspcli.encoders.backbones.resnet3d import VideoResNet
 
 CPU = torch.device("cpu")
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """Batch norms as after training, so that folding has something to fold."""
-    generator = torch.Generator().manual_seed(5)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm3d):
-            assert layer.running_mean is not None and layer.running_var is not None
-            layer.running_mean.uniform_(-0.3, 0.3, generator=generator)
-            layer.running_var.uniform_(0.5, 1.5, generator=generator)
-            with torch.no_grad():
-                layer.bias.uniform_(-0.3, 0.3, generator=generator)
-                if layer.weight.requires_grad:
-                    layer.weight.uniform_(0.5, 1.5, generator=generator)
-    return module.eval()
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The largest relative L2 error of a row, of the rows and of their differences."""
-    rows = (found - expected).norm(dim=1) / expected.norm(dim=1)
-    spread = (found - expected).norm() / (expected - expected.mean(0)).norm()
-    # Random networks map all clips close together: their differences get a looser bar.
-    assert spread < 1e-3
-    return rows.max().item()
-
-
-def clips(count: int, frames: int, size: int) -> Tensor:
-    return torch.randn(count, 3, frames, size, size, generator=torch.Generator().manual_seed(6))
 
 
 @pytest.fixture(params=["fused", "portable"])
@@ -136,7 +109,7 @@ def test_filled_planes_stay_empty() -> None:
 def test_reduced_precision_stays_near(name: str, convolutions: str) -> None:
     torch.manual_seed(10)
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, CPU, torch.bfloat16)
+    quick = fast.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
     x = clips(2, 8, 64)
     with torch.inference_mode():
         found, expected = quick(x.bfloat16()).float(), plain(x)
@@ -155,13 +128,13 @@ def test_bfloat16_is_fused_where_the_processor_has_it() -> None:
 def test_equal_on_cuda(name: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    from tspcli.encoders.encoder import _arithmetic
+    from tspcli.encoders.precision import arithmetic
 
     device = torch.device("cuda")
     plain = shaken(build_backbone(name))
     quick = fast.inference_form(plain, device, torch.float32)
     x = clips(2, 16, 64)
-    with torch.inference_mode(), _arithmetic(device, "fp32"):
+    with torch.inference_mode(), arithmetic(device, "fp32"):
         assert relative(quick(x.to(device)).cpu(), plain(x)) <= 1e-5
 
 
@@ -174,7 +147,7 @@ def test_features_of_reduced_precision_are_not_rounded_once_more(
 ) -> None:
     torch.manual_seed(10)
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, CPU, torch.bfloat16)
+    quick = fast.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
     x = clips(3, frames, size)
     with torch.inference_mode():
         found, exact = quick(x.bfloat16()), plain(x)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.backbones.i3d import SamePool3d, pool_features, same_padding
-from tspcli.encoders.encoder import Encoder, load_encoder
 from tspcli.encoders.weights import find_weights
 from tspcli.sampling import Sampling
 from tspcli.sampling.clock import display_end_s, shown_frames

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.builders.networks import clips, relative, shaken
 from tests.builders.videos import make_video
-from tests.encoders.test_fused import clips, relative, shaken
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.runtimes import OpenVinoForm
@@ -133,13 +133,15 @@ def test_what_it_cannot_do_is_refused(choices: dict[str, str], named: str) -> No
 def test_clips_that_overlap_come_one_by_one(openvino: None) -> None:
     from tspcli.sampling import Sampling
 
-    assert load_encoder("tiny", device="cpu").shares(Sampling(stride=1))
-    assert not load_encoder("tiny", device="cpu", runtime="openvino").shares(Sampling(stride=1))
+    assert load_encoder("tiny", device="cpu").supports_series(Sampling(stride=1))
+    assert not load_encoder("tiny", device="cpu", runtime="openvino").supports_series(
+        Sampling(stride=1)
+    )
 
 
 def test_it_is_what_runs_whatever_form_torch_would_have(openvino: None) -> None:
     encoder = load_encoder("tiny", device="cpu", runtime="openvino", fast=False)
-    assert isinstance(encoder._backbone, OpenVinoForm)
+    assert isinstance(encoder.form, OpenVinoForm)
 
 
 def test_a_backbone_that_it_cannot_run_is_named(openvino: None) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.networks import clips, shaken
 from tests.builders.videos import make_video
-from tests.encoders.test_fused import clips, shaken
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.fused import inference_form
@@ -118,7 +118,7 @@ def test_a_device_that_halves_its_batch_forgets_what_is_recorded(
     encoder = load_encoder("tiny", device="cpu")
     form = GraphedForm(Tiny())
     form._recorded[(64,)] = None  # type: ignore[assignment]  # no graph is needed to forget it
-    monkeypatch.setattr(encoder, "_backbone", form)
+    monkeypatch.setattr(encoder, "form", form)
     encoder.release()
     assert not form._recorded
 
@@ -132,8 +132,10 @@ def test_extraction_compiles_once_and_leaves_the_same_store(
     extract(one, both, weights="tiny", device="cpu", workers=1)
     encoder = load_encoder("tiny", device="cpu", runtime="compiled")
     sizes: list[int] = []
-    real = encoder.start
-    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
+    real = encoder.encode_async
+    monkeypatch.setattr(
+        encoder, "encode_async", lambda clips: (sizes.append(len(clips)), real(clips))[1]
+    )
     report = extract([one, two], both, encoder=encoder, workers=1, batch_size=4)
     assert {video.key: video.status for video in report.videos} == {"a": "kept", "b": "done"}
     assert report.runtime == "compiled"
@@ -201,7 +203,7 @@ def test_recorded_equals_eager(cuda: None, precision: str) -> None:
 def test_rows_in_flight_are_not_overwritten(cuda: None) -> None:
     encoder = load_encoder("tiny", device="cuda", runtime="compiled")
     first, second = (torch.randn(4, 3, 16, 112, 112) for _ in range(2))
-    waits = [encoder.start(x) for x in (first, second)]
+    waits = [encoder.encode_async(x) for x in (first, second)]
     rows = [wait() for wait in waits]
     for x, found in zip((first, second), rows, strict=True):
         assert errors(found, encoder.encode(x)).max() <= 1e-3

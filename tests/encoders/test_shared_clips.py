@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.encoders.test_fused import CPU, convolutions, relative, shaken
+from tests.builders.networks import relative, shaken
+from tests.encoders.test_fused import CPU, convolutions
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.backbones.resnet3d import VideoResNet
@@ -95,10 +96,14 @@ def test_strides_that_pay(name: str, largest: int) -> None:
 
 def test_where_it_is_used() -> None:
     encoder = load_encoder("random", backbone="tiny", device="cpu")
-    assert encoder.shares(Sampling(stride=1))
-    assert not encoder.shares(Sampling(stride=16))
-    assert not encoder.shares(Sampling(stride=1, clip_length=6)), "no time of a clip is common"
-    assert not encoder.shares(Sampling(stride=1, frame_rate=Fraction(25))), "no common grid"
-    assert not load_encoder("random", backbone="tiny", device="cpu", fast=False).shares(
+    assert encoder.supports_series(Sampling(stride=1))
+    assert not encoder.supports_series(Sampling(stride=16))
+    assert not encoder.supports_series(Sampling(stride=1, clip_length=6)), (
+        "no time of a clip is common"
+    )
+    assert not encoder.supports_series(Sampling(stride=1, frame_rate=Fraction(25))), (
+        "no common grid"
+    )
+    assert not load_encoder("random", backbone="tiny", device="cpu", fast=False).supports_series(
         Sampling(stride=1)
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tspcli.encoders.tsp_model import Heads, TspModel
+from tspcli.encoders.tsp_model import REGION_CLASSES, Heads, Logits, TspModel
 from tspcli.errors import UsageError
 
 
@@ -70,6 +70,19 @@ def test_region_head_sees_the_clip_then_the_video() -> None:
     torch.testing.assert_close(logits.region, expected)
 
 
+def test_the_region_classes_are_in_the_order_of_the_official_labels() -> None:
+    """The official tables call a clip inside an action foreground, class 0."""
+    assert REGION_CLASSES == ("Action", "No action")
+    assert Logits.__doc__ is not None and "REGION_CLASSES" in Logits.__doc__
+    head = model(Heads(region=True))
+    with torch.no_grad():
+        head.fc.weight.zero_()
+        head.fc.bias.copy_(torch.tensor([1.0, -1.0]))
+    logits = head(CLIPS).region
+    assert logits is not None
+    assert {REGION_CLASSES[int(i)] for i in logits.argmax(1)} == {"Action"}
+
+
 def test_single_heads() -> None:
     action = model(Heads(7))(CLIPS)
     assert action.region is None and action.action.shape == (5, 7)
@@ -81,11 +94,12 @@ def test_single_heads() -> None:
 
 @pytest.mark.parametrize("gvf", [None, torch.zeros(5, 4)])
 def test_missing_or_narrow_gvf_is_refused(gvf: torch.Tensor | None) -> None:
-    with pytest.raises(UsageError, match="3 values, not"):
+    with pytest.raises(UsageError) as caught:
         model(Heads(7, region=True, gvf_dim=3))(CLIPS, gvf)
+    assert caught.value.data["value"] == (None if gvf is None else 4)
 
 
-def test_senseless_heads_are_refused() -> None:
+def test_heads_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError):
         Heads(0)
     with pytest.raises(UsageError):

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
 
 from tspcli.cli.weights import command
 from tspcli.core.files import file_sha256
 from tspcli.encoders import weights as registry
-from tspcli.encoders.backbones import BACKBONES
-from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
-from tspcli.encoders.tsp_model import Heads, TspModel
+from tspcli.encoders.backbones import backbone_spec
+from tspcli.encoders.checkpoints import load_checkpoint
+from tspcli.encoders.tsp_model import Heads
 from tspcli.errors import DownloadError, UsageError, WeightsError
 
 TSP_RELEASE = "https://github.com/HumamAlwassel/TSP/releases/download/model_weights/"
@@ -87,7 +86,7 @@ def test_the_embedded_weights_are_those_that_the_registry_tells_of() -> None:
 
 @pytest.mark.parametrize("entry", registry.list_weights(), ids=lambda e: e.name)
 def test_conformance_of_every_entry(entry: registry.WeightsEntry) -> None:
-    assert entry.feature_dim == BACKBONES[entry.backbone].feature_dim
+    assert entry.feature_dim == backbone_spec(entry.backbone).feature_dim
     assert sum(source is not None for source in (entry.url, entry.package, entry.embedded)) == 1
     assert re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{64}", entry.sha256)
     assert entry.trained_on and entry.licence and entry.citation
@@ -158,7 +157,7 @@ CLIPS = {
 @pytest.mark.parametrize("entry", registry.list_weights(), ids=lambda e: e.name)
 def test_clips_of_every_entry(entry: registry.WeightsEntry) -> None:
     length, rate = CLIPS[entry.backbone]
-    sampling = BACKBONES[entry.backbone].sampling
+    sampling = backbone_spec(entry.backbone).sampling
     assert (sampling.clip_length, sampling.frame_rate) == (length, rate)
     assert sampling.stride == length
     # I3D's videos are resampled to 25 a second in one go; the others go by way of 30.
@@ -177,7 +176,7 @@ def test_the_fetching_of_weights_is_shown(
         filename="small.pth",
         sha256=hashlib.sha256(content).hexdigest(),
     )
-    monkeypatch.setattr(registry, "_registry", lambda: {"small": entry})
+    monkeypatch.setattr(registry, "registered_weights", lambda: {"small": entry})
     (tmp_path / "small.pth").write_bytes(content)
     monkeypatch.setenv("TSPCLI_WEIGHTS_URL", tmp_path.as_uri())
     screen = io.StringIO()
@@ -210,8 +209,12 @@ def test_file_put_by_hand_is_verified(home: Path) -> None:
     path = registry.find_weights("r3d_18-kinetics400").local_path()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="b3b3357e"):
+    with pytest.raises(WeightsError) as caught:
         registry.fetch_weights("r3d_18-kinetics400")
+    assert caught.value.data == {
+        "path": path,
+        "sha256": hashlib.sha256(b"something else").hexdigest(),
+    }
 
 
 def test_fetch_from_a_mirror(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -227,7 +230,7 @@ def test_fetch_from_a_mirror(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         citation="nobody",
         url="https://example.invalid/small.pth",
     )
-    monkeypatch.setattr(registry, "_registry", lambda: {"small": entry})
+    monkeypatch.setattr(registry, "registered_weights", lambda: {"small": entry})
     (tmp_path / "small.pth").write_bytes(content)
     monkeypatch.setenv("TSPCLI_WEIGHTS_URL", tmp_path.as_uri())
     result = tsp("fetch", "small")
@@ -282,28 +285,6 @@ def test_list_and_show(home: Path) -> None:
     assert isinstance(tsp("show", "tiniest").exception, WeightsError)
 
 
-def test_convert(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = TspModel("tiny", Heads(7))
-    plain = {k.removeprefix("features."): v for k, v in model.state_dict().items()}
-    torch.save(plain, tmp_path / "plain.pth")
-    source, target = str(tmp_path / "plain.pth"), tmp_path / "out.pth"
-    assert tsp("convert", source, str(target)).exit_code == 0
-    loaded = load_checkpoint(target)
-    assert (loaded.layout, loaded.heads) == ("official", Heads(7))
-    assert all(torch.equal(loaded.state[k], v) for k, v in model.state_dict().items())
-    assert isinstance(tsp("convert", source, str(target)).exception, UsageError)
-    assert tsp("convert", source, str(target), "--overwrite", "--strip-heads").exit_code == 0
-    assert load_checkpoint(target).heads == Heads()
-
-
-def test_convert_a_run(tmp_path: Path) -> None:
-    model = TspModel("tiny", Heads(2))
-    save_checkpoint(tmp_path / "best.pth", model, backbone="tiny", class_names=("a", "b"))
-    assert tsp("convert", str(tmp_path), str(tmp_path / "x.pth")).exit_code == 0
-    assert load_checkpoint(tmp_path / "x.pth").class_names == ("a", "b")
-
-
 def test_listing_needs_no_torch() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from tspcli.cli.weights import command;"
@@ -320,3 +301,40 @@ def test_a_list_in_a_pipe_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(lines) == 1 + len(entries)
     for line, entry in zip(lines[1:], entries, strict=True):
         assert line.startswith(f"{entry.name} ") and entry.trained_on in line
+
+
+def test_weights_are_hashed_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hashed: list[Path] = []
+
+    def count(path: Path) -> str:
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(registry, "file_sha256", count)
+    located = registry.locate("tiny")
+    assert located.sha256 == located.sha256 == registry.find_weights("tiny").sha256
+    assert hashed == [located.path]
+    file = tmp_path / "x.pth"
+    file.write_bytes(b"weights")
+    by_path = registry.locate(file)
+    assert by_path.entry is None and len(hashed) == 1
+    assert by_path.sha256 == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_features_made_by_a_checkpoint_find_it(tmp_path: Path) -> None:
+    assert registry.find_made_with("tiny", None, None) == "tiny"
+    path = tmp_path / "best.pth"
+    path.write_bytes(b"weights")
+    sha256 = file_sha256(path)
+    assert registry.find_made_with("best.pth", str(path), sha256) == str(path)
+    path.write_bytes(b"others")
+    with pytest.raises(UsageError, match=sha256):
+        registry.find_made_with("best.pth", str(path), sha256)
+    path.unlink()
+    for place in (str(path), None):
+        with pytest.raises(UsageError) as caught:
+            registry.find_made_with("best.pth", place, sha256)
+        assert caught.value.data["path"] == place
+        assert "--weights" in str(caught.value.remedy)

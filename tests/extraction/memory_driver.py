@@ -34,13 +34,13 @@ class Stop(Reporter):
 
 def main(video: str, out: str, decoder: str, sleep_s: float, n_clips: int) -> None:
     encoder = load_encoder("random", backbone="tiny", seed=1, device="cpu")
-    real = encoder.start
+    real = encoder.encode_async
 
     def slow(clips: torch.Tensor) -> Callable[[], torch.Tensor]:
         time.sleep(sleep_s)
         return real(clips)
 
-    encoder.start = slow  # type: ignore[method-assign]  # of this encoder alone
+    encoder.encode_async = slow  # type: ignore[method-assign]  # of this encoder alone
     reporter = Stop(n_clips)
     with PeakMemory() as peak, suppress(KeyboardInterrupt):
         extract(

@@ -17,7 +17,7 @@ from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 
-@pytest.mark.parametrize(("stride", "method"), [(5, "start"), (2, "encode_series")])
+@pytest.mark.parametrize(("stride", "method"), [(5, "encode_async"), (2, "encode_series")])
 def test_out_of_memory_halves_the_batch(
     sources: Path,
     encoder: Encoder,
@@ -80,8 +80,10 @@ def test_batches_are_filled_up_where_a_size_of_its_own_costs_more(
     extract(sources, tmp_path / "as_they_come.h5", encoder=encoder, stride=8, batch_size=5)
     monkeypatch.setattr(Encoder, "wants_full_batches", True)
     sizes: list[int] = []
-    real = encoder.start
-    monkeypatch.setattr(encoder, "start", lambda clips: (sizes.append(len(clips)), real(clips))[1])
+    real = encoder.encode_async
+    monkeypatch.setattr(
+        encoder, "encode_async", lambda clips: (sizes.append(len(clips)), real(clips))[1]
+    )
     report = extract(sources, tmp_path / "full.h5", encoder=encoder, stride=8, batch_size=5)
     assert report.n_clips % 5 and set(sizes) == {5}
     with open_store(tmp_path / "as_they_come.h5") as a, open_store(tmp_path / "full.h5") as b:
@@ -95,7 +97,7 @@ def test_a_filled_batch_that_is_too_large_is_halved_to_what_fits(
     extract(sources / "short.mp4", tmp_path / "plain.h5", encoder=encoder)
     monkeypatch.setattr(Encoder, "wants_full_batches", True)
     sizes: list[int] = []
-    real = encoder.start
+    real = encoder.encode_async
 
     def small_device(clips: torch.Tensor) -> object:
         sizes.append(len(clips))
@@ -103,7 +105,7 @@ def test_a_filled_batch_that_is_too_large_is_halved_to_what_fits(
             raise torch.OutOfMemoryError("out of memory")
         return real(clips)
 
-    monkeypatch.setattr(encoder, "start", small_device)
+    monkeypatch.setattr(encoder, "encode_async", small_device)
     report = extract(sources / "short.mp4", tmp_path / "f.h5", encoder=encoder, batch_size=8)
     assert report.n_clips == 1 and sizes == [8, 4, 2]
     assert report.notes[-1].endswith("batches of 2.")

@@ -51,7 +51,9 @@ def test_nobody_waits_for_a_gpu_until_its_rows_are_wanted() -> None:
     def begun() -> Callable[[], torch.Tensor]:
         frames = preparer.prepare(torch.full((40, 112, 112, 3), 99.0)).receive()
         clips = ClipAssembler(Sampling(stride=4)).add(frames, ticks, 8)
-        return encoder.start(torch.cat([some for some in clips if isinstance(some, torch.Tensor)]))
+        return encoder.encode_async(
+            torch.cat([some for some in clips if isinstance(some, torch.Tensor)])
+        )
 
     # The first time algorithms are searched for and memory is locked.
     begun()()

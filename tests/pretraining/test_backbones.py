@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tspcli.encoders import BACKBONES, Heads, TspModel
+from tspcli.encoders.backbones import backbone_spec
 from tspcli.pretraining.data import clip_sampling, frame_preprocessing
 from tspcli.pretraining.optim import parameter_groups
 from tspcli.pretraining.training_recipe import load_recipe
@@ -15,7 +16,7 @@ from tspcli.pretraining.tsp_losses import Counts, Targets, total_loss, tsp_losse
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 @pytest.mark.parametrize("recipe_name", ["tsp-activitynet", "tac-activitynet"])
 def test_step_of_every_backbone(name: str, recipe_name: str) -> None:
-    spec = BACKBONES[name]
+    spec = backbone_spec(name)
     recipe = load_recipe(
         recipe_name,
         {

@@ -11,7 +11,7 @@ import torch
 
 from tests.pretraining.conftest import FAST
 from tspcli.encoders import Heads, Preprocessing, TspModel
-from tspcli.encoders.precision import process_arithmetic, resolve_precision
+from tspcli.encoders.precision import arithmetic, resolve_precision
 from tspcli.errors import UsageError
 from tspcli.pretraining.distributed import Devices, Placement
 from tspcli.pretraining.loader import ClipBatch
@@ -61,7 +61,7 @@ def train(
     optimizer = ScheduledOptimizer(build_optimizer(trainer.model, recipe), Schedule.of(recipe, 8))
     trainer.set_training()
     losses = []
-    with process_arithmetic(torch.device("cpu"), precision):
+    with arithmetic(torch.device("cpu"), precision, training=True):
         for batch in batches():
             counts = Counts(int((batch.action >= 0).sum()), BATCH)
             figures = trainer.step(batch, counts, optimizer).figures.means()

@@ -24,43 +24,13 @@ def _weights_of(localizer: Localizer, weights: str | None) -> str:
             "The run does not know which encoder its features came from.",
             remedy="Name it with --weights.",
         )
-    if weights is not None or _is_registered(name):
+    if weights is not None:
         return name
-    return _checkpoint_of(localizer, name)
+    from tspcli.encoders.weights import find_made_with
 
-
-def _checkpoint_of(localizer: Localizer, name: str) -> str:
-    """Where the checkpoint lies that the features of the run came from, if it is still the same."""
-    from tspcli.core.files import file_sha256
-    from tspcli.errors import UsageError
-
-    expected = localizer.feature_settings.get("weights_sha256")
-    remedy = "Name the checkpoint or its run's folder with --weights."
-    if localizer.weights_path is None or expected is None:
-        raise UsageError(
-            f"The run's features came from the checkpoint {name}, and it does not know its place.",
-            remedy=remedy,
-        )
-    path = Path(localizer.weights_path)
-    if not path.is_file():
-        raise UsageError(
-            f"The run's features came from the checkpoint {path}, which is not there any more.",
-            remedy=remedy,
-        )
-    found = file_sha256(path)
-    if found != expected:
-        raise UsageError(
-            f"The run's features came from another {path} than lies there now: its sha256 was "
-            f"{expected}, this one's is {found}.",
-            remedy=remedy,
-        )
-    return str(path)
-
-
-def _is_registered(name: str) -> bool:
-    from tspcli.encoders.weights import list_weights
-
-    return any(entry.name == name for entry in list_weights())
+    return find_made_with(
+        name, localizer.weights_path, localizer.feature_settings.get("weights_sha256")
+    )
 
 
 def action_head(

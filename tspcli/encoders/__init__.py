@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tspcli.encoders.backbones import BACKBONES as BACKBONES
+    from tspcli.encoders.backbones import BackboneEntry as BackboneEntry
     from tspcli.encoders.backbones import BackboneSpec as BackboneSpec
     from tspcli.encoders.backbones import build_backbone as build_backbone
-    from tspcli.encoders.backbones import register_backbone as register_backbone
     from tspcli.encoders.checkpoints import Checkpoint as Checkpoint
     from tspcli.encoders.checkpoints import load_checkpoint as load_checkpoint
     from tspcli.encoders.checkpoints import save_checkpoint as save_checkpoint
     from tspcli.encoders.encoder import Encoder as Encoder
-    from tspcli.encoders.encoder import load_encoder as load_encoder
+    from tspcli.encoders.loading import load_encoder as load_encoder
     from tspcli.encoders.preprocessing import Preprocessing as Preprocessing
     from tspcli.encoders.tsp_model import Heads as Heads
     from tspcli.encoders.tsp_model import TspModel as TspModel
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BACKBONES": "backbones",
+    "BackboneEntry": "backbones",
     "BackboneSpec": "backbones",
     "Checkpoint": "checkpoints",
     "Encoder": "encoder",
@@ -35,8 +36,7 @@ _MODULES = {
     "fetch_weights": "weights",
     "list_weights": "weights",
     "load_checkpoint": "checkpoints",
-    "load_encoder": "encoder",
-    "register_backbone": "backbones",
+    "load_encoder": "loading",
     "save_checkpoint": "checkpoints",
 }
 __all__ = sorted(_MODULES)

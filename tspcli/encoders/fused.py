@@ -29,13 +29,16 @@ _FUSED_ERRORS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """How far a fused convolution may be from torch's own, relative, in the dtypes that have them."""
 
 
-def inference_form(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def inference_form(
+    backbone: nn.Module, device: torch.device, dtype: torch.dtype, layer: str = ""
+) -> nn.Module:
     """A copy of a backbone on a device, in the form that runs fastest there.
 
     Args:
-        backbone: As the registry builds it, in float32; it is left as it is.
-        device: Where the copy goes.
-        dtype: In which it computes.
+        backbone: As built, in float32; it is not changed.
+        device: The device of the copy.
+        dtype: The dtype that it computes in.
+        layer: :attr:`BackboneSpec.layer`, whose output is not rounded to that dtype again.
 
     Returns:
         A module from (B, 3, T, H, W) of that dtype to (B, D), which are not rounded to it.
@@ -46,23 +49,25 @@ def inference_form(backbone: nn.Module, device: torch.device, dtype: torch.dtype
         if isinstance(backbone, I3d):
             return FastI3d(backbone).to(device, dtype).eval()
         plain = copy.deepcopy(backbone).eval().to(device)
-    return plain if dtype == torch.float32 else _Autocast(plain, device.type, dtype)
+    return plain if dtype == torch.float32 else AutocastForm(plain, device.type, dtype, layer)
 
 
-class _Autocast(nn.Module):
-    """Any other backbone in reduced precision: torch knows which operations bear it."""
+class AutocastForm(nn.Module):
+    """Any other backbone in reduced precision; torch knows which operations tolerate it."""
 
-    def __init__(self, module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, module: nn.Module, device_type: str, dtype: torch.dtype, layer: str = ""
+    ) -> None:
         super().__init__()
         self.module = module
         self.device_type = device_type
         self.dtype = dtype
-        pool = getattr(module, "avgpool", None)
-        if isinstance(pool, nn.Module):
-            # torchvision's last step but for the mean itself: no feature is rounded after it.
-            pool.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
+        if layer:
+            last = module.get_submodule(layer)
+            last.register_forward_hook(lambda _, inputs, output: output.float())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D), float32, of clips (B, 3, T, H, W)."""
         with torch.autocast(self.device_type, self.dtype):
             features: Tensor = self.module(x.float())
         return features
@@ -86,12 +91,14 @@ def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
         shortcut = shortcut.contiguous(memory_format=torch.channels_last)
         expected = F.relu(F.conv2d(x, weight, bias, 1, 1) + shortcut)
         try:
-            packed = _pack(weight, (1, 1), (1, 1), x)
-            got = _fused(x, packed, bias, (1, 1), (1, 1), relu=True, shortcut=shortcut)
+            packed = pack_filters(weight, (1, 1), (1, 1), x)
+            got = fused_convolution(x, packed, bias, (1, 1), (1, 1), relu=True, shortcut=shortcut)
             # A 3-D convolution is tried for its mere presence; results are compared above.
             deep = x.unsqueeze(2).contiguous(memory_format=torch.channels_last_3d)
-            packed = _pack(weight.unsqueeze(2), (0, 1, 1), (1, 1, 1), deep)
-            flat = _fused(deep, packed, bias, (0, 1, 1), (1, 1, 1), relu=False, shortcut=None)
+            packed = pack_filters(weight.unsqueeze(2), (0, 1, 1), (1, 1, 1), deep)
+            flat = fused_convolution(
+                deep, packed, bias, (0, 1, 1), (1, 1, 1), relu=False, shortcut=None
+            )
         except (RuntimeError, AttributeError, TypeError, NotImplementedError):
             return False
         pairs = ((got, expected), (flat.squeeze(2), F.conv2d(x, weight, bias, 1, 1)))
@@ -99,7 +106,9 @@ def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
         return all((a - b).float().norm() <= bar * b.float().norm() for a, b in pairs)
 
 
-def _pack(weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: Tensor) -> Tensor:
+def pack_filters(
+    weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: Tensor
+) -> Tensor:
     """Filters in the order that oneDNN wants for inputs like ``x``."""
     flat = weight.ndim == 4
     # The type stubs of some versions of torch lack the last argument.
@@ -111,7 +120,7 @@ def _pack(weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: 
     return packed
 
 
-def _fused(
+def fused_convolution(
     x: Tensor,
     packed: Tensor,
     bias: Tensor,
@@ -216,9 +225,9 @@ class FoldedConv(nn.Module):
         if by_hand and has_fused_convolutions(x.dtype):
             if self._packed is None:
                 assert self.weight is not None
-                self._packed = _pack(self.weight, self.padding, self.stride, x)
+                self._packed = pack_filters(self.weight, self.padding, self.stride, x)
                 self.weight = None  # The packed filters are all that is needed from now on.
-            return _fused(
+            return fused_convolution(
                 x,
                 self._packed,
                 self.bias,

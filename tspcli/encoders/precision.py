@@ -1,51 +1,282 @@
-"""In which arithmetic a training computes."""
+"""The device, the runtime and the arithmetic that a name means, for inference and for training."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast, get_args
 
 import torch
 
 from tspcli.errors import UsageError
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+PRECISIONS = ("auto", *get_args(Precision))
+Runtime = Literal["torch", "compiled", "openvino"]
+RUNTIMES = get_args(Runtime)
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""The dtype of activations in each precision."""
+_AMPERE = (8, 0)
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch's errors say where it has no error type of its own for a lack of memory."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device that a name means; a CUDA device always has its index.
+
+    ``auto`` is the current CUDA device, or the CPU if there is none or this torch has no code for
+    it (which a warning says).
+
+    Raises:
+        UsageError: If there is no such device here, or this torch has no code for it.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        problem = unsupported_gpu(_current_cuda_device()) if has_cuda else None
+        if problem:
+            warnings.warn(f"{problem} Computing on the CPU.", stacklevel=2)
+        use_cuda = has_cuda and not problem
+        return torch.device("cuda", _current_cuda_device()) if use_cuda else torch.device("cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"There is no device {device!r}.",
+            remedy="Give auto, cpu, cuda or cuda:N.",
+            option="device",
+            value=str(device),
+        ) from error
+    if where.type != "cuda":
+        return where
+    count = torch.cuda.device_count() if has_cuda else 0
+    index = where.index
+    if index is None and count:
+        index = _current_cuda_device()
+    if index is None or index >= count:
+        raise UsageError(
+            f"There is no device {where}: torch sees {count} CUDA devices.",
+            remedy="Use --device cpu, or see `tsp doctor`.",
+            option="device",
+            value=str(device),
+        )
+    if problem := unsupported_gpu(index):
+        raise UsageError(
+            problem,
+            remedy="Install a torch that supports it (such as a wheel for CUDA 12.6), or use "
+            "--device cpu.",
+            option="device",
+            value=str(device),
+        )
+    return torch.device("cuda", index)
+
+
+def _current_cuda_device() -> int:
+    # Before CUDA is initialised nobody can have chosen another than the first.
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+
+
+def unsupported_gpu(index: int) -> str | None:
+    """Why this build of torch cannot compute on a CUDA device, in a sentence; None if it can.
+
+    Binary code (``sm_XY``) runs on devices of the same major version and at least the same minor
+    one; PTX (``compute_XY``) is compiled for any later device.
+    """
+    if torch.version.hip is not None:
+        return None
+    major, minor = torch.cuda.get_device_capability(index)
+    built_for = torch.cuda.get_arch_list()
+    for name in built_for:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name)
+        if match is None:
+            return None
+        kind, version = match[1], (int(match[2]), int(match[3]))
+        if version <= (major, minor) and (kind == "compute" or version[0] == major):
+            return None
+    if not built_for:
+        return None
+    return (
+        f"{torch.cuda.get_device_name(index)} (cuda:{index}) has compute capability "
+        f"{major}.{minor}, for which torch {torch.__version__} contains no code."
+    )
+
+
+def resolve_runtime(runtime: str, device: str | torch.device, precision: str) -> Runtime:
+    """The runtime of that name, if it can compute on this device and in this precision.
+
+    Raises:
+        UsageError: If it cannot, or there is none of that name.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(
+            f"There is no runtime {runtime!r}.",
+            remedy=f"Give one of {', '.join(RUNTIMES)}.",
+            option="runtime",
+            value=runtime,
+        )
+    if runtime == "openvino":
+        chosen = {"device": (str(device), "cpu"), "precision": (precision, "fp32")}
+        for option, (value, only) in chosen.items():
+            if value not in ("auto", only):
+                raise UsageError(
+                    f"--runtime openvino computes on {only}, not on {value}."
+                    if option == "device"
+                    else f"--runtime openvino computes in {only}, not in {value}.",
+                    remedy="Leave one of the two out.",
+                    option=option,
+                    value=value,
+                )
+    return cast(Runtime, runtime)
+
+
+def resolve_precision(precision: str, device: torch.device, *, training: bool = False) -> Precision:
+    """The arithmetic that a precision means on a device.
+
+    ``auto`` is fp32 on CPUs. On CUDA it is fp16 for inference, as fast as bf16 and eight times
+    finer (:meth:`Encoder.encode` notices if its range is too small); for training it is bf16 where
+    the device has it, else fp32.
+
+    Raises:
+        UsageError: If it is unknown or the device lacks it.
+    """
+    cuda = device.type == "cuda"
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"There is no precision {precision!r}.",
+            remedy=f"Give one of {', '.join(PRECISIONS)}.",
+            option="precision",
+            value=precision,
+        )
+    if precision == "auto":
+        if not cuda:
+            return "fp32"
+        if not training:
+            return "fp16"
+        return "bf16" if _has_ampere_arithmetic(device) else "fp32"
+    if precision in ("tf32", "fp16") and not cuda:
+        raise UsageError(
+            f"{precision} needs a CUDA device; {device} does not have it.",
+            remedy="Use --precision auto, fp32 or bf16.",
+            option="precision",
+            value=precision,
+        )
+    if precision in ("tf32", "bf16") and cuda and not _has_ampere_arithmetic(device):
+        raise UsageError(
+            f"{precision} needs a GPU of compute capability 8.0 or newer; {device} is older.",
+            remedy=f"Use --precision {'fp32' if training else 'fp16 or fp32'}.",
+            option="precision",
+            value=precision,
+        )
+    return cast(Precision, precision)
+
+
+def _has_ampere_arithmetic(device: torch.device) -> bool:
+    """Whether a CUDA device has bf16 and TF32 units, which torch's convolutions need for bf16."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= _AMPERE
+
 
 @contextmanager
-def process_arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Allow exactly the arithmetic asked for, and put torch's settings back afterwards."""
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    with ExitStack() as stack:
-        if device.type == "cuda":
-            allowed = precision != "fp32"
-            matmul.allow_tf32 = allowed
-            stack.callback(setattr, matmul, "allow_tf32", before)
-            stack.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=True, deterministic=False, allow_tf32=allowed
-                )
-            )
-        elif precision == "bf16":
-            # oneDNN's bfloat16 weight gradient of a 3x1x1 convolution over two frames is NaN or
-            # whatever lay in memory (torch 2.15, AVX-512), and two frames are what the last stage
-            # of the video ResNets has. torch's own convolutions are slow, but right.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+def arithmetic(device: torch.device, precision: str, *, training: bool = False) -> Iterator[None]:
+    """Compute in exactly the arithmetic asked for, and restore torch's settings afterwards.
+
+    TF32 is on for every precision but fp32: in the reduced ones it applies to the few float32
+    products that are left, and is at least as fine.
+    """
+    if device.type == "cuda":
+        with _cuda_arithmetic(tf32=precision != "fp32"):
+            yield
+    elif training and precision == "bf16":
+        # oneDNN's bfloat16 weight gradient of a 3x1x1 convolution over two frames, which the last
+        # stage of the video ResNets has, is NaN or uninitialised (torch 2.15, AVX-512). torch's own
+        # convolutions are slow, but right.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    else:
         yield
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """``auto`` as bf16 on devices that compute in it, else fp32.
+@contextmanager
+def _cuda_arithmetic(*, tf32: bool) -> Iterator[None]:
+    """TF32 on or off, whichever of torch's two ways to switch it the program has used before.
 
-    Raises:
-        UsageError: If the device lacks what was asked for.
+    The old switches (``allow_tf32``, ``set_float32_matmul_precision``) set the new ones
+    (``fp32_precision``), but raise when read after the new ones were set to something that they
+    cannot express. torch's compiler reads the old ones. Both are therefore set through the old, and
+    saved and restored separately.
     """
-    if wanted == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16"
-        return "fp32"
-    if wanted == "tf32" and device.type != "cuda":
-        raise UsageError("tf32 is an arithmetic of CUDA devices.", remedy="Use fp32 or bf16.")
-    return wanted
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    # torch.get_float32_matmul_precision() compares the CPU's products as well.
+    cpu_matmul: Any = torch.backends.mkldnn.matmul
+    parts = (matmul, cudnn.conv, cudnn.rnn, cpu_matmul)
+    new = [part.fp32_precision for part in parts]
+    old_precision = _read(torch.get_float32_matmul_precision)
+    old_matmul = _read(lambda: matmul.allow_tf32)
+    old_cudnn = _read(lambda: cudnn.allow_tf32)
+    search = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    cpu_matmul.fp32_precision = "ieee"
+    if not tf32:
+        # Otherwise a global torch.backends.fp32_precision = "tf32" is inherited.
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
+    cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, True, False
+    try:
+        yield
+    finally:
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit = search
+        if old_precision is not None:
+            torch.set_float32_matmul_precision(old_precision)
+        else:
+            # Where the two disagreed, the old one meant the opposite of the new one.
+            matmul.allow_tf32 = new[0] != "tf32" if old_matmul is None else old_matmul
+        if old_cudnn is not None:
+            cudnn.allow_tf32 = old_cudnn
+        for part, value in zip(parts, new, strict=True):
+            part.fp32_precision = value
+
+
+def _read(switch: Callable[[], Any]) -> Any:
+    """The value of one of torch's old switches; None if the new ones contradict it."""
+    try:
+        return switch()
+    except RuntimeError:
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory, of the device or of the machine.
+
+    torch raises its own type only for its own allocator; CUDA, cuDNN and the CPU's allocator report
+    it in a RuntimeError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in _OUT_OF_MEMORY)
+
+
+__all__ = [
+    "DTYPES",
+    "PRECISIONS",
+    "RUNTIMES",
+    "Precision",
+    "Runtime",
+    "arithmetic",
+    "is_out_of_memory",
+    "resolve_device",
+    "resolve_precision",
+    "resolve_runtime",
+    "unsupported_gpu",
+]

@@ -1,151 +1,188 @@
-"""Networks whose weights come from elsewhere, or are not needed: built without random numbers.
+"""Whose weights these are: which backbone, in which layout, with which heads.
 
-Whose weights are these: which backbone, which layout, which heads.
+A checkpoint is recognised by the names and shapes of its tensors. Each :class:`BackboneSpec` states
+a digest of its own, so that a backbone is built only where its digest is missing or out of date.
+Inside this program the official names are used throughout: ``features.`` for the backbone, ``fc``
+for a single head, ``fc1`` and ``fc2`` for the action and the region head.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tspcli.encoders.backbones import BACKBONES, BackboneSpec, backbone_spec
-from tspcli.encoders.tsp_model import REGION_CLASSES, Heads
-from tspcli.errors import CheckpointError
-
-_RANDOM = (
-    torch.Tensor.normal_,
-    torch.Tensor.uniform_,
-    nn.init.normal_,
-    nn.init.uniform_,
-    nn.init.kaiming_uniform_,
+from tspcli.encoders.backbones import (
+    BackboneSpec,
+    backbone_spec,
+    build_backbone,
+    usable_specs,
 )
-
-
-class Unfilled(TorchFunctionMode):
-    """While it is active, parameters that would be drawn at random are zero.
-
-    Drawing 64 million of them takes a second. For tensors without memory torch imports its compiler
-    first, which takes longer. Zero, and not whatever memory holds, because some are drawn again and
-    again until they lie within bounds.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Replace what draws, and call all else."""
-        given = kwargs or {}
-        if func not in _RANDOM:
-            return func(*args, **given)
-        with torch.no_grad():
-            return (args[0] if args else given["tensor"]).zero_()
-
-
-__all__ = ["Unfilled"]
-
+from tspcli.encoders.tsp_model import REGION_CLASSES, Heads
+from tspcli.errors import CheckpointError, DependencyError
 
 OFFICIAL_PREFIX = "features."
+WRAPPER_PREFIXES = ("module.",)
+"""Prefixes that training programs put before every name; dropped."""
 HEAD_LAYERS = ("fc", "fc1", "fc2")
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class StateLayout:
-    """Weights under official names, and how they were laid out before.
+class IdentifiedState:
+    """Weights under official names.
 
     Attributes:
         backbone: The backbone that they fit.
-        layout: ``official`` or ``plain``.
+        layout: How they were named: ``official`` or ``plain``.
+        heads: The heads among them.
         state: Tensors under official names.
     """
 
     backbone: str
     layout: str
+    heads: Heads
     state: dict[str, Tensor]
 
-    def guess_heads(self, region_alone: bool = False) -> Heads:
-        """The heads, from the shapes of their weights.
 
-        Args:
-            region_alone: Whether a single head is known to be the region head. Without that
-                knowledge it is taken for one only if it sees more than the clip's feature.
-        """
-        width = BACKBONES[self.backbone].feature_dim
-        sizes = {n: tuple(self.state[f"{n}.weight"].shape) for n in self._head_names()}
-        if "fc2" in sizes:
-            return Heads(sizes["fc1"][0], True, sizes["fc2"][1] - width)
-        if "fc" not in sizes:
-            return Heads()
-        outputs, inputs = sizes["fc"]
-        if inputs > width or (region_alone and outputs == len(REGION_CLASSES)):
-            return Heads(None, True, inputs - width)
-        return Heads(outputs)
+def identify(
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    backbone: str | None = None,
+    heads: Heads | None = None,
+    region_alone: bool = False,
+) -> IdentifiedState:
+    """Find the backbone, the layout and the heads of a dict of tensors.
 
-    def _head_names(self) -> Iterator[str]:
-        return (name for name in HEAD_LAYERS if f"{name}.weight" in self.state)
+    Args:
+        state: The tensors of a checkpoint.
+        path: The checkpoint, for messages.
+        backbone: The only backbone to try, or None for all.
+        heads: The heads that the checkpoint states; None to infer them from the tensors.
+        region_alone: Whether a single head is known to be the region head. Without that knowledge
+            it is taken for one only if it has more inputs than the backbone has features.
+
+    Raises:
+        CheckpointError: If they fit no backbone (the message names the differences from the
+            nearest), or if the stated heads differ from the tensors.
+        UsageError: If there is no such backbone.
+    """
+    for prefix in WRAPPER_PREFIXES:
+        state = _without_prefix(state, prefix) or state
+    specs = usable_specs() if backbone is None else [backbone_spec(backbone)]
+    readings = [reading for spec in specs for reading in _readings(state, spec)]
+    recognised = (r for r in readings if r.spec.keys == digest_of_keys(shapes_of(r.body)))
+    fitting = next((r for r in recognised if not _head_problems(r)), None)
+    if fitting is None:
+        fitting = _compare_with_built(readings, path, required=backbone is not None)
+    if heads is None:
+        heads = infer_heads(fitting.heads, fitting.spec.feature_dim, region_alone)
+    _require_fit(heads, fitting, path)
+    named = {OFFICIAL_PREFIX + k: v for k, v in fitting.body.items()}
+    return IdentifiedState(fitting.spec.name, fitting.layout, heads, {**named, **fitting.heads})
+
+
+class _Reading(NamedTuple):
+    """The tensors of a checkpoint as those of one backbone and its heads."""
+
+    spec: BackboneSpec
+    layout: str
+    body: dict[str, Tensor]
+    heads: dict[str, Tensor]
+
+
+def _compare_with_built(readings: list[_Reading], path: Path, *, required: bool) -> _Reading:
+    """The reading that fits its backbone, for which the backbone is built.
+
+    Raises:
+        CheckpointError: If none fits; the message names the differences from the nearest.
+        DependencyError: If a backbone cannot be built and is ``required``.
+    """
+    nearest: tuple[float, str, str] | None = None
+    for reading in readings:
+        try:
+            wanted = backbone_shapes(reading.spec.name)
+        except DependencyError:
+            if required:
+                raise
+            continue
+        found = shapes_of(reading.body)
+        problems = difference(found, wanted) or _head_problems(reading)
+        if not problems:
+            return reading
+        alike = sum(found.get(k) == shape for k, shape in wanted.items())
+        score = alike / (len(wanted) + len(found))
+        if nearest is None or score > nearest[0]:
+            nearest = (score, reading.spec.name, problems)
+    assert nearest is not None
+    which = "" if required else "any known backbone; the nearest is "
+    raise CheckpointError(
+        f"{path} does not fit {which}{nearest[1]}: {nearest[2]}.",
+        remedy="Name the backbone that it was made with, or give another checkpoint.",
+        path=path,
+        backbone=nearest[1],
+        differences=nearest[2],
+    )
+
+
+def infer_heads(tensors: Mapping[str, Tensor], width: int, region_alone: bool = False) -> Heads:
+    """The heads, from the shapes of their weights.
+
+    Args:
+        tensors: The heads' tensors under official names.
+        width: Of the backbone's features.
+        region_alone: See :func:`identify`.
+    """
+    sizes = {n: tensors[f"{n}.weight"].shape for n in HEAD_LAYERS if f"{n}.weight" in tensors}
+    if "fc2" in sizes:
+        return Heads(sizes["fc1"][0], True, sizes["fc2"][1] - width)
+    if "fc" not in sizes:
+        return Heads()
+    outputs, inputs = sizes["fc"]
+    if inputs > width or (region_alone and outputs == len(REGION_CLASSES)):
+        return Heads(None, True, inputs - width)
+    return Heads(outputs)
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 @cache
 def backbone_shapes(name: str) -> Shapes:
     """Names and shapes of a backbone's tensors, found without allocating any."""
-    with torch.device("meta"), Unfilled():
-        module = backbone_spec(name).build()
-    return {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    with torch.device("meta"), SkipInit():
+        module = build_backbone(name)
+    return shapes_of(module.state_dict())
 
 
-def match_layout(state: Mapping[str, Tensor], backbone: str | None, path: Path) -> StateLayout:
-    """Find the backbone and the layout of a dict of tensors.
+def digest_of_keys(shapes: Shapes) -> str:
+    """16 hexadecimal digits for the names and shapes of a backbone's tensors.
 
-    Args:
-        state: The tensors of a checkpoint.
-        backbone: The only backbone to try, or None for all.
-        path: For messages.
+    Batch counters are left out: old checkpoints lack them and inference ignores them.
 
-    Raises:
-        CheckpointError: If they fit none; the differences from the nearest are named.
-        UsageError: If there is no such backbone.
+    >>> digest_of_keys({"stem.weight": (3, 4), "norm.num_batches_tracked": ()})
+    '741e7f3d9ce65e25'
     """
-    state = _without_prefix(state, "module.")
-    specs = [backbone_spec(backbone)] if backbone else list(BACKBONES.values())
-    nearest: tuple[float, str, str] | None = None
-    for spec in specs:
-        wanted = backbone_shapes(spec.name)
-        for layout, body, heads in _readings(state, spec):
-            shapes = {k: tuple(v.shape) for k, v in body.items()}
-            problems = difference(shapes, wanted) or _head_problems(heads, spec.feature_dim)
-            if not problems:
-                named = {OFFICIAL_PREFIX + k: v for k, v in body.items()}
-                return StateLayout(spec.name, layout, {**named, **heads})
-            alike = sum(shapes.get(k) == shape for k, shape in wanted.items())
-            score = alike / (len(wanted) + len(shapes))
-            if nearest is None or score > nearest[0]:
-                nearest = (score, spec.name, problems)
-    assert nearest is not None
-    which = "" if backbone else "any known backbone; the nearest is "
-    raise CheckpointError(
-        f"{path} does not fit {which}{nearest[1]}: {nearest[2]}.",
-        remedy="Name the backbone that it was made with, or give another checkpoint.",
-    )
+    lines = [f"{k} {tuple(shapes[k])}\n" for k in sorted(shapes) if not _is_counter(k)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def difference(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], most: int = 3
-) -> str:
+def difference(found: Shapes, wanted: Shapes, most: int = 3) -> str:
     """In words, how the tensors found differ from those wanted; empty if they do not.
 
-    Counters of batches are not counted: old checkpoints lack them and inference ignores them.
+    Missing batch counters are no difference.
     """
-    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    missing = [k for k in wanted if k not in found and not _is_counter(k)]
     unexpected = [k for k in found if k not in wanted]
     wrong = [
         f"{k} is {found[k]}, expected {wanted[k]}"
@@ -160,14 +197,16 @@ def difference(
     return "; ".join(parts)
 
 
-def _readings(
-    state: Mapping[str, Tensor], spec: BackboneSpec
-) -> Iterable[tuple[str, dict[str, Tensor], dict[str, Tensor]]]:
-    """The ways in which names can be read for one backbone: (layout, backbone, heads)."""
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _readings(state: Mapping[str, Tensor], spec: BackboneSpec) -> Iterator[_Reading]:
+    """The ways to read the names of a state dict for one backbone."""
     if any(k.startswith(OFFICIAL_PREFIX) for k in state):
         heads = {k: v for k, v in state.items() if k.rpartition(".")[0] in HEAD_LAYERS}
         body = {k.removeprefix(OFFICIAL_PREFIX): v for k, v in state.items() if k not in heads}
-        yield "official", body, heads
+        yield _Reading(spec, "official", body, heads)
     heads, body = {}, {}
     for name, tensor in state.items():
         layer, _, part = name.rpartition(".")
@@ -176,11 +215,22 @@ def _readings(
             heads[f"fc.{part}"] = tensor.flatten(1) if part == "weight" else tensor
         else:
             body[name] = tensor
-    yield "plain", body, heads
+    yield _Reading(spec, "plain", body, heads)
+    for prefix in spec.key_prefixes:
+        if (inner := _without_prefix(body, prefix)) is not None:
+            yield _Reading(spec, "plain", inner, heads)
 
 
-def _head_problems(heads: Mapping[str, Tensor], width: int) -> str:
-    """What is wrong with heads, in words; empty if nothing is."""
+def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
+    """The tensors without a prefix that all their names have; None if not all do."""
+    if not all(k.startswith(prefix) for k in state):
+        return None
+    return {k.removeprefix(prefix): v for k, v in state.items()}
+
+
+def _head_problems(reading: _Reading) -> str:
+    """What is wrong with the heads, in words; empty if nothing is."""
+    heads, width = reading.heads, reading.spec.feature_dim
     layers = sorted({k.rpartition(".")[0] for k in heads})
     if layers not in ([], ["fc"], ["fc1", "fc2"]):
         return f"heads {', '.join(layers)} where fc, or fc1 and fc2, are expected"
@@ -189,8 +239,8 @@ def _head_problems(heads: Mapping[str, Tensor], width: int) -> str:
         if weight is None or bias is None:
             return f"head {layer} lacks its {'weight' if weight is None else 'bias'}"
         inputs = weight.shape[1] if weight.ndim == 2 else -1
-        alone = layer == "fc1"
-        if inputs < width or (alone and inputs != width) or bias.shape != weight.shape[:1]:
+        exact = layer == "fc1"
+        if inputs < width or (exact and inputs != width) or bias.shape != weight.shape[:1]:
             return (
                 f"head {layer} has weight {tuple(weight.shape)} and bias {tuple(bias.shape)} "
                 f"on features of {width}"
@@ -200,7 +250,47 @@ def _head_problems(heads: Mapping[str, Tensor], width: int) -> str:
     return ""
 
 
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    if all(k.startswith(prefix) for k in state):
-        return {k.removeprefix(prefix): v for k, v in state.items()}
-    return dict(state)
+def _require_fit(heads: Heads, reading: _Reading, path: Path) -> None:
+    """Refuse stated heads of other sizes than the tensors, before memory is taken for them."""
+    for name, (inputs, outputs) in heads.layers(reading.spec.feature_dim).items():
+        tensor = reading.heads.get(f"{name}.weight")
+        if tensor is None or tuple(tensor.shape) != (outputs, inputs):
+            raise CheckpointError(
+                f"{path} states that {name} has {inputs} inputs and {outputs} outputs, but holds "
+                f"{'no such head' if tensor is None else tuple(tensor.shape)}.",
+                remedy="Fetch or save it again.",
+                path=path,
+                head=name,
+            )
+
+
+_RANDOM = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)
+
+
+class SkipInit(TorchFunctionMode):
+    """While it is active, parameters that would be drawn at random are zero.
+
+    For networks whose weights are loaded next: drawing 64 million numbers takes a second. Tensors
+    without memory would make torch import its compiler, which takes longer. Zero, and not whatever
+    memory holds, because some initialisers draw again until all values lie within bounds.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Replace the functions that draw, and call all others."""
+        given = kwargs or {}
+        if func not in _RANDOM:
+            return func(*args, **given)
+        with torch.no_grad():
+            return (args[0] if args else given["tensor"]).zero_()

@@ -9,22 +9,23 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from tspcli.encoders.backbones import backbone_spec
+from tspcli.encoders.backbones import backbone_spec, build_backbone
 from tspcli.errors import UsageError
 
 REGION_CLASSES = ("Action", "No action")
-"""The region head's classes in the order of the official labels: foreground 0, background 1."""
+"""The region head's classes in the order of its outputs and of the official labels: a clip inside
+an action (foreground) is class 0, one outside (background) is class 1."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Which classification layers stand on the features.
+    """Which classification layers the model has on top of its features.
 
     Attributes:
         n_actions: Classes of the action head; None without one.
         region: Whether there is a temporal-region head (inside or outside of an action).
-        gvf_dim: Width of the global video feature that the region head sees beside the clip's
-            own; 0 without one. In TSP it is the width of the backbone's features.
+        gvf_dim: Width of the global video feature that the region head takes besides the clip's
+            own feature; 0 without one. In TSP it is the width of the backbone's features.
     """
 
     n_actions: int | None = None
@@ -34,13 +35,14 @@ class Heads:
     def __post_init__(self) -> None:
         if self.n_actions is not None and self.n_actions < 1:
             raise UsageError(
-                f"An action head of {self.n_actions} classes makes no sense.",
-                remedy="Give the number of action classes, or None for no action head.",
+                f"An action head needs at least one class, not {self.n_actions}.",
+                remedy="Give None for no action head.",
+                value=self.n_actions,
             )
         if self.gvf_dim < 0 or (self.gvf_dim and not self.region):
             raise UsageError(
-                f"gvf_dim {self.gvf_dim} does not go with these heads.",
-                remedy="Only the region head takes a global video feature.",
+                f"gvf_dim is {self.gvf_dim}, but only a region head takes a global video feature.",
+                value=self.gvf_dim,
             )
 
     def layers(self, feature_dim: int) -> dict[str, tuple[int, int]]:
@@ -64,11 +66,11 @@ class Heads:
 
 
 class Logits(NamedTuple):
-    """What the heads say; None for a head that is not there.
+    """The heads' outputs; None for a head that the model does not have.
 
     Attributes:
         action: (B, n_actions).
-        region: (B, 2), background first.
+        region: (B, 2), in the order of :data:`REGION_CLASSES`.
     """
 
     action: Tensor | None
@@ -81,9 +83,9 @@ class TspModel(nn.Module):
     One head is called ``fc``; two are ``fc1`` (action) and ``fc2`` (region).
 
     Args:
-        backbone: A name from the registry, or a module that gives (B, feature_dim).
+        backbone: The name of a backbone, or a module that returns (B, feature_dim).
         heads: The layers on top; none by default.
-        feature_dim: Width of the features; needed with a module alone.
+        feature_dim: Width of the features; needed only with a module.
     """
 
     def __init__(
@@ -95,9 +97,8 @@ class TspModel(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
-            spec = backbone_spec(backbone)
-            self.features = spec.build()
-            feature_dim = spec.feature_dim
+            self.features = build_backbone(backbone)
+            feature_dim = backbone_spec(backbone).feature_dim
         else:
             if feature_dim is None:
                 raise UsageError("A backbone given as a module needs its feature_dim.")
@@ -115,7 +116,7 @@ class TspModel(nn.Module):
 
         Args:
             clips: (B, 3, T, H, W), normalised.
-            gvf: (B, gvf_dim), if the region head takes one.
+            gvf: (B, gvf_dim) global video features, if the region head takes them.
         """
         return self.classify(self.features(clips), gvf)
 
@@ -123,8 +124,8 @@ class TspModel(nn.Module):
         """Logits of features (B, feature_dim).
 
         Raises:
-            UsageError: If the region head takes a global video feature and none is given, or
-                one of another width.
+            UsageError: If the region head takes a global video feature and ``gvf`` is None or has
+                another width.
         """
         return Logits(self.action_logits(features), self._region_logits(features, gvf))
 
@@ -141,9 +142,10 @@ class TspModel(nn.Module):
             width = None if gvf is None else gvf.shape[-1]
             if gvf is None or width != self.heads.gvf_dim:
                 raise UsageError(
-                    f"The region head takes a global video feature of {self.heads.gvf_dim} values, "
+                    f"The region head takes global video features of {self.heads.gvf_dim} values, "
                     f"not {width}.",
                     remedy="Give features made by the encoder that the recipe names.",
+                    value=width,
                 )
             features = torch.cat([features, gvf.to(features.dtype)], dim=1)
         return self._head("fc" if self.heads.n_actions is None else "fc2")(features)

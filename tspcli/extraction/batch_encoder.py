@@ -26,6 +26,7 @@ import torch
 
 from tspcli.core.child_process import memory_bytes
 from tspcli.encoders import Encoder
+from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
 from tspcli.extraction.extract_config import EncoderFacts
@@ -167,7 +168,7 @@ class BatchEncoder(Generic[Owner]):
         self._static = encoder.wants_full_batches
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
         self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)
-        self.as_series = encoder.shares(sampling) and self._batcher.size >= CPU_BATCH
+        self.as_series = encoder.supports_series(sampling) and self._batcher.size >= CPU_BATCH
         """Whether neighbouring clips are to come as a series of frames."""
 
     @property
@@ -215,9 +216,9 @@ class BatchEncoder(Generic[Owner]):
             return lambda: rows
         missing = self._batcher.size - len(clips) if self._static else 0
         if missing <= 0:
-            return self._encoder.start(clips)
+            return self._encoder.encode_async(clips)
         filled = torch.cat([clips, clips.new_zeros(missing, *clips.shape[1:])])
-        wait = self._encoder.start(filled)
+        wait = self._encoder.encode_async(filled)
         return lambda: wait()[: len(clips)]
 
     def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
@@ -230,7 +231,9 @@ class BatchEncoder(Generic[Owner]):
             try:
                 pieces.append(self._start(clips[start : start + size]))
                 start += size
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if size == 1:
                     raise TspError(
                         "There is not enough memory to encode a single clip.",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from tspcli.core.progress import Reporter
 from tspcli.core.text import first_line
 from tspcli.encoders import Encoder
+from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import TspError
 from tspcli.extraction.engine import Engine
 from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig, load_configured_encoder
@@ -55,7 +54,9 @@ class LocalRunner:
             )
             try:
                 engine.run(videos)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 # Halving a batch helps where it is encoded; frames and clips were there before.
                 raise TspError(
                     f"There is not enough memory for the frames and clips of a run "

@@ -125,7 +125,7 @@ class Devices:
         self._joined = False
 
     def _choose(self, wanted: str) -> torch.device:
-        from tspcli.encoders.encoder import resolve_device
+        from tspcli.encoders.precision import resolve_device
 
         if self.world_size > 1 and wanted in ("auto", "cuda"):
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from tspcli.core.files import file_sha256
 from tspcli.encoders.backbones import BACKBONES, BackboneSpec, backbone_spec
-from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint
-from tspcli.encoders.weights import find_weights
+from tspcli.encoders.checkpoints import load_checkpoint
+from tspcli.encoders.weights import checkpoint_file, find_weights
 from tspcli.errors import TrainingError, WeightsError
 from tspcli.pretraining.training_recipe import Recipe
 from tspcli.pretraining.training_segments import SegmentTable
@@ -98,7 +98,7 @@ def _named_weights(weights: str) -> _Named | None:
         return None
     path = Path(weights)
     if path.exists():
-        file = path / BEST_CHECKPOINT if path.is_dir() else path
+        file = checkpoint_file(path)
         backbone = load_checkpoint(file).backbone
         return _Named(backbone_spec(backbone).feature_dim, backbone, file_sha256(file), file.name)
     try:

@@ -16,8 +16,9 @@ from tspcli.core.run_dir import RunDir, require_same
 from tspcli.core.settings import parse_toml, read_toml_text, to_toml
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.core.version import __version__
-from tspcli.encoders.checkpoints import BEST_CHECKPOINT, load_checkpoint, save_checkpoint
+from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
 from tspcli.encoders.tsp_model import TspModel
+from tspcli.encoders.weights import BEST_CHECKPOINT
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.data import RunContext, RunData
 from tspcli.pretraining.optim import ScheduledOptimizer

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.tsp_model import Logits, TspModel
 from tspcli.errors import TrainingError, UsageError
@@ -120,7 +121,7 @@ class Trainer:
         if recipe.batch_norm == "frozen":
             freeze_batch_norms(model)
         if execution.checkpoint_activations:
-            checkpoint_blocks(model)
+            checkpoint_blocks(model, backbone_spec(recipe.backbone))
         self.model: TspModel = model.to(devices.device)
         if channels_last:
             cast(Any, self.model).to(memory_format=torch.channels_last_3d)  # torch's stubs lack it
@@ -351,17 +352,15 @@ class Trainer:
         return nullcontext()
 
 
-def checkpoint_blocks(model: TspModel) -> None:
-    """Let the blocks of the backbone forget their activations and compute them again backwards.
+def checkpoint_blocks(model: TspModel, spec: BackboneSpec) -> None:
+    """Let the backbone's blocks discard their activations and compute them again backwards.
 
-    The second pass leaves the running statistics of batch norms alone, so that they are the same as
-    without.
+    The second pass does not update the running statistics of batch norms, so that they are the same
+    as without.
     """
-    for child in model.features.children():
-        blocks = list(child) if isinstance(child, nn.Sequential) else [child]
-        for block in blocks:
-            if any(True for _ in block.parameters()):
-                _checkpoint_block(block)
+    for block in spec.find_blocks(model.features):
+        if any(True for _ in block.parameters()):
+            _checkpoint_block(block)
 
 
 def _checkpoint_block(block: nn.Module) -> None:

@@ -13,9 +13,9 @@ import torch
 from tspcli.core.progress import Reporter
 from tspcli.core.text import counted, first_line
 from tspcli.encoders import BACKBONES, Heads, TspModel
-from tspcli.encoders.encoder import find_checkpoint
-from tspcli.encoders.precision import process_arithmetic, resolve_precision
-from tspcli.encoders.weights import list_weights
+from tspcli.encoders.checkpoints import load_checkpoint
+from tspcli.encoders.precision import arithmetic, resolve_precision
+from tspcli.encoders.weights import list_weights, locate
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.data import RunContext, RunData, RunInputs, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
@@ -132,7 +132,7 @@ def _run(
     devices, reporter = context.devices, context.reporter
     with devices.failing_together():
         data = load_data(context.inputs, recipe)
-        precision = resolve_precision(execution.precision, devices.device)
+        precision = resolve_precision(execution.precision, devices.device, training=True)
     notes = list(data.notes)
     for note in notes:
         reporter.message(note)
@@ -160,7 +160,7 @@ def _run(
             f"most {cached.max_error} of 255."
         )
         reporter.message(notes[-1])
-    stack.enter_context(process_arithmetic(devices.device, precision))
+    stack.enter_context(arithmetic(devices.device, precision, training=True))
     n_steps = data.batches(recipe, devices).n_steps
     optimizer = ScheduledOptimizer(
         build_optimizer(trainer.model, recipe, devices.world_size), Schedule.of(recipe, n_steps)
@@ -258,9 +258,10 @@ def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
         # One process a machine fetches what is missing; the others find it there.
         with devices.failing_together():
             if devices.placement.local_rank == 0:
-                find_checkpoint(recipe.init)
+                locate(recipe.init)
         with devices.failing_together():
-            checkpoint, _ = find_checkpoint(recipe.init)
+            located = locate(recipe.init)
+            checkpoint = load_checkpoint(located.path, located.backbone)
             if checkpoint.backbone != recipe.backbone:
                 raise TrainingError(
                     f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not "

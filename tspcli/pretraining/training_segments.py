@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.annotations.dialects.table import REGION_LABELS
 from tspcli.annotations.training_tables import GroundTruthRow
 from tspcli.encoders.tsp_model import REGION_CLASSES
 from tspcli.errors import TrainingError
 
 NO_LABEL = -1
 """The action label of a background clip; the loss ignores it."""
-REGION_IDS = tuple(REGION_CLASSES.index(name) for name in REGION_LABELS)
 
 
 @dataclass(frozen=True)
@@ -131,9 +129,7 @@ def build_segments(
             [NO_LABEL if row.label is None else ids[row.label] for row, _, _ in kept],
             dtype=np.int64,
         ),
-        region=np.array(
-            [REGION_IDS[REGION_LABELS.index(row.region)] for row, _, _ in kept], dtype=np.int64
-        ),
+        region=np.array([REGION_CLASSES.index(row.region) for row, _, _ in kept], dtype=np.int64),
         n_rows=len(rows),
         n_short=n_short,
         n_background=n_background,

@@ -6,15 +6,19 @@ pixel at the end, and batch norms with a shift but no scale and an epsilon of 1e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
+from tspcli.encoders.backbones import BackboneSpec
 from tspcli.encoders.preprocessing import Preprocessing
+from tspcli.errors import CheckpointError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 
@@ -166,21 +170,96 @@ def pool_features(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return over_space.mean(dim=2)
 
 
-register_backbone(
-    BackboneSpec(
-        name="i3d",
-        build=I3d,
-        feature_dim=FEATURE_DIM,
-        summary="I3D (inflated Inception-v1), RGB, 25 frames a second.",
-        preprocessing=Preprocessing(
-            resize=ResizeSpec(short_side=256),
-            crop=(224, 224),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-        ),
-        # Snippets of 16 frames are what localization methods that use I3D features expect.
-        sampling=Sampling(frame_rate=Fraction(25), grid_rate=Fraction(25)),
-        plain_head="fc",
-        stem=("conv_1a.",),
-    )
+_BRANCHES = {
+    "branch0": "Branch_0/Conv3d_0a_1x1",
+    "branch1.0": "Branch_1/Conv3d_0a_1x1",
+    "branch1.1": "Branch_1/Conv3d_0b_3x3",
+    "branch2.0": "Branch_2/Conv3d_0a_1x1",
+    "branch2.1": "Branch_2/Conv3d_0b_3x3",
+    "branch3.1": "Branch_3/Conv3d_0b_1x1",
+}
+NUMPY_NAMES = {
+    "conv_1a": ("Conv3d_1a_7x7",),
+    "conv_2b": ("Conv3d_2b_1x1",),
+    "conv_2c": ("Conv3d_2c_3x3",),
+    **{
+        f"{block}.{ours}": (block.capitalize(), theirs)
+        for block in INCEPTION_WIDTHS
+        for ours, theirs in _BRANCHES.items()
+    },
+}
+"""Our name of each convolution with its batch norm, and where the published arrays keep it."""
+
+
+def state_from_arrays(tree: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Turn the published arrays into the state dict of an I3D with its action head.
+
+    Args:
+        tree: ``params`` and ``batch_stats`` as nested dicts. Kernels lie (T, H, W, in, out).
+        path: For messages.
+
+    Returns:
+        Tensors under official names, ``features.``... and ``fc.``.
+
+    Raises:
+        CheckpointError: If an array is missing.
+    """
+    state: dict[str, Tensor] = {}
+    for ours, theirs in NUMPY_NAMES.items():
+        kernel = _at(tree, ("params", *theirs, "Conv_0", "kernel"), path)
+        shift = _at(tree, ("params", *theirs, "BatchNorm_0", "bias"), path)
+        mean = _at(tree, ("batch_stats", *theirs, "BatchNorm_0", "mean"), path)
+        variance = _at(tree, ("batch_stats", *theirs, "BatchNorm_0", "var"), path)
+        name = f"features.{ours}"
+        state[f"{name}.conv.weight"] = _filters(kernel)
+        state[f"{name}.bn.weight"] = torch.ones(shift.size)
+        state[f"{name}.bn.bias"] = _tensor(shift).flatten()
+        state[f"{name}.bn.running_mean"] = _tensor(mean).flatten()
+        state[f"{name}.bn.running_var"] = _tensor(variance).flatten()
+        state[f"{name}.bn.num_batches_tracked"] = torch.zeros((), dtype=torch.long)
+    head = ("params", "Logits/Conv3d_0c_1x1", "Conv_0")
+    state["fc.weight"] = _filters(_at(tree, (*head, "kernel"), path)).flatten(1)
+    state["fc.bias"] = _tensor(_at(tree, (*head, "bias"), path))
+    return state
+
+
+def _filters(kernel: np.ndarray[Any, Any]) -> Tensor:
+    return _tensor(kernel).permute(4, 3, 0, 1, 2).contiguous()
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.array(array, dtype=np.float32).reshape(array.shape))
+
+
+def _at(tree: Any, keys: tuple[str, ...], path: Path) -> np.ndarray[Any, Any]:
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            raise CheckpointError(
+                f"{path} is no I3D: it has no {'/'.join(keys)}.",
+                remedy="Give the Kinetics weights of I3D, or a checkpoint of torch tensors.",
+            )
+        tree = tree[key]
+    if not isinstance(tree, np.ndarray):
+        raise CheckpointError(f"{path} is no I3D: {'/'.join(keys)} is no array.")
+    return tree
+
+
+I3D = BackboneSpec(
+    name="i3d",
+    build=I3d,
+    feature_dim=FEATURE_DIM,
+    preprocessing=Preprocessing(
+        resize=ResizeSpec(short_side=256),
+        crop=(224, 224),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    # Localization methods that read I3D features expect snippets of 16 frames.
+    sampling=Sampling(frame_rate=Fraction(25), grid_rate=Fraction(25)),
+    layer="mixed_5c",
+    pooling="own",
+    stem=("conv_1a.",),
+    plain_head="fc",
+    keys="fd0e8cd77c2f53ac",
+    from_arrays=state_from_arrays,
 )

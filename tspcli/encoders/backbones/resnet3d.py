@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
+from tspcli.encoders.backbones import BackboneSpec
 
 Norm = Callable[[int], nn.Module]
 MidPlanes = Literal["per-convolution", "per-block"]
@@ -139,39 +139,33 @@ class VideoResNet(nn.Module):
 _VMZ_NORM = partial(nn.BatchNorm3d, eps=1e-3, momentum=0.9)
 _TINY_WIDTHS = (16, 32, 64, 128)
 
-register_backbone(
-    BackboneSpec(
-        name="r2plus1d_34",
-        build=lambda: VideoResNet(
-            (3, 4, 6, 3), factorized=True, middle="per-convolution", norm=_VMZ_NORM
-        ),
-        feature_dim=STAGE_WIDTHS[-1],
-        summary="R(2+1)D-34 as in VMZ and IG-65M; the encoder of the released TSP features.",
+
+def _spec(
+    name: str, keys: str, build: Callable[[], nn.Module], feature_dim: int = STAGE_WIDTHS[-1]
+) -> BackboneSpec:
+    return BackboneSpec(
+        name=name,
+        build=build,
+        feature_dim=feature_dim,
+        layer="layer4",
+        pooling="mean",
+        blocks=("stem.*", "layer?.*"),
+        keys=keys,
     )
+
+
+R2PLUS1D_34 = _spec(
+    "r2plus1d_34",
+    "6a86eb088de0a044",
+    lambda: VideoResNet((3, 4, 6, 3), factorized=True, middle="per-convolution", norm=_VMZ_NORM),
 )
-register_backbone(
-    BackboneSpec(
-        name="r2plus1d_18",
-        build=lambda: VideoResNet((2, 2, 2, 2), factorized=True),
-        feature_dim=STAGE_WIDTHS[-1],
-        summary="R(2+1)D-18 as in torchvision.",
-    )
+R2PLUS1D_18 = _spec(
+    "r2plus1d_18", "8fe6b05464739507", lambda: VideoResNet((2, 2, 2, 2), factorized=True)
 )
-register_backbone(
-    BackboneSpec(
-        name="r3d_18",
-        build=lambda: VideoResNet((2, 2, 2, 2), factorized=False),
-        feature_dim=STAGE_WIDTHS[-1],
-        summary="R3D-18 as in torchvision.",
-    )
-)
-register_backbone(
-    BackboneSpec(
-        name="tiny",
-        build=lambda: VideoResNet(
-            (1, 1, 1, 1), factorized=True, widths=_TINY_WIDTHS, stem_middle=12
-        ),
-        feature_dim=_TINY_WIDTHS[-1],
-        summary="A narrow R(2+1)D of one block a stage, for tests, demonstrations and laptops.",
-    )
+R3D_18 = _spec("r3d_18", "68d55c6dda95f2e4", lambda: VideoResNet((2, 2, 2, 2), factorized=False))
+TINY = _spec(
+    "tiny",
+    "4ffeeced5bc0a519",
+    lambda: VideoResNet((1, 1, 1, 1), factorized=True, widths=_TINY_WIDTHS, stem_middle=12),
+    feature_dim=_TINY_WIDTHS[-1],
 )

@@ -1,7 +1,7 @@
 """torchvision's other video networks, each with the input that its Kinetics weights expect.
 
-Their classification layer is replaced by nothing, so that what reaches it comes out. Preprocessing,
-clip length and frame rate are those stated with torchvision's own weights.
+Their classification layer is replaced by the identity, so that its input is the output. Frame
+size, clip length and frame rate are those that torchvision states for its weights.
 """
 
 from __future__ import annotations
@@ -10,17 +10,10 @@ from fractions import Fraction
 
 from torch import nn
 
-from tspcli.encoders.backbones.registry import BackboneSpec, register_backbone
+from tspcli.encoders.backbones import BackboneSpec
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
-
-_IMAGENET = Preprocessing(
-    resize=ResizeSpec(short_side=256),
-    crop=(224, 224),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 
 
 def _headless(name: str, head: str) -> nn.Module:
@@ -31,61 +24,74 @@ def _headless(name: str, head: str) -> nn.Module:
     return module
 
 
-register_backbone(
-    BackboneSpec(
-        name="mc3_18",
-        build=lambda: _headless("mc3_18", "fc"),
-        feature_dim=512,
-        summary="MC3-18: 3-D convolutions in the first stage, 2-D ones above (torchvision).",
-    )
+MC3_18 = BackboneSpec(
+    name="mc3_18",
+    keys="a7d3e4d81f2561e7",
+    build=lambda: _headless("mc3_18", "fc"),
+    feature_dim=512,
+    layer="layer4",
+    pooling="mean",
+    blocks=("stem.*", "layer?.*"),
 )
-register_backbone(
-    BackboneSpec(
-        name="s3d",
-        # Its layer is applied to each pooled position and the answers are averaged: that is the
-        # layer applied to the mean of the positions, which is the feature.
-        build=lambda: _headless("s3d", "classifier"),
-        feature_dim=1024,
-        summary="S3D, separable Inception (torchvision); clips of 128 frames.",
-        preprocessing=Preprocessing(resize=ResizeSpec(height=256, width=256), crop=(224, 224)),
-        sampling=Sampling(clip_length=128, stride=128),
-        plain_head="classifier.1",
-        stem=("features.0.",),
-        min_clip_length=14,
-    )
+S3D = BackboneSpec(
+    name="s3d",
+    keys="efc666af3e45f11d",
+    # Its layer is applied to each pooled position and the answers are averaged, which equals the
+    # layer applied to the mean of the positions: the feature.
+    build=lambda: _headless("s3d", "classifier"),
+    feature_dim=1024,
+    preprocessing=Preprocessing(resize=ResizeSpec(height=256, width=256), crop=(224, 224)),
+    sampling=Sampling(clip_length=128, stride=128),
+    min_clip_length=14,
+    layer="features",
+    pooling="own",
+    blocks=("features.*",),
+    stem=("features.0.",),
+    plain_head="classifier.1",
 )
-register_backbone(
-    BackboneSpec(
-        name="mvit_v2_s",
-        build=lambda: _headless("mvit_v2_s", "head"),
-        feature_dim=768,
-        summary="MViT v2 small (torchvision); clips of 16 frames at 7.5 a second.",
+MVIT_V2_S = BackboneSpec(
+    name="mvit_v2_s",
+    keys="1665aeccae800ec1",
+    build=lambda: _headless("mvit_v2_s", "head"),
+    feature_dim=768,
+    preprocessing=Preprocessing(
+        resize=ResizeSpec(short_side=256),
+        crop=(224, 224),
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+    ),
+    sampling=Sampling(frame_rate=Fraction(15, 2)),
+    fixed_clip_length=True,
+    layer="norm",
+    pooling="token",
+    blocks=("blocks.*",),
+    stem=("conv_proj.",),
+    plain_head="head.1",
+)
+
+
+def _swin(name: str, feature_dim: int, keys: str) -> BackboneSpec:
+    return BackboneSpec(
+        name=name,
+        keys=keys,
+        build=lambda: _headless(name, "head"),
+        feature_dim=feature_dim,
         preprocessing=Preprocessing(
             resize=ResizeSpec(short_side=256),
             crop=(224, 224),
-            mean=(0.45, 0.45, 0.45),
-            std=(0.225, 0.225, 0.225),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
         ),
-        sampling=Sampling(frame_rate=Fraction(15, 2)),
-        plain_head="head.1",
-        stem=("conv_proj.",),
-        fixed_clip_length=True,
+        sampling=Sampling(clip_length=32, stride=32),
+        layer="norm",
+        # Its activations lie as (B, T, H, W, C).
+        pooling="own",
+        blocks=("patch_embed", "features.*"),
+        stem=("patch_embed.",),
+        plain_head="head",
     )
-)
-for _name, _dim, _size in (
-    ("swin3d_t", 768, "tiny"),
-    ("swin3d_s", 768, "small"),
-    ("swin3d_b", 1024, "base"),
-):
-    register_backbone(
-        BackboneSpec(
-            name=_name,
-            build=lambda name=_name: _headless(name, "head"),  # type: ignore[misc]  # mypy: a lambda's default has no type
-            feature_dim=_dim,
-            summary=f"Video Swin transformer, {_size} (torchvision); clips of 32 frames.",
-            preprocessing=_IMAGENET,
-            sampling=Sampling(clip_length=32, stride=32),
-            plain_head="head",
-            stem=("patch_embed.",),
-        )
-    )
+
+
+SWIN3D_T = _swin("swin3d_t", 768, "81e6d2dd68826a32")
+SWIN3D_S = _swin("swin3d_s", 768, "8bfe50b7e49e0765")
+SWIN3D_B = _swin("swin3d_b", 1024, "f129a50f94b8c06d")
