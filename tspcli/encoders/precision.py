@@ -220,7 +220,8 @@ def _cuda_arithmetic(*, tf32: bool) -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     # torch.get_float32_matmul_precision() compares the CPU's products as well.
-    cpu_matmul: Any = torch.backends.mkldnn.matmul
+    mkldnn: Any = torch.backends.mkldnn
+    cpu_matmul = mkldnn.matmul
     parts = (matmul, cudnn.conv, cudnn.rnn, cpu_matmul)
     new = [part.fp32_precision for part in parts]
     old_precision = _read(torch.get_float32_matmul_precision)
