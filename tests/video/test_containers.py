@@ -63,7 +63,7 @@ def test_a_cut_file_is_truncated(tmp_path: Path, kind: str, audio_s: int) -> Non
     path = cut(make(tmp_path / f"whole.{kind}", audio_s), 0.5)
     said = [text for text in warnings(path, "pyav") if text.startswith("truncated: ")]
     assert len(said) == 1
-    assert f"announces {max(6, audio_s if kind == 'mkv' else 6)}." in said[0]
+    assert f" {max(6, audio_s if kind == 'mkv' else 6)}." in said[0]
 
 
 @pytest.mark.parametrize(

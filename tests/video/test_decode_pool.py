@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -100,11 +101,8 @@ def test_no_more_than_the_slots_is_decoded_ahead(videos: list[VideoFile]) -> Non
                 copies.append(event.pixels.copy())
             if len(held) == 2:
                 break
-        # The worker must wait now, and what is held may not change.
-        time.sleep(0.3)
-        busy_s = cpu_seconds(pool.pids[0])
-        time.sleep(0.3)
-        assert cpu_seconds(pool.pids[0]) == busy_s
+        # The worker waits for its connection to become readable, and what is held may not change.
+        wait_until(lambda: is_asleep(pool.pids[0]))
         assert all((h.pixels == c).all() for h, c in zip(held, copies, strict=True))
 
 
@@ -249,8 +247,7 @@ def test_a_worker_that_died_idle_does_not_count_against_its_next_video(
                 if len(ends) == 1:
                     [pid] = pool.pids
                     os.kill(pid, signal.SIGKILL)
-                    while is_alive(pid):
-                        time.sleep(0.01)
+                    wait_until(lambda pid=pid: not is_alive(pid))
     assert [type(event) for event in ends] == [Finished, Finished]
 
 
@@ -266,11 +263,8 @@ def test_closing_from_another_thread_ends_it_at_once(videos: list[VideoFile]) ->
 
     thread = threading.Thread(target=iterate)
     thread.start()
-    while not pool.pids:
-        time.sleep(0.01)
-    time.sleep(1.0)
+    wait_until(lambda: len(pool.pids) == 2)
     pids = pool.pids
-    assert len(pids) == 2
     pool.close()
     assert ended.wait(timeout=5)
     thread.join()
@@ -329,13 +323,12 @@ def test_no_worker_survives_its_parent(videos: list[VideoFile], decoder: str) ->
     ) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
-        time.sleep(0.5)
+        # Both have given all frames before the one at which they hang.
+        for pid in pids:
+            wait_until(lambda pid=pid: is_asleep(pid))
         parent.kill()
     assert len(pids) == 2
-    deadline = time.monotonic() + 10
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a decode process is still there"
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def test_it_needs_no_main_guard_and_loads_no_torch(videos: list[VideoFile], tmp_path: Path) -> None:
@@ -373,7 +366,21 @@ def test_settings_that_make_no_sense_are_refused(videos: list[VideoFile]) -> Non
         assert caught.value.data["value"] == value
 
 
-def cpu_seconds(pid: int) -> int:
+def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether a process used no processor time for a fifth of a second."""
+    before = cpu_ticks(pid)
+    time.sleep(0.2)
+    return cpu_ticks(pid) == before
+
+
+def cpu_ticks(pid: int) -> int:
     """Processor time that a process took, in clock ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

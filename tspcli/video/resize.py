@@ -1,11 +1,11 @@
-"""Scaling and cropping of frames in the filter of the official features.
+"""Scaling and cropping of frames with the filter of the official features.
 
-OpenCV's ``INTER_LINEAR`` takes pixel centres and does not antialias, which makes it
-``torch.nn.functional.interpolate(mode="bilinear", align_corners=False, antialias=False)``: on
-float32 frames within 1e-4 of 255 of what torch computes in double precision, on uint8 frames within
-1 of 255, because it weighs pixels in fixed point and rounds the result. (Torch in single precision
-is itself off by 0.02 between noisy pixels of a 1080p frame, 1e-3 on smooth ones.) The filters built
-into FFmpeg and decord are others (mean difference 2 to 3 of 255, up to 84).
+OpenCV's ``INTER_LINEAR`` aligns pixel centres and does not antialias, like
+``torch.nn.functional.interpolate(mode="bilinear", align_corners=False, antialias=False)``. It is
+within 1e-4 of 255 of torch in double precision on float32 frames, and within 1 of 255 on uint8
+frames, where it computes in fixed point and rounds. (Torch in single precision is off by 0.02
+between noisy pixels of a 1080p frame, by 1e-3 on smooth ones.) The filters built into FFmpeg and
+decord differ (by 2 to 3 of 255 in the mean, up to 84).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from tspcli.sampling.pixels import FrameSpec
 
 
 class _Scratch(threading.local):
-    """One float32 frame for each thread: 2 MB that are taken from the system afresh for every frame
-    cost as much as the scaling itself.
-    """
+    """One float32 frame per thread: allocating 2 MB per frame costs as much as the scaling."""
 
     def __init__(self) -> None:
         self._frame: npt.NDArray[np.float32] = np.empty((0, 0, 3), np.float32)
@@ -45,11 +43,11 @@ def resize_frame(
     """Scale a frame, then crop its centre.
 
     Args:
-        rgb: uint8, shape (H, W, 3); rows may lie apart in memory.
+        rgb: uint8, shape (H, W, 3); rows need not be contiguous.
         spec: Size, crop and dtype.
-        out: Where to write, shape (h, w, 3) and of the spec's dtype. Where its shape is not the
-            one that ``spec`` gives for this frame (a video whose frames change size), the frame is
-            scaled to it without a crop.
+        out: Where to write, shape (h, w, 3), with the spec's dtype. If ``spec`` gives another shape
+            for this frame (a video whose frames change size), the frame is scaled to the shape of
+            ``out`` without a crop.
 
     Returns:
         ``out``, or a new contiguous array of shape ``spec.output_shape(H, W) + (3,)``; uint8, or

@@ -1,11 +1,11 @@
 """decord: frames by number, exact times from a packet scan. The second choice of ``auto``.
 
-It brings its own, older FFmpeg, so that it may read what PyAV's cannot, and the other way round.
-It can hang while it holds the interpreter lock, it can crash, and it decodes ahead without bound
-while its reader is slow: use it in a process that may be killed. Frames are taken one after the
-other from the first on, because its seeking is wrong; random access is slow here.
+It has its own, older FFmpeg, which may read files that PyAV's cannot. It can hang while it holds
+the interpreter lock, it can crash, and it decodes ahead without bound while its reader is slow: use
+it in a process that may be killed. Frames are read one by one from the first, because its seeking
+is wrong; random access is slow.
 """
-# ruff: noqa: D102 (the methods are described in base.py)
+# ruff: noqa: D102 (the methods are described in source.py)
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tspcli.errors import VideoError
 from tspcli.video.decoders.indexed_source import IndexedSource
 from tspcli.video.source import check_file
 
-# In others the seek with which decord begins does not reach the first frame.
+# In other containers, decord's initial seek misses the first frame.
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
 
 
@@ -28,11 +28,11 @@ class DecordSource(IndexedSource):
 
     Args:
         path: The file.
-        threads: FFmpeg's threads.
+        threads: Number of FFmpeg's threads.
 
     Raises:
-        VideoError: With its reason, if the file cannot be opened or decord's frames are not those
-            that the packets tell.
+        VideoError: With its reason, if the file cannot be opened or decord's frames disagree with
+            the packets.
     """
 
     decoder = "decord"
@@ -61,7 +61,7 @@ class DecordSource(IndexedSource):
             self._reader: Any = self._open()
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "decord takes no name that is not UTF-8", path=path
+                "unsupported", "decord cannot open a name that is not UTF-8", path=path
             ) from error
         except (decord.DECORDError, RuntimeError) as error:
             raise VideoError("not-a-video", first_line(error), path=path) from error
@@ -77,8 +77,8 @@ class DecordSource(IndexedSource):
             if index < self._position:
                 self._reader = self._open()
                 self._position = 0
-            # One by one: measured on open groups of pictures and on HEVC, decord's own skipping
-            # and seeking give a later frame than asked for, without a word.
+            # One by one: on open groups of pictures and on HEVC, decord's own skipping and seeking
+            # silently give a later frame than asked for.
             for _ in range(index - self._position):
                 self._reader.next()
             self._position = index + 1
@@ -98,7 +98,7 @@ class DecordSource(IndexedSource):
 
 
 def _without_padding(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Undo what decord does to small turned frames: padding at the rows' ends seen as channels."""
+    """Remove the row padding that decord returns as further channels of small rotated frames."""
     height, width, channels = rgb.shape
     if channels <= 3:
         return rgb

@@ -1,10 +1,10 @@
-"""What decoders that count frames instead of timing them have in common.
+"""The base of decoders that number frames instead of giving exact times.
 
-decord and torchcodec hand out "frame 17" and floating-point times. The exact times come from a
-scan of the file's packets by PyAV; a decoder whose count or times disagree with the scan is not
-believed, and the next one is tried.
+decord and torchcodec return "frame 17" and floating-point times. The exact times come from a scan
+of the file's packets by PyAV. A decoder whose count or times disagree with the scan is rejected,
+and the next one is tried.
 """
-# ruff: noqa: D102 (the methods are described in base.py)
+# ruff: noqa: D102 (the methods are described in source.py)
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from tspcli.video.source import Frame, VideoInfo, VideoSource, Wanted
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The times of a video's frames as its packets tell them.
+    """The times of a video's frames according to its packets.
 
     Attributes:
-        info: The file's facts.
-        pts: Presentation times in units of ``info.time_base``, ascending, one a frame; compact,
-            since hours of video have millions.
+        info: What the file says about the stream.
+        pts: Presentation times in units of ``info.time_base``, ascending, one per frame; a compact
+            array, since hours of video have millions.
         last_duration: Duration of the last frame in those units, 0 if unknown.
-        n_video_streams: Video streams in the file.
-        missing_end: What to say if the file ends before it should.
+        n_video_streams: Number of video streams in the file.
+        missing_end: A warning if the file ends before the end that it announces.
     """
 
     info: VideoInfo
@@ -48,10 +48,10 @@ class FrameIndex:
 
 
 def scan_packets(path: str) -> FrameIndex:
-    """Read every packet of a video's stream without decoding it.
+    """Read every packet of a video's stream without decoding any.
 
     Raises:
-        VideoError: As PyAV's source does; ``unsupported`` if packets lack presentation times.
+        VideoError: As for :class:`PyavSource`; ``unsupported`` if packets lack presentation times.
     """
     source = PyavSource(path)
     source.close()
@@ -69,7 +69,7 @@ def scan_packets(path: str) -> FrameIndex:
                 pts.append(packet.pts)
                 durations.append(packet.duration or 0)
         except (av.error.FFmpegError, OSError, IndexError) as error:
-            # A packet that names a stream which is not there is PyAV's IndexError.
+            # PyAV's IndexError: a packet of a stream that does not exist.
             raise VideoError("damaged", first_line(error), path=info.path) from error
         if not pts:
             raise VideoError("no-frames", path=info.path)
@@ -82,7 +82,7 @@ def scan_packets(path: str) -> FrameIndex:
 
 
 class IndexedFrame(Frame):
-    """A frame that its source decodes when asked for its picture."""
+    """A frame that is decoded when its picture is needed."""
 
     __slots__ = ("_index", "_source")
 
@@ -102,7 +102,7 @@ class IndexedFrame(Frame):
 
 
 class IndexedSource(VideoSource):
-    """A source whose decoder is asked for frames by number."""
+    """A source whose decoder returns frames by number."""
 
     def __init__(self, path: str) -> None:
         self.warnings = []
@@ -128,11 +128,11 @@ class IndexedSource(VideoSource):
             yield self.frame(index, pts[index] * base, duration_s)
 
     def frame(self, index: int, pts_s: Fraction, duration_s: Fraction | None) -> IndexedFrame:
-        """What stands for the frame of a number; nothing is decoded yet."""
+        """The frame with a number; nothing is decoded yet."""
         return IndexedFrame(pts_s, duration_s, index, self)
 
     def picture(self, index: int) -> npt.NDArray[np.uint8]:
-        """The picture of a frame by its number; the last one is remembered."""
+        """The picture of the frame with a number; the last picture is kept."""
         if self._last is None or self._last[0] != index:
             rgb = self.decode(index)
             expected = (self.info.height, self.info.width, 3)
@@ -148,10 +148,10 @@ class IndexedSource(VideoSource):
 
     @abstractmethod
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
-        """Decode one frame; numbers mostly ascend. RGB, uint8, shape (height, width, 3)."""
+        """Decode one frame to RGB, uint8, shape (height, width, 3). Numbers mostly ascend."""
 
     def check_count(self, n_frames: int) -> None:
-        """Refuse a decoder that counts other frames than the file's packets tell.
+        """Reject a decoder whose number of frames is not that of the packets.
 
         Raises:
             VideoError: ``unsupported``.
@@ -159,24 +159,24 @@ class IndexedSource(VideoSource):
         if n_frames != len(self._index.pts):
             raise VideoError(
                 "unsupported",
-                f"{self.decoder} counts {n_frames} frames, the packets tell {len(self._index.pts)}",
+                f"{self.decoder} counts {n_frames} frames, the packets {len(self._index.pts)}",
                 path=self.info.path,
             )
 
     def check_time(self, index: int, time_s: float, start_s: Fraction = Fraction(0)) -> None:
-        """Refuse a decoder that gives a frame of another time than its number's.
+        """Reject a decoder that returns a frame of another time.
 
         Args:
             index: The frame's number.
-            time_s: When the decoder says that it is shown, seconds, rounded.
-            start_s: What the decoder counts its times from.
+            time_s: Its time in seconds according to the decoder, rounded.
+            start_s: The time from which the decoder counts.
 
         Raises:
             VideoError: ``damaged``.
         """
         pts, base = self._index.pts, self.info.time_base
         expected_s = float(pts[index] * base - start_s)
-        # Half the distance to the nearest neighbour: closer than that, it is no other frame.
+        # Half the distance to the nearest neighbour: within that, it is this frame.
         gaps = [pts[i + 1] - pts[i] for i in (index - 1, index) if 0 <= i < len(pts) - 1]
         tolerance_s = float(min([gap for gap in gaps if gap > 0], default=1) * base) / 2
         if abs(time_s - expected_s) > max(tolerance_s, 1e-6):

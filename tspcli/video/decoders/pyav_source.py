@@ -1,10 +1,10 @@
 """PyAV: FFmpeg's demuxers and decoders as one stream of frames. The first choice of ``auto``.
 
-Besides decoding it leaves out what nobody looks at: a non-reference frame of H.264 that shows no
-needed tick is never decoded, which changes no pixel of the others (``skip_frame=nonref``, switched
-packet by packet), and a frame that no clip selects is never converted to RGB.
+It leaves out work whose result is not needed. A non-reference frame of H.264 without a needed tick
+is not decoded (``skip_frame=nonref``, switched packet by packet), which changes no pixel of the
+other frames; a frame that no clip selects is not converted to RGB.
 """
-# ruff: noqa: D102 (the methods are described in base.py)
+# ruff: noqa: D102 (the methods are described in source.py)
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tspcli.video.source import MAX_PIXELS, Frame, VideoSource, Wanted, check_fi
 # FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
 _CHROMA_FILTER = "BICUBIC"
 _MAX_SEEKS_BACK = 6
-# Only there do packets carry presentation times, and is "no other frame refers to it" certain.
+# Only in these do packets have presentation times, and is it certain that no frame refers to one.
 _SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
 _SKIP_CODECS = {"h264"}
 
@@ -65,8 +65,8 @@ class PyavSource(VideoSource):
 
     Args:
         path: The file.
-        threads: FFmpeg's threads.
-        skip_unwanted: Whether unwanted non-reference frames may be left out of the decoding.
+        threads: Number of FFmpeg's threads.
+        skip_unwanted: Whether unwanted non-reference frames may be left undecoded.
 
     Raises:
         VideoError: With its reason, if the file cannot be opened or no frame decoded.
@@ -100,7 +100,7 @@ class PyavSource(VideoSource):
             check_size(self.info.width, self.info.height, self.path)
             self._may_skip = skip_unwanted and self._is_skippable()
             self._begin()
-            # The first frame alone tells the rotation, and whether there is any.
+            # Only a decoded frame has the rotation and shows that frames can be decoded.
             self._head: list[Frame] = [self._first_frame()]
             self.first_pts_s = self._head[0].pts_s
         except BaseException:
@@ -128,7 +128,7 @@ class PyavSource(VideoSource):
         self._container.close()
 
     def convert(self, frame: Any) -> npt.NDArray[np.uint8]:
-        """A PyAV frame as RGB, uint8, shape (height, width, 3), turned upright."""
+        """A PyAV frame as RGB, uint8, shape (height, width, 3), upright."""
         picture = _to_rgb24(self._reformatter, frame)
         plane = picture.planes[0]
         height, width = picture.height, picture.width
@@ -170,7 +170,7 @@ class PyavSource(VideoSource):
         self._last_error: Exception | None = None
         self._last_end: int | None = None
         base = self.info.time_base
-        # Each time is asked for several times over, and making a Fraction is slow.
+        # Each time is needed repeatedly, and making a Fraction is slow.
         self._time_s = lru_cache(maxsize=256)(lambda units: units * base)
         self._running = self._decode()
 
@@ -185,7 +185,7 @@ class PyavSource(VideoSource):
 
     def _frame_rotation(self, frame: Frame) -> int:
         assert isinstance(frame, PyavFrame)
-        # PyAV tells the angle counterclockwise. Angles between are left alone, with a warning.
+        # PyAV reports the angle counterclockwise. Other angles are not applied, with a warning.
         turned_deg = -int(getattr(frame._frame, "rotation", 0)) % 360
         if turned_deg % 90:
             self.warnings.append(f"rotation: {turned_deg} degrees are not applied")
@@ -200,7 +200,7 @@ class PyavSource(VideoSource):
         return VideoError("no-frames", f"not one frame can be decoded{why}", path=self.path)
 
     def _frames_from(self, start_s: Fraction, wanted: Wanted | None) -> Iterator[Frame]:
-        """Seek to the key frame before ``start_s``, then on to the frame shown there."""
+        """Seek to the key frame before ``start_s``, then decode up to the frame shown there."""
         before: Frame | None = None
         seek_to_s = start_s
         for attempt in range(_MAX_SEEKS_BACK + 1):
@@ -212,7 +212,7 @@ class PyavSource(VideoSource):
             before = next(self._running, None)
             if before is not None and before.pts_s <= start_s:
                 break
-            # The index pointed behind the time (its entries are decoding times): further back.
+            # The index led past the time (its entries are decoding times): seek further back.
             seek_to_s = start_s - Fraction(4) ** attempt / 2
         if before is None:
             raise self._no_frames()
@@ -236,15 +236,15 @@ class PyavSource(VideoSource):
             self._reopen()
 
     def _decode(self) -> Iterator[Frame]:
-        """Decode from where the container stands to its end, times put right."""
-        # AVI holds decoding times alone; what its demuxer calls a presentation time is a copy.
+        """Decode from the container's position to its end, with corrected times."""
+        # AVI has only decoding times; its demuxer copies them into the presentation times.
         has_pts = "avi" not in self.info.container.split(",")
         guess = TimestampGuess()
         last_pts = 0
         lookahead = Lookahead(self._packets())
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
-        # An iteration that was left half way may have left the decoder skipping.
+        # An iteration that was not finished may have left the decoder skipping.
         context.skip_frame = "DEFAULT"
         skipping = False
         for packet in lookahead:
@@ -263,7 +263,7 @@ class PyavSource(VideoSource):
                 pts = guess.push(frame.pts if has_pts else None, frame.dts)
                 duration = getattr(frame, "duration", 0) or 0
                 if pts is None:
-                    # Out of the drained decoder frames of such files come without any time.
+                    # When the decoder is drained, frames of such files come without a time.
                     pts = last_pts + max(duration, 1)
                 last_pts = pts
                 while skipped and skipped[0][0] <= pts:
@@ -277,7 +277,7 @@ class PyavSource(VideoSource):
             yield Frame(*self._times(*heapq.heappop(skipped)))
 
     def _is_unwanted(self, packet: Any, lookahead: Lookahead) -> bool:
-        # None drains the decoder where a stretch of the file cannot be read.
+        # None drains the decoder where the rest of the file cannot be read.
         if packet is None or packet.pts is None or packet.is_discard:
             return False
         next_pts = lookahead.next_pts(packet)
@@ -298,8 +298,8 @@ class PyavSource(VideoSource):
             except StopIteration:
                 return
             except (av.error.FFmpegError, OSError, IndexError) as error:
-                # What follows cannot be read (a packet may name a stream that is not there, which
-                # is PyAV's IndexError); what the decoder still holds can come out.
+                # The rest cannot be read (PyAV's IndexError: a packet of a stream that does not
+                # exist), but the decoder may still hold frames.
                 self._n_bad_packets += 1
                 self._last_error = error
                 yield None
@@ -333,12 +333,12 @@ class PyavSource(VideoSource):
 
 
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
-    """Nobody looks at the frames that lie between the key frame and the one shown at the start."""
+    """Frames between the key frame and the one shown at the start are not needed."""
     return lambda pts_s, next_s: next_s > start_s and (wanted is None or wanted(pts_s, next_s))
 
 
 def _to_rgb24(reformatter: Any, frame: Any) -> Any:
-    # One thread: swscale would start a pool of its own for every frame.
+    # One thread: swscale would start a pool of threads for every frame.
     try:
         return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER, threads=1)
     except TypeError:

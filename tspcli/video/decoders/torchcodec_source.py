@@ -1,10 +1,8 @@
 """torchcodec: frames by number, exact times from a packet scan. An extra; never part of ``auto``.
 
-The one decoder that needs torch, which it brings into every decode process. It uses the FFmpeg
-libraries of the system. On a GPU with NVDEC it decodes and scales there, once the first seconds of
-a video have been seen to be those that the CPU decodes.
-
-Whether a decoder that is fast but not known shows the frames that the trusted one shows.
+The only decoder that needs torch, which it loads into every decode process. It uses the system's
+FFmpeg libraries. On a GPU with NVDEC it decodes and scales there, after a parity gate: the first
+seconds of every video are compared with what PyAV decodes on the CPU (:func:`require_same_start`).
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ from tspcli.video.decoders.indexed_source import IndexedFrame, IndexedSource
 from tspcli.video.decoders.pyav_source import PyavSource
 from tspcli.video.source import VideoSource, check_file
 
-# ruff: noqa: D102 (the methods are described in base.py)
+# ruff: noqa: D102 (the methods are described in source.py)
 
 
 _SAID = 120
-"""Characters of torchcodec's own words that a message repeats; what to do follows them."""
+"""Characters of torchcodec's own message that ours repeats before the remedy."""
 UNUSABLE_DEVICES: dict[str, str] = {}
-"""Devices on which no video can be decoded, and what torchcodec said; found out once a process."""
+"""Devices on which no video can be decoded, and torchcodec's reason; found once per process."""
 
 
 class TorchcodecSource(IndexedSource):
@@ -37,11 +35,11 @@ class TorchcodecSource(IndexedSource):
 
     Args:
         path: The file.
-        threads: FFmpeg's threads.
+        threads: Number of FFmpeg's threads.
 
     Raises:
-        VideoError: With its reason, if the file cannot be opened or torchcodec's frames are not
-            those that the packets tell.
+        VideoError: With its reason, if the file cannot be opened or torchcodec's frames disagree
+            with the packets.
         DependencyError: If torchcodec or FFmpeg's libraries are missing.
     """
 
@@ -78,14 +76,14 @@ class TorchcodecSource(IndexedSource):
             self._reader: Any = self.make_reader(decoders, name, device, options)
         except UnicodeEncodeError as error:
             raise VideoError(
-                "unsupported", "torchcodec takes no name that is not UTF-8", path=path
+                "unsupported", "torchcodec cannot open a name that is not UTF-8", path=path
             ) from error
         except (RuntimeError, ValueError, IndexError) as error:
             raise VideoError("not-a-video", first_line(error), path=path) from error
         self.check_count(int(self._reader.metadata.num_frames or 0))
 
     def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
-        """The decoder that torchcodec has of a file, on a device."""
+        """Open a file with torchcodec on a device."""
         return decoders.VideoDecoder(name, device=device, **options)
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
@@ -96,7 +94,7 @@ class TorchcodecSource(IndexedSource):
         """One frame as a torch tensor (height, width, 3), uint8, on the decoder's device.
 
         Raises:
-            VideoError: ``damaged`` if it cannot be decoded, or is of another time.
+            VideoError: ``damaged`` if it cannot be decoded or has another time.
         """
         try:
             frame = self._reader.get_frame_at(index)
@@ -112,16 +110,16 @@ class TorchcodecSource(IndexedSource):
 
 
 class TorchcodecCudaSource(TorchcodecSource):
-    """A video decoded and scaled on a GPU, if it can be believed.
+    """A video decoded and scaled on a GPU, if it passes the parity gate.
 
     Args:
         path: The file.
-        threads: FFmpeg's threads.
+        threads: Number of FFmpeg's threads.
         device: The GPU, such as ``cuda:1``.
 
     Raises:
-        VideoError: As :class:`TorchcodecSource`; ``unsupported`` if NVDEC does not take this video,
-            or the first seconds are not those that the CPU decodes.
+        VideoError: As :class:`TorchcodecSource`; ``unsupported`` if NVDEC cannot decode this
+            video, or its first seconds differ from those that the CPU decodes.
         DependencyError: If there is no GPU, or this torchcodec or this driver cannot decode there.
     """
 
@@ -137,14 +135,14 @@ class TorchcodecCudaSource(TorchcodecSource):
         if device in UNUSABLE_DEVICES:
             raise _no_nvdec(device, UNUSABLE_DEVICES[device])
         self._open(path, threads, device)
-        # Some ways of torchcodec know from the start where they decode, some after a frame.
+        # torchcodec may know from the start where it decodes, or only after a frame.
         self._require_hardware(device)
         with PyavSource(path) as trusted:
             require_same_start(self, trusted)
         self._require_hardware(device)
 
     def make_reader(self, decoders: Any, name: str, device: str, options: dict[str, Any]) -> Any:
-        """The decoder that torchcodec has of a file, on a GPU.
+        """Open a file with torchcodec on a GPU.
 
         Raises:
             DependencyError: If the CPU can open the file and the GPU cannot.
@@ -153,14 +151,14 @@ class TorchcodecCudaSource(TorchcodecSource):
             return super().make_reader(decoders, name, device, options)
         except (RuntimeError, ValueError, IndexError) as error:
             said = first_line(error).rstrip(".")
-            # Is it the file? That is told as of any other.
+            # If the CPU cannot open it either, the file is at fault: raise that instead.
             super().make_reader(decoders, name, "cpu", options)
             if "unsupported device" in said.lower():
                 UNUSABLE_DEVICES[device] = said
             raise _no_nvdec(device, said) from error
 
     def _require_hardware(self, device: str) -> None:
-        """Without NVDEC torchcodec decodes on the CPU and says so only if it is asked."""
+        """Refuse the CPU: without NVDEC, torchcodec silently decodes there."""
         fallback = getattr(self._reader, "cpu_fallback", None)
         if not fallback:
             return
@@ -180,7 +178,7 @@ class TorchcodecCudaSource(TorchcodecSource):
 
 
 class _FrameThere(IndexedFrame):
-    """A frame that is scaled where it was decoded, so that little travels."""
+    """A frame scaled on the device that decoded it, so that little is copied."""
 
     __slots__ = ()
 
@@ -220,7 +218,7 @@ def _no_nvdec(device: str, said: str) -> DependencyError:
 
 
 def scale_there(rgb: Any, spec: FrameSpec) -> Any:
-    """:func:`tspcli.video.resize.resize_frame` to float32 on whatever device a frame is.
+    """:func:`tspcli.video.resize.resize_frame` to float32, on the device of the frame.
 
     Args:
         rgb: A torch tensor (H, W, 3), uint8.
@@ -242,16 +240,16 @@ def scale_there(rgb: Any, spec: FrameSpec) -> Any:
 
 
 CHECKED_S = Fraction(2)
-"""How much of every video's beginning is compared."""
+"""How many seconds of every video are compared."""
 PICTURE_EVERY = 5
-"""The times of all those frames are compared, the pictures of every so manieth."""
+"""The times of all those frames are compared, and the pictures of every fifth."""
 MEAN_BOUND, LARGEST_BOUND = 1.0, 16
-"""Of 255, over a whole picture. Hardware decodes the same planes and rounds otherwise when it makes
-RGB of them; another frame, another matrix or another range is far beyond this."""
+"""Of 255, over a picture. Hardware decodes the same planes but rounds differently when it converts
+them to RGB; another frame, colour matrix or range exceeds this by far."""
 
 
 def require_same_start(candidate: VideoSource, trusted: VideoSource) -> None:
-    """Compare the first seconds of a video as two decoders show them.
+    """Compare the first seconds of a video as decoded by two decoders.
 
     Raises:
         VideoError: ``unsupported``, naming the first difference.
@@ -282,5 +280,5 @@ def require_same_start(candidate: VideoSource, trusted: VideoSource) -> None:
 
 def _refuse(candidate: VideoSource, why: str) -> NoReturn:
     raise VideoError(
-        "unsupported", f"{candidate.decoder} is not believed: {why}", path=candidate.info.path
+        "unsupported", f"{candidate.decoder} disagrees with PyAV: {why}", path=candidate.info.path
     )
