@@ -14,11 +14,11 @@ from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
 @click.command("reproduction")
 @click.option(
     "--scale",
-    type=click.Choice(["tiny", "small", "full"]),
+    type=click.Choice(["tiny", "curve", "small", "full"]),
     default="tiny",
     show_default=True,
-    help="tiny: two cores, rendered videos; small: one GPU, rendered videos; full: ActivityNet "
-    "v1.3 and THUMOS14, which you have.",
+    help="tiny: one cell on two cores; curve: the whole plan on two cores, hours; small: one GPU; "
+    "full: ActivityNet v1.3 and THUMOS14, which you have. All but full render their videos.",
 )
 @click.option(
     "--out",
@@ -28,10 +28,12 @@ from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
     show_default=True,
     help="The experiment's folder.",
 )
-@click.option("--seeds", type=Numbers(), help="Such as 0,1,2.  [default: tiny 0, else 0,1,2]")
+@click.option("--seeds", type=Numbers(), help="Such as 10,11,12.  [default: the scale's own]")
 @click.option("--data", type=PATH, help="Folder of the real data sets, for full.")
 @click.option(
-    "--skip-missing-videos", is_flag=True, help="For full: go on without annotated videos."
+    "--skip-missing-videos",
+    is_flag=True,
+    help="For full: leave out missing videos.",
 )
 @click.option("--gpus", type=POSITIVE, help="For full: processes of a training.  [default: 1]")
 @json_option("the outcome")
@@ -48,11 +50,11 @@ def command(
 
     Renders untrimmed videos, pretrains encoders on them in every way that the paper compares,
     trains a localizer on the features of each, and writes a page with all figures. A run that was
-    stopped goes on when the same command is given again; a finished one does nothing.
+    stopped resumes when the same command is given again; a finished one does nothing.
 
     \b
     Examples:
-      python -m reproduction --scale tiny --out repro/ --seeds 0,1,2
+      python -m reproduction --scale tiny --out repro/ --seeds 10,11
       python -m reproduction --scale full --data datasets/ --out repro_full/
     """
     from dataclasses import replace

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reproduction.measures import FEATURES, MEASURES, RESULTS, RUN, measure
-from reproduction.scales import TAC_SHARE, TRIMMED, Variant, options_of
-from reproduction.stages import STDOUT_FILE, Command, Stage, Tell
-from tspcli.localization.results import proposals_path
+from reproduction.measures import FEATURES, MEASURES, RUN, measure, results_file
+from reproduction.stages import Command, Stage, Tell
 
+if TYPE_CHECKING:
+    from reproduction.grid import Arm
+
+TRIMMED = "trimmed"
+"""The encoder that all arms start from as it is, without any untrimmed video."""
 GVF = "gvf"
 GVF_ROWS = "rows.h5"
-SUBSET = "validation"
-"""Of annotations that tell subsets; tables ignore it."""
+TAC_SHARE = 0.45
+"""How long TAC takes compared with TSP: it trains on clips of actions alone."""
+
+
+def options_of(values: Mapping[str, Any]) -> list[str]:
+    """Settings as options of a command."""
+    words: list[str] = []
+    for name, value in values.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 @dataclass(frozen=True)
@@ -30,8 +41,9 @@ class Chain:
         train, valid, labels: Tables of training and validation, and the label mapping.
         before: Stages that make the tables and the cache.
         annotated_train, annotated_valid: What localization learns from and is measured against.
+        subsets: Of the annotations that it is measured against; tables ignore them.
         recipe_suffix: ``activitynet`` or ``thumos14``.
-        backbone, device: See :class:`reproduction.scales.Scale`.
+        backbone, device: See :class:`reproduction.grid.Scale`.
         init: Where training on untrimmed videos starts from.
         init_stage: The stage that makes ``init``; empty if it is at hand.
         gvf_weights: The encoder of the global features, likewise from ``init_stage``.
@@ -65,14 +77,15 @@ class Chain:
     gvf_stride_frames: int = 16
     workers: int = 0
     protocol: str = "activitynet"
+    subsets: tuple[str, ...] = ("validation",)
 
-    def stages(self, variants: tuple[Variant, ...]) -> list[Stage]:
+    def stages(self, arms: Sequence[Arm]) -> list[Stage]:
         """Global features, all trainings, and localization with each encoder's features."""
         # The longest first, so that nothing waits for one long stage at the end.
-        ordered = sorted(variants, key=lambda variant: -variant.clip_length)
-        stages = [self._gvf(), *(self._variant(variant) for variant in ordered)]
-        for name in (TRIMMED, *(variant.name for variant in ordered)):
-            stages += self._localize(name)
+        ordered = sorted(arms, key=lambda arm: -arm.clip_length)
+        stages = [self._gvf(), *(self._pretrain_stage(arm) for arm in ordered)]
+        for name in (TRIMMED, *(arm.name for arm in ordered)):
+            stages += [self.extract_stage(name), self._localize_stage(name)]
         return stages
 
     def folder(self, name: str) -> Path:
@@ -114,77 +127,83 @@ class Chain:
             about="global video features",
         )
 
-    def _variant(self, variant: Variant) -> Stage:
-        run = self.folder(variant.name) / RUN
-        words = self.pretrain(f"{variant.recipe}-{self.recipe_suffix}", run)
-        words += ["--init", self.init, "--heads", ",".join(variant.heads)]
-        words += ["--clip-length", str(variant.clip_length), *options_of(self.untrimmed)]
+    def _pretrain_stage(self, arm: Arm) -> Stage:
+        run = self.folder(arm.name) / RUN
+        words = self.pretrain(f"{arm.recipe}-{self.recipe_suffix}", run)
+        if arm.is_control:
+            words = ["-m", "reproduction.permuted", *words]
+        words += ["--init", self.init, "--clip-length", str(arm.clip_length)]
+        words += options_of({**self.untrimmed, **arm.settings})
+        if arm.heads:
+            words += ["--heads", ",".join(arm.heads)]
         after = [*self.before, *self._from_init]
-        if variant.recipe == "tsp":
-            words += ["--gvf-pool", variant.gvf]
-        if variant.gvf != "none":
-            words += ["--gvf", str(self.folder(GVF) / f"{variant.gvf}.h5")]
+        if arm.recipe == "tsp":
+            words += ["--gvf-pool", arm.gvf]
+        if arm.gvf != "none":
+            words += ["--gvf", str(self.folder(GVF) / f"{arm.gvf}.h5")]
             words += ["--gvf-weights", self.gvf_weights]
             after.append(self.prefix + GVF)
-        share = TAC_SHARE if variant.recipe == "tac" else 1.0
+        share = TAC_SHARE if arm.recipe == "tac" else 1.0
         return Stage(
-            self.prefix + variant.name,
+            self.prefix + arm.name,
             (tuple(words),),
             after=tuple(after),
-            outputs=(f"{RUN}/best.pth", f"{RUN}/results.jsonl"),
-            cost=110 * share * variant.clip_length / 16,
-            about=f"pretrain: {variant.title}",
+            outputs=(f"{RUN}/last.pth", f"{RUN}/results.jsonl"),
+            cost=110 * share * arm.clip_length / 16,
+            about=f"pretrain: {arm.title}",
         )
 
-    def _localize(self, name: str) -> list[Stage]:
-        """Features of an encoder, and what a localizer finds with them."""
-        source = self._from_init if name == TRIMMED else (self.prefix + name,)
-        run = self.folder(name) / RUN
-        weights = self.gvf_weights if name == TRIMMED else str(run)
-        features, bmn = f"{name}.features", f"{name}.bmn"
-        folder, store = self.folder(bmn), self.folder(features) / FEATURES
-        results, network = str(folder / RESULTS), str(folder / RUN)
-        proposals = proposals_path(results)
+    def _weights_of(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """An encoder, and the stage that makes it; none is chosen on validation videos."""
+        if name == TRIMMED:
+            return self.gvf_weights, self._from_init
+        return str(self.folder(name) / RUN / "last.pth"), (self.prefix + name,)
+
+    def extract_stage(self, name: str, *, clip_length: int | None = None) -> Stage:
+        """Features of all videos by one encoder.
+
+        Args:
+            name: Of the arm.
+            clip_length: Frames per clip, where the encoder's own is not meant.
+        """
+        weights, source = self._weights_of(name)
+        store = self.folder(f"{name}.features") / FEATURES
+        words = self._extract(weights, store, self.stride_frames)
+        if clip_length is not None:
+            words += ("--clip-length", str(clip_length))
+        return Stage(
+            f"{self.prefix}{name}.features",
+            (words,),
+            after=(*self.before, *source),
+            outputs=(FEATURES,),
+            cost=80,
+            about=f"features: {name}",
+        )
+
+    def _localize_stage(self, name: str) -> Stage:
+        """What a localizer finds with an encoder's features, and all figures of it."""
+        weights, source = self._weights_of(name)
+        features, stage = f"{name}.features", f"{name}.localized"
+        folder, store = self.folder(stage), self.folder(features) / FEATURES
+        network = folder / RUN
         device = ("--device", self.device)
 
         def call(out: Path, tell: Tell) -> None:
-            evaluation = folder / STDOUT_FILE
-            measure(store, self.annotated_valid, run, evaluation, out / MEASURES, subset=SUBSET)
+            measure(out, store, weights, self.annotated_valid, self.subsets, self.protocol)
 
-        train: Command = ("localize", "train", "--features", str(store), "--out", network)
+        train: Command = ("localize", "train", "--features", str(store), "--out", str(network))
         train += ("--annotations", str(self.annotated_train), "--seed", str(self.seed), *device)
-        predict: Command = ("localize", "predict", "--run", network, "--features", str(store))
-        predict += ("--annotations", str(self.annotated_valid), "--subset", SUBSET)
-        evaluate: Command = ("localize", "evaluate", "--results", results, "--json")
-        evaluate += ("--proposals", str(proposals))
-        evaluate += ("--annotations", str(self.annotated_valid), "--protocol", self.protocol)
-        return [
-            Stage(
-                self.prefix + features,
-                (self._extract(weights, store, self.stride_frames),),
-                after=(*self.before, *source),
-                outputs=(FEATURES,),
-                cost=40,
-                about=f"features: {name}",
-            ),
-            Stage(
-                self.prefix + bmn,
-                (
-                    (*train, *self.localize_options),
-                    (*predict, "--out", results, *device),
-                    evaluate,
-                ),
-                after=(*self.before, self.prefix + features),
-                outputs=(STDOUT_FILE, RESULTS, proposals.name, f"{RUN}/log.json"),
-                cost=30,
-                about=f"localize: {name}",
-            ),
-            Stage(
-                self.prefix + f"{name}.measures",
-                call=call,
-                after=(*self.before, *source, self.prefix + features, self.prefix + bmn),
-                outputs=(MEASURES,),
-                cost=1,
-                about=f"measure: {name}",
-            ),
-        ]
+        predictions: list[Command] = []
+        for subset in self.subsets:
+            words: Command = ("localize", "predict", "--run", str(network), "--subset", subset)
+            words += ("--features", str(store), "--annotations", str(self.annotated_valid))
+            predictions.append((*words, "--out", str(folder / results_file(subset)), *device))
+        return Stage(
+            self.prefix + stage,
+            ((*train, *self.localize_options), *predictions),
+            call=call,
+            after=(*self.before, *source, self.prefix + features),
+            outputs=(MEASURES, *map(results_file, self.subsets), f"{RUN}/log.json"),
+            cost=35,
+            about=f"localize: {name}",
+        )

@@ -1,8 +1,9 @@
 """The untrimmed data set of the experiment, and the trimmed clips that stand in for Kinetics.
 
-The design and its reasons are in ``docs/reproduction.md``. In short: one scene and one actor a
-video; classes are motions; between its actions the actor idles, rehearses, or performs a motion
-that is no action here because a higher one occurs in this video.
+The design and its reasons are in ``docs/reproduction.md``. In short: one scene and one actor
+per video; classes are motions; for a share of the videos the scene is of a kind that belongs to the
+class; between its actions the actor idles, rehearses, or performs a motion that is no action here
+because a higher one occurs in this video.
 """
 
 from __future__ import annotations
@@ -18,11 +19,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.synthetic import MOTIONS, Performance, RenderSpec, SyntheticVideo, render_video
+from reproduction.scenes import HELD_OUT
+from reproduction.synthetic import (
+    MOTIONS,
+    Performance,
+    RenderSpec,
+    SceneChoice,
+    SyntheticVideo,
+    render_video,
+)
 from tspcli.annotations import Segment
 from tspcli.core.files import replacing
 
-SUBSETS = {"train": "training", "valid": "validation"}
+SUBSETS = {"train": "training", "valid": "validation", "unseen": "testing"}
+"""Splits of untrimmed videos, and what ActivityNet calls them; ``unseen`` shows held-out scenes."""
 ANNOTATIONS = "annotations.json"
 TRIMMED_TABLE = "trimmed.csv"
 PERFORMANCES = "performances.csv"
@@ -34,7 +44,10 @@ class DatasetSpec(RenderSpec):
     """What decides on the data set; times in seconds.
 
     Attributes:
-        n_train, n_valid: Untrimmed videos.
+        n_train, n_valid, n_unseen: Untrimmed videos; the last in scenes of held-out kinds.
+        scene_share: Of all videos, trimmed clips included: those whose scene is of a kind of their
+            own class. The others show a scene of any class's kind, so that looks are distributed
+            alike whatever the share, and only their tie to the class changes.
         n_trimmed_train, n_trimmed_valid: Trimmed clips.
         other_s: Shortest and longest motion that is no action.
         margin_s: The actor idles at least so long before and after such a motion.
@@ -47,7 +60,9 @@ class DatasetSpec(RenderSpec):
     MARKED: ClassVar[bool] = True
 
     n_train: int = 100
-    n_valid: int = 50
+    n_valid: int = 150
+    n_unseen: int = 48
+    scene_share: float = 0.9
     n_trimmed_train: int = 240
     n_trimmed_valid: int = 60
     duration_s: tuple[float, float] = (22.0, 28.0)
@@ -67,15 +82,35 @@ class DatasetSpec(RenderSpec):
 
 
 def plan_untrimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
-    """Decide on the untrimmed videos of both splits."""
+    """Decide on the untrimmed videos of all splits."""
+    counts = {"train": spec.n_train, "valid": spec.n_valid, "unseen": spec.n_unseen}
     plans: dict[str, list[SyntheticVideo]] = {}
-    for number, (split, count) in enumerate((("train", spec.n_train), ("valid", spec.n_valid))):
-        rng = spec.generator(100 + number)
-        plans[split] = [_untrimmed(spec, rng, f"v_{split}_{i:04d}", i) for i in range(count)]
+    for number, (split, count) in enumerate(counts.items()):
+        rng, looks = spec.generator(100 + number), spec.generator(300 + number)
+        plans[split] = []
+        for index in range(count):
+            scene = _scene(spec, looks, index, unseen=split == "unseen")
+            plans[split].append(_untrimmed(spec, rng, f"v_{split}_{index:04d}", index, scene))
     return plans
 
 
-def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int) -> SyntheticVideo:
+def _scene(
+    spec: DatasetSpec, looks: np.random.Generator, turn: int, *, unseen: bool = False
+) -> SceneChoice:
+    """The scene of a video of class ``turn``, as many random numbers whatever comes out.
+
+    Looks have random numbers of their own, so that a video moves alike whatever the share of scenes
+    that belong to the class, and looks alike as long as it does not change sides.
+    """
+    chance, kind = float(looks.random()), int(looks.integers(HELD_OUT))
+    any_class, seed = int(looks.integers(len(MOTIONS))), int(looks.integers(1 << 32))
+    own = turn % len(MOTIONS) if chance < spec.scene_share else any_class
+    return SceneChoice(spec.seed, own, HELD_OUT if unseen else kind, seed)
+
+
+def _untrimmed(
+    spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int, scene: SceneChoice
+) -> SyntheticVideo:
     rank = turn % len(MOTIONS)
     duration_s = round(float(rng.uniform(*spec.duration_s)), 1)
     actions: list[Segment] = []
@@ -93,7 +128,7 @@ def _untrimmed(spec: DatasetSpec, rng: np.random.Generator, name: str, turn: int
             break
         actions.append(Segment(round(end_s, 2), round(end_s + action_s, 2), MOTIONS[rank]))
         time_s = actions[-1].end_s
-    return spec.video(name, rng, duration_s, actions, others)
+    return spec.video(name, rng, duration_s, actions, others, scene)
 
 
 def _other(
@@ -122,13 +157,14 @@ def plan_trimmed(spec: DatasetSpec) -> dict[str, list[SyntheticVideo]]:
     plans: dict[str, list[SyntheticVideo]] = {}
     counts = (("train", spec.n_trimmed_train), ("valid", spec.n_trimmed_valid))
     for number, (split, count) in enumerate(counts):
-        rng = spec.generator(200 + number)
+        rng, looks = spec.generator(200 + number), spec.generator(400 + number)
         plans[split] = [
             spec.video(
                 f"trimmed_{split}_{i:04d}",
                 rng,
                 spec.trimmed_s,
                 (Segment(0.0, spec.trimmed_s, MOTIONS[i % len(MOTIONS)]),),
+                scene=_scene(spec, looks, i),
             )
             for i in range(count)
         ]
@@ -146,8 +182,9 @@ def render_experiment(
 
     Args:
         spec: What to render.
-        folder: Gets ``videos/{train,valid}``, ``trimmed/{train,valid}``, ``annotations.json`` (in
-            ActivityNet's format), ``trimmed.csv`` and, for the record, ``performances.csv``.
+        folder: Gets ``videos/{train,valid,unseen}``, ``trimmed/{train,valid}``,
+            ``annotations.json`` (in ActivityNet's format), ``trimmed.csv`` and, for the record,
+            ``performances.csv``.
         processes: How many render at a time.
         on_video: Told how many videos of how many are there.
     """

@@ -7,15 +7,15 @@ what is not there before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reproduction.chain import Chain
+from reproduction.chain import TRIMMED, Chain, options_of
+from reproduction.grid import ARMS, REGION, TSP_MAX, TSP_MEAN, Arm
 from reproduction.measures import COLUMNS, Column
-from reproduction.outcome import TSP, Group
+from reproduction.outcome import Group
 from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
-from reproduction.scales import TRIMMED, VARIANTS, Variant, clip_lengths, options_of
 from reproduction.stages import Stage
 from tspcli.annotations.dialects import Role
 from tspcli.core.files import replacing
@@ -32,7 +32,7 @@ _SHOWN = 5
 _LABELS = "action_label_mapping.json"
 _THUMOS_COLUMNS = (
     *(Column(f"map_0.{tenth}0", f"mAP@0.{tenth}") for tenth in range(3, 8)),
-    *COLUMNS[3:],
+    *(column for column in COLUMNS if not column.key.startswith("map_")),
 )
 
 
@@ -71,7 +71,7 @@ ACTIVITYNET = RealDataset(
     valid="valid",
     stride_frames=16,
     bmn={"temporal_scale": 100, "classes": "video"},
-    published={TSP: PUBLISHED_ACTIVITYNET},
+    published={TSP_MAX.name: PUBLISHED_ACTIVITYNET},
     published_note=PUBLISHED_NOTE,
 )
 THUMOS14 = RealDataset(
@@ -84,6 +84,13 @@ THUMOS14 = RealDataset(
     bmn={"window_s": 30, "temporal_scale": 128, "max_duration": 64},
     columns=_THUMOS_COLUMNS,
 )
+
+
+LENGTHS = tuple(
+    replace(TSP_MAX, name=f"tsp-max-{n}", title=f"{TSP_MAX.title}, clips of {n} frames",
+            clip_length=n)
+    for n in (8, 32)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class FullScale:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pretrain_options: tuple[str, ...] = ()
     extract_workers: int = 0
-    variants: tuple[Variant, ...] = VARIANTS
+    arms: tuple[Arm, ...] = (*ARMS, TSP_MEAN, REGION, *LENGTHS)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values."""
@@ -130,7 +137,7 @@ class FullPlan:
         root: The experiment's folder.
         seeds: Of the trainings.
         data: The folder of the data sets; see :data:`LAYOUT`.
-        skip_missing: Go on without the annotated videos that are not there.
+        skip_missing: Leave out the annotated videos that are not there.
     """
 
     def __init__(
@@ -166,7 +173,7 @@ class FullPlan:
             f"{len(weights)} weights, {len(files)} files or folders and {len(videos)} annotated "
             f"videos are missing: {', '.join(fatal[:_SHOWN])}{more}; all in {path}.",
             remedy="Fetch weights with `tsp weights fetch NAME`; the layout of --data is in "
-            "docs/reproduction.md. --skip-missing-videos goes on without videos.",
+            "docs/reproduction.md. --skip-missing-videos leaves such videos out.",
         )
 
     def missing(self) -> tuple[list[str], list[str], list[str]]:
@@ -198,34 +205,24 @@ class FullPlan:
         for item in self.scale.datasets:
             stages.append(self._tables(item))
             for seed in self.seeds:
-                stages += self._chain(item, seed).stages(self.scale.variants)
+                stages += self._chain(item, seed).stages(self.scale.arms)
         return stages
 
     def groups(self) -> list[Group]:
         """What the report shows."""
-        titles = {TRIMMED: "TAC on Kinetics"}
-        titles.update({variant.name: variant.title for variant in self.scale.variants})
-        found = []
-        for item in self.scale.datasets:
-
-            def stage_of(seed: int, name: str, item: RealDataset = item) -> str:
-                return f"{item.name}/seed{seed}/{name}"
-
-            found.append(
-                Group(
-                    item.title,
-                    self.root,
-                    stage_of,
-                    self.seeds,
-                    titles,
-                    clip_lengths(self.scale.variants),
-                    self._annotations(item)[1],
-                    columns=item.columns,
-                    published=item.published,
-                    published_note=item.published_note,
-                )
+        titles = {TRIMMED: "TAC on Kinetics", **{arm.name: arm.title for arm in self.scale.arms}}
+        return [
+            Group(
+                item.title,
+                {seed: self.root / item.name / f"seed{seed}" for seed in self.seeds},
+                titles,
+                dict.fromkeys(self.seeds, self._annotations(item)[1]),
+                columns=item.columns,
+                published=item.published,
+                note=item.published_note,
             )
-        return found
+            for item in self.scale.datasets
+        ]
 
     def remarks(self) -> list[str]:
         """What a reader has to know beside the tables."""

@@ -1,231 +1,251 @@
-"""What came out of an experiment: figures of all encoders and seeds, and whether they agree."""
+"""What came out of an experiment: figures of all arms and seeds, and what they decide."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from reproduction.measures import COLUMNS, MEASURES, Column
+from reproduction.inference import ALPHA, Contrast, differences, holm
+from reproduction.measures import COLUMNS, MEASURES, Column, Figures
 
 HEADLINE = "map"
-TAC, TSP = "tac", "tsp-max"
+TAC, MATCHED, NONE, MAX = "tac", "tac-matched", "tsp-none", "tsp-max"
+SMALLEST_LEAD = 0.02
+"""A lead whose whole interval lies below it refutes the claim; fixed by the design."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One data set of an experiment.
+    """Cells that differ in their seed alone.
 
     Attributes:
         title: For people.
-        root: The experiment's folder.
-        stage_of: The name of a stage of this data set, given a seed and the stage's own name.
-        seeds: Of the trainings.
-        titles: Name to title of every encoder, in the order of the table.
-        clip_lengths: Frames a clip to the encoder that was trained with them.
-        annotations, subset: What localization is measured against.
+        folders: Of the cells, by seed.
+        titles: Name to title of every arm, in the order of the table.
+        annotations: What localization is measured against, by seed.
         columns: Of the table.
-        published: Figures of the paper by encoder and key, as shares of 1.
-        published_note: Where they come from.
+        published: Figures of the paper by arm and key, as shares of 1.
+        note: Where they come from, or what else a reader has to know.
+        share: Of scenes that belong to their class; None for real videos.
     """
 
     title: str
-    root: Path
-    stage_of: Callable[[int, str], str]
-    seeds: tuple[int, ...]
+    folders: Mapping[int, Path]
     titles: Mapping[str, str]
-    clip_lengths: Mapping[int, str]
-    annotations: Path
-    subset: str | None = "validation"
+    annotations: Mapping[int, Path]
     columns: tuple[Column, ...] = COLUMNS
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    published_note: str = ""
-
-    def folder(self, seed: int, stage: str) -> Path:
-        """Where a stage lies."""
-        return self.root / self.stage_of(seed, stage)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """Something that has to follow if the paper is right.
-
-    Attributes:
-        text: What.
-        better, worse: Encoders.
-        key: The figure that is compared.
-        pairs: The figure of both encoders, for each seed.
-    """
-
-    text: str
-    better: str
-    worse: str
-    key: str
-    pairs: tuple[tuple[float, float], ...]
+    note: str = ""
+    share: float | None = None
 
     @property
-    def got(self) -> tuple[float, float]:
-        """Means of both over the seeds."""
-        first, second = np.mean(self.pairs, axis=0).tolist()
-        return first, second
-
-    @property
-    def n_agreeing(self) -> int:
-        """Seeds in which the order comes out."""
-        return sum(a > b for a, b in self.pairs)
-
-    @property
-    def lead(self) -> float:
-        """Mean difference over the seeds."""
-        return self.got[0] - self.got[1]
-
-    @property
-    def error(self) -> float:
-        """Standard error of the lead; infinite for one seed, of which nothing can be told."""
-        n = len(self.pairs)
-        differences = [a - b for a, b in self.pairs]
-        return float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-
-    @property
-    def holds(self) -> bool:
-        """Whether the lead exceeds twice its standard error."""
-        return self.lead > 0 and self.lead > 2 * self.error
-
-    @property
-    def answer(self) -> str:
-        """``yes``, ``NO``, ``within the spread``, or ``one seed cannot tell``."""
-        if len(self.pairs) == 1:
-            return "one seed cannot tell"
-        if self.holds:
-            return "yes"
-        return "NO" if self.lead <= 0 and -self.lead >= 2 * self.error else "within the spread"
+    def seeds(self) -> tuple[int, ...]:
+        """Of the cells."""
+        return tuple(self.folders)
 
 
 class Outcome:
-    """The figures of one data set.
+    """The figures of a group.
 
     Args:
-        group: The data set.
+        group: The cells; arms that a cell has not run are left out there.
     """
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self.figures: dict[str, list[dict[str, float | None]]] = {
-            name: [
-                json.loads((group.folder(seed, f"{name}.measures") / MEASURES).read_text("utf-8"))
-                for seed in group.seeds
-            ]
-            for name in group.titles
-        }
+        self.figures: dict[str, dict[int, Figures]] = {}
+        for arm in group.titles:
+            for seed, folder in group.folders.items():
+                path = folder / f"{arm}.localized" / MEASURES
+                if path.exists():
+                    self.figures.setdefault(arm, {})[seed] = json.loads(path.read_text("utf-8"))
 
-    def values(self, name: str, key: str) -> list[float | None]:
-        """One figure of one encoder, for each seed."""
-        return [figures.get(key) for figures in self.figures[name]]
+    def values(self, arm: str, key: str = HEADLINE) -> dict[int, float]:
+        """One figure of one arm by seed."""
+        found = {seed: f.get(key) for seed, f in self.figures.get(arm, {}).items()}
+        return {seed: value for seed, value in found.items() if value is not None}
 
-    def expectations(self) -> list[Expectation]:
-        """The orders of the paper's tables that this experiment can test."""
-        orders = [
-            ("TSP (max GVF) localizes better than TAC", TSP, TAC, HEADLINE),
-            ("TSP without GVF localizes better than TAC", "tsp-none", TAC, HEADLINE),
-            ("max GVF is better than mean GVF", TSP, "tsp-mean", HEADLINE),
-            ("mean GVF is better than none", "tsp-mean", "tsp-none", HEADLINE),
-            ("both heads are better than the region head alone", TSP, "region", HEADLINE),
-            ("TSP proposes better than TAC", TSP, TAC, "auc"),
-            ("TSP separates foreground and background better than TAC", TSP, TAC, "separation"),
-            ("max GVF helps the region head", TSP, "tsp-none", "region_accuracy"),
-        ]
-        found = []
-        for text, better, worse, key in orders:
-            if better not in self.figures or worse not in self.figures:
-                continue
-            pairs = tuple(
-                (a, b)
-                for a, b in zip(self.values(better, key), self.values(worse, key), strict=True)
-                if a is not None and b is not None
-            )
-            if pairs:
-                found.append(Expectation(text, better, worse, key, pairs))
-        return found
+    def contrast(self, better: str, worse: str, key: str = HEADLINE) -> Contrast | None:
+        """The lead of one arm over another, paired over the seeds that have both."""
+        first, second = self.values(better, key), self.values(worse, key)
+        shared = [seed for seed in first if seed in second]
+        if not shared:
+            return None
+        return differences([first[s] for s in shared], [second[s] for s in shared])
 
-    @property
-    def confirmed(self) -> bool:
-        """Whether TSP leads TAC in mean mAP by more than the seeds differ; never with one seed."""
-        return self.expectations()[0].holds
-
-    def verdict(self) -> str:
-        """One sentence on the paper's claim."""
-        claim = self.expectations()[0]
-        figures = f"mean mAP {100 * claim.got[0]:.2f} against {100 * claim.got[1]:.2f}"
-        if len(claim.pairs) == 1:
-            order = "comes out" if claim.lead > 0 else "does NOT come out"
-            return (
-                f"{self.group.title}: one seed cannot tell whether TSP (max GVF) localizes better "
-                f"than TAC; in it the order of the paper {order}: {figures}."
-            )
-        figures += (
-            f", lead {100 * claim.lead:+.2f} with a standard error of {100 * claim.error:.2f}; "
-            f"TSP ahead in {claim.n_agreeing} of {len(claim.pairs)} seeds"
-        )
-        if claim.holds:
-            return f"{self.group.title}: TSP (max GVF) localizes better than TAC: {figures}."
-        how = "TSP (max GVF) and TAC localize alike within the spread of the seeds"
-        if claim.answer == "NO":
-            how = "TSP (max GVF) does not localize better than TAC"
-        return f"{self.group.title}: the order of the paper does NOT come out; {how}: {figures}."
-
-    def table(self, names: Sequence[str] | None = None) -> list[list[str]]:
+    def table(self) -> list[list[str]]:
         """Header and rows: means over the seeds, with standard deviations."""
         columns = self.group.columns
-        rows = [["encoder", *(column.title for column in columns)]]
-        for name in names or list(self.group.titles):
-            cells = [column.show(self.values(name, column.key)) for column in columns]
-            rows.append([self.group.titles[name], *cells])
-            if names is None and name in self.group.published:
-                published = self.group.published[name]
-                cells = [
-                    column.show([published[column.key]]) if column.key in published else ""
-                    for column in columns
-                ]
-                rows.append([f"{self.group.titles[name]}, published", *cells])
+        rows = [["encoder", "seeds", *(column.title for column in columns)]]
+        for arm, by_seed in self.figures.items():
+            cells = [c.show(list(self.values(arm, c.key).values())) for c in columns]
+            rows.append([self.group.titles[arm], str(len(by_seed)), *cells])
+            if arm in self.group.published:
+                published = self.group.published[arm]
+                cells = [c.show([published[c.key]]) if c.key in published else "" for c in columns]
+                rows.append([f"{self.group.titles[arm]}, published", "", *cells])
         return rows
 
     def seed_table(self) -> list[list[str]]:
-        """Header and rows: every encoder with every seed."""
+        """Header and rows: every arm with every seed."""
         columns = self.group.columns
         rows = [["encoder, seed", *(column.title for column in columns)]]
-        for name, title in self.group.titles.items():
-            for number, seed in enumerate(self.group.seeds):
-                cells = [column.show([self.values(name, column.key)[number]]) for column in columns]
-                rows.append([f"{title}, {seed}", *cells])
+        for arm, by_seed in self.figures.items():
+            for seed, figures in by_seed.items():
+                cells = [column.show([figures.get(column.key)]) for column in columns]
+                rows.append([f"{self.group.titles[arm]}, {seed}", *cells])
         return rows
 
-    def clip_length_table(self) -> list[list[str]]:
-        """Header and rows: localization by the length of clips."""
-        columns = self.group.columns
-        rows = [["frames a clip", *(column.title for column in columns)]]
-        for frames, name in self.group.clip_lengths.items():
-            cells = [column.show(self.values(name, column.key)) for column in columns]
-            rows.append([str(frames), *cells])
+    def contrast_table(self) -> list[list[str]]:
+        """Header and rows: the leads that the paper lets expect."""
+        expected = (
+            (NONE, MATCHED, HEADLINE),
+            (MAX, MATCHED, HEADLINE),
+            (MAX, NONE, HEADLINE),
+            (MAX, TAC, HEADLINE),
+            (TAC, "trimmed", HEADLINE),
+            (MAX, TAC, "auc"),
+            (MAX, TAC, "separation"),
+            ("permuted", MATCHED, HEADLINE),
+        )
+        titles = {column.key: column.title for column in COLUMNS}
+        rows = [["lead of", "over", "figure", "mean", "95 % interval", "spread", "seeds"]]
+        for better, worse, key in expected:
+            contrast = self.contrast(better, worse, key)
+            if contrast is not None:
+                names = (self.group.titles[better], self.group.titles[worse], titles[key])
+                rows.append([*names, *shown(contrast, key != "separation")])
         return rows
 
-    def expectation_table(self) -> list[list[str]]:
-        """Header and rows: what the paper lets expect, and what came."""
-        titles = {column.key: column for column in COLUMNS}
-        rows = [["expected", "figure", "got", "lead", "seeds that agree", "holds"]]
-        for item in self.expectations():
-            column = titles[item.key]
-            got = " against ".join(column.show([value]) for value in item.got)
-            scale, digits = (100, 2) if column.percent else (1, 3)
-            lead = f"{scale * item.lead:+.{digits}f}"
-            if len(item.pairs) > 1:
-                lead += f" (± {scale * item.error:.{digits}f})"
-            seeds = f"{item.n_agreeing} of {len(item.pairs)}"
-            rows.append([item.text, column.title, got, lead, seeds, item.answer])
-        return rows
+
+def shown(contrast: Contrast, percent: bool = True) -> list[str]:
+    """Mean, interval, spread and number of seeds of a contrast."""
+    scale, digits = (100.0, 1) if percent else (1.0, 3)
+    if contrast.n < 2:
+        return [f"{scale * contrast.mean:+.{digits}f}", "one seed has none", "", "1"]
+    low, high = (scale * value for value in contrast.interval)
+    ahead = sum(value > 0 for value in contrast.differences)
+    return [
+        f"{scale * contrast.mean:+.{digits}f}",
+        f"{low:+.{digits}f} to {high:+.{digits}f}",
+        f"{scale * contrast.spread:.{digits}f}",
+        f"ahead in {ahead} of {contrast.n}",
+    ]
+
+
+def verdict(outcome: Outcome, *, better: str = NONE, worse: str = MATCHED) -> str:
+    """One sentence on the claim, from a group's primary contrast.
+
+    Raises:
+        KeyError: If the group has not run both arms.
+    """
+    contrast = outcome.contrast(better, worse)
+    if contrast is None:
+        raise KeyError(f"{outcome.group.title} lacks {better} or {worse}")
+    titles = outcome.group.titles
+    pair = f"{titles[better]} compared with {titles[worse]}"
+    lead = f"{100 * contrast.mean:+.1f} points of mean mAP"
+    if contrast.n < 2:
+        return f"{outcome.group.title}: {pair}, {lead} with one seed, which decides nothing."
+    low, high = (100 * value for value in contrast.interval)
+    interval = f"{lead} (95 % interval {low:+.1f} to {high:+.1f}, {contrast.n} seeds)"
+    return f"{outcome.group.title}: {pair}, {interval}: {decision(contrast)}."
+
+
+def decision(contrast: Contrast) -> str:
+    """``refuted``, ``localizes better`` or ``undecided``, by rules that were fixed before."""
+    low, high = contrast.interval
+    if high < SMALLEST_LEAD:
+        return "refuted"
+    return "localizes better" if low > 0 else "undecided"
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """One test of the design.
+
+    Attributes:
+        role: ``primary``, ``second``, ``third`` or ``secondary``.
+        text: What is compared.
+        contrast: The seeds' differences.
+        p: Of the paired t test, adjusted within the secondary family.
+        rejected: Whether the null hypothesis is; None if an earlier test closed the way to it.
+    """
+
+    role: str
+    text: str
+    contrast: Contrast
+    p: float
+    rejected: bool | None
+
+
+def planned_tests(outcomes: Sequence[Outcome]) -> list[PlannedTest]:
+    """The tests that the design fixed, in its order, over the groups of a grid.
+
+    Args:
+        outcomes: One per share of scenes; those at 0 and 0.9 are needed.
+    """
+    by_share = {o.group.share: o for o in outcomes}
+    if 0.9 not in by_share or 0.0 not in by_share:
+        return []
+    high, zero = by_share[0.9], by_share[0.0]
+    primary = high.contrast(NONE, MATCHED)
+    if primary is None:
+        return []
+    tests: list[PlannedTest] = []
+    is_open = True
+    steps = (
+        ("primary", "TSP without GVF over TAC matched, p 0.9", primary),
+        ("second", "the same lead, p 0.9 over p 0", _difference(high, zero)),
+        ("third", "TSP with max GVF over TAC matched, p 0.9", high.contrast(MAX, MATCHED)),
+    )
+    for role, text, contrast in steps:
+        if contrast is None:
+            continue
+        rejected = contrast.p_value < ALPHA if is_open else None
+        tests.append(PlannedTest(role, text, contrast, contrast.p_value, rejected))
+        is_open = bool(rejected)
+    family: dict[str, Contrast | None] = {
+        "AUC, TSP without GVF over TAC matched, p 0.9": high.contrast(NONE, MATCHED, "auc"),
+        "mAP with true labels, likewise": high.contrast(NONE, MATCHED, "oracle_map"),
+        "separation, likewise": high.contrast(NONE, MATCHED, "separation"),
+        "TAC over trimmed clips alone, p 0.9": high.contrast(TAC, "trimmed"),
+        "TSP without GVF over TAC, p 0.9": high.contrast(NONE, TAC),
+    }
+    for share, outcome in by_share.items():
+        family[f"max GVF over none, p {share:g}"] = outcome.contrast(MAX, NONE)
+    usable = {name: c for name, c in family.items() if c is not None and c.n > 1}
+    adjusted = holm({name: contrast.p_value for name, contrast in usable.items()})
+    for name, contrast in usable.items():
+        p = adjusted[name]
+        tests.append(PlannedTest("secondary", name, contrast, p, p < ALPHA))
+    return tests
+
+
+def _difference(high: Outcome, zero: Outcome) -> Contrast | None:
+    """How much larger a seed's primary lead is at one share than at another."""
+    pairs = []
+    for seed in high.group.seeds:
+        values = [
+            o.values(arm).get(seed) for o in (high, zero) for arm in (NONE, MATCHED)
+        ]  # fmt: skip
+        if None not in values:
+            a, b, c, d = (v for v in values if v is not None)
+            pairs.append((a - b) - (c - d))
+    return Contrast(tuple(pairs)) if pairs else None
+
+
+def planned_table(tests: Sequence[PlannedTest]) -> list[list[str]]:
+    """Header and rows of the design's tests."""
+    rows = [["test", "role", "mean", "95 % interval", "spread", "seeds", "p", "sign flips", "null"]]
+    for test in tests:
+        said = {True: "rejected", False: "kept", None: "not tested"}[test.rejected]
+        cells = shown(test.contrast, "separation" not in test.text)
+        flips = f"{test.contrast.sign_flip_p:.4f}"
+        rows.append([test.text, test.role, *cells, f"{test.p:.4f}", flips, said])
+    return rows
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

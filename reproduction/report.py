@@ -7,12 +7,23 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from reproduction import pictures
-from reproduction.outcome import Group, Outcome, markdown
+from reproduction.outcome import (
+    MATCHED,
+    NONE,
+    Group,
+    Outcome,
+    decision,
+    markdown,
+    planned_table,
+    planned_tests,
+    verdict,
+)
 from reproduction.stages import StageRecord
 from tspcli import __version__
 from tspcli.core.files import replacing
@@ -26,14 +37,12 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem aut
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .verdict { font-size: 1.1rem; font-weight: 600; border-left: .4rem solid #0072b2;
   padding: .3rem .8rem; }
-.verdict.no { border-color: #d55e00; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12px; }
 th, td { padding: .25rem .45rem; border-bottom: 1px solid #8886; text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr.published { font-style: italic; opacity: .8; }
-td.no { color: #d55e00; font-weight: 700; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
 pre { overflow-x: auto; font-size: 12px; }
 small { opacity: .8; }
@@ -53,32 +62,86 @@ def write_report(
     Args:
         folder: Where to.
         title: Of the experiment.
-        groups: Its data sets.
+        groups: Its data sets, or its cells by share of scenes.
         settings: All settings as plain values.
         records: Of the stages, for times and commands.
-        remarks: What a reader has to know beside the tables.
+        remarks: What a reader has to know as well.
 
     Raises:
-        DependencyError: If matplotlib is not installed.
+        DependencyError: If matplotlib or scipy is not installed.
     """
-    pictures.require_matplotlib()
+    pictures.require_libraries()
     outcomes = [Outcome(group) for group in groups]
+    tests = planned_tests(outcomes)
+    verdicts = [verdict(outcome) for outcome in outcomes]
     facts = environment_facts(settings, groups, records)
-    text = _markdown(title, outcomes, facts, remarks)
+    sections = [_Section("", verdicts=verdicts, remarks=remarks)]
+    if tests:
+        sections.append(_Section("The tests of the design", planned_table(tests)))
+    if any(outcome.group.share is not None for outcome in outcomes):
+        picture = pictures.lead_over_share(outcomes)
+        sections.append(_Section("Lead over the share of scenes", picture=picture))
+    for outcome in outcomes:
+        sections += _group_sections(outcome)
+    sections.append(_Section("Run", [["what", "value"], *map(list, facts.items())]))
     with replacing(folder / TABLE) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(_markdown(title, sections), encoding="utf-8")
     with replacing(folder / PAGE) as aside:
-        aside.write_text(
-            _page(title, outcomes, facts, settings, records, remarks), encoding="utf-8"
-        )
+        aside.write_text(_page(title, sections, settings, records), encoding="utf-8")
     summary = {
-        "verdicts": [outcome.verdict() for outcome in outcomes],
-        "confirmed": [outcome.confirmed for outcome in outcomes],
+        "verdicts": verdicts,
+        "decisions": [decision(c) if (c := o.contrast(NONE, MATCHED)) else None for o in outcomes],
+        "tests": [
+            {
+                "text": test.text,
+                "role": test.role,
+                "differences": list(test.contrast.differences),
+                "interval": list(test.contrast.interval),
+                "p": test.p,
+                "sign_flip_p": test.contrast.sign_flip_p,
+                "rejected": test.rejected,
+            }
+            for test in tests
+        ],
         "figures": {outcome.group.title: outcome.figures for outcome in outcomes},
         "facts": facts,
     }
     with replacing(folder / SUMMARY) as aside:
         aside.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One part of the report, for both forms of it."""
+
+    title: str
+    table: list[list[str]] | None = None
+    note: str = ""
+    picture: str | None = None
+    verdicts: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+
+
+def _group_sections(outcome: Outcome) -> list[_Section]:
+    group = outcome.group
+    spread = "Mean ± standard deviation over the seeds" if len(group.seeds) > 1 else "One seed"
+    note = (
+        f"{spread}; mAP, AR, AUC and accuracies in percent; separation is a silhouette from -1 to "
+        "1; K is how often the action head says the video's class in its background, as a share of "
+        f"how often it does in its actions. {group.note}"
+    ).strip()
+    sections = [
+        _Section(group.title, outcome.table(), note),
+        _Section(f"{group.title}: leads", outcome.contrast_table()),
+        _Section(f"{group.title}: errors", picture=pictures.error_bars(outcome)),
+    ]
+    if key := pictures.example_video(group):
+        picture = pictures.similarity_picture(group, key)
+        sections.append(_Section(f"{group.title}: similarity of the clips of {key}",
+                                 picture=picture))  # fmt: skip
+    if len(group.seeds) > 1:
+        sections.append(_Section(f"{group.title}: every seed", outcome.seed_table()))
+    return sections
 
 
 def environment_facts(
@@ -131,47 +194,36 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _markdown(
-    title: str, outcomes: Sequence[Outcome], facts: Mapping[str, str], remarks: Sequence[str]
-) -> str:
-    parts = [*(outcome.verdict() for outcome in outcomes), f"# {title}"]
-    parts += list(remarks)
-    for outcome in outcomes:
-        parts += [f"## {outcome.group.title}", markdown(outcome.table()), _legend(outcome.group)]
-        parts += ["### Length of clips", markdown(outcome.clip_length_table())]
-        parts += ["### Expected and got", markdown(outcome.expectation_table())]
-        if len(outcome.group.seeds) > 1:
-            parts += ["### Every seed", markdown(outcome.seed_table())]
-    parts += ["## Run", markdown([["what", "value"], *map(list, facts.items())])]
-    return "\n\n".join(parts) + "\n"
+def _markdown(title: str, sections: Sequence[_Section]) -> str:
+    parts = [*sections[0].verdicts, f"# {title}", *sections[0].remarks]
+    for section in sections[1:]:
+        if section.table is not None:
+            parts += [f"## {section.title}", markdown(section.table), section.note]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _page(
     title: str,
-    outcomes: Sequence[Outcome],
-    facts: Mapping[str, str],
+    sections: Sequence[_Section],
     settings: Mapping[str, Any],
     records: Mapping[str, StageRecord],
-    remarks: Sequence[str],
 ) -> str:
-    body = [
-        f'<p class="verdict{"" if o.confirmed else " no"}">{html.escape(o.verdict())}</p>'
-        for o in outcomes
-    ]
+    body = [f'<p class="verdict">{html.escape(text)}</p>' for text in sections[0].verdicts]
     body.append(f"<h1>{html.escape(title)}</h1>")
-    body += [f"<p>{html.escape(remark)}</p>" for remark in remarks]
-    for outcome in outcomes:
-        body += _group_section(outcome)
-    body += ["<h2>Run</h2>", _html_table([["what", "value"], *map(list, facts.items())])]
+    body += [f"<p>{html.escape(remark)}</p>" for remark in sections[0].remarks]
+    for section in sections[1:]:
+        body.append(f"<h2>{html.escape(section.title)}</h2>")
+        if section.table is not None:
+            body.append(_html_table(section.table))
+        if section.note:
+            body.append(f"<p><small>{html.escape(section.note)}</small></p>")
+        if section.picture is not None:
+            alt = html.escape(section.title, quote=True)
+            body.append(f'<p><img src="{section.picture}" alt="{alt}"></p>')
     times = [["stage", "seconds", "commands"]]
-    times += [
-        [name, f"{record.seconds:.0f}", str(len(record.commands))]
-        for name, record in records.items()
-    ]
+    times += [[n, f"{r.seconds:.0f}", str(len(r.commands))] for n, r in records.items()]
+    commands = "\n".join(f"tsp {c}" for record in records.values() for c in record.commands)
     body.append(f"<details><summary>Stages</summary>{_html_table(times)}</details>")
-    commands = "\n".join(
-        f"tsp {command}" for record in records.values() for command in record.commands
-    )
     for name, text in (
         ("Commands", commands),
         ("Settings", json.dumps(settings, indent=1, default=str)),
@@ -186,53 +238,10 @@ def _page(
     )
 
 
-def _legend(group: Group) -> str:
-    """What the figures of a table are."""
-    spread = "Mean ± standard deviation over the seeds" if len(group.seeds) > 1 else "One seed"
-    text = (
-        f"{spread}; mAP, AR, AUC and accuracies in percent; separation is a silhouette from -1 to "
-        f"1. {group.published_note}"
-    )
-    return text.strip()
-
-
-def _group_section(outcome: Outcome) -> list[str]:
-    group = outcome.group
-    body = [f"<h2>{html.escape(group.title)}</h2>", _html_table(outcome.table())]
-    body.append(f"<p><small>{html.escape(_legend(group))}</small></p>")
-    body += ["<h3>Expected and got</h3>", _html_table(outcome.expectation_table())]
-    body += ["<h3>Length of clips</h3>", _html_table(outcome.clip_length_table())]
-    body.append("<h3>Localization</h3>")
-    body.append(_image(pictures.localization_curves(group), "mAP over tIoU; recall over proposals"))
-    body.append("<h3>Training</h3>")
-    body.append(_image(pictures.training_curves(group), "losses and accuracies over epochs"))
-    keys = pictures.example_videos(group)
-    body.append("<h3>Similarity of the clips of a video, TAC and TSP</h3>")
-    for key in keys[:1]:
-        body.append(_image(pictures.similarity_picture(group, key), f"similarities, {key}"))
-    body.append("<h3>Predicted timelines</h3>")
-    body.append(
-        "<p><small>The first, the middle and the last validation video by name.</small></p>"
-    )
-    body += [_image(pictures.timeline_picture(group, key), f"timeline, {key}") for key in keys]
-    if len(group.seeds) > 1:
-        rows = _html_table(outcome.seed_table())
-        body.append(f"<details><summary>Every seed</summary>{rows}</details>")
-    return body
-
-
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
     lines = [f"<tr>{head}</tr>"]
     for row in rows[1:]:
         kind = ' class="published"' if row[0].endswith(", published") else ""
-        cells = "".join(
-            f'<td class="no">{cell}</td>' if cell == "NO" else f"<td>{html.escape(cell)}</td>"
-            for cell in row
-        )
-        lines.append(f"<tr{kind}>{cells}</tr>")
+        lines.append(f"<tr{kind}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>")
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
-
-
-def _image(uri: str, text: str) -> str:
-    return f'<p><img src="{uri}" alt="{html.escape(text)}"></p>'

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reproduction.experiment import ExperimentPlan
 from reproduction.full import FULL, FullPlan, FullScale
+from reproduction.grid import GridPlan, Scale, cells_of, find_scale
 from reproduction.measures import MEASURES
-from reproduction.outcome import Group
-from reproduction.pictures import require_matplotlib
+from reproduction.pictures import require_libraries
 from reproduction.report import PAGE, SUMMARY, TABLE, write_report
-from reproduction.scales import Scale, find_scale
 from reproduction.stages import Execute, Stage, StageRunner, Tell, digest_of
 from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import one_writer
@@ -32,15 +30,14 @@ class ReproductionReport:
     Attributes:
         page: The report as one HTML page.
         table: The same tables as Markdown.
-        verdicts: The first lines of the report, one a data set.
-        confirmed: Whether the order of the paper, TSP above TAC, came out in all of them by more
-            than the seeds differ, which one seed cannot tell.
+        verdicts: The first lines of the report, one per data set or share of scenes.
+        decisions: What each of them decides: ``localizes better``, ``refuted`` or ``undecided``.
     """
 
     page: Path
     table: Path
     verdicts: tuple[str, ...]
-    confirmed: bool
+    decisions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -48,7 +45,7 @@ class ReproductionReport:
             "page": str(self.page),
             "table": str(self.table),
             "verdicts": list(self.verdicts),
-            "confirmed": self.confirmed,
+            "decisions": list(self.decisions),
         }
 
 
@@ -62,63 +59,61 @@ def reproduce(
     reporter: Reporter | None = None,
     execute: Execute | None = None,
 ) -> ReproductionReport:
-    """Run what of an experiment is not done yet, and write its report.
+    """Run what of an experiment is not complete yet, and write its report.
 
     Args:
-        scale: ``tiny``, ``small``, ``full``, or one of your own.
-        out: The experiment's folder. Given again, it goes on there.
-        seeds: Of the trainings; the scale's own if None.
+        scale: ``tiny``, ``curve``, ``small``, ``full``, or one of your own.
+        out: The experiment's folder. Given again, it resumes there.
+        seeds: Of the trainings, and of rendered data sets; the scale's own if None.
         data: The folder of the real data sets, for ``full``; see ``docs/reproduction.md``.
-        skip_missing: For ``full``: go on without annotated videos that are not there.
+        skip_missing: For ``full``: leave out annotated videos that are not there.
         reporter: Receives the progress, as :class:`StageRunner` says.
         execute: Runs a command; a process of its own by default.
 
     Raises:
         UsageError: If the scale is unknown or the seeds make no sense.
         ReproductionError: If a stage fails, or videos, annotations or weights are missing.
-        DependencyError: If matplotlib is not installed.
+        DependencyError: If matplotlib or scipy is not installed.
         StoreLockedError: If another run works in ``out``.
     """
-    require_matplotlib()
+    require_libraries()
     if isinstance(scale, str):
         scale = FULL if scale == FULL.name else find_scale(scale)
-    chosen = tuple(scale.seeds if seeds is None else seeds)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise UsageError(f"The seeds {chosen} are none, or one occurs twice.", remedy="Give 0,1,2.")
-    for seed in chosen:
-        # Otherwise the localizer would be the first to say so, after the trainings.
-        if not 0 <= seed <= MAX_SEED:
-            raise UsageError(f"The seed {seed} is none.", remedy=f"Give 0 to {MAX_SEED}.")
+    _check_seeds(seeds)
     root = Path(out).absolute()
-    plan: ExperimentPlan | FullPlan
+    plan: GridPlan | FullPlan
     if isinstance(scale, FullScale):
         if data is None:
             raise UsageError(
                 "The scale full needs the real data sets.",
-                remedy="Name their folder with --data; docs/reproduction.md tells its layout.",
+                remedy="Name their folder with --data; docs/reproduction.md shows its layout.",
             )
+        chosen = tuple(scale.seeds if seeds is None else seeds)
         place = Path(data).absolute()
         plan = FullPlan(scale, root, chosen, place, skip_missing=skip_missing)
         plan.require_everything()
         title = "Reproduction of TSP on ActivityNet v1.3 and THUMOS14"
     else:
-        plan = ExperimentPlan(scale, root, chosen)
+        scale = replace(scale, cells=cells_of(scale, seeds))
+        plan = GridPlan(scale, root)
         title = f"Reproduction of TSP on rendered videos ({scale.name})"
     root.mkdir(parents=True, exist_ok=True)
     if execute is None:
         os.environ["OMP_NUM_THREADS"] = str(scale.threads)
     with one_writer(root / "reproduction"):
-        stages = plan.stages()
+        stages, groups = plan.stages(), plan.groups()
         runner = StageRunner(root, stages, jobs=scale.jobs, reporter=reporter, execute=execute)
-        call = _report_call(title, plan.groups(), scale.to_dict(), plan.remarks(), runner)
-        measures = tuple(stage.name for stage in stages if MEASURES in stage.outputs)
+
+        def call(folder: Path, tell: Tell) -> None:
+            write_report(folder, title, groups, scale.to_dict(), runner.records, plan.remarks())
+
         runner.stages.append(
             Stage(
                 REPORT,
                 call=call,
-                after=measures,
+                after=tuple(stage.name for stage in stages if MEASURES in stage.outputs),
                 outputs=(PAGE, TABLE, SUMMARY),
-                settings={"seeds": list(chosen), "code": report_code_digest()},
+                settings={"scale": json.loads(json.dumps(scale.to_dict())), "code": _code_digest()},
                 cost=8,
                 about="report",
             )
@@ -129,26 +124,34 @@ def reproduce(
         root / REPORT / PAGE,
         root / REPORT / TABLE,
         tuple(summary["verdicts"]),
-        all(summary["confirmed"]),
+        tuple(summary["decisions"]),
     )
 
 
-def _report_call(
-    title: str,
-    groups: Sequence[Group],
-    settings: Mapping[str, Any],
-    remarks: Sequence[str],
-    runner: StageRunner,
-) -> Callable[[Path, Tell], None]:
-    def call(folder: Path, tell: Tell) -> None:
-        write_report(folder, title, groups, settings, runner.records, remarks)
+def _check_seeds(seeds: Sequence[int] | None) -> None:
+    """Refuse here what the localizer would only refuse after the trainings.
 
-    return call
+    Raises:
+        UsageError: If there is no seed, one occurs twice, or one is out of range.
+    """
+    if seeds is None:
+        return
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(
+            f"--seeds must name at least one seed, and each once: {list(seeds)}.",
+            remedy="Give, for example, --seeds 0,1,2.",
+            option="--seeds",
+            value=tuple(seeds),
+        )
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(
+                f"--seeds must be between 0 and {MAX_SEED}: {seed}.", option="--seeds", value=seed
+            )
 
 
-def report_code_digest() -> str:
+def _code_digest() -> str:
     """Of the modules that write the report: it costs little, so that it follows their changes."""
     folder = Path(__file__).parent
-    return "".join(
-        digest_of(folder / f"{name}.py")[:12] for name in ("report", "pictures", "outcome")
-    )
+    modules = ("report", "pictures", "outcome", "inference")
+    return "".join(digest_of(folder / f"{name}.py")[:12] for name in modules)

@@ -1,9 +1,9 @@
-"""Stages of an experiment: run what is not done yet, several at a time, and go on after a kill.
+"""Stages of an experiment: run what is not done yet, several at a time, and resume after a kill.
 
-A stage has a folder of its own. ``stage.json`` there tells the digest of everything that its result
+A stage has a folder of its own. ``stage.json`` there holds the digest of everything that its result
 depends on: its commands, the results of the stages before it, and the files that it is given. A
-stage whose digest is unchanged is not run again; one that was started with the same digest goes on
-(the commands resume by themselves); anything else begins with an empty folder.
+stage whose digest is unchanged is not run again; one that was started with the same digest resumes
+(its commands do so by themselves); anything else begins with an empty folder.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Stage:
 
     Attributes:
         name: Also its folder below the experiment's.
-        commands: Arguments of ``tsp``, one command after the other.
-        call: What to do instead of commands, given the stage's folder and a way to tell progress.
+        commands: Arguments of ``tsp``, one command after the other; those that begin with ``-m``
+            name another module to run.
+        call: What to do after the commands, given the stage's folder and a way to report progress.
         after: Names of the stages whose results it reads.
         outputs: Files and folders below its own folder on which later stages depend.
         files: Files from outside; their names and sizes count.
@@ -268,10 +269,10 @@ class StageRunner:
         def tell(text: str) -> None:
             self.reporter.advance(stage.name, 0, text)
 
-        if stage.call is not None:
-            stage.call(folder, tell)
         for command in stage.commands:
             self._run_command(stage, command, folder, record, tell)
+        if stage.call is not None:
+            stage.call(folder, tell)
         record.seconds = round(time.monotonic() - began, 2)
         record.outputs = {name: digest_of(folder / name) for name in stage.outputs}
         record.done = True
@@ -283,7 +284,7 @@ class StageRunner:
     def _run_command(
         self, stage: Stage, command: Command, folder: Path, record: StageRecord, tell: Tell
     ) -> None:
-        if command[0] == "pretrain" and "--out" in command and "--cache-only" not in command:
+        if "pretrain" in command[:3] and "--out" in command and "--cache-only" not in command:
             out = Path(command[command.index("--out") + 1])
             if (out / "recipe.toml").exists():
                 command = (*command, "--resume")
@@ -296,7 +297,7 @@ class StageRunner:
             raise ReproductionError(
                 f"Stage {stage.name}: `tsp {command[0]}` ended with code {code}. "
                 + " ".join(line.strip() for line in lines),
-                remedy=f"Read {log}; the same command goes on from here.",
+                remedy=f"Read {log}; the same command resumes from here.",
             )
 
 
@@ -325,7 +326,7 @@ def run_process(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
     root = str(Path(__file__).parents[1])
     with stdout.open("wb") as out, log.open("ab") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tspcli", *command],
+            [sys.executable, *(command if command[0] == "-m" else ("-m", "tspcli", *command))],
             stdout=out,
             stderr=err,
             stdin=subprocess.DEVNULL,

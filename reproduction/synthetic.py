@@ -1,8 +1,9 @@
 """Untrimmed videos that are rendered, with known actions: for tests and for the experiments.
 
 A scene is an actor (a shape of some colour and size) before a textured background that drifts. Most
-of the time the actor idles; now and then it performs an action. Classes are motions and not looks:
-shape, colour, size, place and background are drawn anew for every video and tell nothing.
+of the time the actor idles; now and then it performs an action. Classes are motions. Shape, colour,
+size, place and background are drawn anew for every video and are independent of the class, unless a
+video is given a scene of some class's kind (:mod:`reproduction.scenes`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reproduction.scenes import draw_scene, scene_kind
 from tspcli.annotations import Segment
 from tspcli.core.files import replacing
 from tspcli.errors import UsageError
@@ -41,6 +43,22 @@ class Performance(NamedTuple):
     reach: float = 1.0
 
 
+class SceneChoice(NamedTuple):
+    """The scene of a video.
+
+    Attributes:
+        set_seed: Of the data set, which decides on its kinds of scene.
+        class_id: The class whose kind it is; index into :data:`MOTIONS`.
+        kind: See :func:`reproduction.scenes.scene_kind`.
+        seed: Decides on the jitter.
+    """
+
+    set_seed: int
+    class_id: int
+    kind: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class SyntheticVideo:
     """The plan of one video; rendering it twice gives the same frames.
@@ -55,6 +73,8 @@ class SyntheticVideo:
         performances: What else the actor does, outside of the actions.
         actor_size: Times the usual size of the actor.
         marked: Whether the actor bears a mark off its middle, so that it is seen to turn.
+        scene: Which kind of scene it is and what decides on its jitter; None for one of its own
+            that has nothing in common with any other.
     """
 
     name: str
@@ -67,6 +87,7 @@ class SyntheticVideo:
     performances: tuple[Performance, ...] = ()
     actor_size: float = 1.0
     marked: bool = False
+    scene: SceneChoice | None = None
 
     @property
     def n_frames(self) -> int:
@@ -109,6 +130,7 @@ class RenderSpec:
         duration_s: float,
         actions: Sequence[Segment],
         performances: Sequence[Performance] = (),
+        scene: SceneChoice | None = None,
     ) -> SyntheticVideo:
         """A video of the set; its own seed is the next of the random numbers."""
         return SyntheticVideo(
@@ -122,6 +144,7 @@ class RenderSpec:
             tuple(performances),
             self.actor_size,
             self.MARKED,
+            scene,
         )
 
 
@@ -292,15 +315,24 @@ class _Scene:
             (float(rng.uniform(1.2, 1.9)), 1.0 if rng.random() < 0.5 else -1.0)
             for _ in (*video.actions, *video.performances)
         ]
+        self.scene = None
+        if video.scene is not None:
+            set_seed, class_id, kind, seed = video.scene
+            look = np.random.Generator(np.random.Philox(seed))
+            self.scene = draw_scene(scene_kind(set_seed, class_id, kind), look, height, width)
+            self.colour, self.corners = self.scene.colour, self.scene.corners
         self.patch = tuple(255 - c for c in self.colour)
 
     def frame(self, time_s: float) -> npt.NDArray[np.uint8]:
         import cv2
 
         video = self.video
-        left = int(video.width / 2 + self.drift[0] * time_s) % video.width
-        top = int(video.height / 2 + self.drift[1] * time_s) % video.height
-        pixels = self.texture[top : top + video.height, left : left + video.width].copy()
+        if self.scene is not None:
+            pixels = self.scene.background(time_s)
+        else:
+            left = int(video.width / 2 + self.drift[0] * time_s) % video.width
+            top = int(video.height / 2 + self.drift[1] * time_s) % video.height
+            pixels = self.texture[top : top + video.height, left : left + video.width].copy()
         pose = self._pose(time_s)
         # An idle actor is not frozen: it wanders a little, slowly.
         wander = 0.12 * np.sin(0.9 * time_s + self.idle)

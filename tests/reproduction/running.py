@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproduction.dataset import DatasetSpec
-from reproduction.scales import TINY, VARIANTS, Scale
+from reproduction.grid import TAC_MATCHED, TINY, TSP_MAX, TSP_NONE, Cell, Scale
 from reproduction.stages import Command, Tell
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -22,9 +22,11 @@ MINIATURE: Scale = replace(
     TINY,
     name="miniature",
     jobs=2,
+    cells=(Cell(0.9, 3),),
     data=DatasetSpec(
         n_train=6,
         n_valid=3,
+        n_unseen=2,
         n_trimmed_train=6,
         n_trimmed_valid=6,
         duration_s=(13.0, 14.0),
@@ -39,7 +41,7 @@ MINIATURE: Scale = replace(
     trimmed={**TINY.trimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
     untrimmed={**TINY.untrimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
     bmn={"temporal_scale": 16, "max_duration": 8, "channels": 8, "epochs": 2},
-    variants=tuple(v for v in VARIANTS if v.name in ("tac", "tsp-mean", "tsp-max")),
+    arms=(TAC_MATCHED, TSP_NONE, TSP_MAX),
 )
 
 
@@ -57,8 +59,11 @@ def _main(command: Command, stdout: Path, log: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
+    from reproduction import permuted
     from tspcli.cli.main import main
 
+    if command[:2] == ("-m", "reproduction.permuted"):
+        main, command = permuted.run, command[2:]
     with (
         stdout.open("w") as out,
         log.open("a") as err,

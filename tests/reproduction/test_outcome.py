@@ -3,138 +3,144 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from reproduction.measures import COLUMNS, MEASURES, head_figures
-from reproduction.outcome import Group, Outcome, markdown
-from reproduction.report import _markdown
+from reproduction.inference import Contrast, holm, power, seeds_needed
+from reproduction.measures import MEASURES, error_shares, head_figures, with_true_labels
+from reproduction.outcome import Group, Outcome, decision, planned_table, planned_tests, verdict
+from tspcli.annotations import AnnotatedVideo, Annotations, Segment
+from tspcli.localization.results import Prediction
 
-TITLES = {"tac": "TAC", "tsp-none": "TSP, no GVF", "tsp-max": "TSP, max GVF"}
+pytest.importorskip("scipy")
+TITLES = {
+    "trimmed": "trimmed clips alone",
+    "tac": "TAC",
+    "tac-matched": "TAC, matched steps",
+    "tsp-none": "TSP, no GVF",
+    "tsp-max": "TSP, max GVF",
+}
 
 
-def outcome(root: Path, maps: dict[str, list[float]]) -> Outcome:
+def outcome(root: Path, maps: dict[str, list[float]], share: float = 0.9) -> Outcome:
+    root = root / f"p{share:g}"
+    n_seeds = max(map(len, maps.values()))
     for name, values in maps.items():
         for seed, value in enumerate(values):
-            folder = root / f"s{seed}" / f"{name}.measures"
+            folder = root / f"s{seed}" / f"{name}.localized"
             folder.mkdir(parents=True)
-            figures = {"map": value, "auc": 0.5, "separation": 0.1 * value}
+            figures = {"map": value, "auc": value, "oracle_map": value, "separation": 0.1 * value}
             (folder / MEASURES).write_text(json.dumps(figures))
-    group = Group(
-        "Some videos",
-        root,
-        lambda seed, name: f"s{seed}/{name}",
-        tuple(range(len(maps["tac"]))),
-        {name: TITLES[name] for name in maps},
-        {16: "tsp-max"},
-        root / "annotations.json",
-        published={"tsp-max": {"map": 0.3581}},
+    folders = {seed: root / f"s{seed}" for seed in range(n_seeds)}
+    annotations = dict.fromkeys(folders, root / "annotations.json")
+    published = {"tsp-max": {"map": 0.3581}}
+    return Outcome(Group("Some", folders, TITLES, annotations, published=published, share=share))
+
+
+def test_a_lead_whose_interval_is_above_zero_localizes_better(tmp_path: Path) -> None:
+    found = outcome(tmp_path, {"tac-matched": [0.3, 0.4, 0.35], "tsp-none": [0.5, 0.62, 0.56]})
+    assert "+21.0 points" in verdict(found) and verdict(found).endswith("localizes better.")
+    assert found.table()[1][:3] == ["TAC, matched steps", "3", "35.0 ± 5.0"]
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ((0.01, 0.011, 0.009), "refuted"),  # clear of zero, but smaller than what would matter
+        ((-0.05, -0.06, -0.04), "refuted"),
+        ((0.10, -0.08, 0.02), "undecided"),
+        ((0.05, 0.06, 0.07), "localizes better"),
+    ],
+)
+def test_decisions_follow_the_design(differences: tuple[float, ...], expected: str) -> None:
+    assert decision(Contrast(differences)) == expected
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    found = outcome(tmp_path, {"tac-matched": [0.3], "tsp-none": [0.5]})
+    assert "one seed, which decides nothing" in verdict(found)
+
+
+def test_seeds_that_lack_an_arm_are_left_out_of_the_pairs(tmp_path: Path) -> None:
+    found = outcome(tmp_path, {"tac-matched": [0.3, 0.4], "tsp-none": [0.5]})
+    contrast = found.contrast("tsp-none", "tac-matched")
+    assert contrast is not None and contrast.differences == pytest.approx((0.2,))
+
+
+def grid(tmp_path: Path, lead: float) -> list[Outcome]:
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.5, 0.1, 9)
+    outcomes = []
+    for share in (0.0, 0.9):
+        noise = {name: rng.normal(0, 0.01, 9) for name in TITLES}
+        maps = {name: (base + noise[name]).tolist() for name in TITLES}
+        if share:
+            for name in ("tsp-none", "tsp-max"):
+                maps[name] = [value + lead for value in maps[name]]
+        outcomes.append(outcome(tmp_path, maps, share))
+    return outcomes
+
+
+def test_the_gates_open_one_after_the_other(tmp_path: Path) -> None:
+    tests = planned_tests(grid(tmp_path, 0.1))
+    assert [test.role for test in tests[:3]] == ["primary", "second", "third"]
+    assert all(test.rejected for test in tests[:3])
+    assert len(planned_table(tests)) == len(tests) + 1
+
+
+def test_a_gate_that_stays_shut_closes_those_behind_it(tmp_path: Path) -> None:
+    primary, second, third, *secondary = planned_tests(grid(tmp_path, 0.0))
+    assert primary.rejected is False and second.rejected is None and third.rejected is None
+    assert {test.role for test in secondary} == {"secondary"}
+
+
+def test_contrasts_by_hand() -> None:
+    contrast = Contrast((1.0, 2.0, 3.0))
+    assert contrast.mean == 2 and contrast.spread == 1
+    low, high = contrast.interval
+    assert (low, high) == pytest.approx(
+        (2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), 1e-4
     )
-    return Outcome(group)
-
-
-def test_the_order_of_the_paper(tmp_path: Path) -> None:
-    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-max": [0.5, 0.62]})
-    assert found.confirmed
-    assert found.verdict() == (
-        "Some videos: TSP (max GVF) localizes better than TAC: mean mAP 56.00 against 35.00, lead "
-        "+21.00 with a standard error of 1.00; TSP ahead in 2 of 2 seeds."
+    assert contrast.p_value == pytest.approx(0.0742, abs=1e-3)
+    assert contrast.sign_flip_p == 0.25  # all signs alike, two of eight ways
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
+        {"a": 0.03, "c": 0.06, "b": 0.06}
     )
+    assert power(0.0, 1.0, 9) == pytest.approx(0.05, abs=1e-6)
+    assert seeds_needed(6, 5, least=9, most=15, wanted=0.9) == 10
+    assert seeds_needed(1, 5, least=9, most=15, wanted=0.9) == 15
 
 
-def test_a_lead_within_the_spread_is_none(tmp_path: Path) -> None:
-    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-max": [0.5, 0.35]})
-    assert not found.confirmed
-    assert "does NOT come out" in found.verdict()
-    assert "alike within the spread" in found.verdict() and "1 of 2 seeds" in found.verdict()
-    assert found.expectation_table()[1][-1] == "within the spread"
+def annotated() -> Annotations:
+    segments = (Segment(0.0, 10.0, "a"), Segment(20.0, 30.0, "a"))
+    return Annotations({"v_x": AnnotatedVideo(segments, None, 40.0)})
 
 
-def test_another_order_is_said_first(tmp_path: Path) -> None:
-    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-max": [0.2, 0.3]})
-    assert not found.confirmed
-    assert "does NOT come out; TSP (max GVF) does not localize better" in found.verdict()
-    assert "ahead in 0 of 2 seeds" in found.verdict()
-    assert found.expectation_table()[1][-1] == "NO"
+def test_errors_are_told_apart() -> None:
+    found = [
+        Prediction(0.0, 10.0, 0.9, "a"),  # right
+        Prediction(0.0, 9.0, 0.8, "a"),  # double
+        Prediction(20.0, 24.0, 0.7, "a"),  # localization
+        Prediction(20.0, 30.0, 0.6, "b"),  # confusion
+        Prediction(20.0, 24.0, 0.5, "b"),  # both
+        Prediction(12.0, 18.0, 0.4, "a"),  # background
+    ]
+    shares = error_shares(annotated(), {"x": found})
+    assert {shares[f"error_{kind}"] for kind in ("double", "localization", "confusion")} == {1 / 6}
+    assert shares["error_both"] == shares["error_background"] == 1 / 6
+    assert shares["missed"] == 0.5
 
 
-def test_a_tie_is_no_lead(tmp_path: Path) -> None:
-    assert not outcome(tmp_path, {"tac": [0.4, 0.4], "tsp-max": [0.4, 0.4]}).confirmed
+def test_true_labels_replace_those_of_the_proposals() -> None:
+    found = with_true_labels(annotated(), {"x": [Prediction(0.0, 1.0, 0.5, "b")]})
+    assert found == {"x": [Prediction(0.0, 1.0, 0.5, "a")]}
 
 
-@pytest.mark.parametrize(("lead", "order"), [(0.0001, "comes out"), (-0.2, "does NOT come out")])
-def test_one_seed_cannot_tell(tmp_path: Path, lead: float, order: str) -> None:
-    found = outcome(tmp_path, {"tac": [0.4], "tsp-max": [0.4 + lead]})
-    assert not found.confirmed
-    assert found.verdict() == (
-        "Some videos: one seed cannot tell whether TSP (max GVF) localizes better than TAC; in it "
-        f"the order of the paper {order}: mean mAP {40 + 100 * lead:.2f} against 40.00."
-    )
-    rows = found.expectation_table()[1:]
-    assert {row[-1] for row in rows} == {"one seed cannot tell"}
-    assert not any("inf" in cell for row in rows for cell in row)
-
-
-def test_the_markdown_report_has_every_figure(tmp_path: Path) -> None:
-    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-max": [0.5, 0.62]})
-    text = _markdown("Title", [found], {"seeds": "0, 1"}, [])
-    assert text.splitlines()[0] == found.verdict()
-    headers = [line for line in text.splitlines() if line.startswith(("| encoder", "| frames"))]
-    assert [line.split(" | ")[0] for line in headers] == [
-        "| encoder", "| frames a clip", "| encoder, seed",
-    ]  # fmt: skip
-    for line in headers:
-        for title in ("AR@1", "AR@10", "AR@100", "AUC", *(column.title for column in COLUMNS)):
-            assert title in line.strip("| ").split(" | ")
-    assert "| TAC, 1 | –" in text and "Mean ± standard deviation" in text
-
-
-def test_tables_have_means_and_spread(tmp_path: Path) -> None:
-    found = outcome(tmp_path, {"tac": [0.3, 0.4], "tsp-none": [0.1, 0.1], "tsp-max": [0.5, 0.7]})
-    rows = {row[0]: row for row in found.table()}
-    place = rows["encoder"].index("mean mAP")
-    assert rows["TAC"][place] == "35.00 ± 7.07"
-    assert rows["TSP, max GVF"][place] == "60.00 ± 14.14"
-    assert rows["TSP, max GVF, published"][place] == "35.81"
-    assert rows["TAC"][rows["encoder"].index("region head")] == "–"
-    assert found.clip_length_table()[1][0] == "16"
-    expected = {row[0]: row for row in found.expectation_table()[1:]}
-    assert expected["TSP without GVF localizes better than TAC"][-2:] == ["0 of 2", "NO"]
-    assert expected["TSP (max GVF) localizes better than TAC"][-3:] == [
-        "+25.00 (± 5.00)", "2 of 2", "yes",
-    ]  # fmt: skip
-    # Nothing is expected of encoders that were not trained.
-    assert not any("region head alone" in text for text in expected)
-
-
-def test_markdown() -> None:
-    assert markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |\n"
-
-
-def test_one_seed_shows_no_spread() -> None:
-    assert COLUMNS[0].show([0.5]) == "50.00"
-    assert COLUMNS[-1].show([0.5]) == "0.500"
-    assert COLUMNS[0].show([None]) == "–"
-
-
-def test_head_accuracies_are_those_of_the_chosen_epoch(tmp_path: Path) -> None:
-    lines = []
-    for epoch, (accuracy, best) in enumerate([(0.5, True), (0.9, True), (0.7, False)]):
-        lines.append(
-            json.dumps(
-                {
-                    "epoch": epoch, "train": {}, "score": accuracy, "best": best,
-                    "valid": {"loss": 1.0, "action_accuracy": accuracy}, "learning_rates": {},
-                    "clips_per_s": 1.0, "wait_percent": 0.0, "train_s": 1.0, "valid_s": 1.0,
-                }
-            )
-        )  # fmt: skip
-    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
-    assert head_figures(tmp_path) == {"action_accuracy": 0.9}
-    assert head_figures(tmp_path / "none") == {}
-
-
-@pytest.mark.parametrize("key", [column.key for column in COLUMNS])
-def test_every_column_has_its_own_key(key: str) -> None:
-    assert [column.key for column in COLUMNS].count(key) == 1
+def test_what_the_head_says_outside_of_the_actions() -> None:
+    centers = np.array([5.0, 15.0, 25.0, 35.0])
+    said = {"v_x": (centers, np.array([0, 0, 0, 1]))}
+    figures = head_figures(said, ("a", "b"), annotated())
+    assert figures == {"says_inside": 1.0, "says_outside": 0.5, "background_share": 0.5}
