@@ -12,6 +12,7 @@ import pytest
 
 from tspcli.annotations import read_together
 from tspcli.exports import TARGETS, ExportOptions, ExportRequest
+from tspcli.exports.export import load_target
 from tspcli.exports.export_plan import worst_errors
 from tspcli.exports.planner import make_plan
 from tspcli.sampling import Sampling
@@ -92,10 +93,10 @@ def test_stated_errors(line: tuple, stores: dict[str, tuple[Path, Path]], tmp_pa
         data_set = "thumos14"
     store, annotations = stores[data_set]
     request = ExportRequest((store,), target, tmp_path / "out", (), None, ExportOptions(**options))
-    reader = TARGETS[target]()
+    reader = load_target(target)
     with Sources((store,), None) as sources:
         plan = make_plan(reader, request, sources, read_together([annotations]))
-        found = worst_errors(reader, plan)[clock]
+        found = worst_errors(plan.videos, lambda video: reader.clocks(video, plan))[clock]
     # Neither too low nor a number that nothing reaches.
     assert found.inside_s <= inside + 5e-3
     assert found.inside_s >= 0.9 * inside - 5e-3

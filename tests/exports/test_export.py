@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.builders.refusals import refused
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import (
@@ -23,7 +24,7 @@ from tspcli.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tspcli.exports import TARGETS
+from tspcli.exports.export_options import option_name
 from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
@@ -33,15 +34,6 @@ ROOT = Path(__file__).parents[2]
 
 def names(folder: Path, suffix: str = ".npy") -> set[str]:
     return {path.name for path in folder.glob(f"*{suffix}")}
-
-
-def test_the_command_offers_every_target() -> None:
-    from tspcli.cli.export import RESIZES
-    from tspcli.cli.export import TARGETS as OFFERED
-    from tspcli.sampling.resampling import METHODS
-
-    assert tuple(TARGETS) == OFFERED
-    assert RESIZES == METHODS
 
 
 class TestInputs:
@@ -64,7 +56,7 @@ class TestInputs:
     def test_centers_need_a_duration(self, tmp_path: Path, export: Export) -> None:
         path = make_foreign(tmp_path / "released.h5", ANET, TSP)
         options = {"length": 100, "resize": "centers", "sampling": TSP}
-        with pytest.raises(ExportError, match="how long"):
+        with refused(ExportError, option="--resize"):
             export(path, "bmn", tmp_path / "out", **options)
         metadata = tmp_path / "train_metadata.csv"
         lines = [f"{c.key}.mp4,{c.duration_s},30,{round(c.duration_s * 30)}\n" for c in ANET]
@@ -75,7 +67,7 @@ class TestInputs:
     def test_gtad_thumos_needs_a_rate(self, tmp_path: Path, export: Export) -> None:
         sampling = Sampling(stride=1)
         path = make_foreign(tmp_path / "released.h5", THUMOS, sampling)
-        with pytest.raises(ExportError, match="original frame rate"):
+        with refused(ExportError, option="--row-rate"):
             export(path, "gtad-thumos", tmp_path / "out", sampling=sampling)
         export(path, "gtad-thumos", tmp_path / "out", sampling=sampling, row_rate=30.0)
 
@@ -112,20 +104,20 @@ class TestInputs:
         assert f"--feat_dim {dim}" in report.usage
         assert export(store, "bmn", tmp_path / "bmn").width == dim
         if dim > 1024:
-            with pytest.raises(ExportError, match="--pad-channels 0"):
+            with refused(ExportError, option="--pad-channels", value=dim):
                 export(store, "bmt", tmp_path / "bmt")
         else:
             assert export(store, "bmt", tmp_path / "bmt").width == 1024
-        with pytest.raises(ExportError, match="512"):
+        with refused(ExportError, value=dim):
             export(store, "pdvc", tmp_path / "pdvc")
 
     def test_gtad_needs_a_width_by_four(self, tmp_path: Path, export: Export) -> None:
         store = make_store(tmp_path / "s.h5", ANET[:2], TSP, dim=102)
-        with pytest.raises(ExportError, match="--pad-channels 104"):
+        with refused(ExportError, option="--pad-channels", value=102):
             export(store, "gtad-anet", tmp_path / "g.hdf5")
         # Width 100 looks resized to G-TAD.
         store = make_store(tmp_path / "t.h5", ANET[:2], TSP, dim=100)
-        with pytest.raises(ExportError, match="--length 100"):
+        with refused(ExportError, option="--length", value=100):
             export(store, "gtad-anet", tmp_path / "g.hdf5")
 
     def test_an_empty_store(self, tmp_path: Path, export: Export) -> None:
@@ -146,10 +138,11 @@ class TestOptions:
             ("opentad", {"container": "hdf5"}),
         ],
     )
-    def test_what_means_nothing_is_refused(
+    def test_options_without_meaning_are_refused(
         self, anet_store: Path, export: Export, tmp_path: Path, target: str, options: dict
     ) -> None:
-        with pytest.raises(UsageError, match="means nothing for"):
+        (option,) = options
+        with refused(UsageError, option=option_name(option)):
             export(anet_store, target, tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()
 
@@ -179,11 +172,11 @@ class TestOptions:
     def test_half_precision_ends(self, tmp_path: Path, export: Export) -> None:
         with h5py.File(tmp_path / "large.h5", "w") as file:
             file["v_large"] = np.full((3, 512), 7e4, np.float32)
-        with pytest.raises(ExportError, match="70000"):
+        with refused(ExportError, option="--dtype", video="v_large"):
             export(tmp_path / "large.h5", "npy", tmp_path / "o", sampling=TSP, dtype="float16")
         assert not (tmp_path / "o").exists()
 
-    def test_what_is_not_finite_is_told(self, tmp_path: Path, export: Export) -> None:
+    def test_values_that_are_not_finite_are_noted(self, tmp_path: Path, export: Export) -> None:
         with h5py.File(tmp_path / "nan.h5", "w") as file:
             file["v_nan"] = np.full((3, 512), np.nan, np.float32)
         report = export(tmp_path / "nan.h5", "npy", tmp_path / "o", sampling=TSP)
@@ -202,12 +195,12 @@ class TestOptions:
         np.testing.assert_allclose(written[:, 0].astype(float), rows[:, 0], atol=1e-3)
         assert any("exactly 1" in note for note in report.notes)
 
-    def test_bmt_has_so_many_positions(
+    def test_bmt_has_a_limit_of_rows(
         self, thumos_store: Path, export: Export, tmp_path: Path
     ) -> None:
         sampling = Sampling(stride=1)
         store = make_store(tmp_path / "long.h5", [Clip("v_long", 300.0, 30.0)], sampling)
-        with pytest.raises(ExportError, match=r"3660.*4485"):
+        with refused(ExportError, option="--grid-seconds", video="v_long"):
             export(store, "bmt", tmp_path / "o")
         assert export(store, "bmt", tmp_path / "o", grid_s=2.56).n_rows == 117
 
@@ -215,27 +208,27 @@ class TestOptions:
     def test_bmt_adds_its_streams(
         self, anet_store: Path, export: Export, tmp_path: Path, flow: str
     ) -> None:
-        with pytest.raises(UsageError, match="one shape"):
+        with refused(UsageError, option="--flow", value=flow):
             export(anet_store, "bmt", tmp_path / "o", flow=flow)
 
-    def test_split_where_one_likes(
+    def test_split_at_a_chosen_channel(
         self, thumos_store: Path, export: Export, tmp_path: Path
     ) -> None:
         export(thumos_store, "gtad-thumos", tmp_path / "o", split_channels=100)
         with h5py.File(tmp_path / "o" / "flow_val.h5") as flow:
             assert flow[THUMOS[0].key].shape[1] == 100
-        with pytest.raises(ExportError, match="512"):
+        with refused(ExportError, option="--split-channels", value=512):
             export(thumos_store, "gtad-thumos", tmp_path / "p", split_channels=512)
 
-    def test_actionformer_takes_hdf5_in_a_path_for_a_file(
+    def test_actionformer_takes_a_path_with_hdf5_to_be_a_file(
         self, anet_store: Path, thumos_store: Path, export: Export, tmp_path: Path
     ) -> None:
-        with pytest.raises(ExportError, match=r"\.hdf5"):
+        with refused(ExportError, option="--out", path=tmp_path / "my.hdf5.folder"):
             export(anet_store, "actionformer", tmp_path / "my.hdf5.folder")
         report = export(anet_store, "actionformer", tmp_path / "a.hdf5", container="hdf5")
         assert (tmp_path / "a.hdf5").is_file()
         assert str(tmp_path / "a.hdf5") in report.usage
-        with pytest.raises(ExportError, match="npy files only"):
+        with refused(ExportError, option="--container"):
             export(thumos_store, "actionformer", tmp_path / "t", container="hdf5")
 
     def test_suffix(self, anet_store: Path, export: Export, tmp_path: Path) -> None:
@@ -251,7 +244,7 @@ class TestOptions:
             assert set(file) == {clip.key for clip in ANET[::2]}
         with h5py.File(tmp_path / "o" / "valid_features.h5") as file:
             assert set(file) == {clip.key for clip in ANET[1::2]}
-        with pytest.raises(AnnotationError, match="subset"):
+        with refused(AnnotationError, option="--per-subset"):
             export(anet_store, "official", tmp_path / "p", per_subset=True)
 
     def test_a_resized_export_does_not_pass_for_a_store(
@@ -272,7 +265,7 @@ class TestMissing:
     def test_error_names_them(
         self, anet_store: Path, export: Export, tmp_path: Path, wider: Path
     ) -> None:
-        with pytest.raises(ExportError, match=r"2 of 9 .*'v_GONE_1', 'v_GONE_2'"):
+        with refused(ExportError, option="--missing", videos=["v_GONE_1", "v_GONE_2"]):
             export(anet_store, "gtad-anet", tmp_path / "out", [wider])
         assert not (tmp_path / "out").exists()
 
@@ -307,12 +300,12 @@ class TestOutput:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         export(anet_store, "npy", tmp_path / "out")
-        with pytest.raises(ExportError, match="--overwrite"):
+        with refused(ExportError, option="--out", path=tmp_path / "out"):
             export(anet_store, "bmt", tmp_path / "out")
         export(anet_store, "bmt", tmp_path / "out", overwrite=True)
         assert not (tmp_path / "out" / "videos.csv").exists()
         export(anet_store, "gtad-anet", tmp_path / "g.h5")
-        with pytest.raises(ExportError, match="--overwrite"):
+        with refused(ExportError, option="--out", path=tmp_path / "g.h5"):
             export(anet_store, "official", tmp_path / "g.h5")
         export(anet_store, "official", tmp_path / "g.h5", overwrite=True)
         manifest = json.loads((tmp_path / "g.h5.export" / "export.json").read_text())
@@ -323,7 +316,7 @@ class TestOutput:
     ) -> None:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-        with pytest.raises(ExportError, match="other things"):
+        with refused(ExportError, option="--out", path=tmp_path / "mine"):
             export(anet_store, "npy", tmp_path / "mine", overwrite=True)
         assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
@@ -332,7 +325,7 @@ class TestOutput:
         folder.mkdir()
         store = make_store(folder / "s.h5", ANET[:2], TSP)
         for out in (store, folder):
-            with pytest.raises(ExportError, match="store that is exported"):
+            with refused(ExportError, option="--out", path=out):
                 export(store, "official", out, overwrite=True)
 
     @pytest.mark.faults
@@ -343,10 +336,12 @@ class TestOutput:
         script = (
             "import os, sys, signal\n"
             "from pathlib import Path\n"
+            "from tspcli.core.progress import Reporter\n"
             "from tspcli.exports import ExportRequest, export_features\n"
+            "class Killer(Reporter):\n"
+            "    def advance(self, *figures): os.kill(os.getpid(), signal.SIGKILL)\n"
             "store, out = map(Path, sys.argv[1:])\n"
-            "kill = lambda *figures: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "export_features(ExportRequest((store,), 'official', out), on_video=kill)"
+            "export_features(ExportRequest((store,), 'official', out), reporter=Killer())"
         )
         command = [sys.executable, "-c", script, str(anet_store), str(tmp_path / out)]
         killed = subprocess.run(command, check=False, capture_output=True, cwd=ROOT)
@@ -363,13 +358,13 @@ class TestOutput:
     def test_two_exports_to_one_place(
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
-        with one_writer(tmp_path / "out"), pytest.raises(StoreLockedError, match="another run"):
+        with one_writer(tmp_path / "out"), pytest.raises(StoreLockedError):
             export(anet_store, "npy", tmp_path / "out")
         export(anet_store, "npy", tmp_path / "out")
 
     @pytest.mark.faults
     @pytest.mark.parametrize("target", ["gtad-anet", "gtad-thumos"])
-    def test_hdf5_is_not_let_loose_on_a_full_disk(
+    def test_a_full_disk_is_noticed_before_hdf5_writes(
         self,
         thumos_store: Path,
         export: Export,
@@ -377,7 +372,7 @@ class TestOutput:
         target: str,
         full_disk: None,
     ) -> None:
-        with pytest.raises(ExportError, match="disk is full"):
+        with pytest.raises(ExportError):
             export(thumos_store, target, tmp_path / "out.h5")
         assert not list(tmp_path.glob("*out*"))
 

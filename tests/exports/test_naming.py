@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.builders.refusals import refused
 from tests.exports.conftest import ANET, Clip, Export, anet_json, make_store
 from tspcli.errors import AnnotationError, ExportError, StoreError
 from tspcli.sampling import Sampling
@@ -80,26 +81,25 @@ class TestNames:
         store = make_store(tmp_path / "s.h5", [Clip("v_q", 20, 30)], TSP)
         path = tmp_path / "a.json"
         path.write_text(json.dumps({"database": {n: {"duration": 9} for n in ("q", "v_v_q")}}))
-        with pytest.raises(AnnotationError, match=r"'v_q' may be 'q' or 'v_v_q'"):
+        with pytest.raises(AnnotationError, match="'v_q'"):
             export(store, "npy", tmp_path / "out", [path])
         store = make_store(tmp_path / "t.h5", [Clip(n, 20, 30) for n in ("q", "v_v_q")], TSP)
         path.write_text(json.dumps({"database": {"v_q": {"duration": 9}}}))
-        with pytest.raises(AnnotationError, match=r"'v_q' may be 'q' or 'v_v_q'"):
+        with pytest.raises(AnnotationError, match="'v_q'"):
             export(store, "npy", tmp_path / "out", [path])
 
     def test_strip_needs_something_to_strip(self, tmp_path: Path, export: Export) -> None:
         store = make_store(tmp_path / "mixed.h5", self.MIXED, TSP)
         export(store, "npy", tmp_path / "out", name_prefix="strip:v_")
         assert names(tmp_path / "out") == {f"{c.key.removeprefix('v_')}.npy" for c in self.MIXED}
-        with pytest.raises(ExportError, match=r"'x_'.*v_ABC"):
+        with refused(ExportError, option="--name-prefix", value="x_"):
             export(store, "npy", tmp_path / "none", name_prefix="strip:x_")
 
     def test_a_suffix_that_no_name_can_have(
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
-        with pytest.raises(ExportError, match=r"--suffix '\.\./x' .*leave the output folder") as e:
+        with refused(ExportError, option="--suffix", value="../x"):
             export(anet_store, "npy", tmp_path / "out", suffix="../x")
-        assert "Rename" not in str(e.value)
 
     @pytest.mark.parametrize(
         ("rule", "expected"),
@@ -136,14 +136,14 @@ class TestNames:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         other = anet_json(tmp_path / "other.json", [Clip("v_ZZZ", 10, 30)])
-        with pytest.raises(ExportError, match=r"v_ABCDEF.* …; the annotations have 'ZZZ'\."):
+        with refused(ExportError, option="--annotations"):
             export(anet_store, "bmn", tmp_path / "out", [other])
 
     def test_two_names_become_one(self, tmp_path: Path, export: Export) -> None:
         clips = [Clip("a_x", 20, 30), Clip("a_y", 20, 30)]
         first = make_store(tmp_path / "1.h5", clips[:1], TSP)
         second = make_store(tmp_path / "2.h5", [Clip("v_a_x", 20, 30)], TSP)
-        with pytest.raises(ExportError, match=r"'a_x' and 'v_a_x'"):
+        with refused(ExportError, option="--name-prefix", value="v_a_x"):
             export([first, second], "bmn", tmp_path / "out")
 
     def test_pdvc_reads_thirteen_characters(self, tmp_path: Path, export: Export) -> None:
@@ -151,13 +151,13 @@ class TestNames:
         export(make_store(tmp_path / "1.h5", clips, TSP), "pdvc", tmp_path / "out")
         assert names(tmp_path / "out") == {"v_a_long_name.npy", "v_another_lon.npy"}
         clips.append(Clip("v_a_long_name_two", 20, 30))
-        with pytest.raises(ExportError, match=r"v_a_long_name_one.*v_a_long_name_two"):
+        with refused(ExportError, video="v_a_long_name_two"):
             export(make_store(tmp_path / "2.h5", clips, TSP), "pdvc", tmp_path / "out2")
 
     def test_gtad_thumos_needs_val_or_test(
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
-        with pytest.raises(ExportError, match=r"'v_ABCDEF-2997' has neither"):
+        with refused(ExportError, option="--name-prefix", video="v_ABCDEF-2997"):
             export(anet_store, "gtad-thumos", tmp_path / "out")
         report = export(anet_store, "gtad-thumos", tmp_path / "out", name_prefix="add:val_")
         assert any("last four characters" in note for note in report.notes)

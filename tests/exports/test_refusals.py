@@ -40,7 +40,7 @@ class TestCaptions:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         files = [captions(tmp_path / name) for name in ("train.csv", "train_part2.csv")]
-        with pytest.raises(AnnotationError, match=r"train\.csv and .*train_part2\.csv would both"):
+        with refused(AnnotationError, path=files[1], value="train"):
             export(anet_store, "bmt", tmp_path / "out", files)
         assert not (tmp_path / "out").exists()
         files = [captions(tmp_path / name) for name in ("val_1.csv", "val_2.csv")]
@@ -53,7 +53,7 @@ class TestCaptions:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         files = [captions(tmp_path / folder / "train.json") for folder in ("c1", "c2")]
-        with pytest.raises(AnnotationError, match=r"c1/train\.json and .*c2/train\.json would"):
+        with refused(AnnotationError, path=files[1], value="train"):
             export(anet_store, "pdvc", tmp_path / "out", files)
         assert not (tmp_path / "out").exists()
 
@@ -61,7 +61,7 @@ class TestCaptions:
         self, anet_store: Path, export: Export, tmp_path: Path
     ) -> None:
         path = captions(tmp_path / "my_captions.csv")
-        with pytest.raises(AnnotationError, match=r"train, val_1, val_2; .*my_captions\.csv"):
+        with refused(AnnotationError, path=path):
             export(anet_store, "bmt", tmp_path / "out", [path])
         report = export(anet_store, "bmt", tmp_path / "out", [path], subset="training")
         assert "--train_meta_path" in report.usage and "my_captions" not in report.usage
@@ -69,18 +69,18 @@ class TestCaptions:
 
 class TestBounds:
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "option"),
         [
-            ({"grid_s": 1e-7}, r"--grid-seconds 1e-07 makes .* rows of 'v_"),
-            ({"row_rate": 1e7}, r"--row-rate 10000000\.0 makes .* rows of 'v_"),
-            ({"row_rate": 1e308}, r"--row-rate 1e\+308 makes .* rows of 'v_"),
-            ({"length": 10**9}, r"--length 1000000000 makes 1e\+09 rows of 'v_"),
+            ({"grid_s": 1e-7}, "--grid-seconds"),
+            ({"row_rate": 1e7}, "--row-rate"),
+            ({"row_rate": 1e308}, "--row-rate"),
+            ({"length": 10**9}, "--length"),
         ],
     )
     def test_rows(
-        self, anet_store: Path, export: Export, tmp_path: Path, options: dict, said: str
+        self, anet_store: Path, export: Export, tmp_path: Path, options: dict, option: str
     ) -> None:
-        with pytest.raises(ExportError, match=said):
+        with refused(ExportError, option=option):
             export(anet_store, "npy", tmp_path / "out", **options)
 
     @pytest.mark.parametrize("name", ["row_rate", "grid_s"])
@@ -88,11 +88,12 @@ class TestBounds:
     def test_numbers(
         self, anet_store: Path, export: Export, tmp_path: Path, name: str, value: float
     ) -> None:
-        with pytest.raises(UsageError, match=rf"{value} is no positive number"):
+        option = {"row_rate": "--row-rate", "grid_s": "--grid-seconds"}[name]
+        with refused(UsageError, option=option):
             export(anet_store, "npy", tmp_path / "out", **{name: value})
 
     def test_channels(self, anet_store: Path, export: Export, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="--pad-channels 10000000"):
+        with refused(UsageError, option="--pad-channels", value=10_000_000):
             export(anet_store, "npy", tmp_path / "out", pad_channels=10_000_000)
 
 
@@ -104,7 +105,7 @@ class TestEmptyAnnotations:
         for video in data["database"].values():
             video["annotations"] = []
         (tmp_path / "a.json").write_text(json.dumps(data))
-        with pytest.raises(ExportError, match="Not one exported video has an action"):
+        with refused(ExportError, option="--annotations"):
             export(path, target, tmp_path / "out", [tmp_path / "a.json"])
         assert not (tmp_path / "out").exists()
 
@@ -117,7 +118,7 @@ class TestEmptyAnnotations:
         assert report.annotations == []
         assert any("No actions were given" in note for note in report.notes)
 
-    def test_other_durations_are_told(
+    def test_other_durations_are_noted(
         self, anet_store: Path, anet_annotations: Path, export: Export, tmp_path: Path
     ) -> None:
         metadata = tmp_path / "train_metadata.csv"
@@ -128,22 +129,20 @@ class TestEmptyAnnotations:
 
 class TestOptionsThatDoNothing:
     @pytest.mark.parametrize(
-        ("options", "said"),
+        "options",
         [
-            (["--subset", "holdout"], "--subset does nothing"),
-            (["--missing", "list"], "--missing list does nothing"),
-            (["--missing", "skip"], "--missing skip does nothing"),
-            (["--feature-frame", "keep"], "--feature-frame keep does nothing"),
-            (["--label-ids", "ids.json"], "--label-ids means nothing for bmn"),
+            ["--subset", "holdout"],
+            ["--missing", "list"],
+            ["--missing", "skip"],
+            ["--feature-frame", "keep"],
+            ["--label-ids", "ids.json"],
         ],
     )
-    def test_in_an_export(
-        self, anet_store: Path, tmp_path: Path, options: list[str], said: str
-    ) -> None:
+    def test_in_an_export(self, anet_store: Path, tmp_path: Path, options: list[str]) -> None:
         command = ["export", str(anet_store), "--to", "bmn", "-o", str(tmp_path / "out"), *options]
         result = CliRunner().invoke(cli, command, standalone_mode=False)
         assert isinstance(result.exception, UsageError)
-        assert said in str(result.exception)
+        assert result.exception.data["option"] == options[0]
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.annotations.dialects import DATA_SETS
+from tspcli.cli.console import out_console, print_json, say, warn
+from tspcli.cli.displays import watch
+from tspcli.cli.options import PATH, POSITIVE, TableChoice, json_option, row_time_options
 from tspcli.core.text import counted
+from tspcli.exports.export_options import Resize
+from tspcli.exports.targets import TARGETS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tspcli.exports import ExportReport
-
-# Told here so that the help page needs no numpy; a test holds them against the registry.
-TARGETS = (
-    "official", "gtad-anet", "gtad-thumos", "bmn", "mmaction2", "bmt", "actionformer", "opentad",
-    "pdvc", "npy",
-)  # fmt: skip
-RESIZES = ("linear", "centers", "bmn-pool", "roi-align")
 
 
 class RowRate(click.ParamType):
@@ -45,18 +38,20 @@ class RowRate(click.ParamType):
 
 @click.command("export", short_help="Write features as another program reads them.")
 @click.argument("stores", metavar="FEATS.h5 ...", nargs=-1, required=True, type=PATH)
-@click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="The reader.")
+@click.option("--to", "target", required=True, type=TableChoice(TARGETS), help="The reader.")
 @click.option("--out", "-o", required=True, type=PATH, help="Folder (or HDF5 file) to write.")
 @click.option(
     "--annotations",
     "-a",
     multiple=True,
     type=PATH,
-    help="Annotations in any known dialect; may be repeated. Written again for the reader, "
+    help="Annotations in any known dialect; may be repeated. They are rewritten for the reader, "
     "filtered to the exported videos.",
 )
-@click.option("--subset", help="Subset of annotated videos for which no file tells one.")
-@click.option("--label-ids", type=PATH, help="JSON list of class names whose order makes label_id.")
+@click.option("--subset", help="Subset of annotated videos for which no file gives one.")
+@click.option(
+    "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
+)
 @click.option(
     "--missing",
     type=click.Choice(["error", "skip", "list"]),
@@ -68,12 +63,14 @@ class RowRate(click.ParamType):
     default="auto",
     show_default=True,
     metavar="RULE",
-    help="keep, add:v_, strip:v_, or auto, which is as the reader needs them.",
+    help="keep, add:v_, strip:v_, or auto for what the reader needs.",
 )
-@click.option("--suffix", default="", help="What follows names in file names.")
-@click.option("--length", type=POSITIVE, help="Rows a video.  [bmn, mmaction2: 100]")
-@click.option("--resize", type=click.Choice(RESIZES), help="How rows become --length rows.")
-@click.option("--row-rate", type=RowRate(), help="Rows a second.  [gtad-thumos: original]")
+@click.option("--suffix", default="", help="Text after the names in file names.")
+@click.option("--length", type=POSITIVE, help="Rows per video.  [bmn, mmaction2: 100]")
+@click.option(
+    "--resize", type=click.Choice(get_args(Resize)), help="How rows become --length rows."
+)
+@click.option("--row-rate", type=RowRate(), help="Rows per second.  [gtad-thumos: original]")
 @click.option(
     "--grid-seconds",
     "grid_s",
@@ -83,11 +80,13 @@ class RowRate(click.ParamType):
 @click.option(
     "--flow",
     type=click.Choice(["zeros", "empty", "split"]),
-    help="The stream that TSP lacks.  [gtad-thumos: split; bmt: zeros]",
+    help="What to write as optical-flow features.  [gtad-thumos: split; bmt: zeros]",
 )
 @click.option("--split-channels", type=POSITIVE, help="Channels of the first half.")
 @click.option(
-    "--pad-channels", type=click.IntRange(min=0), help="Fill up to this width.  [bmt: 1024]"
+    "--pad-channels",
+    type=click.IntRange(min=0),
+    help="Pad rows with zeros to this width.  [bmt: 1024]",
 )
 @click.option(
     "--dtype",
@@ -99,16 +98,16 @@ class RowRate(click.ParamType):
 @click.option("--container", type=click.Choice(["npy", "hdf5"]), help="For actionformer.")
 @click.option(
     "--data-set",
-    type=click.Choice(["activitynet", "thumos14"]),
-    help="Whose conventions to follow.  [default: told from the names]",
+    type=TableChoice(DATA_SETS),
+    help="Data set whose conventions to follow.  [default: detected from the names]",
 )
-@click.option("--per-subset", is_flag=True, help="official: one file a subset.")
+@click.option("--per-subset", is_flag=True, help="official: one file per subset.")
 @click.option(
     "--feature-frame",
     type=click.Choice(["fit", "keep"]),
     default="fit",
     show_default=True,
-    help="BSN's dialect: make the loader's clock true, or leave the annotation's value.",
+    help="BSN's dialect: make the loader's clock true, or keep the annotated value.",
 )
 @row_time_options
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
@@ -128,8 +127,8 @@ def command(
 ) -> None:
     """Write features as another program reads them, unmodified.
 
-    Takes stores of this program and the released files, one or several at a time. Prints what the
-    reader must be told, and writes it beside the export (HOW_TO_USE.txt).
+    Takes one or several stores, which may be the released files. Prints how to configure the
+    reader, and writes that to HOW_TO_USE.txt in the export.
 
     \b
     Examples:
@@ -143,48 +142,26 @@ def command(
 
     request = ExportRequest(stores, target, out, annotations, subset, ExportOptions(**options))
     sampling = given_sampling(frame_rate, stride, clip_length)
-    console = err_console()
-    with _progress(console) as on_video:
-        report = export_features(request, sampling=sampling, label_ids=label_ids, on_video=on_video)
+    with watch() as reporter:
+        report = export_features(request, sampling=sampling, label_ids=label_ids, reporter=reporter)
     if as_json:
         print_json(report.to_dict())
     else:
         _show(report)
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None] | None]:
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    with Progress(
-        "Exporting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
 def _show(report: ExportReport) -> None:
-    notes = err_console()
     for note in report.notes:
-        notes.print(f"Note: {printable(note)}", style="yellow", markup=False, soft_wrap=True)
+        warn(note)
     out = out_console()
-
-    def say(text: str = "") -> None:
-        out.print(printable(text), markup=False, soft_wrap=True)
-
-    say(
+    lines = [
         f"{counted(report.n_videos, 'video')}, {counted(report.n_rows, 'row')} of width "
-        f"{report.width} "
-        f"for {report.target} in {report.out}"
-    )
-    for path in report.annotations:
-        say(f"  {path}")
-    for clock, error in report.time_errors.items():
-        say(f"Time ({clock}): {error.told()}")
-    say()
-    say(report.usage)
+        f"{report.width} for {report.target} in {report.out}",
+        *(f"  {path}" for path in report.annotations),
+        *(f"Time ({clock}): {error.line()}" for clock, error in report.time_errors.items()),
+        "",
+        report.usage,
+    ]
+    for line in lines:
+        say(line, console=out)
     sys.stdout.flush()

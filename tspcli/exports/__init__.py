@@ -1,17 +1,34 @@
-"""Writing features as their readers expect them; one small file a reader, and a registry."""
+"""Features written as their readers expect them: one small file per reader, and a table of them.
+
+Names are imported when they are used: help pages read the table of targets and need no numpy.
+"""
 
 from __future__ import annotations
 
-from tspcli.exports.export import ExportReport, export_features
-from tspcli.exports.export_options import ExportOptions, ExportRequest
-from tspcli.exports.target import Target
-from tspcli.exports.targets import TARGETS
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "TARGETS",
-    "ExportOptions",
-    "ExportReport",
-    "ExportRequest",
-    "Target",
-    "export_features",
-]
+if TYPE_CHECKING:
+    from tspcli.exports.export import ExportReport as ExportReport
+    from tspcli.exports.export import export_features as export_features
+    from tspcli.exports.export_options import ExportOptions as ExportOptions
+    from tspcli.exports.export_options import ExportRequest as ExportRequest
+    from tspcli.exports.target import Target as Target
+    from tspcli.exports.targets import TARGETS as TARGETS
+
+_MODULES = {
+    "ExportOptions": "export_options",
+    "ExportReport": "export",
+    "ExportRequest": "export_options",
+    "TARGETS": "targets",
+    "Target": "target",
+    "export_features": "export",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

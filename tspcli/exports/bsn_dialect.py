@@ -1,8 +1,8 @@
-"""The annotation dialect of BSN, which G-TAD, BMN and MMAction2 read, and its clock.
+"""The base of targets that read BSN's annotation dialect: G-TAD, BMN and MMAction2.
 
-Readers take row j of T to be at ``(j + 0.5) / T * span`` where, for labels, the span is
-``feature_frame / duration_frame * duration_second``. When they turn proposals back into seconds
-they use another span, one of their own, that does not know ``feature_frame``.
+These readers place row j of T at ``(j + 0.5) / T * span``. For labels the span is
+``feature_frame / duration_frame * duration_second``; for proposals each reader uses a span of its
+own, which does not depend on ``feature_frame``.
 """
 
 # ruff: noqa: D102 (the methods are described in target.py)
@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tspcli.annotations.dialects import Dialect
 from tspcli.annotations.write import write_json, write_video_info
-from tspcli.exports.export_options import DataSet, ExportOptions
-from tspcli.exports.target import Clock, ExportPlan, PlannedVideo, Target
+from tspcli.core.text import counted
+from tspcli.exports.export_options import ExportOptions
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Target, Writer
+from tspcli.exports.toolkit import CsvWriter, note_cut_names, note_uncovered
 from tspcli.sampling.resampling import FloatArray, bin_centers_s
 
 _DEFAULT_FPS = 30.0
@@ -23,7 +27,7 @@ _DEFAULT_FPS = 30.0
 
 @dataclass(frozen=True)
 class Span:
-    """The numbers from which a BSN reader makes seconds.
+    """The numbers from which a BSN reader computes seconds.
 
     Attributes:
         duration_s: ``duration_second``.
@@ -57,14 +61,14 @@ def whole_snippets(duration_s: float, n_frames: int) -> float:
 
 
 def span_of(video: PlannedVideo, options: ExportOptions, result_span: ResultSpan) -> Span:
-    """What the written annotation says of a video.
+    """The numbers that are written for a video.
 
-    ``feature_frame`` is chosen so that the loader's clock is true: with ``centers`` the rows lie
-    evenly over the span of the proposals; otherwise they cover the time from the first clip's
-    start to the last one's end.
+    ``feature_frame`` makes the loader's clock true: with ``centers`` the rows lie evenly over the
+    span of the proposals; otherwise they cover the time from the first clip's start to the last
+    one's end.
     """
     source, annotated = video.source, video.annotated
-    duration = video.duration_s or source.covered_s
+    duration = video.length_s
     n_frames = annotated.n_frames if annotated else None
     if n_frames is None or n_frames < 16:
         fps = (annotated.fps if annotated else None) or source.source_fps or _DEFAULT_FPS
@@ -92,7 +96,7 @@ class BsnTarget(Target):
 
     result_span: ClassVar[ResultSpan]
 
-    def wants_prefix(self, data_set: DataSet) -> bool:
+    def wants_prefix(self, data_set: Dialect) -> bool:
         return True
 
     def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:
@@ -101,18 +105,40 @@ class BsnTarget(Target):
         return self.span(video, options).result_s
 
     def span(self, video: PlannedVideo, options: ExportOptions) -> Span:
-        """What the written annotation says of a video; see :func:`span_of`."""
+        """The numbers that are written for a video; see :func:`span_of`."""
         return span_of(video, options, type(self).result_span)
 
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         return clocks(self.span(video, plan.options), self.shown_s(video))
 
     def shown_s(self, video: PlannedVideo) -> FloatArray:
-        """What the rows that the reader works with show, seconds."""
+        """The seconds that the rows show which the reader works with."""
         return video.shown_s
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
         return write_pair(plan, folder, lambda video: self.span(video, plan.options))
+
+
+class ResizedTables(BsnTarget):
+    """A reader of one table per video, which it does not resize: rows are resized beforehand.
+
+    Class attributes:
+        folder: The folder of the tables, with ``{}`` for their number of rows.
+    """
+
+    accepts = frozenset({"length", "resize", "feature_frame", "pad_channels"})
+    defaults: ClassVar = {"length": 100, "resize": "linear"}
+    result_span = whole_snippets
+    folder: ClassVar[str]
+
+    def check(self, plan: ExportPlan) -> None:
+        note_cut_names(plan)
+        note_uncovered(plan)
+
+    def open(self, plan: ExportPlan, main: Path) -> Writer:
+        folder = main / self.folder.format(plan.options.length)
+        folder.mkdir()
+        return CsvWriter(folder, plan.width)
 
 
 def clocks(span: Span, shown_s: FloatArray) -> dict[str, Clock]:
@@ -146,7 +172,7 @@ def trainable(plan: ExportPlan) -> list[PlannedVideo]:
     """The annotated videos that the readers can load.
 
     Their loaders stop at a training or validation video without any segment, so such videos are
-    left out, and the user is told.
+    left out and noted.
     """
     chosen, bare = [], []
     for video in plan.videos:
@@ -158,8 +184,8 @@ def trainable(plan: ExportPlan) -> list[PlannedVideo]:
             chosen.append(video)
     if bare:
         plan.notes.append(
-            f"{len(bare)} videos without a segment are left out of the annotations, because the "
-            f"reader stops at them (the first: {bare[0]})."
+            f"Left out of the annotations: {counted(len(bare), 'video')} without a segment, where "
+            f"the reader stops (the first: {bare[0]!r})."
         )
     return chosen
 
@@ -179,8 +205,8 @@ def write_pair(plan: ExportPlan, folder: Path, spans: Callable[[PlannedVideo], S
     ]
     if len(rows) < len(videos):
         plan.notes.append(
-            f"No annotation tells the subset of {len(videos) - len(rows)} videos, so "
-            "video_info_new.csv does not list them; add a file that tells it, or --subset."
+            f"The annotations give no subset for {counted(len(videos) - len(rows), 'video')}, so "
+            "video_info_new.csv does not list them; add a file that gives it, or --subset."
         )
     if not rows:
         return [anno]

@@ -1,4 +1,4 @@
-"""Names of exported videos: with ``v_`` or without, and never outside the output folder."""
+"""Names of exported videos: with or without ``v_``, and never outside the output folder."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from tspcli.core.video_names import PREFIX, shared_prefix
 from tspcli.errors import ExportError, UsageError
 
 _MAX_BYTES = 240
-"""File systems allow 255 bytes; ``_flow.npy`` and a temporary name have to fit as well."""
+"""File systems allow 255 bytes; ``_flow.npy`` and a temporary name have to fit too."""
 
 _UNFIT = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Control characters, those that turn the direction of writing, halves of surrogate pairs, and what
-breaks a line; spaces of any other script are fit."""
+"""Unicode categories that names must not have: control characters, changes of writing direction,
+halves of surrogate pairs and line breaks. Spaces of any script are allowed."""
 
 _JOINERS = "\u200c\u200d"
-"""Fit as well: Persian, Indic scripts and emoji need them."""
+"""Allowed too, because Persian, Indic scripts and emoji need them."""
 
 _RULE = re.compile(r"auto|keep|(?:add|strip):.+")
 
 
 def check_rule(rule: str) -> None:
-    """Raise unless ``rule`` is ``auto``, ``keep``, ``add:PREFIX`` or ``strip:PREFIX``.
+    """Raise if ``rule`` is not ``auto``, ``keep``, ``add:PREFIX`` or ``strip:PREFIX``.
 
     Raises:
-        UsageError: If it is not.
+        UsageError: With the rule.
     """
     if not _RULE.fullmatch(rule):
         raise UsageError(
-            f"{rule!r} is no rule for names.", remedy="Use keep, add:v_, strip:v_ or auto."
+            f"{rule!r} is not a rule for names; use keep, add:v_, strip:v_ or auto.",
+            option="--name-prefix",
+            value=rule,
         )
 
 
 def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[str, str]:
-    """The names of videos in the export, by their keys.
-
-    No prefix is put before a name that has it already.
+    """The names of videos in the export, by their keys. No prefix is added twice.
 
     Args:
         keys: Their keys in the stores.
-        rule: ``auto`` follows the target; ``keep``, ``add:PREFIX`` and ``strip:PREFIX`` are orders.
+        rule: ``keep``, ``add:PREFIX``, ``strip:PREFIX``, or ``auto`` for what the target needs.
         wants_prefix: Whether the target's reader needs names with ``v_``.
 
     Raises:
@@ -53,9 +53,10 @@ def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[s
     action, _, prefix = rule.partition(":")
     if action == "strip" and not any(_has(key, prefix) for key in keys):
         raise ExportError(
-            f"No video's name starts with {prefix!r} (the first: {keys[0]!r}), so there is nothing "
-            "to strip.",
-            remedy="Use --name-prefix keep.",
+            f"There is nothing to strip: no video's name starts with {prefix!r} (the first: "
+            f"{keys[0]!r}).",
+            option="--name-prefix",
+            value=prefix,
         )
     names: dict[str, str] = {}
     seen: dict[str, str] = {}
@@ -69,6 +70,8 @@ def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[s
             raise ExportError(
                 f"{seen[name]!r} and {key!r} would both be exported as {name!r}.",
                 remedy="Change --name-prefix, or rename one of them.",
+                option="--name-prefix",
+                value=name,
             )
         seen[name] = key
         names[key] = name
@@ -76,10 +79,7 @@ def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[s
 
 
 def reader_prefix(names: Iterable[str], rule: str) -> str:
-    """What readers that put a prefix before every ID have to put before these.
-
-    One prefix is all that they can be told, so it is nothing unless all names have it.
-    """
+    """The prefix for readers that put one before every ID; nothing unless all names have it."""
     names = list(names)
     added = rule.removeprefix("add:") if rule.startswith("add:") else ""
     if added == PREFIX:
@@ -92,27 +92,29 @@ def _has(key: str, prefix: str) -> bool:
 
 
 def check_file_name(name: str, suffix: str = "") -> None:
-    """Raise unless ``name`` can name a file inside the output folder, on any system.
+    """Raise if ``name`` cannot name a file inside the output folder on every system.
 
     Raises:
-        ExportError: Naming what is wrong with it, or with the suffix that follows it.
+        ExportError: With what is wrong with it, or with the suffix that follows it.
     """
     if fault := _fault(name):
         raise ExportError(
             f"The video {name!r} cannot be exported under that name: {fault}.",
             remedy="Rename the video (tsp extract --key) and compute or merge the store again.",
+            video=name,
         )
     if fault := _fault(name + suffix):
         raise ExportError(
             f"--suffix {suffix!r} cannot follow the name {name!r}: {fault}.",
-            remedy="Give a suffix such as _tsp.",
+            option="--suffix",
+            value=suffix,
         )
 
 
 def _fault(name: str) -> str | None:
     """What is wrong with a file name, or None."""
     if not name or name in (".", ".."):
-        return "it is no name"
+        return "it is not a name"
     if "/" in name or "\\" in name:
         return "it would leave the output folder or make a folder in it"
     if any(unicodedata.category(c) in _UNFIT and c not in _JOINERS for c in name):

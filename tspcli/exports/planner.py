@@ -1,6 +1,6 @@
-"""From a store's rows to exported rows: resampling, padding, number type.
+"""Decide on every name, duration and number of rows of an export, and read the rows.
 
-Thinking an export through: every name, duration and number of rows, and who is missing.
+Everything is decided and checked before anything is written.
 """
 
 from __future__ import annotations
@@ -13,142 +13,25 @@ from typing import Any
 import numpy as np
 
 from tspcli.annotations import AnnotationSet
-from tspcli.annotations.dialects import role_by_name
+from tspcli.annotations.dialects import DATA_SETS, Dialect, data_set_of
 from tspcli.core.text import counted
 from tspcli.core.video_names import pair_names
-from tspcli.errors import ExportError
-from tspcli.exports.export_options import DataSet, ExportOptions, ExportRequest
+from tspcli.errors import ExportError, UsageError
+from tspcli.exports.export_options import ExportOptions, ExportRequest
+from tspcli.exports.export_plan import ExportPlan, PlannedVideo, Resample
 from tspcli.exports.naming import check_file_name, companions_of, exported_names, reader_prefix
-from tspcli.exports.target import Array, ExportPlan, PlannedVideo, Resample, Target
-from tspcli.exports.targets.gtad_thumos import original_rate
+from tspcli.exports.target import Array, Target
+from tspcli.exports.toolkit import original_rate
 from tspcli.sampling import resampling
 from tspcli.sampling.resampling import Taps
 from tspcli.store.store import VideoFeatures
 from tspcli.store.store_set import Sources
 
-_MAX_HALF = 65504.0
-
 MOST_ROWS = 500_000
-"""Rows of one video, which is in memory as a whole: 4.6 hours at 30 rows a second, 1 GB of width
+"""Rows of one video, which is in memory as a whole: 4.6 hours at 30 rows per second, 1 GB at width
 512."""
 
-
-def plan_rows(
-    video: PlannedVideo, options: ExportOptions, original_rate: float | None
-) -> PlannedVideo:
-    """Decide how a video's rows become the exported ones.
-
-    Args:
-        video: The video, its names and span already known.
-        options: The choices.
-        original_rate: Frames a second of the original video, if anyone tells.
-
-    Raises:
-        ExportError: If ``centers`` is to spread rows over a duration that nobody tells, the
-            original frame rate is wanted and unknown, or there would be more than
-            :data:`MOST_ROWS` rows.
-    """
-    if options.length is not None:
-        length = _bounded(options.length, f"--length {options.length}", video)
-        taps = _to_length(video, length, options.resize or "linear")
-        return replace(video, resample=Resample(length, taps))
-    if options.row_rate is not None:
-        return _at_rate(video, options, original_rate)
-    if options.grid_s is not None:
-        return _on_grid(video, options.grid_s)
-    return video
-
-
-def _at_rate(
-    video: PlannedVideo, options: ExportOptions, original_rate: float | None
-) -> PlannedVideo:
-    source = video.source
-    rate = original_rate if options.row_rate == "original" else float(options.row_rate or 0)
-    if rate is None:
-        raise ExportError(
-            f"Nobody tells the original frame rate of {source.key!r}.",
-            remedy="Give G-TAD's val_Annotation.csv and test_Annotation.csv as --annotations, "
-            "or --row-rate with a number.",
-        )
-    # The video's own length counts here: its rows stand for its frames.
-    duration = source.duration_s or video.duration_s or source.covered_s
-    length = _bounded(duration * rate, f"--row-rate {options.row_rate}", video)
-
-    def taps() -> Taps:
-        if options.resize == "centers":
-            times = np.arange(length) / rate
-            return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
-        return resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
-
-    return replace(video, resample=Resample(length, taps), rate=rate)
-
-
-def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
-    source = video.source
-    # Rounded, not cut or filled up: a reader that spreads the rows evenly over the duration is then
-    # off by at most half a cell at the end.
-    cells = (video.duration_s or source.covered_s) / grid_s
-    n_cells = _bounded(cells, f"--grid-seconds {grid_s:g}", video)
-
-    def taps() -> Taps:
-        return resampling.cell_means(source.n_rows, source.first_s, source.step_s, grid_s, n_cells)
-
-    return replace(video, resample=Resample(n_cells, taps), rate=1 / grid_s)
-
-
-def _bounded(count: float, option: str, video: PlannedVideo) -> int:
-    """A number of rows, rounded; one at least."""
-    if not count <= MOST_ROWS:
-        raise ExportError(
-            f"{option} makes {count:.3g} rows of {video.source.key!r}; {MOST_ROWS:,} are the most.",
-            remedy="Give another value.",
-        )
-    return max(1, round(count))
-
-
-def _to_length(video: PlannedVideo, length: int, resize: str) -> Callable[[], Taps]:
-    source, span_s = video.source, video.span_s
-    if resize != "centers":
-        return lambda: resampling.BY_LENGTH[resize](source.n_rows, length)
-    if span_s is None:
-        raise ExportError(
-            f"--resize centers spreads rows over the whole video, and nobody tells how long "
-            f"{source.key!r} is.",
-            remedy="Add --annotations with durations: the reader's annotations, or the metadata "
-            "table of official TSP.",
-        )
-
-    def taps() -> Taps:
-        times = resampling.bin_centers_s(length, span_s)
-        return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
-
-    return taps
-
-
-def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: str) -> Array:
-    """Read one video and bring it to its exported form, shape (n_rows, width).
-
-    Raises:
-        ExportError: If a value does not fit into half precision.
-        StoreError: If the rows cannot be read, or are not those that were written.
-    """
-    rows: Array = features.checked_rows()
-    if rows.shape[0] != video.source.n_rows:
-        raise ExportError(f"{features.key!r} changed while it was exported.")
-    if video.resample is not None:
-        rows = video.resample.taps().apply(rows)
-    if width > rows.shape[1]:
-        rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
-    if dtype == "float16":
-        largest = float(np.abs(rows[np.isfinite(rows)]).max(initial=0))
-        if largest > _MAX_HALF:
-            raise ExportError(
-                f"{features.key!r} has a value of {largest:g}; half precision ends at 65504.",
-                remedy="Use --dtype float32.",
-            )
-    return np.ascontiguousarray(rows, dtype=dtype)
-
-
+_MAX_HALF = 65504.0
 _SHOWN = 3
 _STORE_ONLY = {
     "checksum",
@@ -166,9 +49,16 @@ _STORE_ONLY = {
 def make_plan(
     target: Target, request: ExportRequest, sources: Sources, annotations: AnnotationSet | None
 ) -> ExportPlan:
-    """Decide every name, duration and number of rows of an export, and check them."""
+    """Decide on every name, duration and number of rows of an export, and check them.
+
+    Raises:
+        ExportError: If the features cannot be written in that form.
+        UsageError: If an option has no meaning for the target.
+        AnnotationError: If annotations contradict each other or lack what the reader needs.
+        StoreError: If a store cannot be read.
+    """
     keys = [video.key for video in sources.videos]
-    data_set = request.options.data_set or _data_set(keys)
+    data_set = _data_set(request.options.data_set, keys)
     options = target.resolve(request.options, data_set)
     annotated = annotations.videos if annotations else {}
     videos: list[PlannedVideo] = []
@@ -211,13 +101,18 @@ def make_plan(
     return plan
 
 
-def _data_set(keys: list[str]) -> DataSet:
-    thumos = all(role_by_name(key) is not None for key in keys)
-    return "thumos14" if thumos else "activitynet"
+def _data_set(name: str | None, keys: list[str]) -> Dialect:
+    if name is not None and name not in DATA_SETS:
+        raise UsageError(
+            f"There is no data set {name!r}; the data sets are {', '.join(DATA_SETS)}.",
+            option="--data-set",
+            value=name,
+        )
+    return data_set_of(keys) if name is None else DATA_SETS[name]
 
 
 def _agreed(sources: Sources) -> bool:
-    """Whether every store says how it was made (that they agree is checked before)."""
+    """Whether every store has metadata; that they agree was checked before."""
     return all(store.metadata.settings for store in sources.stores)
 
 
@@ -227,7 +122,7 @@ def _extra(sources: Sources, video: PlannedVideo) -> dict[str, Any]:
 
 
 def _missing(videos: list[PlannedVideo], annotations: AnnotationSet | None) -> list[str]:
-    """Annotated videos without features, as the reader's annotations would name them."""
+    """Annotated videos without features, by their names in the reader's annotations."""
     if annotations is None:
         return []
     found = {v.annotated_as: v.annotation_name for v in videos if v.annotated_as is not None}
@@ -236,7 +131,8 @@ def _missing(videos: list[PlannedVideo], annotations: AnnotationSet | None) -> l
             f"No exported video is in the annotations. The stores have "
             f"{_some([video.source.key for video in videos])}; the annotations have "
             f"{_some(sorted(annotations.videos))}.",
-            remedy="Check that they belong together; names are compared with and without v_.",
+            remedy="Names are compared with and without v_.",
+            option="--annotations",
         )
     # Renamed as most of the others are.
     ways = Counter(_way(theirs, readers) for theirs, readers in found.items())
@@ -248,7 +144,7 @@ def _missing(videos: list[PlannedVideo], annotations: AnnotationSet | None) -> l
 
 
 def _way(name: str, other: str) -> tuple[str, str]:
-    """What is put before a name, and what is taken from it, to make it the other."""
+    """The prefixes to add to a name and to strip from it to make it the other."""
     if other.endswith(name):
         return other[: len(other) - len(name)], ""
     return ("", name[: len(name) - len(other)]) if name.endswith(other) else ("", "")
@@ -269,11 +165,15 @@ def _check_missing(plan: ExportPlan, options: ExportOptions) -> None:
             f"annotated videos have no features: {shown}"
             + (" …." if len(plan.missing) > _SHOWN else "."),
             remedy="Use --missing skip to leave them out of the written annotations, or "
-            "--missing list to list them in missing_files.txt too.",
+            "--missing list to also list them in missing_files.txt.",
+            option="--missing",
+            videos=plan.missing,
         )
     for name in plan.missing:
         if options.missing == "list" and ("\n" in name or "\r" in name):
-            raise ExportError(f"{name!r} cannot stand in a list of one name a line.")
+            raise ExportError(
+                f"{name!r} does not fit into a list of one name per line.", video=name
+            )
     plan.notes.append(
         f"Left out: {counted(len(plan.missing), 'annotated video')} without features (the first: "
         f"{plan.missing[0]!r})."
@@ -285,20 +185,141 @@ def _note_unannotated(plan: ExportPlan) -> None:
         first = next(video.source.key for video in plan.videos if video.annotated is None)
         subject = f"{counted(count, 'exported video')} {'is' if count == 1 else 'are'}"
         plan.notes.append(
-            f"{subject} in no annotation (the first: {first!r}): the features are written, the "
+            f"{subject} not annotated (the first: {first!r}): the features are written, but the "
             "annotation files do not list them."
         )
 
 
 def _note_absent_subsets(plan: ExportPlan) -> None:
-    """Readers look for all subsets in one place; half of the stores is easily forgotten."""
+    """Note subsets that are missing, because readers look for all of them in one place."""
     if plan.annotations is None:
         return
     present = {video.annotated.subset for video in plan.videos if video.annotated}
     for subset in ("training", "validation"):
-        told = any(video.subset == subset for video in plan.annotations.videos.values())
-        if told and subset not in present:
+        annotated = any(video.subset == subset for video in plan.annotations.videos.values())
+        if annotated and subset not in present:
             plan.notes.append(
-                f"No {subset} video is exported, though the annotations have some: readers look "
-                "for all subsets in one place, so give the stores of all of them."
+                f"No {subset} video is exported, although some are annotated. Readers look for all "
+                "subsets in one place, so give the stores of all of them."
             )
+
+
+def plan_rows(
+    video: PlannedVideo, options: ExportOptions, original_rate: float | None
+) -> PlannedVideo:
+    """Decide how a video's rows become the exported ones.
+
+    Args:
+        video: The video with its names and span.
+        options: The choices.
+        original_rate: Frame rate of the original video, if known.
+
+    Raises:
+        ExportError: If ``centers`` is to spread rows over an unknown duration, the original frame
+            rate is needed but unknown, or there would be more than :data:`MOST_ROWS` rows.
+    """
+    if options.length is not None:
+        length = _bounded(options.length, f"--length {options.length}", video)
+        taps = _to_length(video, length, options.resize or "linear")
+        return replace(video, resample=Resample(length, taps))
+    if options.row_rate is not None:
+        return _at_rate(video, options, original_rate)
+    if options.grid_s is not None:
+        return _on_grid(video, options.grid_s)
+    return video
+
+
+def _at_rate(
+    video: PlannedVideo, options: ExportOptions, original_rate: float | None
+) -> PlannedVideo:
+    source = video.source
+    rate = original_rate if options.row_rate == "original" else float(options.row_rate or 0)
+    if rate is None:
+        raise ExportError(
+            f"The original frame rate of {source.key!r} is unknown.",
+            remedy="Give G-TAD's val_Annotation.csv and test_Annotation.csv as --annotations, "
+            "or --row-rate with a number.",
+            video=source.key,
+            option="--row-rate",
+        )
+    # The video's own duration counts here, because its rows stand for its frames.
+    duration = source.duration_s or video.duration_s or source.covered_s
+    length = _bounded(duration * rate, f"--row-rate {options.row_rate}", video)
+
+    def taps() -> Taps:
+        if options.resize == "centers":
+            times = np.arange(length) / rate
+            return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+        return resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
+
+    return replace(video, resample=Resample(length, taps), rate=rate)
+
+
+def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
+    source = video.source
+    # Rounded: a reader that spreads the rows evenly over the duration is then off by at most half a
+    # cell at the end.
+    n_cells = _bounded(video.length_s / grid_s, f"--grid-seconds {grid_s:g}", video)
+
+    def taps() -> Taps:
+        return resampling.cell_means(source.n_rows, source.first_s, source.step_s, grid_s, n_cells)
+
+    return replace(video, resample=Resample(n_cells, taps), rate=1 / grid_s)
+
+
+def _bounded(count: float, option: str, video: PlannedVideo) -> int:
+    """A number of rows, rounded; one at least."""
+    if not count <= MOST_ROWS:
+        raise ExportError(
+            f"{option} makes {count:.3g} rows of {video.source.key!r}; the limit is {MOST_ROWS:,}.",
+            video=video.source.key,
+            option=option.split()[0],
+        )
+    return max(1, round(count))
+
+
+def _to_length(video: PlannedVideo, length: int, resize: str) -> Callable[[], Taps]:
+    source, span_s = video.source, video.span_s
+    if resize != "centers":
+        return lambda: resampling.BY_LENGTH[resize](source.n_rows, length)
+    if span_s is None:
+        raise ExportError(
+            f"--resize centers spreads rows over the whole video, but the duration of "
+            f"{source.key!r} is unknown.",
+            remedy="Add --annotations with durations: the reader's annotations, or the metadata "
+            "table of official TSP.",
+            video=source.key,
+            option="--resize",
+        )
+
+    def taps() -> Taps:
+        times = resampling.bin_centers_s(length, span_s)
+        return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+
+    return taps
+
+
+def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: str) -> Array:
+    """Read one video's rows in their exported form, shape (n_rows, width).
+
+    Raises:
+        ExportError: If a value does not fit into half precision.
+        StoreError: If the rows cannot be read, or do not match their checksum.
+    """
+    rows: Array = features.checked_rows()
+    if rows.shape[0] != video.source.n_rows:
+        raise ExportError(f"{features.key!r} changed during the export.", video=features.key)
+    if video.resample is not None:
+        rows = video.resample.taps().apply(rows)
+    if width > rows.shape[1]:
+        rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    if dtype == "float16":
+        largest = float(np.abs(rows[np.isfinite(rows)]).max(initial=0))
+        if largest > _MAX_HALF:
+            raise ExportError(
+                f"{features.key!r} has a value of {largest:g}; half precision ends at 65504.",
+                remedy="Use --dtype float32.",
+                video=features.key,
+                option="--dtype",
+            )
+    return np.ascontiguousarray(rows, dtype=dtype)

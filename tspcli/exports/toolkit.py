@@ -1,34 +1,37 @@
-"""The containers that readers open: npy files, HDF5 files, CSV files.
-
-What the targets of one HDF5 file share: where it lies and what its attributes say.
-
-Caption files on their way to a reader: which name each gets, and that no two get one.
-"""
+"""What several targets need: writers, class ids, captions, subsets and shared warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from tspcli.annotations import Annotations, Segment
+from tspcli.annotations import AMBIGUOUS, Annotations, Segment
 from tspcli.core.files import require_room
+from tspcli.core.text import counted
 from tspcli.core.version import __version__
 from tspcli.errors import AnnotationError
-from tspcli.exports.target import Array, ExportPlan, PlannedVideo, Writer
+from tspcli.exports.export_plan import ExportPlan, PlannedVideo
+from tspcli.exports.target import Array, Writer
 from tspcli.store.schema import sampling_attributes
 
 # ruff: noqa: D102 (the methods are described in target.py)
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
+NO_CAPTIONS = "No captions of the exported videos were given, so none are written."
+
+_COMMON_RATES = (30.0, 25.0, 24.0, 30000 / 1001, 24000 / 1001, 50.0, 60.0, 60000 / 1001, 15.0)
+_LEAST_SPAN_S = 1.0
 
 Streams = Callable[[Array], list[tuple[str, Array]]]
 
 
 class NpyWriter(Writer):
-    """One or more ``.npy`` files a video, from functions of its name and rows."""
+    """One or more ``.npy`` files per video, from functions of its name and rows."""
 
     def __init__(self, folder: Path, streams: Streams, stem: Callable[[str], str] = str) -> None:
         self.folder = folder
@@ -41,9 +44,9 @@ class NpyWriter(Writer):
 
 
 class CsvWriter(Writer):
-    """One comma-separated file a video: a header ``f0,f1,…``, then rows; no index column.
+    """One comma-separated file per video: a header ``f0,f1,…``, then rows; no index column.
 
-    Nine significant digits give every float32 back exactly.
+    Nine significant digits restore every float32 exactly.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
@@ -59,7 +62,7 @@ class CsvWriter(Writer):
 
 
 class Hdf5Writer(Writer):
-    """One HDF5 file with a dataset a video at the root; all else in attributes."""
+    """One HDF5 file with one dataset per video at the root; everything else in attributes."""
 
     def __init__(
         self,
@@ -93,34 +96,30 @@ class Hdf5Writer(Writer):
 
 
 def one_stream(suffix: str = "") -> Streams:
-    """A single array a video."""
+    """A single array per video."""
     return lambda rows: [(suffix, rows)]
-
-
-SUFFIXES = (".h5", ".hdf5")
 
 
 def names_file(out: Path) -> bool:
     """Whether an output path names an HDF5 file rather than a folder."""
-    return out.suffix in SUFFIXES
+    return out.suffix in HDF5_SUFFIXES
 
 
 def open_hdf5(plan: ExportPlan, target: str, path: Path, *, compressed: bool = False) -> Hdf5Writer:
-    """An HDF5 writer whose attributes tell where the rows come from and when they are."""
+    """An HDF5 writer whose attributes state where the rows come from and their times."""
     attributes: dict[str, Any] = {}
     if plan.metadata is not None and not plan.resampled and plan.width == plan.dim:
         attributes.update(plan.metadata.to_attributes())
     elif plan.metadata is not None:
-        # Said under another name: these rows are no longer at the seconds that a store promises.
+        # Under other names: these rows are no longer at the seconds that a store promises.
         stored = plan.metadata.to_attributes()
         attributes.update({f"source_{name}": value for name, value in stored.items()})
     attributes["export_target"] = target
     attributes["export_tool_version"] = __version__
 
-    def describe(video: PlannedVideo) -> Mapping[str, Any]:
-        return video_attributes(video, plan)
-
-    return Hdf5Writer(path, attributes, describe, compressed=compressed)
+    return Hdf5Writer(
+        path, attributes, lambda video: video_attributes(video, plan), compressed=compressed
+    )
 
 
 def video_attributes(video: PlannedVideo, plan: ExportPlan) -> dict[str, Any]:
@@ -146,8 +145,6 @@ def video_attributes(video: PlannedVideo, plan: ExportPlan) -> dict[str, Any]:
 Captions = list[tuple[str, tuple[Segment, ...], float]]
 """(Name in the reader's annotations, captions, duration in seconds) of each video."""
 
-NO_CAPTIONS = "No captions of the exported videos were given, so none are written."
-
 
 def captions_by_name(
     plan: ExportPlan, name_of: Callable[[Annotations], str]
@@ -156,7 +153,7 @@ def captions_by_name(
 
     Args:
         plan: The export.
-        name_of: The name under which a given file is written again.
+        name_of: The name of the file to write for a given one.
 
     Raises:
         AnnotationError: If two given files would become one.
@@ -179,7 +176,130 @@ def captions_by_name(
             raise AnnotationError(
                 f"{given[name].path} and {file.path} would both be written as {name}.",
                 remedy="Join them into one file, or give each in an export of its own.",
+                path=file.path,
+                value=name,
             )
         given[name] = file
         found[name] = chosen
     return found
+
+
+def shell(path: Path, end: str = "") -> str:
+    """A path as a word of a shell command, with ``end`` after it."""
+    return shlex.quote(f"{path}{end}")
+
+
+def annotation_switches(plan: ExportPlan) -> str:
+    """The switches of G-TAD and BMN that name the written annotations."""
+    return (
+        f" \\\n    --video_info {shell(plan.annotation_file('video_info_new.csv'))} "
+        f"--video_anno {shell(plan.annotation_file('anet_anno_action.json'))}"
+    )
+
+
+def note_cut_names(plan: ExportPlan) -> None:
+    """Note names without ``v_`` for readers that cut two characters off names in their results."""
+    bare = [video.name for video in plan.videos if not video.name.startswith("v_")]
+    if bare:
+        plan.notes.append(
+            f"The reader cuts the first two characters off names in its results, but "
+            f"{counted(len(bare), 'name')} (the first: {bare[0]!r}) lack v_ at the start."
+        )
+
+
+def note_uncovered(plan: ExportPlan) -> None:
+    """Note videos whose rows end well before the annotated end."""
+    short = []
+    for video in plan.videos:
+        clip_s = float(video.source.sampling.clip_duration_s)
+        gap = (video.duration_s or 0.0) - video.source.covered_s
+        if gap > clip_s + 2 * video.source.step_s:
+            short.append((gap, video.name))
+    if short:
+        gap, name = max(short)
+        plan.notes.append(
+            f"The features of {counted(len(short), 'video')} end well before the annotated end, by "
+            f"{gap:.1f} s at most ({name!r}). Rows there are off by as much."
+        )
+
+
+def by_subset(plan: ExportPlan, reader: str) -> list[tuple[PlannedVideo, str, tuple[Segment, ...]]]:
+    """The annotated videos with their subsets and actions, for readers that need subsets.
+
+    Raises:
+        AnnotationError: If the annotations give no subset for some of them.
+    """
+    annotated = [(video, video.annotated) for video in plan.videos if video.annotated is not None]
+    unknown = [video.annotation_name for video, found in annotated if found.subset is None]
+    if unknown:
+        raise AnnotationError(
+            f"The annotations give no subset for {counted(len(unknown), 'video')} (the first: "
+            f"{unknown[0]!r}), but {reader} needs it.",
+            remedy="Add a file that gives it, or --subset.",
+            video=unknown[0],
+            option="--subset",
+        )
+    return [(video, found.subset or "", _classed(found.segments)) for video, found in annotated]
+
+
+def _classed(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The segments with a class, which THUMOS14's ambiguous stretches do not have."""
+    return tuple(segment for segment in segments if segment.label != AMBIGUOUS)
+
+
+def label_ids(plan: ExportPlan, labels: Iterable[str]) -> dict[str, int]:
+    """Class ids of the labels that are written.
+
+    They are the user's, else positions in the sorted list of all annotated classes. Where the
+    reader counts classes and some have no exported video, only the written ones are numbered,
+    because ids must be below that count.
+
+    Raises:
+        AnnotationError: If the user's list lacks a class.
+    """
+    used = sorted(set(labels))
+    if plan.label_ids is not None:
+        strange = [label for label in used if label not in plan.label_ids]
+        if strange:
+            raise AnnotationError(
+                f"--label-ids lacks the class {strange[0]!r}.",
+                option="--label-ids",
+                value=strange[0],
+            )
+        return {label: plan.label_ids[label] for label in used}
+    numbered = all_classes(plan) if plan.data_set.resized else used
+    numbers = {label: number for number, label in enumerate(numbered)}
+    return {label: numbers[label] for label in used}
+
+
+def all_classes(plan: ExportPlan) -> list[str]:
+    """All annotated classes, sorted."""
+    labels = plan.annotations.labels if plan.annotations else []
+    return [label for label in labels if label != AMBIGUOUS]
+
+
+def original_rate(video: PlannedVideo) -> float | None:
+    """The frame rate in which the annotations count, else that of the source video.
+
+    Annotated seconds have one decimal and annotated frames are rounded down, so the longest times
+    give the rate best; a common rate that fits all times is preferred.
+    """
+    pairs = [
+        (seconds, frame)
+        for segment in (video.annotated.segments if video.annotated else ())
+        if segment.frames is not None
+        for seconds, frame in zip((segment.start_s, segment.end_s), segment.frames, strict=True)
+        if seconds >= _LEAST_SPAN_S
+    ]
+    if not pairs:
+        annotated = video.annotated.fps if video.annotated else None
+        return annotated or video.source.source_fps
+    seconds, frame = max(pairs)
+    slope = frame / seconds
+
+    def misfit(rate: float) -> float:
+        return max(abs(f + 0.5 - s * rate) for s, f in pairs)
+
+    known = [*_COMMON_RATES, *([video.source.source_fps] if video.source.source_fps else [])]
+    fitting = [rate for rate in known if misfit(rate) <= 1.0]
+    return min(fitting, key=misfit) if fitting else slope

@@ -40,7 +40,8 @@ class Dialect:
         id_prefix: What readers of features put before the IDs of its videos.
         resized: Whether readers resize every video to one number of rows; otherwise rows keep
             their stride, and classes are counted.
-        subset_words: What the authors' annotations call each part, for readers that ask by word.
+        subset_words: What the authors' annotations call the parts, where not by the roles' names,
+            for readers that ask by word.
     """
 
     name: str
@@ -53,11 +54,7 @@ class Dialect:
     roles_by_prefix: Mapping[str, Role] = field(default_factory=dict)
     id_prefix: str = ""
     resized: bool = False
-    subset_words: Mapping[Role, str] = field(default_factory=dict)
-
-    def subset_word(self, role: Role) -> str:
-        """What the authors' annotations call a part."""
-        return self.subset_words.get(role, role)
+    subset_words: Mapping[str, str] = field(default_factory=dict)
 
 
 def _spaced(first: float, last: float, number: int) -> tuple[float, ...]:

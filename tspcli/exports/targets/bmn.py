@@ -1,42 +1,18 @@
-"""BMN (JJBOY's): a folder ``csv_mean_100`` with a table a video, resized beforehand."""
+"""BMN (JJBOY's): a folder ``csv_mean_100`` with one table per video, resized beforehand."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
-
-from tspcli.exports import bsn_dialect as bsn
-from tspcli.exports.target import ExportPlan, Usage, Writer, shell
-from tspcli.exports.targets.gtad_anet import (
-    annotation_switches,
-    warn_of_cut_names,
-    warn_of_uncovered,
-)
-from tspcli.exports.toolkit import CsvWriter
+from tspcli.exports.bsn_dialect import ResizedTables
+from tspcli.exports.export_plan import ExportPlan
+from tspcli.exports.target import Usage
+from tspcli.exports.toolkit import annotation_switches, shell
 
 
-class Bmn(bsn.BsnTarget):
-    """BMN on ActivityNet. The loader resizes nothing: the rows must be 100 (``--length``)."""
+class BmnReader(ResizedTables):
+    """BMN on ActivityNet. Its loader resizes nothing: every video needs 100 rows (``--length``)."""
 
-    name = "bmn"
-    summary = "BMN: csv_mean_100/v_ID.csv, a header and 100 rows each"
-    accepts = frozenset({"length", "resize", "feature_frame", "pad_channels"})
-    defaults: ClassVar = {"length": 100, "resize": "linear"}
-    result_span = bsn.whole_snippets
-
-    def check(self, plan: ExportPlan) -> None:
-        warn_of_cut_names(plan)
-        warn_of_uncovered(plan)
-
-    def feature_folder(self, plan: ExportPlan) -> str:
-        """The folder of the tables, as the reader composes its name."""
-        return f"csv_mean_{plan.options.length}"
-
-    def open(self, plan: ExportPlan, main: Path) -> Writer:
-        folder = main / self.feature_folder(plan)
-        folder.mkdir()
-        return CsvWriter(folder, plan.width)
+    folder = "csv_mean_{}"
 
     def usage(self, plan: ExportPlan) -> Usage:
         lines = [

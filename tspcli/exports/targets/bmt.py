@@ -1,4 +1,4 @@
-"""BMT: two npy files a video, "rgb" and "flow", which its model adds up."""
+"""BMT: two npy files per video, "rgb" and "flow", which its model adds."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
@@ -10,35 +10,28 @@ from typing import ClassVar
 import numpy as np
 
 from tspcli.annotations import Annotations
+from tspcli.annotations.dialects import Dialect
 from tspcli.annotations.write import write_bmt
+from tspcli.core.text import counted
 from tspcli.errors import AnnotationError, ExportError, UsageError
-from tspcli.exports.export_options import DataSet, ExportOptions
-from tspcli.exports.target import (
-    Array,
-    Clock,
-    ExportPlan,
-    PlannedVideo,
-    Target,
-    Usage,
-    Writer,
-    shell,
-)
-from tspcli.exports.targets.gtad_anet import warn_of_uncovered
-from tspcli.exports.toolkit import NO_CAPTIONS, NpyWriter, captions_by_name
+from tspcli.exports.export_options import ExportOptions
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Array, Target, Usage, Writer
+from tspcli.exports.toolkit import NO_CAPTIONS, NpyWriter, captions_by_name, note_uncovered, shell
 from tspcli.sampling.resampling import bin_centers_s
 
 WIDTH = 1024
 """What the captioning loader puts in place of a missing video or an empty crop; hard-coded."""
 
 I3D_TIMESPAN = (64, 25)
-"""Defaults of --feature_timespan_in_fps and --fps_at_extraction: 2.56 s a row."""
+"""Defaults of --feature_timespan_in_fps and --fps_at_extraction: 2.56 s per row."""
 
 _PAD_ROWS, _I3D_PAD_ROWS = 800, 300
 _POSITIONS = 3660
 _MASKED = 1.0
 
 PHASES = ("train", "val_1", "val_2")
-"""Its parts: it has a switch ``--PART_meta_path`` for each."""
+"""Its phases, with a switch ``--PHASE_meta_path`` for each."""
 
 _PHASE_OF = {"training": "train", "validation": "val_1"}
 
@@ -50,22 +43,22 @@ class Bmt(Target):
     without which its captioning stops at two rows of its own training table.
     """
 
-    name = "bmt"
-    summary = "BMT: v_ID_rgb.npy and v_ID_flow.npy, captions in its table"
     accepts = frozenset({"grid_s", "flow", "pad_channels"})
     defaults: ClassVar = {"flow": "zeros", "pad_channels": WIDTH}
 
-    def resolve(self, options: ExportOptions, data_set: DataSet) -> ExportOptions:
+    def resolve(self, options: ExportOptions, data_set: Dialect) -> ExportOptions:
         options = super().resolve(options, data_set)
         if options.flow != "zeros":
             raise UsageError(
                 f"BMT adds rgb and flow, which must have one shape, so --flow {options.flow} "
                 "would change or break the features.",
                 remedy="Use --flow zeros.",
+                option="--flow",
+                value=options.flow,
             )
         return options
 
-    def wants_prefix(self, data_set: DataSet) -> bool:
+    def wants_prefix(self, data_set: Dialect) -> bool:
         return True
 
     def check(self, plan: ExportPlan) -> None:
@@ -75,6 +68,8 @@ class Bmt(Target):
                 f"{plan.options.pad_channels}.",
                 remedy=f"Use --pad-channels 0, --d_vid {plan.dim} in BMT, and change the width "
                 "1024 in its datasets/captioning_dataset.py.",
+                option="--pad-channels",
+                value=plan.dim,
             )
         if plan.max_rows > _POSITIONS:
             longest = max(plan.videos, key=lambda video: video.n_rows)
@@ -82,9 +77,11 @@ class Bmt(Target):
                 f"BMT has {_POSITIONS} positions; {longest.source.key!r} has {longest.n_rows} "
                 "rows.",
                 remedy="Use --grid-seconds 2.56, or features at stride 16.",
+                option="--grid-seconds",
+                video=longest.source.key,
             )
         captions_by_name(plan, _phase)
-        warn_of_uncovered(plan)
+        note_uncovered(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, lambda rows: self._streams(rows, plan))
@@ -95,8 +92,8 @@ class Bmt(Target):
             rows = rows.copy()
             rows[masked, 0] = np.nextafter(rows.dtype.type(_MASKED), rows.dtype.type(0))
             note = (
-                "A value of exactly 1 in channel 0 is padding for BMT; such values are written as "
-                "the next smaller number."
+                "BMT takes a value of exactly 1 in channel 0 for padding; such values are written "
+                "as the next smaller number."
             )
             if note not in plan.notes:
                 plan.notes.append(note)
@@ -105,10 +102,9 @@ class Bmt(Target):
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         timespan, rate = self._timespan(plan)
         shown = video.shown_s
-        duration = video.duration_s or video.source.covered_s
         cells = (np.arange(video.n_rows) + 0.5) * (timespan / rate)
         return {
-            "captioning": Clock(shown, bin_centers_s(video.n_rows, duration)),
+            "captioning": Clock(shown, bin_centers_s(video.n_rows, video.length_s)),
             "proposals": Clock(shown, cells),
         }
 
@@ -121,8 +117,8 @@ class Bmt(Target):
             plan.notes.append(NO_CAPTIONS)
         if dropped:
             plan.notes.append(
-                f"{dropped} captions that end before they start are left out, and idx is counted "
-                "afresh: BMT's captioning stops at them."
+                f"Left out: {counted(dropped, 'caption')} ending before the start, at which BMT's "
+                "captioning stops; idx is renumbered."
             )
         return paths
 
@@ -152,7 +148,7 @@ class Bmt(Target):
             "Without audio features (v_ID.npy from VGGish) add --modality video: with audio_video "
             "and no audio, the proposal set is empty.",
             "Delete BMT's ./tmp: it caches which videos exist, and their targets, under names "
-            "that do not tell the features.",
+            "that do not depend on the features.",
         ]
         if plan.width != WIDTH:
             lines.append(
@@ -164,7 +160,7 @@ class Bmt(Target):
 
     @staticmethod
     def _timespan(plan: ExportPlan) -> tuple[int, int]:
-        """Values of BMT's two whole-number switches, whose quotient is the seconds a row."""
+        """Values of BMT's two whole-number switches, whose quotient is the seconds per row."""
         if plan.options.grid_s is not None:
             ratio = _fraction(plan.options.grid_s)
             return I3D_TIMESPAN if ratio * 25 == 64 else (ratio.numerator, ratio.denominator)
@@ -180,18 +176,19 @@ def _fraction(seconds: float) -> Fraction:
 
 
 def _phase(file: Annotations) -> str:
-    """BMT's name of a part, which its switches have too: train, val_1 or val_2.
+    """The phase of a caption file, as BMT's switches call it: train, val_1 or val_2.
 
     Raises:
-        AnnotationError: If neither the file's name nor its videos' subset tells it.
+        AnnotationError: If neither the file's name nor its videos' subset gives it.
     """
     for phase in PHASES:
         if file.stem.startswith(phase):
             return phase
     subsets = {video.subset for video in file.values()}
-    if len(subsets) == 1 and (told := _PHASE_OF.get(subsets.pop() or "")):
-        return told
+    if len(subsets) == 1 and (phase_of_subset := _PHASE_OF.get(subsets.pop() or "")):
+        return phase_of_subset
     raise AnnotationError(
-        f"BMT has captions of {', '.join(PHASES)}; {file.path} is none of them by its name.",
-        remedy="Name it so, such as train.csv, or tell it by --subset.",
+        f"BMT has captions of {', '.join(PHASES)}; the name of {file.path} is none of them.",
+        remedy="Name it so, such as train.csv, or use --subset.",
+        path=file.path,
     )

@@ -1,4 +1,4 @@
-"""G-TAD's branch ``master`` (THUMOS14): four HDF5 files, a row for every original frame."""
+"""G-TAD's branch ``master`` (THUMOS14): four HDF5 files, one row per original frame."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
@@ -14,22 +14,11 @@ from tspcli.annotations.write import write_thumos_table
 from tspcli.core.files import require_room
 from tspcli.errors import ExportError
 from tspcli.exports.export_options import ExportOptions
-from tspcli.exports.target import (
-    OWN_FILES,
-    Array,
-    Clock,
-    ExportPlan,
-    PlannedVideo,
-    Target,
-    Usage,
-    Writer,
-    shell,
-)
+from tspcli.exports.export_plan import OWN_FILES, Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Array, Target, Usage, Writer
+from tspcli.exports.toolkit import original_rate, shell
 
 PARTS = ("val", "test")
-
-_COMMON_RATES = (30.0, 25.0, 24.0, 30000 / 1001, 24000 / 1001, 50.0, 60.0, 60000 / 1001, 15.0)
-_LEAST_SPAN_S = 1.0
 
 
 class _FourFiles(Writer):
@@ -70,8 +59,6 @@ class _FourFiles(Writer):
 class GtadThumos(Target):
     """G-TAD on THUMOS14. Row i stands for frame i of the original video."""
 
-    name = "gtad-thumos"
-    summary = "G-TAD, branch master: flow and rgb files at the original frame rate"
     accepts = frozenset({"row_rate", "resize", "flow", "split_channels"})
     defaults: ClassVar = {"row_rate": "original", "resize": "centers", "flow": "split"}
 
@@ -83,24 +70,26 @@ class GtadThumos(Target):
             raise ExportError(
                 f"--split-channels {split} does not split features of width {plan.dim}.",
                 remedy=f"Use --flow split and a number below {plan.dim}.",
+                option="--split-channels",
+                value=split,
             )
         unnumbered = [v.name for v in plan.videos if not v.name[-4:].isdigit()]
         if unnumbered:
             plan.notes.append(
                 "G-TAD's post-processing reads the last four characters of a name as a number; "
-                f"{unnumbered[0]!r} has none there."
+                f"{unnumbered[0]!r} has no number there."
             )
         if plan.annotations is None:
             plan.notes.append(
-                "Without --annotations the frame rates are those of the video files; G-TAD counts "
-                "in the frames of its own tables, which must mean the same."
+                "Without --annotations the frame rates are those of the video files. G-TAD counts "
+                "in the frames of its own tables, whose rates must be the same."
             )
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return _FourFiles(main, plan.options, plan.dim)
 
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
-        # The reader counts in frames of the annotation, which is at the original rate.
+        # The reader counts in frames of the annotations, which are at the original rate.
         rate = original_rate(video) or video.rate or float("nan")
         return {"frames": Clock(video.shown_s, np.arange(video.n_rows) / rate)}
 
@@ -130,7 +119,7 @@ class GtadThumos(Target):
 
     def usage(self, plan: ExportPlan) -> Usage:
         width = 2 * plan.width if plan.options.flow == "zeros" else plan.width
-        # G-TAD opens both tables, so a folder with one of them is none that it can use.
+        # G-TAD opens both tables, so it cannot use a folder with only one of them.
         both = all(f"{part}_Annotation.csv" in plan.written for part in PARTS)
         folder = plan.annotation_folder if both else OWN_FILES
         lines = [
@@ -139,7 +128,7 @@ class GtadThumos(Target):
             f"    --video_info {shell(folder, '/')} --video_anno {shell(folder, '/')} --override",
             "The same switches for gtad_inference.py and gtad_postprocess.py.",
             f"Delete {folder}/saved.*.pkl first (or keep --override on): G-TAD caches windows "
-            "there under names that do not tell the features, and would go on with old ones.",
+            "there under names that do not depend on the features, and would use old ones.",
             "TSP's authors used 10 times the default learning rate here.",
         ]
         return Usage("\n".join(lines))
@@ -158,31 +147,6 @@ def part_of(name: str) -> str:
         f"G-TAD finds a video's file by 'val' or 'test' in its name; {name!r} has neither, and "
         "would get the previous video's features.",
         remedy="Use --name-prefix add:val_ or add:test_.",
+        video=name,
+        option="--name-prefix",
     )
-
-
-def original_rate(video: PlannedVideo) -> float | None:
-    """Frames a second in which the annotation counts, else those of the source video.
-
-    The annotation's seconds have one decimal and its frames are rounded down, so its rate is known
-    best from the longest times; a common rate that fits all of them is taken.
-    """
-    pairs = [
-        (seconds, frame)
-        for segment in (video.annotated.segments if video.annotated else ())
-        if segment.frames is not None
-        for seconds, frame in zip((segment.start_s, segment.end_s), segment.frames, strict=True)
-        if seconds >= _LEAST_SPAN_S
-    ]
-    if not pairs:
-        annotated = video.annotated.fps if video.annotated else None
-        return annotated or video.source.source_fps
-    seconds, frame = max(pairs)
-    slope = frame / seconds
-
-    def misfit(rate: float) -> float:
-        return max(abs(f + 0.5 - s * rate) for s, f in pairs)
-
-    known = [*_COMMON_RATES, *([video.source.source_fps] if video.source.source_fps else [])]
-    fitting = [rate for rate in known if misfit(rate) <= 1.0]
-    return min(fitting, key=misfit) if fitting else slope

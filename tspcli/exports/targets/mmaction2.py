@@ -6,21 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from tspcli.annotations.write import write_json
+from tspcli.core.text import counted
 from tspcli.exports import bsn_dialect as bsn
-from tspcli.exports.target import ExportPlan, Usage
-from tspcli.exports.targets.bmn import Bmn
+from tspcli.exports.export_plan import ExportPlan
+from tspcli.exports.target import Usage
 
 _FILES = {"training": "train", "validation": "val", "testing": "test", None: "full"}
 
 
-class MMAction2(Bmn):
+class MMAction2(bsn.ResizedTables):
     """MMAction2's ``ActivityNetDataset`` with ``LoadLocalizationFeature``."""
 
-    name = "mmaction2"
-    summary = "MMAction2's BMN and BSN: csv/v_ID.csv and one annotation file a split"
-
-    def feature_folder(self, plan: ExportPlan) -> str:
-        return "csv"
+    folder = "csv"
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
         splits: dict[str, dict[str, object]] = {}
@@ -37,8 +34,8 @@ class MMAction2(Bmn):
             write_json(paths[-1], entries)
         if "full" in splits:
             plan.notes.append(
-                f"No annotation tells the subset of {len(splits['full'])} videos; they are in "
-                "anet_anno_full.json."
+                f"The annotations give no subset for {counted(len(splits['full']), 'video')}; "
+                "anet_anno_full.json holds them."
             )
         return paths
 

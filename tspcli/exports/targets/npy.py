@@ -1,4 +1,4 @@
-"""Plain npy files with a table that tells where their rows lie in time."""
+"""Plain npy files with a table of the times of their rows."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tspcli.annotations.write import write_table
-from tspcli.exports.export_options import DataSet
-from tspcli.exports.target import Clock, ExportPlan, PlannedVideo, Target, Usage, Writer
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Target, Usage, Writer
 from tspcli.exports.toolkit import NpyWriter, one_stream
 
 TABLE = "videos.csv"
@@ -16,13 +16,8 @@ TABLE = "videos.csv"
 class Npy(Target):
     """No reader in particular: ``NAME.npy``, shape (rows, width), and ``videos.csv``."""
 
-    name = "npy"
-    summary = "one npy file a video, and a table of their seconds"
     accepts = frozenset({"length", "resize", "row_rate", "grid_s", "suffix", "pad_channels"})
     trains = False
-
-    def wants_prefix(self, data_set: DataSet) -> bool:
-        return False
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(plan.options.suffix))

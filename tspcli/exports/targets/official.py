@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tspcli.errors import AnnotationError
 from tspcli.exports.export_options import ExportOptions
-from tspcli.exports.target import Array, Clock, ExportPlan, PlannedVideo, Target, Usage, Writer
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Array, Target, Usage, Writer
 from tspcli.exports.toolkit import names_file, open_hdf5
 
 _FILES = {"training": "train", "validation": "valid", "testing": "test"}
@@ -34,8 +35,6 @@ class _BySubset(Writer):
 class Official(Target):
     """Official TSP: clip i of a video is row i, its centre at ``(i * stride + 8) / 15`` s."""
 
-    name = "official"
-    summary = "the HDF5 layout of the released TSP features"
     accepts = frozenset({"per_subset"})
     trains = False
 
@@ -59,7 +58,7 @@ class Official(Target):
     def usage(self, plan: ExportPlan) -> Usage:
         sampling = plan.require_sampling()
         return Usage(
-            "One dataset a video at the root, rows in time order.\n"
+            "One dataset per video at the root, rows in time order.\n"
             f"Row i shows the clip whose centre is at (i * {sampling.stride} + "
             f"{sampling.clip_length / 2:g}) / {float(sampling.frame_rate):g} s."
         )
@@ -69,7 +68,9 @@ def _subset(video: PlannedVideo) -> str:
     subset = video.annotated.subset if video.annotated else None
     if subset is None:
         raise AnnotationError(
-            f"No annotation tells the subset of {video.source.key!r}.",
-            remedy="Add --annotations that tell it, or export to one file.",
+            f"The annotations give no subset for {video.source.key!r}.",
+            remedy="Add --annotations that give it, or export to one file.",
+            video=video.source.key,
+            option="--per-subset",
         )
     return _FILES[subset]

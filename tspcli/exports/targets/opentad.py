@@ -8,13 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from tspcli.annotations.dialects import Dialect
 from tspcli.annotations.write import DatabaseEntry, write_database
-from tspcli.errors import AnnotationError
-from tspcli.exports.export_options import DataSet
-from tspcli.exports.target import Clock, ExportPlan, PlannedVideo, Target, Usage, Writer
-from tspcli.exports.targets.actionformer import classed
-from tspcli.exports.targets.gtad_anet import warn_of_uncovered
-from tspcli.exports.toolkit import NpyWriter, one_stream
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Target, Usage, Writer
+from tspcli.exports.toolkit import NpyWriter, by_subset, note_uncovered, one_stream
 from tspcli.sampling import resampling
 
 LENGTH = 192
@@ -26,28 +24,26 @@ _HALF_EXACT = 2048
 
 
 class OpenTad(Target):
-    """OpenTAD. On any feature that it cannot read it exits without an error."""
+    """OpenTAD, which exits without an error at any feature that it cannot read."""
 
-    name = "opentad"
-    summary = "OpenTAD: v_ID.npy with missing_files.txt"
     accepts = frozenset({"length", "resize", "suffix", "pad_channels"})
     defaults: ClassVar = {"missing": "list"}
 
-    def wants_prefix(self, data_set: DataSet) -> bool:
-        return data_set == "activitynet"
+    def wants_prefix(self, data_set: Dialect) -> bool:
+        return bool(data_set.id_prefix)
 
     def annotation_name(self, name: str, prefix: str) -> str:
         return name.removeprefix(prefix)
 
     def check(self, plan: ExportPlan) -> None:
-        if plan.data_set != "activitynet":
+        if not plan.data_set.resized:
             return
         if plan.max_rows > _HALF_EXACT:
             plan.notes.append(
                 f"The longest video has {plan.max_rows} rows. OpenTAD's resizing works in half "
                 f"precision, where lengths above {_HALF_EXACT} are rounded."
             )
-        warn_of_uncovered(plan)
+        note_uncovered(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(plan.options.suffix))
@@ -60,16 +56,15 @@ class OpenTad(Target):
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         source = video.source
         rate = float(source.sampling.frame_rate)
-        if plan.data_set == "thumos14":
+        if not plan.data_set.resized:
             frames = np.arange(video.n_rows) * source.sampling.stride + _offset(video)
             return {"pad": Clock(video.shown_s, frames / rate)}
         steps = plan.options.length or LENGTH
-        duration = video.duration_s or source.covered_s
         # Lengths and values go through half precision in the reader; the length matters for time.
         n_rows = float(np.float16(video.n_rows))
         aligned = resampling.roi_align_over(video.n_rows, n_rows, steps)
         shown = aligned.times_s(video.shown_s)
-        clocks = {"resize": Clock(shown, resampling.bin_centers_s(steps, duration))}
+        clocks = {"resize": Clock(shown, resampling.bin_centers_s(steps, video.length_s))}
         if plan.options.length is None:
             # Longer videos are shrunk, and stride and offset scaled with them.
             n_padded = min(video.n_rows, PAD_LENGTH)
@@ -80,34 +75,18 @@ class OpenTad(Target):
         return clocks
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        entries, unknown = [], []
-        for video in plan.videos:
-            if video.annotated is None:
-                continue
-            if video.annotated.subset is None:
-                unknown.append(video.annotation_name)
-                continue
-            duration = video.duration_s or video.source.covered_s
-            # The THUMOS14 classes divide frame by duration, so this is the rate of the sampling.
-            rate = float(video.source.sampling.frame_rate)
+        entries = []
+        for video, subset, segments in by_subset(plan, "OpenTAD"):
+            # Padded data sets divide frame by duration, so this is the rate of the sampling.
+            frames = float(video.source.sampling.frame_rate) * video.length_s
             entries.append(
                 DatabaseEntry(
-                    video.annotation_name,
-                    video.annotated.subset,
-                    duration,
-                    classed(video.annotated.segments),
-                    frame=_whole(rate * duration),
+                    video.annotation_name, subset, video.length_s, segments, frame=_whole(frames)
                 )
-            )
-        if unknown:
-            raise AnnotationError(
-                f"No annotation tells the subset of {len(unknown)} videos (the first: "
-                f"{unknown[0]!r}); OpenTAD needs it.",
-                remedy="Add a file that tells it, or --subset.",
             )
         if not plan.has_entries([s for entry in entries for s in entry.segments]):
             return []
-        path = folder / f"{plan.data_set}.json"
+        path = folder / f"{plan.data_set.name}.json"
         write_database(path, entries, None)
         class_map = folder / "category_idx.txt"
         labels = sorted({s.label for entry in entries for s in entry.segments})
@@ -116,7 +95,7 @@ class OpenTad(Target):
 
     def usage(self, plan: ExportPlan) -> Usage:
         values = {
-            "annotation_path": str(plan.annotation_file(f"{plan.data_set}.json")),
+            "annotation_path": str(plan.annotation_file(f"{plan.data_set.name}.json")),
             "class_map": str(plan.annotation_file("category_idx.txt")),
             "data_path": f"{plan.out}/",
             "block_list": str(plan.out / MISSING),
@@ -129,15 +108,15 @@ class OpenTad(Target):
         if sampling is not None and plan.options.length is None:
             stride = f"feature_stride={sampling.stride}, sample_stride=1, "
             stride += f"offset_frames={sampling.clip_length // 2}"
-            if plan.data_set == "thumos14":
+            if not plan.data_set.resized:
                 config += f"# datasets: {stride} (fps comes from frame / duration)\n"
             else:
                 config += f"# padded datasets: {stride}, fps={float(sampling.frame_rate):g}\n"
         config += f"# model: projection=dict(in_channels={plan.width}, ...)\n"
         base = (
             "thumos-14/features_i3d_pad.py"
-            if plan.data_set == "thumos14"
-            else ("activitynet-1.3/features_tsp_resize_trunc.py and its like")
+            if not plan.data_set.resized
+            else "activitynet-1.3/features_tsp_resize_trunc.py and similar"
         )
         lines = [
             f"In configs/_base_/datasets/{base}, put this in place of the same names (opentad.py):",
@@ -149,8 +128,8 @@ class OpenTad(Target):
                 f"The rows are resized: set resize_length to {plan.options.length}, and do not "
                 "use the padded configurations with them."
             )
-        elif plan.data_set == "activitynet":
-            lines.append("Rows as they are: resized and padded configurations both work.")
+        elif plan.data_set.resized:
+            lines.append("The rows are not resized: resizing and padding configurations both work.")
         lines.append(
             "If videos are added later, run OpenTAD's generate_missing_list.py with --prefix "
             f"'{plan.prefix}'; its default lists every video as missing."

@@ -1,4 +1,4 @@
-"""PDVC: one npy file a video, read by the first 13 characters of its name."""
+"""PDVC: one npy file per video, read by the first 13 characters of its name."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
@@ -6,12 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from tspcli.annotations import Annotations
+from tspcli.annotations.dialects import Dialect
 from tspcli.annotations.write import write_captions
 from tspcli.errors import ExportError
-from tspcli.exports.export_options import DataSet
-from tspcli.exports.target import Clock, ExportPlan, PlannedVideo, Target, Usage, Writer
-from tspcli.exports.targets.gtad_anet import warn_of_uncovered
-from tspcli.exports.toolkit import NO_CAPTIONS, NpyWriter, captions_by_name, one_stream
+from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.target import Target, Usage, Writer
+from tspcli.exports.toolkit import (
+    NO_CAPTIONS,
+    NpyWriter,
+    captions_by_name,
+    note_uncovered,
+    one_stream,
+)
 from tspcli.sampling import resampling
 
 LENGTH = 100
@@ -24,13 +30,11 @@ _TSP_WIDTH = 512
 
 
 class Pdvc(Target):
-    """PDVC on ActivityNet Captions. A file that it does not find becomes zeros, with a message."""
+    """PDVC on ActivityNet Captions. It replaces a missing file by zeros, with a message."""
 
-    name = "pdvc"
-    summary = "PDVC: v_ID.npy, captions in JSON, a configuration"
     accepts = frozenset({"length", "resize"})
 
-    def wants_prefix(self, data_set: DataSet) -> bool:
+    def wants_prefix(self, data_set: Dialect) -> bool:
         return True
 
     def check(self, plan: ExportPlan) -> None:
@@ -42,6 +46,7 @@ class Pdvc(Target):
                     f"PDVC reads the first {NAME_LENGTH} characters of a name, in which "
                     f"{seen[short]!r} and {video.name!r} agree.",
                     remedy="Rename one of them.",
+                    video=video.name,
                 )
             seen[short] = video.name
         if plan.width != _TSP_WIDTH:
@@ -50,9 +55,10 @@ class Pdvc(Target):
                 f"(data/video_dataset.py); these features have {plan.width}.",
                 remedy="Export features of width 512, or use the npy target and add a feature type "
                 "to PDVC.",
+                value=plan.width,
             )
         captions_by_name(plan, _stem)
-        warn_of_uncovered(plan)
+        note_uncovered(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(), lambda name: name[:NAME_LENGTH])
@@ -61,8 +67,7 @@ class Pdvc(Target):
         shown = video.shown_s
         if video.n_rows != LENGTH:
             shown = resampling.nearest_by_ends(video.n_rows, LENGTH).times_s(shown)
-        duration = video.duration_s or video.source.covered_s
-        return {"steps": Clock(shown, resampling.bin_centers_s(LENGTH, duration))}
+        return {"steps": Clock(shown, resampling.bin_centers_s(LENGTH, video.length_s))}
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
         return write_caption_files(plan, folder)
@@ -87,8 +92,8 @@ class Pdvc(Target):
         ]
         if plan.options.length != LENGTH:
             lines.append(
-                f"PDVC picks {LENGTH} rows by itself and takes them to lie evenly over the "
-                "annotated duration, which stretches a long video by D/200 at both ends; "
+                f"PDVC itself picks {LENGTH} rows and spreads them evenly over the annotated "
+                "duration, which stretches a video of D seconds by D/200 at both ends; "
                 f"`--length {LENGTH} --resize centers` makes its clock exact."
             )
         return Usage("\n".join(lines), {"pdvc.yml": config})
