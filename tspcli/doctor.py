@@ -1,9 +1,7 @@
 """What this installation has, what it lacks, and what to do about each lack.
 
-Everything that could take the process down with it (a decoder, torch, the CUDA driver) is tried in
-a process of its own (:mod:`tspcli.doctor`).
-
-Torch, decoders and drivers, each tried in a process of its own: its death is only a finding.
+A table of checks. Whatever could take the process down with it (torch, a decoder, the CUDA driver)
+is probed in a process of its own, whose death is only a finding.
 """
 
 from __future__ import annotations
@@ -13,12 +11,13 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tspcli.core.child_process import available_cores, cgroup_cores, memory_bytes, run_isolated
 from tspcli.core.files import cache_location
@@ -31,34 +30,25 @@ Status = Literal["ok", "note", "lack"]
 
 SHARED_MEMORY_FLOOR_BYTES = 512 << 20
 """Frames travel through shared memory; containers often start with 64 MB of it."""
+MEMORY_FLOOR_BYTES = 4 << 30
 DISK_FLOOR_BYTES = 1 << 30
-
-_NEEDED = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "h5py": "h5py",
-    "opencv": "opencv-python-headless",
-}
+PROBE_TIMEOUT_S = 120.0
 _SLOW = (
-    "Run `tsp doctor` again when the machine does less. If it stays so, import it in Python alone: "
-    "a driver or a file system may hang."
+    "Run `tsp doctor` again when the machine is less busy. If it stays so, import it in Python "
+    "alone: a driver or a file system may hang."
 )
-_EXTRAS = {
-    "matplotlib": "plots",
-    "tensorboard": "train",
-    "ray": "ray",
-    "openvino": "openvino",
-}
+
+
+# --- results --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
+class Finding:
+    """What a check found.
 
     Attributes:
         group: Under which heading it belongs.
-        name: What was looked at.
+        name: What was checked.
         status: See :data:`Status`.
         found: What was found, in words.
         remedy: What to do, where something is missing.
@@ -73,216 +63,66 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks and the plain facts behind them."""
+    """All findings and the plain facts behind them."""
 
-    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
     facts: dict[str, Any]
 
     @property
+    def lacks(self) -> list[str]:
+        """Names of what extraction needs and does not have."""
+        return [finding.name for finding in self.findings if finding.status == "lack"]
+
+    @property
     def can_extract(self) -> bool:
-        """Whether nothing that extraction needs is missing."""
-        return all(check.status != "lack" for check in self.checks)
+        """Whether extraction has everything that it needs."""
+        return not self.lacks
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain values for JSON."""
-        checks = [asdict(check) for check in self.checks]
+        checks = [asdict(finding) for finding in self.findings]
         return {"can_extract": self.can_extract, "checks": checks, "facts": self.facts}
 
 
-def diagnose(
-    probe: Callable[[str], Probe] | None = None,
-) -> Diagnosis:
-    """Look at everything.
+class Result(NamedTuple):
+    """What a check's ``run`` returns; ``remedy`` stands in for the check's own."""
 
-    Args:
-        probe: Runs the code of a probe; :func:`run_probe` by default.
+    status: Status
+    found: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table.
+
+    Attributes:
+        group, name: See :class:`Finding`.
+        run: Judges what the probes found.
+        remedy: What to do unless the result is fine.
     """
-    run = probe or run_probe
-    # Two at a time: torch alone needs a second and some hundred MB to load.
-    with ThreadPoolExecutor(2) as pool:
-        probes = all_probes()
-        found = dict(zip(probes, pool.map(run, probes.values()), strict=True))
-    machine = machine_facts()
-    checks = [
-        _check_python(),
-        *(_check_needed(name, found[name]) for name in _NEEDED),
-        *_check_decoders(found),
-        *(_check_extra(name, extra) for name, extra in _EXTRAS.items()),
-        *_check_machine(machine),
-        *_check_devices(found),
-        *_check_cache(cache_location()),
-        _check_weights(),
-    ]
-    facts = {
-        "tspcli": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": machine,
-        "probes": {name: p.facts or {"problem": p.problem} for name, p in found.items()},
-    }
-    return Diagnosis(tuple(checks), facts)
 
+    group: str
+    name: str
+    run: Callable[[Facts], Result]
+    remedy: str | None = None
 
-def _check_python() -> Check:
-    version = f"{platform.python_version()} ({platform.system()} {platform.machine()})"
-    if (3, 10) <= sys.version_info[:2] <= (3, 13):
-        return Check("installation", "Python", "ok", version)
-    remedy = "Versions 3.10 to 3.13 are the ones tested."
-    return Check("installation", "Python", "note", version, remedy)
-
-
-def _check_needed(name: str, probe: Probe) -> Check:
-    if probe.facts is not None:
-        return Check("installation", name, "ok", probe.version)
-    if probe.timed_out:
-        return Check("installation", name, "note", probe.problem or "", _SLOW)
-    package = _NEEDED[name]
-    remedy = f"pip install --upgrade {package}"
-    if name == "torchvision" and probe.installed:
-        remedy = (
-            "Install torch and torchvision together, from one index: pip install --upgrade "
-            "--force-reinstall torch torchvision"
+    def finding(self, facts: Facts) -> Finding:
+        """Run it."""
+        status, found, remedy = self.run(facts)
+        return Finding(
+            self.group,
+            self.name,
+            status,
+            found,
+            remedy or (None if status == "ok" else self.remedy),
         )
-    return Check("installation", name, "lack", probe.problem or "missing", remedy)
 
 
-def _check_decoders(found: dict[str, Probe]) -> list[Check]:
-    return [_check_decoder(entry, found[entry.name]) for entry in _decoders()]
-
-
-def _check_decoder(entry: DecoderEntry, probe: Probe) -> Check:
-    if probe.facts is not None:
-        codecs = probe.facts.get("codecs")
-        text = probe.version + (f", reads {', '.join(codecs)}" if codecs else "")
-        return Check("decoders", entry.name, "ok", text)
-    if probe.timed_out:
-        return Check("decoders", entry.name, "note", probe.problem or "", _SLOW)
-    remedy = f"It needs {entry.needs}" if probe.installed and entry.needs else entry.remedy
-    # PyAV also reads durations and the times of packets, so nothing works without it.
-    status: Status = "lack" if entry.name == "pyav" else "note"
-    return Check("decoders", entry.name, status, probe.problem or "missing", remedy)
-
-
-def _check_extra(name: str, extra: str) -> Check:
-    try:
-        return Check("extras", name, "ok", metadata.version(name))
-    except metadata.PackageNotFoundError:
-        remedy = f"pip install 'tspcli[{extra}]', if it is wanted"
-        return Check("extras", name, "note", "not installed", remedy)
-
-
-def machine_facts() -> dict[str, Any]:
-    """Cores and memory that this process may use.
-
-    Returns:
-        ``cores`` (the smaller of the scheduler's mask and the cgroup's quota), ``cores_installed``,
-        ``memory_bytes`` (installed, or the cgroup's limit) and ``shared_memory_bytes`` free in
-        /dev/shm; None where the system does not tell.
-    """
-    cores = min(float(available_cores()), cgroup_cores() or float("inf"))
-    return {
-        "cores": cores,
-        "cores_installed": os.cpu_count() or 1,
-        "memory_bytes": memory_bytes(),
-        "shared_memory_bytes": _free_bytes(Path("/dev/shm")),
-    }
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
-
-
-def _check_machine(machine: dict[str, Any]) -> list[Check]:
-    cores = f"{machine['cores']:g} of {machine['cores_installed']}"
-    checks = [Check("machine", "cores", "ok", cores)]
-    memory = machine["memory_bytes"]
-    if memory is not None:
-        little = memory < 4 << 30
-        remedy = "Expect to need --batch-size 1 and --workers 1." if little else None
-        checks.append(
-            Check("machine", "memory", "note" if little else "ok", gigabytes(memory), remedy)
-        )
-    shared = machine["shared_memory_bytes"]
-    if shared is not None:
-        little = shared < SHARED_MEMORY_FLOOR_BYTES
-        remedy = (
-            "Give the container more (docker run --shm-size=2g), or use --workers 1."
-            if little
-            else None
-        )
-        status: Status = "note" if little else "ok"
-        checks.append(Check("machine", "/dev/shm", status, f"{gigabytes(shared)} free", remedy))
-    return checks
-
-
-def _check_devices(found: dict[str, Probe]) -> list[Check]:
-    facts = found["torch"].facts or {}
-    driver = found["driver"].facts or {}
-    devices = [
-        Check(
-            "devices",
-            f"cuda:{number}",
-            "ok",
-            f"{device['name']}, capability {device['capability']}, "
-            f"{gigabytes(device['memory_bytes'])}, driver {driver.get('driver') or 'unknown'}",
-        )
-        for number, device in enumerate(facts.get("devices", []))
-    ]
-    if devices:
-        has = bool(driver.get("nvdec"))
-        remedy = None if has else "Only --decoder torchcodec-cuda would use it."
-        text = "library found" if has else "library libnvcuvid not found"
-        return [*devices, Check("devices", "NVDEC", "ok" if has else "note", text, remedy)]
-    if driver.get("driver") and facts:
-        text = f"driver {driver['driver']} is there, but torch {facts['version']} cannot use it"
-        remedy = f"Install a torch built for this driver (this one: CUDA {facts['cuda_build']})."
-        return [Check("devices", "GPU", "note", text, remedy)]
-    text = "none; the encoder runs on the CPU"
-    return [Check("devices", "GPU", "ok", text)]
-
-
-def _check_cache(folder: Path) -> list[Check]:
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    try:
-        # Trying is the only test that knows of read-only mounts and quotas.
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(b"0")
-    except OSError as error:
-        text = f"{folder} cannot be written: {error.strerror or error}"
-        remedy = "Set TSPCLI_HOME to a folder that you may write to; weights are kept there."
-        return [Check("files", "cache", "note", text, remedy)]
-    checks = [Check("files", "cache", "ok", str(folder))]
-    free = _free_bytes(nearest)
-    if free is not None and free < DISK_FLOOR_BYTES:
-        remedy = "Make room, or set TSPCLI_HOME to another disk."
-        checks.append(Check("files", "disk", "note", f"{gigabytes(free)} free", remedy))
-    return checks
-
-
-def _check_weights() -> Check:
-    from tspcli.encoders.weights import list_weights
-
-    try:
-        entries = list_weights()
-    except TspError as error:
-        return Check("files", "weights", "lack", error.message, error.remedy)
-    local = [entry.name for entry in entries if entry.is_local]
-    text = f"{len(local)} of {len(entries)} at hand" + (f": {', '.join(local)}" if local else "")
-    return Check("files", "weights", "ok", text, None if local else "tsp weights fetch NAME")
-
-
-def gigabytes(n_bytes: float) -> str:
-    """Bytes as GB (10^9) with one decimal."""
-    return f"{n_bytes / 1e9:.1f} GB"
-
-
-PROBE_TIMEOUT_S = 120.0
+# --- probes ---------------------------------------------------------------------------------------
 
 # Each prints one JSON object; what goes wrong is in the exit status and the last line of stderr.
-PROBES = {
+PROBES: dict[str, str] = {
     "torch": """
 import json, torch
 found = {"version": torch.__version__, "cuda_build": torch.version.cuda, "threads":
@@ -334,19 +174,6 @@ print(json.dumps(source.facts()))
 """
 
 
-def _decoders() -> list[DecoderEntry]:
-    """Those that need no GPU; NVDEC is looked for with the driver."""
-    return [entry for entry in DECODERS.values() if not entry.on_gpu]
-
-
-def all_probes() -> dict[str, str]:
-    """The code of every probe: :data:`PROBES` and one for each decoder of the table."""
-    return PROBES | {
-        entry.name: _DECODER_PROBE.format(module=entry.module, source=entry.source)
-        for entry in _decoders()
-    }
-
-
 @dataclass(frozen=True)
 class Probe:
     """What came of a probe: its facts, or why there are none.
@@ -369,8 +196,246 @@ class Probe:
         return str((self.facts or {}).get("version", ""))
 
 
+class Facts(NamedTuple):
+    """What the checks judge.
+
+    Attributes:
+        probes: What came of each probe, by name.
+        machine: See :func:`machine_facts`.
+    """
+
+    probes: Mapping[str, Probe]
+    machine: Mapping[str, Any]
+
+
+def all_probes() -> dict[str, str]:
+    """The code of every probe: :data:`PROBES` and one for each decoder of the table."""
+    return PROBES | {
+        entry.name: _DECODER_PROBE.format(module=entry.module, source=entry.source)
+        for entry in _decoders()
+    }
+
+
 def run_probe(code: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> Probe:
-    """Run one probe in a process of its own, so that its death is only a finding."""
+    """Run one probe in a process of its own."""
     result = run_isolated(code, timeout_s=timeout_s)
     installed = "ModuleNotFoundError" not in (result.problem or "")
     return Probe(result.answer, result.problem, installed, result.timed_out)
+
+
+def machine_facts() -> dict[str, Any]:
+    """Cores and memory that this process may use.
+
+    Returns:
+        ``cores`` (the smaller of the scheduler's mask and the cgroup's quota), ``cores_installed``,
+        ``memory_bytes`` (installed, or the cgroup's limit) and ``shared_memory_bytes`` free in
+        /dev/shm; None where the system does not say.
+    """
+    return {
+        "cores": min(float(available_cores()), cgroup_cores() or float("inf")),
+        "cores_installed": os.cpu_count() or 1,
+        "memory_bytes": memory_bytes(),
+        "shared_memory_bytes": _free_bytes(Path("/dev/shm")),
+    }
+
+
+def _decoders() -> list[DecoderEntry]:
+    """Those that need no GPU; NVDEC is looked for with the driver."""
+    return [entry for entry in DECODERS.values() if not entry.on_gpu]
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def diagnose(
+    probe: Callable[[str], Probe] = run_probe, machine: Mapping[str, Any] | None = None
+) -> Diagnosis:
+    """Run every check.
+
+    Args:
+        probe: Runs the code of a probe.
+        machine: As from :func:`machine_facts`, which is asked by default.
+    """
+    codes = all_probes()
+    # Two at a time: torch alone needs a second and some hundred MB to load.
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(codes, pool.map(probe, codes.values()), strict=True))
+    facts = Facts(found, machine_facts() if machine is None else machine)
+    findings = tuple(check.finding(facts) for check in checks(facts))
+    plain = {
+        "tspcli": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": dict(facts.machine),
+        "probes": {name: p.facts or {"problem": p.problem} for name, p in found.items()},
+    }
+    return Diagnosis(findings, plain)
+
+
+def checks(facts: Facts) -> Iterator[Check]:
+    """The table, in the order in which it is shown; ``facts`` say how many GPUs there are."""
+    yield Check("installation", "Python", _python, "Versions 3.10 to 3.13 are the ones tested.")
+    for name, package in {
+        "torch": "torch",
+        "torchvision": "torchvision",
+        "numpy": "numpy",
+        "h5py": "h5py",
+        "opencv": "opencv-python-headless",
+    }.items():
+        run = partial(_loads, name, needed=True, if_installed=_IF_INSTALLED.get(name))
+        yield Check("installation", name, run, f"pip install --upgrade {package}")
+    for entry in _decoders():
+        # PyAV also reads durations and the times of packets, so nothing works without it.
+        needs = f"It needs {entry.needs}" if entry.needs else None
+        run = partial(_loads, entry.name, needed=entry.name == "pyav", if_installed=needs)
+        yield Check("decoders", entry.name, run, entry.remedy)
+    for name, extra in {
+        "matplotlib": "plots",
+        "tensorboard": "train",
+        "ray": "ray",
+        "openvino": "openvino",
+    }.items():
+        remedy = f"pip install 'tspcli[{extra}]', if it is wanted"
+        yield Check("extras", name, partial(_is_installed, name), remedy)
+    yield Check("machine", "cores", _cores)
+    yield Check("machine", "memory", _memory, "Expect to need --batch-size 1 and --workers 1.")
+    remedy = "Give the container more (docker run --shm-size=2g), or use --workers 1."
+    yield Check("machine", "/dev/shm", _shared_memory, remedy)
+    for number, device in enumerate(devices := _devices(facts)):
+        yield Check("devices", f"cuda:{number}", partial(_device, device))
+    if devices:
+        remedy = "Only --decoder torchcodec-cuda would use it."
+        yield Check("devices", "NVDEC", _nvdec, remedy)
+    else:
+        yield Check("devices", "GPU", _no_device)
+    yield Check("files", "cache", _cache, "Set TSPCLI_HOME to a folder that you may write to.")
+    yield Check("files", "disk", _disk, "Make room, or set TSPCLI_HOME to another disk.")
+    yield Check("files", "weights", _weights)
+
+
+_IF_INSTALLED = {
+    "torchvision": "Install torch and torchvision together, from one index: pip install --upgrade "
+    "--force-reinstall torch torchvision"
+}
+
+
+def _python(facts: Facts) -> Result:
+    version = f"{platform.python_version()} ({platform.system()} {platform.machine()})"
+    return Result("ok" if (3, 10) <= sys.version_info[:2] <= (3, 13) else "note", version)
+
+
+def _loads(name: str, facts: Facts, *, needed: bool, if_installed: str | None) -> Result:
+    """Whether a package can be loaded; ``if_installed`` is the remedy if it is there and cannot."""
+    probe = facts.probes[name]
+    if probe.facts is not None:
+        codecs = probe.facts.get("codecs")
+        return Result("ok", probe.version + (f", reads {', '.join(codecs)}" if codecs else ""))
+    if probe.timed_out:
+        return Result("note", probe.problem or "", _SLOW)
+    remedy = if_installed if probe.installed else None
+    return Result("lack" if needed else "note", probe.problem or "missing", remedy)
+
+
+def _is_installed(name: str, facts: Facts) -> Result:
+    try:
+        return Result("ok", metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Result("note", "not installed")
+
+
+def _cores(facts: Facts) -> Result:
+    return Result("ok", f"{facts.machine['cores']:g} of {facts.machine['cores_installed']}")
+
+
+def _memory(facts: Facts) -> Result:
+    return _enough(facts.machine["memory_bytes"], MEMORY_FLOOR_BYTES, "")
+
+
+def _shared_memory(facts: Facts) -> Result:
+    return _enough(facts.machine["shared_memory_bytes"], SHARED_MEMORY_FLOOR_BYTES, " free")
+
+
+def _enough(n_bytes: int | None, floor_bytes: int, what: str) -> Result:
+    if n_bytes is None:
+        return Result("ok", "unknown")
+    return Result("note" if n_bytes < floor_bytes else "ok", gigabytes(n_bytes) + what)
+
+
+def _devices(facts: Facts) -> list[dict[str, Any]]:
+    return list((facts.probes["torch"].facts or {}).get("devices", []))
+
+
+def _driver(facts: Facts) -> dict[str, Any]:
+    return facts.probes["driver"].facts or {}
+
+
+def _device(device: Mapping[str, Any], facts: Facts) -> Result:
+    return Result(
+        "ok",
+        f"{device['name']}, capability {device['capability']}, "
+        f"{gigabytes(device['memory_bytes'])}, driver {_driver(facts).get('driver') or 'unknown'}",
+    )
+
+
+def _nvdec(facts: Facts) -> Result:
+    if _driver(facts).get("nvdec"):
+        return Result("ok", "library found")
+    return Result("note", "library libnvcuvid not found")
+
+
+def _no_device(facts: Facts) -> Result:
+    driver, torch = _driver(facts).get("driver"), facts.probes["torch"].facts
+    if not driver or not torch:
+        return Result("ok", "none; the encoder runs on the CPU")
+    return Result(
+        "note",
+        f"driver {driver} is there, but torch {torch['version']} cannot use it",
+        f"Install a torch built for this driver (this one: CUDA {torch['cuda_build']}).",
+    )
+
+
+def _cache(facts: Facts) -> Result:
+    folder = cache_location()
+    try:
+        # Trying is the only test that detects read-only mounts and quotas.
+        with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+            file.write(b"0")
+    except OSError as error:
+        return Result("note", f"{folder} cannot be written: {error.strerror or error}")
+    return Result("ok", str(folder))
+
+
+def _disk(facts: Facts) -> Result:
+    return _enough(_free_bytes(_nearest(cache_location())), DISK_FLOOR_BYTES, " free")
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _weights(facts: Facts) -> Result:
+    from tspcli.encoders.weights import list_weights
+
+    try:
+        entries = list_weights()
+    except TspError as error:
+        return Result("lack", error.message, error.remedy)
+    local = [entry.name for entry in entries if entry.is_local]
+    return Result(
+        "ok",
+        f"{len(local)} of {len(entries)} on this machine"
+        + (f": {', '.join(local)}" if local else ""),
+        None if local else "tsp weights fetch NAME",
+    )
+
+
+def gigabytes(n_bytes: float) -> str:
+    """Bytes as GB (10^9) with one decimal."""
+    return f"{n_bytes / 1e9:.1f} GB"

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 
 from tspcli import doctor
 from tspcli.cli.doctor import command
-from tspcli.core.child_process import cgroup_cores
-from tspcli.doctor import Check, Diagnosis, Probe, all_probes, diagnose, run_probe
+from tspcli.doctor import Diagnosis, Finding, Probe, all_probes, diagnose, run_probe
 
 HEALTHY = {
     "torch": {"version": "2.15.0", "cuda_build": "13.2", "devices": []},
@@ -24,15 +23,15 @@ HEALTHY = {
 }
 
 
-def diagnose_with(**changes: Probe) -> dict[str, Check]:
-    """The checks by name when every probe succeeds but those given."""
+def diagnose_with(machine: dict[str, float] | None = None, **changes: Probe) -> dict[str, Finding]:
+    """The findings by name when every probe succeeds but those given."""
     by_code = {code: name for name, code in all_probes().items()}
 
     def answer(code: str) -> Probe:
         name = by_code[code]
         return changes.get(name) or Probe(HEALTHY.get(name, {"version": "1.0"}))
 
-    return {check.name: check for check in diagnose(answer).checks}
+    return {found.name: found for found in diagnose(answer, machine).findings}
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision", "numpy", "h5py", "opencv", "pyav"])
@@ -59,7 +58,7 @@ def test_torchvision_for_another_torch_is_told_from_a_missing_one() -> None:
     assert "together" in str(check.remedy)
 
 
-def test_devices_are_told_with_capability_and_driver() -> None:
+def test_devices_are_shown_with_capability_and_driver() -> None:
     device = {"name": "H200", "capability": "9.0", "memory_bytes": 150e9, "free_bytes": 1}
     torch = Probe({"version": "2.15.0", "cuda_build": "13.2", "devices": [device]})
     driver = Probe({"driver": "590.1", "nvdec": False})
@@ -116,38 +115,16 @@ def test_a_cache_that_cannot_be_written_has_a_remedy(
     assert "TSPCLI_HOME" in str(check.remedy)
 
 
-def test_little_shared_memory_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_shared_memory_has_a_remedy() -> None:
     facts = {"cores": 2.0, "cores_installed": 4, "memory_bytes": 2 << 30}
-    facts["shared_memory_bytes"] = 64 << 20
-    monkeypatch.setattr(doctor, "machine_facts", lambda: facts)
-    checks = diagnose_with()
+    checks = diagnose_with({**facts, "shared_memory_bytes": 64 << 20})
     assert checks["cores"].found == "2 of 4"
     assert checks["/dev/shm"].status == checks["memory"].status == "note"
     assert "--shm-size" in str(checks["/dev/shm"].remedy)
 
 
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000"}, 1.5),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2.0),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-        ({"cpu.max": "nonsense"}, None),
-    ],
-)
-def test_a_containers_cores_are_read(
-    files: dict[str, str], cores: float | None, tmp_path: Path
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    assert cgroup_cores(tmp_path) == cores
-
-
-def test_the_exit_code_tells_whether_extraction_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    lack = Check("decoders", "pyav", "lack", "missing [red]", "pip install av")
+def test_the_exit_code_says_whether_extraction_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack = Finding("decoders", "pyav", "lack", "missing [red]", "pip install av")
     for checks, code in (((), 0), ((lack,), 1)):
         monkeypatch.setattr(doctor, "diagnose", lambda checks=checks: Diagnosis(checks, {}))
         result = CliRunner().invoke(command, ["--json"], standalone_mode=False)

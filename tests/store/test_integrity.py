@@ -253,7 +253,7 @@ def test_the_command(original: Path, tmp_path: Path) -> None:
     code, text = doctor("--repair")
     assert code == 3 and "1 video is lost" in text and "feats.h5.damaged-1" in text
     code, text = doctor()
-    assert code == 0 and text.startswith(f"{path}: 5 whole, 0 damaged. It is whole")
+    assert code == 0 and text.startswith(f"{path}: 5 intact, 0 damaged. It is intact")
     assert doctor("--repair")[0] == 0
     assert not run.invoke(command, ["--repair"], standalone_mode=False).return_value
 
@@ -271,7 +271,7 @@ def test_the_command_promises_only_what_repair_does(
     looked = CliRunner().invoke(command, [str(path)], standalone_mode=False)
     assert looked.return_value == 1 and "--repair adds" not in looked.stdout
     saves = re.search(r"--repair saves (\d+) video", looked.stdout)
-    assert (saves is None) == ("Nothing of it can be saved" in looked.stdout)
+    assert (saves is None) == ("can save nothing" in looked.stdout)
     if saves is None:
         with pytest.raises(StoreError, match="Not one video"):
             repair_store(path)
@@ -287,9 +287,9 @@ def test_the_command_says_what_was_checked(original: Path, tmp_path: Path) -> No
 
     gvf_from_store(original, tmp_path / "gvf.h5")
     code, text = verdict(tmp_path / "gvf.h5")
-    assert code == 0 and text.startswith("6 whole, 0 damaged. It is whole")
+    assert code == 0 and text.startswith("6 intact, 0 damaged. It is intact")
     with h5py.File(tmp_path / "official.h5", "w") as file:
         file.create_dataset("v", data=np.ones((3, 4), "f4"))
     code, text = verdict(tmp_path / "official.h5")
-    assert code == 0 and text.startswith("0 whole, 0 damaged, 1 without a checksum. ")
-    assert "nothing could be checked" in text and "is whole" not in text
+    assert code == 0 and text.startswith("0 intact, 0 damaged, 1 without a checksum. ")
+    assert "no checksums to verify" in text and "It is intact" not in text

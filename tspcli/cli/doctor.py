@@ -19,18 +19,19 @@ _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 @click.command("doctor")
 @click.argument("store", required=False, metavar="[FEATS.h5]", type=PATH)
 @click.option(
-    "--repair", is_flag=True, help="Write the videos of FEATS.h5 that are whole into a new one."
+    "--repair", is_flag=True, help="Write the intact videos of FEATS.h5 into a new store."
 )
 @json_option("the findings")
 def command(store: Path | None, repair: bool, as_json: bool) -> int:
     """Check this installation: versions, decoders, devices, memory, cache; or check a store.
 
-    Each lack comes with its remedy. The exit code is 0 if extraction can work, 1 if not.
+    Everything that is missing comes with its remedy. The exit code is 0 if extraction can work, 1
+    if not.
 
     With FEATS.h5, every byte of the store is compared with its checksums: exit code 1 if it is
-    damaged. Files of other programs carry none and are only read. --repair saves what is whole into
-    a store of the same name and keeps the damaged file beside it: exit code 3 if videos are lost,
-    which `tsp extract` then computes again.
+    damaged. Files of other programs carry none and are only read. --repair saves what is intact
+    into a store of the same name and keeps the damaged file beside it: exit code 3 if videos are
+    lost, which `tsp extract` then computes again.
 
     \b
     Example:
@@ -59,7 +60,7 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     group = ""
-    for check in diagnosis.checks:
+    for check in diagnosis.findings:
         if check.group != group:
             group = check.group
             table.add_row("", Text(group, style="bold"), "")
@@ -74,8 +75,8 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
     if diagnosis.can_extract:
         console.print("Extraction can work here.", style="green")
     else:
-        lacks = [check.name for check in diagnosis.checks if check.status == "lack"]
-        console.print(f"Extraction cannot work before this is put right: {', '.join(lacks)}.")
+        lacks = ", ".join(diagnosis.lacks)
+        console.print(f"Extraction cannot work here until this is fixed: {lacks}.")
     return exit_code
 
 
@@ -101,7 +102,7 @@ def _repair(store: Path, as_json: bool) -> int:
         print_json(repair.to_dict())
         return EXIT_SOME_FAILED if repair.lost else 0
     _show(repair.found, promise=False)
-    lines = [f"{printable(str(store))} holds {counted(len(repair.kept), 'video')} now."]
+    lines = [f"{printable(str(store))} now holds {counted(len(repair.kept), 'video')}."]
     if not repair.found.is_damaged:
         added = repair.found.notes and not repair.found.unchecked and not repair.found.is_global
         lines = ["An index was added." if added else "There is nothing to repair."]
@@ -126,7 +127,7 @@ def _show(found: Examination, *, promise: bool = True) -> None:
         console.print(text, style="red", markup=False, soft_wrap=True)
     for note in found.notes:
         console.print(printable(note), style="yellow", markup=False, soft_wrap=True)
-    counts = f"{len(found.intact)} whole, {len(found.damaged)} damaged"
+    counts = f"{len(found.intact)} intact, {len(found.damaged)} damaged"
     if found.unchecked:
         counts += f", {len(found.unchecked)} without a checksum"
     console.print(
@@ -143,8 +144,9 @@ def _verdict(found: Examination, promise: bool) -> str:
             return text
         if found.savable:
             return f"{text} --repair saves {counted(len(found.savable), 'video')}."
-        return f"{text} Nothing of it can be saved by --repair."
+        return f"{text} --repair can save nothing of it."
     if found.is_whole:
-        return "It is whole: everything in it was compared with its checksums."
-    checked = "the others" if found.intact else "nothing"
-    return f"It can be read to its end; of its content {checked} could be checked."
+        return "It is intact: everything in it matches its checksums."
+    if found.intact:
+        return "It can be read completely; the videos with checksums match them."
+    return "It can be read completely, but it has no checksums to verify."
