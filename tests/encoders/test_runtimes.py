@@ -1,7 +1,9 @@
-"""Backbones compiled for batches of one size compute what they do without."""
+"""Compiled, recorded and OpenVINO forms compute what the plain backbones compute."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders.networks import clips, shaken
+from tests.builders.networks import clips, relative, shaken
 from tests.builders.videos import make_video
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.fused import inference_form
-from tspcli.encoders.runtimes import CompiledForm, GraphedForm, static_form
-from tspcli.errors import UsageError
+from tspcli.encoders.runtimes import (
+    CompiledForm,
+    GraphedForm,
+    OpenVinoForm,
+    Recording,
+    static_form,
+)
+from tspcli.errors import DependencyError, UsageError
 from tspcli.extraction import extract
+from tspcli.sampling import Sampling
 from tspcli.store import open_store
 
 CPU = torch.device("cpu")
@@ -59,20 +68,18 @@ def test_any_number_of_shapes_and_kinds_of_tensors() -> None:
 
     threads: list[int] = []
 
-    class Watching(Tiny):
+    class Watched(Tiny):
         """A class of its own: the compiler counts shapes by code."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x)
 
-    settings: Any = torch._dynamo.config
-
     def backend(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
         threads.append(inductor.compile_threads)
         return graph.forward
 
-    form = CompiledForm(Watching())
-    form._run = torch.compile(form.form, dynamic=False, fullgraph=True, backend=backend)
+    settings: Any = torch._dynamo.config
+    form = CompiledForm(Watched(), backend=backend)
     for count in range(1, settings.recompile_limit + 3):
         x = torch.rand(count, 3, 2, 4, 4)
         assert errors(form(x), 2 * x.mean((2, 3, 4))).max() <= 1e-6
@@ -83,13 +90,18 @@ def test_any_number_of_shapes_and_kinds_of_tensors() -> None:
     assert len(threads) > settings.recompile_limit and set(threads) == {1}
 
 
-def test_what_cannot_be_compiled_is_named() -> None:
-    class Bending(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.mean((1, 2, 3)) if x.sum() > 0 else x.amax((1, 2, 3))
+class Branching(torch.nn.Module):
+    """Nobody can compile it: the way through it depends on the values."""
 
-    with pytest.raises(UsageError, match=r"cannot run this backbone so: .*--runtime torch"):
-        CompiledForm(Bending())(clips(2, 4, 8))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2, 3)) if x.sum() > 0 else x.amax((1, 2, 3))
+
+
+def test_what_cannot_be_compiled_is_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        CompiledForm(Branching())(clips(2, 4, 8))
+    assert caught.value.data == {"option": "runtime", "value": "compiled"}
+    assert "--runtime torch" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize(
@@ -99,28 +111,42 @@ def test_what_cannot_be_compiled_is_named() -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
 )
-def test_a_lack_of_memory_is_not_the_compilers(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    class Exhausted(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+def test_a_lack_of_memory_is_not_the_compilers(error: Exception) -> None:
+    def backend(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> Any:
+        def exhausted(*inputs: torch.Tensor) -> None:
             raise error
 
-    form = CompiledForm(Tiny())
-    monkeypatch.setattr(form, "_run", Exhausted())
+        return exhausted
+
+    torch.compiler.reset()
     with pytest.raises(torch.OutOfMemoryError):
-        form(clips(2, 4, 8))
+        CompiledForm(Tiny(), backend=backend)(clips(2, 4, 8))
 
 
-def test_a_device_that_halves_its_batch_forgets_what_is_recorded(
+def played(form: torch.nn.Module, clips: torch.Tensor) -> Recording:
+    """Stands in for a CUDA graph: the same work on the same memory."""
+    place = torch.zeros_like(clips)
+    rows = form(place)
+    return Recording(lambda: rows.copy_(form(place)), place, rows)  # type: ignore[arg-type, return-value]  # what it returns is not used
+
+
+def test_an_encoder_that_is_released_forgets_what_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = load_encoder("tiny", device="cpu")
-    form = GraphedForm(Tiny())
-    form._recorded[(64,)] = None  # type: ignore[assignment]  # no graph is needed to forget it
-    monkeypatch.setattr(encoder, "form", form)
+    made: list[int] = []
+
+    def record(form: torch.nn.Module, clips: torch.Tensor) -> Recording:
+        made.append(len(clips))
+        return played(form, clips)
+
+    monkeypatch.setattr(encoder, "form", GraphedForm(Tiny(), record))
+    x = torch.rand(2, 3, 16, 8, 8)
+    for _ in range(2):
+        encoder.encode(x)
     encoder.release()
-    assert not form._recorded
+    encoder.encode(x)
+    assert made == [2, 2]
 
 
 def test_extraction_compiles_once_and_leaves_the_same_store(
@@ -145,33 +171,18 @@ def test_extraction_compiles_once_and_leaves_the_same_store(
         np.testing.assert_allclose(found["b"].rows, expected["b"].rows, rtol=1e-4, atol=1e-5)
 
 
-class Recorded:
-    """Stands in for a CUDA graph: the same work on the same memory."""
-
-    def __init__(self, form: torch.nn.Module, place: torch.Tensor) -> None:
-        self.form, self.place = form, place
-        self.rows = form(place)
-
-    def replay(self) -> None:
-        self.rows.copy_(self.form(self.place))
-
-
-def test_what_is_recorded_is_played_with_the_clips_that_come(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_recorded_is_played_with_the_clips_that_come() -> None:
     made: list[int] = []
 
-    def record(form: GraphedForm, clips: torch.Tensor) -> Any:
+    def record(form: torch.nn.Module, clips: torch.Tensor) -> Recording:
         made.append(len(clips))
         if len(clips) > 4:
             raise torch.OutOfMemoryError("out of memory")
         if len(clips) == 3:
             raise RuntimeError("operation not permitted when stream is capturing")
-        graph = Recorded(form.form, torch.zeros_like(clips))
-        return graph, graph.place, graph.rows
+        return played(form, clips)
 
-    monkeypatch.setattr(GraphedForm, "_record", record)
-    form = GraphedForm(Tiny())
+    form = GraphedForm(Tiny(), record)
     with torch.inference_mode():
         for count in (4, 4, 2, 4):
             x = torch.rand(count, 3, 2, 8, 8)
@@ -179,8 +190,9 @@ def test_what_is_recorded_is_played_with_the_clips_that_come(
         assert made == [4, 2]
         with pytest.raises(torch.OutOfMemoryError):
             form(torch.rand(8, 3, 2, 8, 8))
-        with pytest.raises(UsageError, match=r"is capturing.*--runtime torch"):
+        with pytest.raises(UsageError) as caught:
             form(torch.rand(3, 3, 2, 8, 8))
+        assert caught.value.data["option"] == "runtime"
         form.release()
         form(x)
     assert made == [4, 2, 8, 3, 4]
@@ -207,3 +219,104 @@ def test_rows_in_flight_are_not_overwritten(cuda: None) -> None:
     rows = [wait() for wait in waits]
     for x, found in zip((first, second), rows, strict=True):
         assert errors(found, encoder.encode(x)).max() <= 1e-3
+
+
+@pytest.fixture
+def openvino() -> None:
+    try:
+        OpenVinoForm(torch.nn.Identity())
+    except DependencyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", ["tiny", "r3d_18", "i3d"])
+def test_openvino_equals_the_plain_module(openvino: None, name: str) -> None:
+    torch.manual_seed(7)
+    plain = shaken(build_backbone(name))
+    form = OpenVinoForm(plain)
+    # Complete batches, the last one of a run, and clips of another shape.
+    shapes = [(3, 16, 32), (1, 16, 32)] if name != "tiny" else [(3, 16, 64), (2, 8, 80)]
+    with torch.inference_mode():
+        for count, frames, size in (*shapes, shapes[0]):
+            x = clips(count, frames, size)
+            before = x.clone()
+            assert errors(form(x), plain(x)).max() <= 1e-5
+            assert torch.equal(x, before)
+
+
+def test_rows_are_not_overwritten_by_the_next_batch(openvino: None) -> None:
+    form = OpenVinoForm(shaken(build_backbone("tiny")))
+    x = clips(2, 16, 64)
+    with torch.inference_mode():
+        first = form(x)
+        kept = first.clone()
+        form(x.flip(0))
+    assert torch.equal(first, kept)
+
+
+def test_a_store_holds_the_same_rows_whichever_runtime_adds_to_it(
+    openvino: None, tmp_path: Path
+) -> None:
+    one, two = (make_video(tmp_path / f"{name}.mp4", fps=30, n_frames=90) for name in "ab")
+    torch_rows, both = tmp_path / "torch.h5", tmp_path / "both.h5"
+    extract([one, two], torch_rows, weights="tiny", device="cpu", workers=1)
+    extract(one, both, weights="tiny", device="cpu", workers=1)
+    report = extract([one, two], both, weights="tiny", workers=1, runtime="openvino")
+    assert {video.key: video.status for video in report.videos} == {"a": "kept", "b": "done"}
+    assert report.to_dict()["runtime"] == "openvino"
+    loaded = load_encoder("tiny", runtime="openvino")
+    assert extract(one, tmp_path / "own.h5", encoder=loaded, workers=1).runtime == "openvino"
+    with open_store(torch_rows) as expected, open_store(both) as found:
+        assert found.metadata.settings == expected.metadata.settings
+        rows, theirs = (torch.from_numpy(store["b"].rows[:]) for store in (found, expected))
+    assert rows.shape == theirs.shape and relative(rows, theirs) <= 1e-5
+
+
+def test_openvino_reports_nothing_and_leaves_signals_alone(openvino: None) -> None:
+    """One process for both, as importing OpenVINO takes long.
+
+    The fault handler lets signals run on a stack of their own, which OpenVINO replaces.
+    """
+    code = (
+        "import faulthandler, gc, os, signal, sys, torch\n"
+        "from tspcli.encoders.runtimes import OpenVinoForm\n"
+        "faulthandler.enable()\n"
+        "came = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: came.append(1))\n"
+        "forms = [OpenVinoForm(torch.nn.Conv3d(3, 4, 3)) for _ in range(3)]\n"
+        "rows = [form(torch.zeros(1, 3, 4, 8, 8)) for form in forms]\n"
+        "for _ in range(3):\n"
+        "    del forms[0]\n"
+        "    gc.collect()\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "reports = [name for name in sys.modules if 'telemetry' in name and 'stub' not in name\n"
+        "           and not name.startswith('openvino.tools')]\n"
+        "print(len(came), 'openvino' in sys.modules, reports)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["3 True []"]), done.stderr
+
+
+def test_without_openvino_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DependencyError) as caught:
+        load_encoder("tiny", device="cpu", runtime="openvino")
+    assert caught.value.data == {"option": "runtime", "value": "openvino"}
+    assert "tspcli[openvino]" in str(caught.value.remedy)
+
+
+def test_openvino_replaces_the_form_that_torch_would_have(openvino: None) -> None:
+    overlapping = Sampling(stride=1)
+    assert load_encoder("tiny", device="cpu").supports_series(overlapping)
+    for fast in (True, False):
+        encoder = load_encoder("tiny", device="cpu", runtime="openvino", fast=fast)
+        assert isinstance(encoder.form, OpenVinoForm)
+        assert not encoder.supports_series(overlapping)
+
+
+def test_a_backbone_that_openvino_cannot_run_is_named(openvino: None) -> None:
+    with pytest.raises(UsageError) as caught:
+        OpenVinoForm(Branching())(clips(2, 4, 8))
+    assert caught.value.data == {"option": "runtime", "value": "openvino"}
