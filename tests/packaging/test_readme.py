@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE_LINES = [
     line.strip()
-    for block in re.findall(r"```(?:sh|bash)?\n(.*?)```", README, re.DOTALL)
+    for language, block in re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+    if language in ("", "sh", "bash")
     for line in block.replace("\\\n", " ").splitlines()
 ]
 

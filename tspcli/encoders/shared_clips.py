@@ -72,7 +72,7 @@ class SharedVideoResNet(nn.Module):
 
     @property
     def largest_stride(self) -> int:
-        """Beyond it, copying what clips have in common costs what it saves (docs/speed.md)."""
+        """Beyond it, copying what clips have in common costs what it saves."""
         n_shared = len(self._fast.blocks) - len(self._rest)
         return 4 if 4 * n_shared >= len(self._fast.blocks) else 2
 
