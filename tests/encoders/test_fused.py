@@ -9,21 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.builders.networks import clips, relative, shaken
-from tspcli.encoders import fused as fast
+from tspcli.encoders import fused
 from tspcli.encoders.backbones import backbone_spec, build_backbone
 from tspcli.encoders.backbones.resnet3d import VideoResNet
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(params=["fused", "portable"])
-def convolutions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to convolve: oneDNN's fused operations, and torch's public ones."""
-    if request.param == "fused" and not fast.has_fused_convolutions():
-        pytest.skip("this build of torch has no fused convolutions")
-    if request.param == "portable":
-        monkeypatch.setattr(fast, "has_fused_convolutions", lambda dtype: False)
-    return str(request.param)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +31,7 @@ def convolutions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 def test_equal_to_the_plain_module(name: str, frames: int, size: int, convolutions: str) -> None:
     torch.manual_seed(7)
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, CPU, torch.float32)
+    quick = fused.inference_form(plain, CPU, torch.float32)
     x = clips(2, frames, size)
     before = x.clone()
     with torch.inference_mode():
@@ -54,7 +44,7 @@ def test_equal_to_the_plain_module(name: str, frames: int, size: int, convolutio
 def test_r2plus1d_34_equal_to_the_plain_module() -> None:
     torch.manual_seed(8)
     plain = shaken(build_backbone("r2plus1d_34"))
-    quick = fast.inference_form(plain, CPU, torch.float32)
+    quick = fused.inference_form(plain, CPU, torch.float32)
     x = clips(2, 16, 56)
     with torch.inference_mode():
         assert relative(quick(x), plain(x)) <= 1e-5
@@ -64,7 +54,7 @@ def test_one_form_takes_every_shape() -> None:
     """Filters are packed for the first shape that comes; all others have to work as well."""
     torch.manual_seed(9)
     plain = shaken(build_backbone("tiny"))
-    quick = fast.inference_form(plain, CPU, torch.float32)
+    quick = fused.inference_form(plain, CPU, torch.float32)
     with torch.inference_mode():
         for count, frames, size in ((4, 16, 64), (2, 16, 64), (3, 8, 112), (2, 1, 33), (4, 16, 64)):
             x = clips(count, frames, size)
@@ -75,7 +65,7 @@ def test_one_form_takes_every_shape() -> None:
 
 def test_channels_in_any_memory_order() -> None:
     plain = shaken(build_backbone("tiny"))
-    quick = fast.inference_form(plain, CPU, torch.float32)
+    quick = fused.inference_form(plain, CPU, torch.float32)
     x = clips(2, 8, 48)
     frames = x.permute(0, 2, 3, 4, 1).contiguous()
     with torch.inference_mode():
@@ -85,7 +75,7 @@ def test_channels_in_any_memory_order() -> None:
 def test_the_plain_module_is_left_alone() -> None:
     plain = shaken(build_backbone("tiny"))
     before = {k: v.clone() for k, v in plain.state_dict().items()}
-    quick = fast.inference_form(plain, CPU, torch.float32)
+    quick = fused.inference_form(plain, CPU, torch.float32)
     with torch.inference_mode():
         quick(clips(1, 8, 32))
     assert all(torch.equal(before[k], v) for k, v in plain.state_dict().items())
@@ -96,8 +86,8 @@ def test_filled_planes_stay_empty() -> None:
     plain = shaken(
         VideoResNet((1, 1, 1, 1), factorized=True, widths=(10, 12, 14, 18), stem_middle=7)
     )
-    quick = fast.inference_form(plain, CPU, torch.float32)
-    assert isinstance(quick, fast.FastVideoResNet)
+    quick = fused.inference_form(plain, CPU, torch.float32)
+    assert isinstance(quick, fused.FastVideoResNet)
     spatial, temporal = quick.stem
     assert spatial.bias.shape == (16,) and temporal.bias.shape == (10,)
     x = clips(3, 6, 40)
@@ -109,7 +99,7 @@ def test_filled_planes_stay_empty() -> None:
 def test_reduced_precision_stays_near(name: str, convolutions: str) -> None:
     torch.manual_seed(10)
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
+    quick = fused.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
     x = clips(2, 8, 64)
     with torch.inference_mode():
         found, expected = quick(x.bfloat16()).float(), plain(x)
@@ -119,8 +109,8 @@ def test_reduced_precision_stays_near(name: str, convolutions: str) -> None:
 def test_bfloat16_is_fused_where_the_processor_has_it() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no bfloat16")
-    assert fast.has_fused_convolutions(torch.bfloat16)
-    assert not fast.has_fused_convolutions(torch.float16)
+    assert fused.has_fused_convolutions(torch.bfloat16)
+    assert not fused.has_fused_convolutions(torch.float16)
 
 
 @pytest.mark.gpu
@@ -132,7 +122,7 @@ def test_equal_on_cuda(name: str) -> None:
 
     device = torch.device("cuda")
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, device, torch.float32)
+    quick = fused.inference_form(plain, device, torch.float32)
     x = clips(2, 16, 64)
     with torch.inference_mode(), arithmetic(device, "fp32"):
         assert relative(quick(x.to(device)).cpu(), plain(x)) <= 1e-5
@@ -147,7 +137,7 @@ def test_features_of_reduced_precision_are_not_rounded_once_more(
 ) -> None:
     torch.manual_seed(10)
     plain = shaken(build_backbone(name))
-    quick = fast.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
+    quick = fused.inference_form(plain, CPU, torch.bfloat16, backbone_spec(name).layer)
     x = clips(3, frames, size)
     with torch.inference_mode():
         found, exact = quick(x.bfloat16()), plain(x)
@@ -159,8 +149,8 @@ def test_features_of_reduced_precision_are_not_rounded_once_more(
 
 def test_features_of_float32_are_the_plain_mean() -> None:
     plain = shaken(build_backbone("tiny"))
-    quick = fast.inference_form(plain, CPU, torch.float32)
-    assert isinstance(quick, fast.FastVideoResNet)
+    quick = fused.inference_form(plain, CPU, torch.float32)
+    assert isinstance(quick, fused.FastVideoResNet)
     seen: list[Tensor] = []
     quick.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out))
     with torch.inference_mode():
@@ -170,8 +160,8 @@ def test_features_of_float32_are_the_plain_mean() -> None:
 
 def test_what_a_gpu_runs_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler sees all of it at once, and would say so here if it did not."""
-    monkeypatch.setattr(fast, "has_fused_convolutions", lambda dtype: False)
-    quick = fast.inference_form(build_backbone("tiny"), CPU, torch.bfloat16)
+    monkeypatch.setattr(fused, "has_fused_convolutions", lambda dtype: False)
+    quick = fused.inference_form(build_backbone("tiny"), CPU, torch.bfloat16)
     graphs: list[int] = []
 
     def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:

@@ -10,7 +10,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.builders.networks import relative, shaken
-from tests.encoders.test_fused import CPU, convolutions
 from tspcli.encoders import load_encoder
 from tspcli.encoders.backbones import build_backbone
 from tspcli.encoders.backbones.resnet3d import VideoResNet
@@ -18,7 +17,7 @@ from tspcli.encoders.fused import FastVideoResNet, inference_form
 from tspcli.encoders.shared_clips import SharedVideoResNet
 from tspcli.sampling import Sampling
 
-__all__ = ["convolutions"]
+CPU = torch.device("cpu")
 
 
 def cut(frames: torch.Tensor, stride: int, length: int = 16) -> torch.Tensor:

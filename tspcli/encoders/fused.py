@@ -1,10 +1,10 @@
-"""Forms of the backbones that compute the same, faster; for inference alone.
+"""Forms of the backbones that compute the same function faster, for inference only.
 
-Three things are gained. Batch norms are folded into the convolutions before them. Activations lie
-as (B, T, H, W, C), in which a 1x3x3 convolution is a 2-D one over B*T images and a 3x1x1
-convolution a 2-D one over B images of T x (H*W) pixels, without moving a byte. And on CPUs each
-convolution runs with its ReLU and its shortcut as one oneDNN operation whose filters were brought
-into oneDNN's order once, instead of at every call.
+They differ in three ways. Batch norms are folded into the convolutions before them. Activations are
+stored as (B, T, H, W, C), in which a 1x3x3 convolution is a 2-D one over B*T images and a 3x1x1
+convolution a 2-D one over B images of T x (H*W) pixels, without moving a byte. On CPUs, each
+convolution runs with its ReLU and its shortcut as one oneDNN operation, whose filters are packed
+into oneDNN's order once instead of at every call.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tspcli.encoders.backbones.i3d import pool_features as i3d_pool_features
 from tspcli.encoders.backbones.resnet3d import BasicBlock, VideoResNet
 
 _CHANNEL_MULTIPLE = 16
-"""oneDNN and tensor cores take channels in such groups; planes between two convolutions are filled
-up with zeros, which changes nothing."""
+"""oneDNN and tensor cores process channels in groups of this size; planes between two convolutions
+are padded with zeros, which does not change the result."""
 _FUSED_ERRORS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-"""How far a fused convolution may be from torch's own, relative, in the dtypes that have them."""
+"""The largest relative error of a fused convolution against torch's own, by supported dtype."""
 
 
 def inference_form(
@@ -77,9 +77,9 @@ class AutocastForm(nn.Module):
 def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
     """Whether this build of torch has the fused oneDNN convolutions used here.
 
-    They are the ones that ``torch.compile`` emits for CPUs, but no public interface, so they are
-    tried on a small example and done without if anything is amiss, such as a processor on which
-    oneDNN has none for bfloat16.
+    ``torch.compile`` emits them for CPUs, but they are no public interface. They are therefore
+    tried on a small example, and not used if anything is wrong, such as a processor for which
+    oneDNN has no bfloat16 convolutions.
     """
     if dtype not in _FUSED_ERRORS or not torch.backends.mkldnn.is_available():
         return False
@@ -93,7 +93,7 @@ def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
         try:
             packed = pack_filters(weight, (1, 1), (1, 1), x)
             got = fused_convolution(x, packed, bias, (1, 1), (1, 1), relu=True, shortcut=shortcut)
-            # A 3-D convolution is tried for its mere presence; results are compared above.
+            # The 3-D operations are separate functions.
             deep = x.unsqueeze(2).contiguous(memory_format=torch.channels_last_3d)
             packed = pack_filters(weight.unsqueeze(2), (0, 1, 1), (1, 1, 1), deep)
             flat = fused_convolution(
@@ -109,9 +109,9 @@ def has_fused_convolutions(dtype: torch.dtype = torch.float32) -> bool:
 def pack_filters(
     weight: Tensor, padding: tuple[int, ...], stride: tuple[int, ...], x: Tensor
 ) -> Tensor:
-    """Filters in the order that oneDNN wants for inputs like ``x``."""
+    """Filters in oneDNN's preferred order for inputs like ``x``."""
     flat = weight.ndim == 4
-    # The type stubs of some versions of torch lack the last argument.
+    # Type stubs of some torch versions lack the last argument.
     library: Any = torch._C._nn
     reorder = library.mkldnn_reorder_conv2d_weight if flat else library.mkldnn_reorder_conv3d_weight
     ones = [1] * len(stride)
@@ -150,8 +150,8 @@ class FoldedConv(nn.Module):
     Args:
         conv: The convolution, without bias, dilation or groups.
         norm: The batch norm that follows it.
-        fill_inputs: Zero planes to add to its inputs.
-        fill_outputs: Zero planes to add to its outputs.
+        fill_inputs: Zero planes appended to its inputs.
+        fill_outputs: Zero planes appended to its outputs.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class FoldedConv(nn.Module):
 
     @property
     def keeps_times(self) -> bool:
-        """Whether its output has as many times as its input."""
+        """Whether its output has as many time steps as its input."""
         return self.over == "images" or self.stride[0] == 1
 
     def forward(
@@ -193,9 +193,10 @@ class FoldedConv(nn.Module):
         shortcut: Tensor | None = None,
         pad_times: bool = True,
     ) -> Tensor:
-        """Convolve (B, T, H, W, C); add ``shortcut``, which may be overwritten; ReLU.
+        """Convolve (B, T, H, W, C), add ``shortcut``, which may be overwritten, and apply ReLU.
 
-        Without ``pad_times`` only those times come out at which the filter lies within the input.
+        Without ``pad_times``, the output has only the times at which the filter lies within the
+        input.
         """
         batch, times, height, width, _ = x.shape
         folded = self._fold(x)
@@ -220,13 +221,13 @@ class FoldedConv(nn.Module):
     def _convolve(
         self, x: Tensor, relu: bool, shortcut: Tensor | None, padding: tuple[int, ...]
     ) -> Tensor:
-        # The compiler brings its own ways to fuse.
+        # torch's compiler fuses these operations itself.
         by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
         if by_hand and has_fused_convolutions(x.dtype):
             if self._packed is None:
                 assert self.weight is not None
                 self._packed = pack_filters(self.weight, self.padding, self.stride, x)
-                self.weight = None  # The packed filters are all that is needed from now on.
+                self.weight = None  # From now on only the packed filters are used.
             return fused_convolution(
                 x,
                 self._packed,
@@ -245,9 +246,9 @@ class FoldedConv(nn.Module):
 
 
 def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Filters and bias of a convolution that includes the batch norm behind it.
+    """Filters and bias of a convolution that includes the batch norm after it.
 
-    The factors are computed in float64 so that each weight is rounded once.
+    The factors are computed in float64, so that each weight is rounded only once.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
@@ -259,7 +260,7 @@ def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm3d) -> tuple[Tensor, Tenso
 def mean_over_positions(x: Tensor) -> Tensor:
     """Features (B, C), float32, of activations (B, T, H, W, C) of any dtype.
 
-    The sum of half-precision numbers is taken in float32 anyway; the mean is not rounded again.
+    torch sums half-precision numbers in float32 anyway; the mean is not rounded again.
     """
     return x.mean(dim=(1, 2, 3), dtype=torch.float32)
 
@@ -273,7 +274,7 @@ def _filling(planes: int) -> int:
 
 
 def _fold_sequence(layers: nn.Module, then: nn.Module) -> nn.ModuleList:
-    """One convolution, or a factorised one with a batch norm inside, and the batch norm after."""
+    """A convolution, or a factorised one with a batch norm inside, and the batch norm after it."""
     if isinstance(layers, nn.Conv3d):
         return nn.ModuleList([FoldedConv(layers, then)])
     spatial, norm, _, temporal = cast(nn.Sequential, layers)
@@ -302,7 +303,7 @@ class FastBasicBlock(nn.Module):
             self.downsample = FoldedConv(cast(nn.Conv3d, projection), norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Nobody else needs x once this block is done, so it may be overwritten as the shortcut.
+        # x is not used after this block, so it may be overwritten as the shortcut.
         shortcut = x if self.downsample is None else self.downsample(x, relu=False)
         for conv in self.before:
             x = conv(x)

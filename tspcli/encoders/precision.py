@@ -118,26 +118,31 @@ def resolve_runtime(runtime: str, device: str | torch.device, precision: str) ->
     Raises:
         UsageError: If it cannot, or there is none of that name.
     """
-    if runtime not in RUNTIMES:
-        raise UsageError(
-            f"There is no runtime {runtime!r}.",
-            remedy=f"Give one of {', '.join(RUNTIMES)}.",
-            option="runtime",
-            value=runtime,
-        )
+    _require_known("runtime", runtime, RUNTIMES)
     if runtime == "openvino":
-        chosen = {"device": (str(device), "cpu"), "precision": (precision, "fp32")}
-        for option, (value, only) in chosen.items():
+        for option, value, only in (
+            ("device", str(device), "cpu"),
+            ("precision", precision, "fp32"),
+        ):
             if value not in ("auto", only):
                 raise UsageError(
-                    f"--runtime openvino computes on {only}, not on {value}."
-                    if option == "device"
-                    else f"--runtime openvino computes in {only}, not in {value}.",
+                    f"--runtime openvino and --{option} {value} exclude each other: OpenVINO "
+                    f"computes on CPUs in fp32.",
                     remedy="Leave one of the two out.",
                     option=option,
                     value=value,
                 )
     return cast(Runtime, runtime)
+
+
+def _require_known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(
+            f"There is no {option} {value!r}.",
+            remedy=f"Give one of {', '.join(known)}.",
+            option=option,
+            value=value,
+        )
 
 
 def resolve_precision(precision: str, device: torch.device, *, training: bool = False) -> Precision:
@@ -151,13 +156,7 @@ def resolve_precision(precision: str, device: torch.device, *, training: bool = 
         UsageError: If it is unknown or the device lacks it.
     """
     cuda = device.type == "cuda"
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"There is no precision {precision!r}.",
-            remedy=f"Give one of {', '.join(PRECISIONS)}.",
-            option="precision",
-            value=precision,
-        )
+    _require_known("precision", precision, PRECISIONS)
     if precision == "auto":
         if not cuda:
             return "fp32"

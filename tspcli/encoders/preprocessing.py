@@ -1,9 +1,10 @@
-"""What happens to a frame between the decoder and the encoder; it belongs to the weights.
+"""How a frame is scaled, cropped and normalised between the decoder and the encoder.
 
-Every step looks at one frame alone, so each is done once a frame however many clips share it. A
-decode worker scales and crops (:meth:`Preprocessing.frame_spec`), the encoder's device scales to
-0..1 and normalises (:meth:`Preprocessing.normalize`). The crop commutes with the normalisation, so
-the order that TSP's paper code uses (normalise, then crop) gives the same values.
+Preprocessing belongs to the weights. Every step handles one frame at a time and runs once per
+frame, however many clips share it. A decode worker scales and crops
+(:meth:`Preprocessing.frame_spec`), the encoder's device scales to 0..1 and normalises
+(:meth:`Preprocessing.normalize`). Cropping and normalising commute, so the order of TSP's official
+code (normalise, then crop) gives the same values.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Triple = tuple[float, float, float]
 class Preprocessing:
     """Scale, centre crop, and per-channel normalisation of RGB values in 0..1.
 
-    The defaults are TSP's (and those of torchvision's video ResNets): 128 x 171 pixels without
-    keeping the aspect ratio, 112 x 112 from the centre, Kinetics-400 mean and deviation.
+    The defaults are TSP's and those of torchvision's video ResNets: 128 x 171 pixels regardless of
+    the aspect ratio, 112 x 112 from the centre, mean and standard deviation of Kinetics-400.
 
     Attributes:
-        resize: Size before the crop.
+        resize: Size before cropping.
         crop: (height, width) of the crop.
         mean: Per channel, subtracted from values in 0..1.
-        std: Per channel, divided by afterwards. Mean and deviation of 0.5 give the range -1..1.
+        std: Per channel, divided by afterwards. A mean and std of 0.5 give the range -1..1.
     """
 
     resize: ResizeSpec = field(default_factory=lambda: ResizeSpec(height=128, width=171))
@@ -54,7 +55,7 @@ class Preprocessing:
 
         Args:
             frames: (N, h, w, 3), values 0..255, uint8 or floating, on the device that computes.
-            dtype: Of the result. The arithmetic is float32 in any case.
+            dtype: Of the result; the arithmetic is always float32.
 
         Returns:
             (N, 3, h, w), a view in channels-last memory order.
@@ -81,6 +82,7 @@ class Preprocessing:
             raise UsageError(
                 f"A crop of {self.crop} does not fit into frames of {height} x {width}.",
                 remedy=f"Give frames scaled as {self.resize} says.",
+                value=(height, width),
             )
         flip, down, right = uniform
         return ClipDraw(
@@ -90,11 +92,11 @@ class Preprocessing:
         )
 
     def augment_clip(self, frames: Tensor, draw: ClipDraw) -> Tensor:
-        """The training view of one clip: maybe mirrored, normalised, cropped somewhere.
+        """The training view of one clip: randomly mirrored and cropped, and normalised.
 
         Args:
             frames: (T, H, W, 3) scaled frames, values 0..255, such as (16, 128, 171, 3).
-            draw: One flip and one crop for all frames of the clip.
+            draw: The flip and the crop, the same for all frames of the clip.
 
         Returns:
             (3, T, h, w) float32.
@@ -140,7 +142,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """What chance decided for one training clip: mirrored or not, and the crop's corner."""
+    """The random choices for one training clip: mirrored or not, and the crop's corner."""
 
     flip: bool
     top: int
@@ -149,7 +151,7 @@ class ClipDraw:
 
 @lru_cache
 def _constant(values: Triple, device: torch.device) -> Tensor:
-    """Three numbers on a device, moved there once: a thread waits for such a copy to a GPU."""
+    """Three numbers on a device, copied there once: a thread waits for such a copy to a GPU."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)
 

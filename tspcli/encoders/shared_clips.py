@@ -1,13 +1,13 @@
-"""Overlapping clips of one video, encoded without computing twice what they have in common.
+"""Overlapping clips of one video, encoded without computing their common parts twice.
 
-A clip's first layers see the frames of neighbouring clips too. What they compute at a time of the
-video is the same for every clip that holds it, except near the clip's ends: there the padding of
-the temporal convolutions, one more time with every layer, has been seen. The stem and the first
-stage are therefore run once over the whole series of frames, and for each clip over its ends alone;
-then the clips are put together and go on one by one. Nothing is approximated.
+The first layers produce the same activations at a given time of the video for every clip that
+contains it, except near the clip's ends, where the padding of the temporal convolutions has an
+effect. The stem and the first stage therefore run once over the complete series of frames, and
+per clip only over its ends; then the clips are assembled and encoded further one by one. Nothing
+is approximated.
 
-Every temporal convolution lets one more time at either end see the padding: after r2plus1d_18's
-stem and first stage 5 of 16 have at each end, after r2plus1d_34's 7.
+Every temporal convolution lets the padding reach one more time step at either end: after
+r2plus1d_18's stem and first stage it has reached 5 of 16 at each end, after r2plus1d_34's 7.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from tspcli.encoders.fused import FastBasicBlock, FastVideoResNet, FoldedConv, mean_over_positions
 
 _CLIPS_AT_ONCE = 4
-"""Clips whose ends are computed together: enough for full speed, few for memory."""
+"""Clips whose ends are computed together: enough for full speed, and few enough for memory."""
 
 
 class _Unit(NamedTuple):
-    """One temporal convolution and what belongs to it.
+    """One temporal convolution and its context.
 
     Attributes:
-        spatial: The convolution within frames before it, if it is a factorised one.
+        spatial: The convolution within frames before it, if it is factorised.
         temporal: Kernel 3, stride 1, one position of padding at either end.
-        opens, closes: Whether it is the first, and the last, convolution of a residual block.
+        opens, closes: Whether it is the first or the last convolution of a residual block.
     """
 
     spatial: FoldedConv | None
@@ -39,20 +39,20 @@ class _Unit(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """What a unit computed for the whole series, where no clip's padding is seen.
+    """A unit's activations for the complete series, which no clip's padding affects.
 
     Attributes:
-        seen: What its temporal convolution saw, (times, H, W, C); time i of it is ``lost + i``
-            of the series.
-        shortcut: Where a residual block begins, what the block was given.
+        inputs: Those of its temporal convolution, (times, H, W, C); time i is time ``lost + i`` of
+            the series.
+        shortcut: The inputs of the residual block that begins here, if one does.
     """
 
-    seen: Tensor
+    inputs: Tensor
     shortcut: Tensor | None
 
 
 class SharedVideoResNet(nn.Module):
-    """A :class:`FastVideoResNet` that takes the clips of a series of frames.
+    """A :class:`FastVideoResNet` that encodes all clips of a series of frames.
 
     Args:
         fast: The network; its convolutions are used, not copied.
@@ -67,12 +67,12 @@ class SharedVideoResNet(nn.Module):
 
     @property
     def lost(self) -> int:
-        """Times at either end of a clip that have seen its padding after the shared layers."""
+        """Times at either end of a clip that its padding has reached after the shared layers."""
         return len(self._units)
 
     @property
     def largest_stride(self) -> int:
-        """Beyond it, copying what clips have in common costs what it saves."""
+        """At larger strides, copying the common parts costs as much as it saves."""
         n_shared = len(self._fast.blocks) - len(self._rest)
         return 4 if 4 * n_shared >= len(self._fast.blocks) else 2
 
@@ -81,8 +81,8 @@ class SharedVideoResNet(nn.Module):
 
         Args:
             frames: (S, 3, h, w), prepared; S is ``(clips - 1) * stride + clip_length``.
-            clip_length: Frames a clip, more than twice :attr:`lost`.
-            stride: Frames from one clip's first to the next one's.
+            clip_length: Frames per clip, more than twice :attr:`lost`.
+            stride: Frames between the starts of neighbouring clips.
 
         Returns:
             (clips, D).
@@ -100,20 +100,20 @@ class SharedVideoResNet(nn.Module):
         return torch.cat(rows)
 
     def _series(self, x: Tensor) -> tuple[list[_Level], Tensor]:
-        """The shared layers over the whole series, without any padding in time."""
+        """The shared layers over the complete series, without any padding in time."""
         levels: list[_Level] = []
         shortcut: Tensor | None = None
         for unit in self._units:
             if unit.opens:
                 shortcut = x
-            seen = x if unit.spatial is None else unit.spatial(x[None])[0]
-            levels.append(_Level(seen, shortcut if unit.opens else None))
+            inputs = x if unit.spatial is None else unit.spatial(x[None])[0]
+            levels.append(_Level(inputs, shortcut if unit.opens else None))
             added = None
             if unit.closes:
                 assert shortcut is not None
-                # Overwritten by the convolution, while the clips' ends still need it.
+                # The convolution overwrites it, but the clips' ends still need it.
                 added = shortcut[2:-2].clone()[None]
-            x = unit.temporal(seen[None], shortcut=added, pad_times=False)[0]
+            x = unit.temporal(inputs[None], shortcut=added, pad_times=False)[0]
         return levels, x
 
     def _clips(
@@ -129,7 +129,7 @@ class SharedVideoResNet(nn.Module):
                 shortcut = _joined(ends, level.shortcut, starts, length, lost, zeros=0)
             if ends is not None and unit.spatial is not None:
                 ends = unit.spatial(ends)
-            joined = _joined(ends, level.seen, starts, length, lost, zeros=1)
+            joined = _joined(ends, level.inputs, starts, length, lost, zeros=1)
             added = shortcut if unit.closes else None
             ends = unit.temporal(joined, shortcut=added, pad_times=False)
         assert ends is not None
@@ -144,14 +144,14 @@ class SharedVideoResNet(nn.Module):
 def _joined(
     ends: Tensor | None, common: Tensor, starts: Tensor, length: int, lost: int, zeros: int
 ) -> Tensor:
-    """The first and the last times of some clips, with two common ones on the inner side.
+    """The first and the last times of some clips, with two common times on the inner side.
 
     Args:
-        ends: (2 B, lost, H, W, C): the times that have seen the padding; None if ``lost`` is 0.
-        common: The times of the series that have not; time i is ``lost + i`` of the series.
+        ends: (2 B, lost, H, W, C): the times that the padding has reached; None if ``lost`` is 0.
+        common: The other times of the series; time i is time ``lost + i`` of the series.
         starts: First frames of the clips in the series.
-        length: Frames a clip.
-        lost: See above.
+        length: Frames per clip.
+        lost: Times at either end that the padding has reached.
         zeros: Times of padding on the outer side.
 
     Returns:
@@ -177,7 +177,7 @@ def _positions(starts: Tensor, offset: int, count: int) -> Tensor:
 
 
 def _shared_units(fast: FastVideoResNet) -> list[_Unit]:
-    """The stem's and the first stage's temporal convolutions, as far as they keep every time."""
+    """The temporal convolutions of the stem and the first stage that keep every time step."""
     units = [_unit([cast(FoldedConv, conv) for conv in fast.stem])]
     for module in fast.blocks:
         block = cast(FastBasicBlock, module)
@@ -192,6 +192,3 @@ def _shared_units(fast: FastVideoResNet) -> list[_Unit]:
 
 def _unit(convs: list[FoldedConv]) -> _Unit:
     return _Unit(convs[0] if len(convs) == 2 else None, convs[-1])
-
-
-__all__ = ["SharedVideoResNet"]

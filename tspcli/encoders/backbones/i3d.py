@@ -1,7 +1,8 @@
 """I3D: Inception-v1 with its filters inflated over time (Carreira and Zisserman, CVPR 2017).
 
-The RGB network with the conventions of its TensorFlow original: "SAME" padding, which puts the odd
-pixel at the end, and batch norms with a shift but no scale and an epsilon of 1e-3.
+The RGB network with the conventions of its TensorFlow original: "SAME" padding, which puts an odd
+pixel at the end, and batch norms with a shift but no scale and an epsilon of 1e-3. The published
+weights are nested numpy arrays of a JAX port (:func:`state_from_arrays`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SameConv3d(nn.Conv3d):
     """A convolution without bias, padded as "SAME"."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        # At stride 1 both sides get the same, so the convolution itself can pad.
+        # At stride 1 both sides are padded equally, so the convolution itself can do it.
         own = kernel // 2 if stride == 1 else 0
         super().__init__(inputs, outputs, kernel, stride, own, bias=False)
 
@@ -65,8 +66,8 @@ class Unit3d(nn.Module):
         super().__init__()
         self.conv = SameConv3d(inputs, outputs, kernel, stride)
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=1e-3)
-        # The original has no scale. A frozen one stands here because fused and synchronised batch
-        # norms expect a tensor.
+        # The original has no scale. This one is frozen; fused and synchronised batch norms expect a
+        # tensor.
         self.bn.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,12 +158,12 @@ class I3d(nn.Module):
 def pool_features(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Mean over space, then over windows of two neighbouring times, then over the windows.
 
-    So pools the original before its classification layer: the first and last time count half. For
-    clips of 16 frames, which leave two times, it is the plain mean.
+    The original pools like this before its classification layer: the first and last time count
+    half. Clips of 16 frames have two times left, for which it is the plain mean.
 
     Args:
         x: (B, C, T, H, W) activations.
-        dtype: Of the means; None is that of the activations.
+        dtype: Of the means; that of the activations by default.
     """
     over_space = x.mean(dim=(3, 4), dtype=dtype)
     if over_space.shape[2] > 1:
@@ -235,12 +236,18 @@ def _at(tree: Any, keys: tuple[str, ...], path: Path) -> np.ndarray[Any, Any]:
     for key in keys:
         if not isinstance(tree, Mapping) or key not in tree:
             raise CheckpointError(
-                f"{path} is no I3D: it has no {'/'.join(keys)}.",
+                f"{path} does not contain I3D: {'/'.join(keys)} is missing.",
                 remedy="Give the Kinetics weights of I3D, or a checkpoint of torch tensors.",
+                path=path,
+                missing="/".join(keys),
             )
         tree = tree[key]
     if not isinstance(tree, np.ndarray):
-        raise CheckpointError(f"{path} is no I3D: {'/'.join(keys)} is no array.")
+        raise CheckpointError(
+            f"{path} does not contain I3D: {'/'.join(keys)} is not an array.",
+            path=path,
+            missing="/".join(keys),
+        )
     return tree
 
 

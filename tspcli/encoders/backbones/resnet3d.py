@@ -1,9 +1,9 @@
 """Video ResNets of basic blocks: R(2+1)D and R3D.
 
 ``r2plus1d_18`` and ``r3d_18`` are torchvision's networks (Tran et al., CVPR 2018), parameter for
-parameter. ``r2plus1d_34`` is the network of the VMZ and IG-65M weights: the middle planes of each
-factorised convolution follow from that convolution's own planes, and its batch norms have an
-epsilon of 1e-3 and a momentum of 0.9. The names in the state dict are torchvision's throughout.
+parameter. ``r2plus1d_34`` is the network of the VMZ and IG-65M weights: the number of middle planes
+of each factorised convolution follows from that convolution's own planes, and batch norms have an
+epsilon of 1e-3 and a momentum of 0.9. All names in state dicts are torchvision's.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STAGE_WIDTHS = (64, 128, 256, 512)
 
 
 def factorized_planes(inputs: int, outputs: int) -> int:
-    """Middle planes with which a (2+1)D convolution has as many weights as a 3x3x3 one."""
+    """Middle planes that give a (2+1)D convolution as many weights as a 3x3x3 one."""
     return (inputs * outputs * 27) // (9 * inputs + 3 * outputs)
 
 
 def factorized_conv(inputs: int, middle: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
-    """A 1x3x3 convolution over space, then a 3x1x1 one over time."""
+    """A 1x3x3 convolution over space, followed by a 3x1x1 one over time."""
     return nn.Sequential(
         nn.Conv3d(inputs, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
         norm(middle),
@@ -42,7 +42,7 @@ def full_conv(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut around them, which is projected where shapes change."""
+    """Two convolutions with a shortcut around them, projected where shapes change."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class VideoResNet(nn.Module):
 
     Args:
         depths: Blocks in each of the four stages.
-        factorized: (2+1)D convolutions instead of 3x3x3 ones.
-        middle: Whether the second convolution of a block has middle planes of its own or those of
-            the first. They differ where a stage begins.
-        norm: Makes a batch norm.
+        factorized: Whether convolutions are (2+1)D instead of 3x3x3.
+        middle: Whether the second convolution of a block has its own number of middle planes or
+            that of the first. They differ where a stage begins.
+        norm: Makes a batch norm for a number of planes.
         widths: Planes of each stage; the last is the width of the features.
         stem_middle: Middle planes of a factorised stem.
     """
