@@ -12,9 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.builders.refusals import refused
+from tests.builders.stores import features, store
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
+from tspcli.cli.main import cli
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import (
     AnnotationError,
@@ -127,7 +130,51 @@ class TestInputs:
             export(tmp_path / "none.h5", "npy", tmp_path / "out")
 
 
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Rows that are no longer those of which the checksum was made."""
+    path = store(
+        tmp_path / "damaged.h5",
+        {"v_good": features(20, 0), "v_bad": features(20, 1)},
+        checksums=True,
+    )
+    with h5py.File(path, "r+") as file:
+        file["v_bad"][7] = np.float32(0.5)
+    return path
+
+
+def test_damaged_rows_are_not_exported(damaged: Path, export: Export, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="'v_bad'"):
+        export(damaged, "npy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_annotations_that_are_no_text(anet_store: Path, export: Export, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00{")
+    with refused(AnnotationError, path=tmp_path / "a.json"):
+        export(anet_store, "npy", tmp_path / "out", [tmp_path / "a.json"])
+
+
 class TestOptions:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--subset", "holdout"],
+            ["--missing", "list"],
+            ["--missing", "skip"],
+            ["--feature-frame", "keep"],
+            ["--label-ids", "ids.json"],
+        ],
+    )
+    def test_options_without_annotations_have_no_effect(
+        self, anet_store: Path, tmp_path: Path, options: list[str]
+    ) -> None:
+        command = ["export", str(anet_store), "--to", "bmn", "-o", str(tmp_path / "out"), *options]
+        result = CliRunner().invoke(cli, command, standalone_mode=False)
+        assert isinstance(result.exception, UsageError)
+        assert result.exception.data["option"] == options[0]
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("target", "options"),
         [

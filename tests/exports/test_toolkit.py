@@ -1,4 +1,4 @@
-"""Annotations in and out, in every dialect."""
+"""What targets share: captions, classes, subsets and rates, as readers' annotations show them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,89 @@ import pytest
 
 from tests.builders.annotations import write, write_example
 from tests.builders.refusals import refused
-from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_store
+from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
 from tspcli.annotations import read_together
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, ExportError
 from tspcli.exports.export_plan import PlannedVideo
 from tspcli.exports.toolkit import original_rate
 from tspcli.sampling import Sampling
 from tspcli.store.store_set import SourceVideo
+
+TSP = Sampling()
+
+
+def captions(path: Path, clips: tuple[Clip, ...] = ANET) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".json":
+        entry = {"timestamps": [[0, 1]], "sentences": [f"In {path.parent.name}/{path.name}."]}
+        path.write_text(json.dumps({c.key: {"duration": c.duration_s, **entry} for c in clips}))
+        return path
+    header = "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
+    rows = "".join(f"{c.key}\tIn {path.name}.\t0\t1\t{c.duration_s}\tp\t0\n" for c in clips)
+    path.write_text(header + rows)
+    return path
+
+
+class TestCaptions:
+    def test_no_file_of_bmt_replaces_another(
+        self, anet_store: Path, export: Export, tmp_path: Path
+    ) -> None:
+        files = [captions(tmp_path / name) for name in ("train.csv", "train_part2.csv")]
+        with refused(AnnotationError, path=files[1], value="train"):
+            export(anet_store, "bmt", tmp_path / "out", files)
+        assert not (tmp_path / "out").exists()
+        files = [captions(tmp_path / name) for name in ("val_1.csv", "val_2.csv")]
+        report = export(anet_store, "bmt", tmp_path / "out", files)
+        assert sorted(Path(p).name for p in report.annotations) == [f.name for f in files]
+        for path in report.annotations:
+            assert f"In {Path(path).name}." in Path(path).read_text()
+
+    def test_no_file_of_pdvc_replaces_another(
+        self, anet_store: Path, export: Export, tmp_path: Path
+    ) -> None:
+        files = [captions(tmp_path / folder / "train.json") for folder in ("c1", "c2")]
+        with refused(AnnotationError, path=files[1], value="train"):
+            export(anet_store, "pdvc", tmp_path / "out", files)
+        assert not (tmp_path / "out").exists()
+
+    def test_switches_of_bmt_are_its_own(
+        self, anet_store: Path, export: Export, tmp_path: Path
+    ) -> None:
+        path = captions(tmp_path / "my_captions.csv")
+        with refused(AnnotationError, path=path):
+            export(anet_store, "bmt", tmp_path / "out", [path])
+        report = export(anet_store, "bmt", tmp_path / "out", [path], subset="training")
+        assert "--train_meta_path" in report.usage and "my_captions" not in report.usage
+
+
+class TestEmptyAnnotations:
+    @pytest.mark.parametrize("target", ["gtad-anet", "bmn", "mmaction2", "actionformer", "opentad"])
+    def test_are_refused(self, export: Export, tmp_path: Path, target: str) -> None:
+        path = make_store(tmp_path / "s.h5", ANET[:1], TSP)
+        data = json.loads(anet_json(tmp_path / "a.json", ANET[:1]).read_text())
+        for video in data["database"].values():
+            video["annotations"] = []
+        (tmp_path / "a.json").write_text(json.dumps(data))
+        with refused(ExportError, option="--annotations"):
+            export(path, target, tmp_path / "out", [tmp_path / "a.json"])
+        assert not (tmp_path / "out").exists()
+
+    def test_durations_alone_are_no_actions(self, export: Export, tmp_path: Path) -> None:
+        path = make_foreign(tmp_path / "released.h5", ANET, TSP)
+        lines = [f"{c.key}.mp4,{c.duration_s}\n" for c in ANET]
+        metadata = tmp_path / "train_metadata.csv"
+        metadata.write_text("filename,video-duration\n" + "".join(lines))
+        report = export(path, "actionformer", tmp_path / "out", [metadata], sampling=TSP)
+        assert report.annotations == []
+        assert any("No actions were given" in note for note in report.notes)
+
+    def test_other_durations_are_noted(
+        self, anet_store: Path, anet_annotations: Path, export: Export, tmp_path: Path
+    ) -> None:
+        metadata = tmp_path / "train_metadata.csv"
+        metadata.write_text(f"filename,video-duration\n{ANET[0].key}.mp4,99\n")
+        report = export(anet_store, "npy", tmp_path / "out", [anet_annotations, metadata])
+        assert any("the duration of 1 video" in note for note in report.notes)
 
 
 def test_captions_with_tabs_quotes_and_newlines(tmp_path: Path, export: Export) -> None:

@@ -1,0 +1,39 @@
+"""Rows that do not match their checksum are neither drawn nor compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.builders.stores import features, store
+from tspcli.analysis import view_features
+from tspcli.analysis.compare import compare_stores
+from tspcli.errors import StoreError
+from tspcli.store import open_store
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Rows that are no longer those of which the checksum was made."""
+    path = store(
+        tmp_path / "damaged.h5",
+        {"v_good": features(20, 0), "v_bad": features(20, 1)},
+        checksums=True,
+    )
+    with h5py.File(path, "r+") as file:
+        file["v_bad"][7] = np.float32(0.5)
+    return path
+
+
+def test_damaged_rows_are_neither_drawn_nor_compared(damaged: Path, tmp_path: Path) -> None:
+    other = store(tmp_path / "o.h5", {k: features(20, i) for i, k in enumerate(("v_bad", "x"))})
+    with open_store(damaged) as opened, open_store(other) as another:
+        view_features(opened["v_good"], "x")
+        with pytest.raises(StoreError, match=r"'v_bad'.*tsp doctor .*--repair"):
+            view_features(opened["v_bad"], "x")
+        for pair in ((opened, another), (another, opened)):
+            with pytest.raises(StoreError, match=r"damaged\.h5: .*'v_bad'"):
+                compare_stores(*pair)
