@@ -70,6 +70,7 @@ def test_every_field_has_an_option_and_a_key(
         "crop": [7, 6],
         "milestones": [3, 5],
         "batch_norm": "frozen",
+        "channels_last": False,
         "device": "cpu",
         "precision": "fp32",
         "decoder": "pyav",

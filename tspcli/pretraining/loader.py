@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from multiprocessing import popen_spawn_posix, resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,6 +27,7 @@ from tspcli.pretraining.training_segments import SegmentTable
 
 _MAX_WORKERS = 8
 _PREFETCHED_BATCHES = 4
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UnreadableClip(NamedTuple):
@@ -285,11 +289,11 @@ class BatchFeed:
                 persistent_workers=True,
                 worker_init_fn=_start_worker,
                 # Forked children of a process that has threads or CUDA may hang.
-                multiprocessing_context="spawn",
+                multiprocessing_context=_LoaderContext(),
             )
         assert self._requests is not None
         self._requests.batches = requests
-        with _nothing_from_the_current_folder():
+        with _starting_processes():
             batches = iter(self._torch_loader)
         yield from batches
 
@@ -298,18 +302,41 @@ class BatchFeed:
         self._torch_loader = None
 
 
-@contextmanager
-def _nothing_from_the_current_folder() -> Iterator[None]:
-    """For starting processes with Python's own -c, which takes the current folder first.
+class _LoaderPopen(popen_spawn_posix.Popen):
+    """Loader processes ignore SIGTERM, so ending one takes SIGKILL."""
 
-    A stray signal.py there would be run. Python 3.10 knows no way to keep them from it.
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _LoaderProcess(SpawnProcess):
+    @staticmethod
+    def _Popen(process: Any) -> _LoaderPopen:
+        return _LoaderPopen(process)
+
+
+class _LoaderContext(SpawnContext):
+    Process = _LoaderProcess  # type: ignore[assignment]
+
+
+@contextmanager
+def _starting_processes() -> Iterator[None]:
+    """For starting loader processes.
+
+    Signals that a terminal or a scheduler sends to all processes of a run are for the training
+    process alone to handle; its children inherit that they are blocked from their first moment on.
+    Python's own -c puts the current folder first on the path, where a stray signal.py would be run;
+    3.10 knows no other way than the environment to keep them from it.
     """
+    resource_tracker.ensure_running()  # unblocks signals when it starts
     name = "PYTHONSAFEPATH"
     before = os.environ.get(name)
     os.environ[name] = "1"
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if before is None:
             del os.environ[name]
         else:
@@ -328,11 +355,9 @@ class _Requests:
 
 def _start_worker(worker: int) -> None:
     """One thread each: the loader processes themselves are the parallelism."""
-    import signal
-
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    # Ctrl-C goes to the whole group; the training process decides when loaders end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,95 @@
+"""SIGTERM to every process of a run, as `timeout` and schedulers send it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pretraining.conftest import SmallSet
+from tests.pretraining.test_pretrain import command_line
+
+pytestmark = pytest.mark.faults
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(small_set: SmallSet, tmp_path: Path) -> Iterator[Start]:
+    """Starts ``tsp pretrain`` with loader processes, in a process group of its own."""
+    started = []
+
+    def begin(*options: str) -> subprocess.Popen[str]:
+        words = command_line(small_set, tmp_path / "run", "--workers", "2", "--epochs", "500")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tspcli", "pretrain", *words, *options],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def terminated(process: subprocess.Popen[str]) -> str:
+    """Signal the group; what the run said until it ended with all its processes."""
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said and "fault" not in said, said
+    deadline = time.monotonic() + 20
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+        raise AssertionError("a process outlives the run")
+    return said
+
+
+def loaders(process: subprocess.Popen[str]) -> int:
+    """Loader processes that have been started, ready or not."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    count = 0
+    for child in children:
+        with suppress(OSError):
+            count += b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    return count
+
+
+def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
+    last = tmp_path / "run" / "last.pth"
+    process = start("--checkpoint-every-steps", "3")
+    wait_for(last.exists, process)
+    terminated(process)
+    stored = torch.load(last, weights_only=False)["run"]["state"]
+    assert (stored["epoch"], stored["step"]) > (0, 0)
+
+
+def test_before_the_first_step(start: Start, tmp_path: Path) -> None:
+    """While the loader processes start: nothing is stored yet."""
+    process = start()
+    wait_for(lambda: loaders(process) > 0, process)
+    terminated(process)
+    assert not (tmp_path / "run" / "last.pth").exists()
