@@ -24,6 +24,18 @@ def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_mixed_videos(tmp_path_factory.mktemp("few"), [90, 40, 150, 12, 70])
+
+
+@pytest.fixture(scope="session")
+def few_expected(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("few-expected") / "f.h5"
+    extract(few, out, config=OPTIONS)
+    return out
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return load_encoder("random", backbone="tiny", seed=1, device="cpu")

@@ -6,25 +6,25 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tspcli.cli.main import entry
-from tspcli.core.child_process import ChildProcess
 from tspcli.core.stop import Stopper
-from tspcli.extraction import supervisor as devices
-from tspcli.extraction.batch_encoder import BatchEncoder
+from tspcli.encoders import Encoder
+from tspcli.extraction import encode_worker
+from tspcli.extraction.transports import ChildTransport
 
 torch.set_num_threads(1)
 
 
 def slow_down(seconds: float, stuck_with: Path | None = None) -> None:
     """Let every batch take longer; hang in the one behind the first part of a store, and say so."""
-    real = BatchEncoder._start
+    real = Encoder.encode_async
 
-    def slow(self: BatchEncoder[Any], clips: Any) -> Any:
+    def slow(self: Encoder, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
         if stuck_with and list(stuck_with.parent.glob("*.parts/*.part")):
             stuck_with.with_suffix(".hangs").touch()
             # In C without a way in for Python's signal handlers, as a long convolution is.
@@ -34,7 +34,13 @@ def slow_down(seconds: float, stuck_with: Path | None = None) -> None:
         time.sleep(seconds)
         return real(self, clips)
 
-    BatchEncoder._start = slow  # type: ignore[method-assign]  # in this process alone
+    Encoder.encode_async = slow  # type: ignore[method-assign]  # in this process alone
+
+
+def main(socket_fd: int, lifeline_fd: int) -> None:
+    """Be the process of a worker that is slow."""
+    slow_down(0.15)
+    encode_worker.main(socket_fd, lifeline_fd)
 
 
 def tell_how_long_stopping_takes() -> None:
@@ -55,18 +61,13 @@ def tell_how_long_stopping_takes() -> None:
     os._exit = timed_leave  # type: ignore[assignment]
 
 
-class SlowDevice(ChildProcess):
-    def __init__(self, module: str) -> None:
-        super().__init__(f"tests.extraction.{module.rpartition('.')[2]}")
-
-
 if __name__ == "__main__":
     videos, out, *options = sys.argv[1:]
     tell_how_long_stopping_takes()
     device = "cpu,cpu" if "--two" in options else "cpu"
     if "--fast" not in options:
         slow_down(0.15, Path(out) if "--stuck" in options else None)
-        devices.ChildProcess = SlowDevice  # type: ignore[misc]  # in this process alone
+        ChildTransport.module = "tests.extraction.slow_extract"
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
     sys.argv = ["tsp", *arguments, "--stride", "8", "--device", device]

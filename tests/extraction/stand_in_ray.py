@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tspcli.extraction.task import Close
+
 
 class RayError(Exception):
     pass
@@ -76,7 +78,8 @@ class Actor:
             lost, self.open = self.open, set()
         for future in lost:
             future.set_exception(ActorDiedError("the actor is dead"))
-        self.instance.close()
+        # As a process that ends: at once for whoever looks on, however long its threads take.
+        threading.Thread(target=self.instance.send, args=(Close(),), daemon=True).start()
         self.threads.shutdown(wait=False)
 
 

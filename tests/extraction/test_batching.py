@@ -65,7 +65,7 @@ def test_batches_in_flight_change_nothing(
     sources: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(sources, tmp_path / "at_once.h5", encoder=encoder, stride=8, batch_size=3)
-    monkeypatch.setitem(encoding._IN_FLIGHT, "cpu", 2)
+    monkeypatch.setitem(encoding.IN_FLIGHT, "cpu", 2)
     report = extract(sources, tmp_path / "later.h5", encoder=encoder, stride=8, batch_size=3)
     assert len(report.with_status("done")) == 3
     with open_store(tmp_path / "at_once.h5") as a, open_store(tmp_path / "later.h5") as b:

@@ -125,7 +125,7 @@ def test_a_foreign_store_is_not_touched(sources: Path, encoder: Encoder, tmp_pat
     out = tmp_path / "official.h5"
     with h5py.File(out, "w") as file:
         file.create_dataset("v", data=np.zeros((2, 4), np.float32))
-    with pytest.raises(StoreMismatchError, match="does not tell how"):
+    with pytest.raises(StoreMismatchError, match="how its features"):
         extract(sources, out, encoder=encoder)
 
 
@@ -278,7 +278,7 @@ def test_a_store_that_nothing_replaces_stays_and_the_run_says_so(
     report = extract(tmp_path / "gone.mp4", out, encoder=encoder, overwrite=True)
     assert len(report.failed) == 1
     assert out.read_bytes() == before
-    assert any("stays as it was" in note for note in report.notes)
+    assert any("is unchanged" in note for note in report.notes)
 
 
 def test_a_seed_for_weights_that_are_not_random_is_refused() -> None:

@@ -21,9 +21,10 @@ from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
 from tspcli.extraction import ExtractReport, VideoResult, extract
-from tspcli.extraction.engine import Engine
+from tspcli.extraction.row_writer import WriterThread
+from tspcli.extraction.task import Task
 from tspcli.store import open_store
-from tspcli.video import Opened
+from tspcli.video import VideoFile
 
 pytestmark = pytest.mark.faults
 
@@ -193,14 +194,14 @@ def test_a_video_that_is_replaced_before_its_first_frame_is_taken(
 ) -> None:
     """Its rows would else be told to be those of the new file, and never be computed again."""
     new = make_video(tmp_path / "new.mp4", n_frames=300, width=96, height=64)
-    real = Engine._begin
+    real = Task.open_sink
 
-    def begin(self: Engine, opened: Opened) -> None:
-        if opened.job.key == "long" and new.exists():
-            new.replace(opened.job.path)
-        real(self, opened)
+    def open_sink(self: Task, writer: WriterThread, file: VideoFile) -> object:
+        if file.key == "long" and new.exists():
+            new.replace(file.path)
+        return real(self, writer, file)
 
-    monkeypatch.setattr(Engine, "_begin", begin)
+    monkeypatch.setattr(Task, "open_sink", open_sink)
     report = run(videos, tmp_path / "f.h5", encoder, lambda: None)
     assert [(video.key, video.reason) for video in report.failed] == [("long", "damaged")]
     again = run(videos, tmp_path / "f.h5", encoder, lambda: None)

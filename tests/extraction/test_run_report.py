@@ -17,7 +17,7 @@ from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import VIDEO_REASONS, VIDEO_REMEDIES, UsageError
 from tspcli.extraction import extract
 from tspcli.extraction.batch_encoder import require_memory
-from tspcli.extraction.extract_config import EncoderFacts
+from tspcli.extraction.extract_config import EncoderInfo
 from tspcli.extraction.run_report import bottleneck
 from tspcli.sampling import Sampling
 from tspcli.store.merge import merge_stores
@@ -77,7 +77,7 @@ def test_strict_says_what_it_would_have_kept(encoder: Encoder, tmp_path: Path) -
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
     report = extract(tmp_path / "cut.mkv", tmp_path / "f.h5", encoder=encoder, strict=True)
     ((reason, remedy, count),) = report.remedies
-    assert (reason, count) == ("damaged", 1) and "without --strict" in remedy
+    assert (reason, count) == ("damaged", 1) and "--strict" in remedy
 
 
 def test_a_name_that_is_no_utf8_stays_readable(encoder: Encoder, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_clips_that_no_memory_holds_are_refused(encoder: Encoder, tmp_path: Path
 
 
 def test_the_bound_is_that_of_one_batch(encoder: Encoder) -> None:
-    facts = EncoderFacts.of(encoder)
+    facts = EncoderInfo.of(encoder)
     height, width = facts.frame_spec.output_shape(256, 341)
     one_clip = 8 * 16 * height * width * 3 * 4
     require_memory(Sampling(), facts, 2, available=2 * one_clip)

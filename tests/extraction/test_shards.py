@@ -18,10 +18,10 @@ from tests.extraction.same import assert_same_store
 from tspcli.errors import StoreError, UsageError
 from tspcli.extraction import ExtractConfig, ExtractReport, extract
 from tspcli.extraction import shard_plan as plan
-from tspcli.extraction.runner_choice import Task
 from tspcli.extraction.shard_plan import ShardPlan
-from tspcli.extraction.supervisor import DevicesRunner
-from tspcli.extraction.transports import LocalRunner
+from tspcli.extraction.supervisor import Supervisor
+from tspcli.extraction.task import Task
+from tspcli.extraction.transports import InProcessRunner
 from tspcli.store import open_store
 from tspcli.store.merge import merge_stores
 from tspcli.video import VideoFile
@@ -103,14 +103,14 @@ def test_the_order_in_which_videos_are_begun(
     videos: Path, tmp_path: Path, device: str, order: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    run = (DevicesRunner if "," in device else LocalRunner).run
+    run = (Supervisor if "," in device else InProcessRunner).run
 
     def noted(self: Any, task: Task, todo: list[VideoFile], *rest: Any) -> None:
         begun.extend(video.key for video in todo)
         run(self, task, todo, *rest)
 
-    monkeypatch.setattr(DevicesRunner, "run", noted)
-    monkeypatch.setattr(LocalRunner, "run", noted)
+    monkeypatch.setattr(Supervisor, "run", noted)
+    monkeypatch.setattr(InProcessRunner, "run", noted)
     options = {"weights": "random", "backbone": "tiny", "seed": 1, "device": device, "workers": 1}
     report = extract(videos, tmp_path / "f.h5", config=ExtractConfig(**options))  # type: ignore[arg-type]  # any field
     assert not report.failed
@@ -157,7 +157,7 @@ def test_shards_of_other_videos_are_not_merged(videos: Path, tmp_path: Path) -> 
     assert str(caught.value).startswith(text)
     # All videos again: the second shard is replanned, computes what it lacks, and they fit.
     again = shard(named, out, 2)
-    assert any("planned over other videos" in note for note in again.notes)
+    assert any("planned with other videos" in note for note in again.notes)
     merge_stores(stores, out, overwrite=True)
     with open_store(out) as store:
         assert sorted(store) == [path.stem for path in named]

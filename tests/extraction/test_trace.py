@@ -65,5 +65,5 @@ def test_one_that_cannot_be_written_costs_no_features(tmp_path: Path) -> None:
         profile=video / "trace.json",
     )  # fmt: skip
     assert len(report.with_status("done")) == 1
-    [note] = [note for note in report.notes if "no trace" in note]
+    [note] = [note for note in report.notes if "No trace" in note]
     assert f"{video} is a file; name a folder." in note

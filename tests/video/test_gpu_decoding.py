@@ -14,10 +14,10 @@ from tests.video.pools import make_pool_videos, pool_of, usable
 from tests.video.stand_in_torchcodec import StandInTorchcodec
 from tspcli.encoders import load_encoder
 from tspcli.errors import DependencyError, VideoError
-from tspcli.extraction import ExtractConfig, ExtractReport, extract
+from tspcli.extraction import ExtractConfig, ExtractReport, Reporter
 from tspcli.extraction import feeder as decoding
-from tspcli.extraction import supervisor as devices
 from tspcli.extraction.engine import Engine
+from tspcli.extraction.task import RunLog
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DecodePool, Finished, Frames, Opened, Restarted
 from tspcli.video.decoders import open_with
@@ -95,26 +95,10 @@ def no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_decodes_where_it_encodes(no_pool: None, device: str, told: str) -> None:
     encoder = load_encoder("random", backbone="tiny", device="cpu")
     encoder.device = torch.device(device)
-    run = Engine(
-        encoder, encoder.sampling, ExtractConfig(), lambda file: None, ExtractReport("", {})
-    )  # type: ignore[arg-type, return-value]  # nothing is written
+    log = RunLog(ExtractReport("", {}), Reporter())
+    run = Engine(encoder, encoder.sampling, ExtractConfig(), lambda file: None, log)  # type: ignore[arg-type, return-value]  # nothing is written
     with pytest.raises(PoolAsked, match=f"^{told}$"):
         run.run([])
-
-
-def test_a_run_over_several_devices_decodes_on_all_of_them(
-    video: Path, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = devices.Device.__init__
-
-    def on_the_cpu(self: devices.Device, name: str, config: ExtractConfig, n: int | None) -> None:
-        real(self, "cpu", config, 1)
-        self.name = name
-
-    monkeypatch.setattr(devices.Device, "__init__", on_the_cpu)
-    config = ExtractConfig(weights="random", backbone="tiny", device="cuda:0,cuda:1")
-    with pytest.raises(PoolAsked, match=r"^cuda:0,cuda:1$"):
-        extract(video, tmp_path / "f.h5", config=config)
 
 
 def test_a_torchcodec_without_cuda_is_named_once(

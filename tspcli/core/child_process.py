@@ -65,11 +65,6 @@ class SocketConnection(Connection):
         self.end = end
         super().__init__(end.fileno())
 
-    def send_descriptor(self, descriptor: int) -> None:
-        """Send an open file, which ``socket.recv_fds`` receives."""
-        message = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-        self.end.sendmsg([b"\0"], message, _NO_SIGNAL)
-
     # Connection writes and closes through these two.
 
     def _send(self, data: Any, write: Any = None) -> None:
@@ -151,11 +146,15 @@ class ChildProcess:
         data = os.pread(self._log_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         return data.decode("utf-8", "backslashreplace")
 
-    def limit_sending(self, seconds: float) -> None:
-        """Make sending raise BlockingIOError if the process accepts nothing for so long."""
+    def limit_waiting(self, seconds: float) -> None:
+        """Let the connection raise BlockingIOError after a wait of so long.
+
+        That is a process that takes nothing of what is sent, or leaves a message half sent.
+        """
         whole_s, rest_s = divmod(seconds, 1)
         timeval = struct.pack("ll", int(whole_s), int(rest_s * 1e6))
-        self.connection.end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            self.connection.end.setsockopt(socket.SOL_SOCKET, option, timeval)
 
     def hang_up(self) -> None:
         """Receive nothing more than what it has sent so far."""

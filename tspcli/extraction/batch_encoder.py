@@ -1,12 +1,10 @@
-"""What a run can tell beforehand not to fit into memory, where the kernel would end it later.
+"""Clips of whichever videos are under way, encoded in batches of constant size.
 
-Memory that the C allocator keeps instead of giving it back after every batch.
-
-A layer's output of a batch is tens of megabytes. glibc takes such blocks from the system one by one
-and gives each back when it is freed, so that every batch pays for the same pages again: on a CPU a
-fifth of the encoder's time at four clips a batch.
-
-Where encoding begins: clips of whichever videos are under way, in batches of constant size.
+Here too is what concerns the memory of batches: which clips cannot fit at all, which the kernel
+would otherwise end the process for; batches halved when memory runs out; and memory that the C
+allocator keeps between batches. A layer's output is tens of megabytes. glibc takes such blocks from
+the system one by one and gives each back when it is freed, so that every batch pays for the same
+pages again: on a CPU a fifth of the encoder's time at four clips a batch.
 """
 
 from __future__ import annotations
@@ -29,46 +27,20 @@ from tspcli.encoders import Encoder
 from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
-from tspcli.extraction.extract_config import EncoderFacts
-from tspcli.extraction.run_report import RunFigures, Trace
+from tspcli.extraction.extract_config import EncoderInfo
+from tspcli.extraction.run_report import Trace
+from tspcli.extraction.task import RunLog
 from tspcli.sampling import Sampling
 
+CPU_BATCH = 4
+_CUDA_BATCH = 64
+IN_FLIGHT = {"cpu": 0, "cuda": 1}
+"""Batches that a device works on while the next one is put together."""
+_SERIES_CLIPS = 16
+"""Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
 AT_LEAST = 8
 """Bytes that encoding a batch takes for each byte of its clips, at least: the first layers' outputs
 of all our backbones are larger than that."""
-
-
-def require_memory(
-    sampling: Sampling, facts: EncoderFacts, batch_size: int | None, available: int | None = None
-) -> None:
-    """Refuse clips of which a batch cannot fit into memory.
-
-    On a GPU, whose memory decides about the batch and is found out by trying, of a single clip.
-
-    Args:
-        sampling: The clips.
-        facts: The encoder.
-        batch_size: Clips at once; None lets the device decide.
-        available: Bytes of memory; those of this machine by default.
-
-    Raises:
-        UsageError: If the machine has less memory than the clips take at least.
-    """
-    available = memory_bytes() if available is None else available
-    if available is None:
-        return
-    height, width = facts.frame_spec.output_shape(256, 341)[:2]
-    n_clips = (batch_size or CPU_BATCH) if facts.device_type == "cpu" else 1
-    needed = AT_LEAST * n_clips * sampling.clip_length * height * width * 3 * 4
-    if needed > available:
-        clips = "A clip" if n_clips == 1 else f"A batch of {n_clips} clips"
-        raise UsageError(
-            f"{clips} of {sampling.clip_length} frames of {height} x {width} takes "
-            f"{needed / 1e9:.1f} GB of memory at least, this machine has {available / 1e9:.1f} GB.",
-            remedy="Give a smaller --clip-length or --batch-size.",
-        )
-
-
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _LARGEST = (1 << 31) - 1
@@ -77,6 +49,154 @@ _USUAL_BLOCK_BYTES = 32 << 20
 _USUAL_TRIM_BYTES = 64 << 20
 _USUAL_BLOCKS = 65536
 """Where glibc's own thresholds, which adapt to the program, end up at most."""
+
+
+class BatchEncoder(Generic[Owner]):
+    """Fills batches, encodes them, and gives the rows back to the owners of their clips.
+
+    To be used by one thread.
+
+    Args:
+        encoder: What turns clips into rows.
+        sampling: How the clips were cut.
+        batch_size: Clips at once; None lets the device decide.
+        hand_out: Takes a batch and its rows, shape (clips, D), float32, on the CPU.
+        log: Counts the seconds of encoding, and notes batches that were halved.
+        trace: Receives when each batch was encoded.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        sampling: Sampling,
+        batch_size: int | None,
+        *,
+        hand_out: Callable[[Batch[Owner], npt.NDArray[np.float32]], None],
+        log: RunLog,
+        trace: Trace,
+    ) -> None:
+        self._encoder = encoder
+        self._hand_out = hand_out
+        self._log = log
+        self._trace = trace
+        self._sized_by_device = batch_size is None
+        self._batcher: Batcher[Owner] = Batcher(
+            batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
+        )
+        self._static = encoder.wants_full_batches
+        self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
+        self._n_in_flight = IN_FLIGHT[encoder.device.type]
+        self.as_series = encoder.supports_series(sampling) and self._batcher.size >= CPU_BATCH
+        """Whether neighbouring clips are to come as a series of frames."""
+
+    @property
+    def room(self) -> int:
+        """How many clips to give at once at most."""
+        if self.as_series and self._sized_by_device:
+            return _SERIES_CLIPS
+        return self._batcher.size
+
+    def kept_memory(self) -> AbstractContextManager[None]:
+        """For the length of a run: what is freed between batches stays this process's."""
+        return kept_memory() if self._encoder.device.type == "cpu" else nullcontext()
+
+    def add(self, owner: Owner, clips: Clips) -> None:
+        """Take clips of one owner; rows come back sooner or later, in this order."""
+        for batch in self._batcher.add(owner, clips):
+            self._encode(batch)
+
+    def flush(self) -> None:
+        """Encode what is left, and give back all rows."""
+        for batch in self._batcher.flush():
+            self._encode(batch)
+        self._settle()
+
+    def _encode(self, batch: Batch[Owner]) -> None:
+        started = time.monotonic()
+        with self._trace.span("encode", clips=len(batch.clips)):
+            self._in_flight.append((batch, self._encode_or_halve(batch.clips)))
+        self._log.figures.encode_s += time.monotonic() - started
+        self._settle(self._n_in_flight)
+
+    def _settle(self, left: int = 0) -> None:
+        """Hand out the rows of all batches but the last ``left``."""
+        while len(self._in_flight) > left:
+            batch, wait = self._in_flight.popleft()
+            started = time.monotonic()
+            with self._trace.span("wait for rows"):
+                rows = wait().numpy()
+            self._log.figures.encode_s += time.monotonic() - started
+            self._hand_out(batch, rows)
+
+    def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
+        """Begin to encode clips, filled up to a full batch where that is faster."""
+        if isinstance(clips, ClipSeries):
+            rows = self._encoder.encode_series(clips.frames, clips.sampling)
+            return lambda: rows
+        missing = self._batcher.size - len(clips) if self._static else 0
+        if missing <= 0:
+            return self._encoder.encode_async(clips)
+        filled = torch.cat([clips, clips.new_zeros(missing, *clips.shape[1:])])
+        wait = self._encoder.encode_async(filled)
+        return lambda: wait()[: len(clips)]
+
+    def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
+        """Begin to encode; if memory runs out, halve the batch for the rest of the run."""
+        pieces: list[Callable[[], torch.Tensor]] = []
+        start = 0
+        # A batch that is filled up takes the memory of a full one.
+        size = max(len(clips), self._batcher.size) if self._static else len(clips)
+        while start < len(clips):
+            try:
+                pieces.append(self._start(clips[start : start + size]))
+                start += size
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise TspError(
+                        "There is not enough memory to encode a single clip.",
+                        remedy="Free memory on the device, or use a smaller encoder.",
+                    ) from error
+                size = (size + 1) // 2
+                self._batcher.size = min(self._batcher.size, size)
+            else:
+                continue
+            # Outside the handler, whose traceback holds on to the failed attempt's tensors.
+            self._encoder.release()
+            self._log.note(f"Out of memory: continuing with batches of {size}.")
+        return lambda: torch.cat([wait() for wait in pieces])
+
+
+def require_memory(
+    sampling: Sampling, info: EncoderInfo, batch_size: int | None, available: int | None = None
+) -> None:
+    """Refuse clips of which a batch cannot fit into memory, before the kernel ends the process.
+
+    On a GPU only a single clip is checked: how many clips fit there is found out by trying.
+
+    Args:
+        sampling: The clips.
+        info: The encoder.
+        batch_size: Clips at once; None lets the device decide.
+        available: Bytes of memory; those of this machine by default.
+
+    Raises:
+        UsageError: If the clips take at least more memory than the machine has.
+    """
+    available = memory_bytes() if available is None else available
+    if available is None:
+        return
+    height, width = info.frame_spec.output_shape(256, 341)[:2]
+    n_clips = (batch_size or CPU_BATCH) if info.device_type == "cpu" else 1
+    needed = AT_LEAST * n_clips * sampling.clip_length * height * width * 3 * 4
+    if needed > available:
+        clips = "A clip" if n_clips == 1 else f"A batch of {n_clips} clips"
+        raise UsageError(
+            f"{clips} of {sampling.clip_length} frames of {height} x {width} takes "
+            f"{needed / 1e9:.1f} GB of memory at least, this machine has {available / 1e9:.1f} GB.",
+            remedy="Give a smaller --clip-length or --batch-size.",
+        )
 
 
 @contextmanager
@@ -120,130 +240,3 @@ def _glibc() -> Any:
     except (OSError, TypeError, AttributeError):
         return None
     return libc
-
-
-CPU_BATCH = 4
-_CUDA_BATCH = 64
-_IN_FLIGHT = {"cuda": 1}
-"""Batches that a device works on while the next one is put together."""
-_SERIES_CLIPS = 16
-"""Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
-
-
-class BatchEncoder(Generic[Owner]):
-    """Fills batches, encodes them, and gives the rows back to the owners of their clips.
-
-    To be used by one thread.
-
-    Args:
-        encoder: What turns clips into rows.
-        sampling: How the clips were cut.
-        batch_size: Clips at once; None lets the device decide.
-        hand_out: Takes a batch and its rows, shape (clips, D), float32, on the CPU.
-        note: Takes word of what the user should know, such as a batch that was halved.
-        progress: Where the seconds of encoding are counted.
-        trace: Where they are drawn.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        sampling: Sampling,
-        batch_size: int | None,
-        *,
-        hand_out: Callable[[Batch[Owner], npt.NDArray[np.float32]], None],
-        note: Callable[[str], None],
-        progress: RunFigures,
-        trace: Trace,
-    ) -> None:
-        self._encoder = encoder
-        self._hand_out = hand_out
-        self._note = note
-        self._progress = progress
-        self._trace = trace
-        self._sized_by_device = batch_size is None
-        self._batcher: Batcher[Owner] = Batcher(
-            batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
-        )
-        self._static = encoder.wants_full_batches
-        self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
-        self._n_in_flight = _IN_FLIGHT.get(encoder.device.type, 0)
-        self.as_series = encoder.supports_series(sampling) and self._batcher.size >= CPU_BATCH
-        """Whether neighbouring clips are to come as a series of frames."""
-
-    @property
-    def room(self) -> int:
-        """How many clips to give at once at most."""
-        if self.as_series and self._sized_by_device:
-            return _SERIES_CLIPS
-        return self._batcher.size
-
-    def kept_memory(self) -> AbstractContextManager[None]:
-        """For the length of a run: what is freed between batches stays this process's."""
-        return kept_memory() if self._encoder.device.type == "cpu" else nullcontext()
-
-    def add(self, owner: Owner, clips: Clips) -> None:
-        """Take clips of one owner; rows come back sooner or later, in this order."""
-        for batch in self._batcher.add(owner, clips):
-            self._encode(batch)
-
-    def flush(self) -> None:
-        """Encode what is left, and give back all rows."""
-        for batch in self._batcher.flush():
-            self._encode(batch)
-        self._settle()
-
-    def _encode(self, batch: Batch[Owner]) -> None:
-        started = time.monotonic()
-        with self._trace.span("encode", clips=len(batch.clips)):
-            self._in_flight.append((batch, self._encode_or_halve(batch.clips)))
-        self._progress.encode_s += time.monotonic() - started
-        self._settle(self._n_in_flight)
-
-    def _settle(self, left: int = 0) -> None:
-        """Hand out the rows of all batches but the last ``left``."""
-        while len(self._in_flight) > left:
-            batch, wait = self._in_flight.popleft()
-            started = time.monotonic()
-            with self._trace.span("wait for rows"):
-                rows = wait().numpy()
-            self._progress.encode_s += time.monotonic() - started
-            self._hand_out(batch, rows)
-
-    def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
-        if isinstance(clips, ClipSeries):
-            rows = self._encoder.encode_series(clips.frames, clips.sampling)
-            return lambda: rows
-        missing = self._batcher.size - len(clips) if self._static else 0
-        if missing <= 0:
-            return self._encoder.encode_async(clips)
-        filled = torch.cat([clips, clips.new_zeros(missing, *clips.shape[1:])])
-        wait = self._encoder.encode_async(filled)
-        return lambda: wait()[: len(clips)]
-
-    def _encode_or_halve(self, clips: Clips) -> Callable[[], torch.Tensor]:
-        """Begin to encode; on a lack of memory halve the batch, for good, and go on."""
-        pieces: list[Callable[[], torch.Tensor]] = []
-        start = 0
-        # A batch that is filled up takes the memory of a full one.
-        size = max(len(clips), self._batcher.size) if self._static else len(clips)
-        while start < len(clips):
-            try:
-                pieces.append(self._start(clips[start : start + size]))
-                start += size
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise TspError(
-                        "There is not enough memory to encode a single clip.",
-                        remedy="Free memory on the device, or use a smaller encoder.",
-                    ) from error
-                size = (size + 1) // 2
-                self._batcher.size = min(self._batcher.size, size)
-            else:
-                continue
-            # Outside of the handler, whose traceback holds on to the failed attempt's tensors.
-            self._encoder.release()
-            self._note(f"Out of memory: going on with batches of {size}.")
-        return lambda: torch.cat([wait() for wait in pieces])

@@ -1,7 +1,4 @@
-"""What a user can choose about an extraction; every default stands here once.
-
-What processes that do not hold the encoder have to know of it.
-"""
+"""What a user can choose about an extraction, and what is known of the encoder that it means."""
 
 from __future__ import annotations
 
@@ -123,8 +120,8 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class EncoderFacts:
-    """What others have to know of an encoder; travels between processes, as the encoder does not.
+class EncoderInfo:
+    """What processes that do not hold an encoder have to know of it.
 
     Attributes:
         provenance: What a store keeps of it.
@@ -143,8 +140,8 @@ class EncoderFacts:
     runtime: str
 
     @classmethod
-    def of(cls, encoder: Encoder) -> EncoderFacts:
-        """The facts of an encoder that is loaded."""
+    def of(cls, encoder: Encoder) -> EncoderInfo:
+        """What is known of an encoder that is loaded."""
         return cls(
             encoder.provenance,
             encoder.sampling,

@@ -1,7 +1,4 @@
-"""``extract``: videos in, one feature store out.
-
-Global video features straight from videos: each video is pooled while it is encoded.
-"""
+"""``extract`` and ``compute_gvf``: videos in; a store of their rows, or one vector each, out."""
 
 from __future__ import annotations
 
@@ -23,6 +20,10 @@ from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import open_store
 
+GVF_WEIGHTS = "r2plus1d_34-tac_on_kinetics"
+GVF_STRIDE = 16
+"""Stride of the clips that the official global features are pooled from."""
+
 
 def extract(
     videos: str | Path | Iterable[str | Path],
@@ -35,7 +36,7 @@ def extract(
 ) -> ExtractReport:
     """Compute clip features of videos into a store.
 
-    Videos that the store already holds are kept; a run that was killed goes on where it stopped.
+    Videos that the store already holds are kept; a run that was killed resumes where it stopped.
     A video that cannot be decoded ends in the report, never in an exception.
 
     Args:
@@ -43,7 +44,7 @@ def extract(
         out: The HDF5 file; see :mod:`tspcli.store.store` for what it holds.
         config: The settings.
         encoder: An encoder that is loaded already; otherwise the config's weights are loaded.
-        reporter: Is told how the run goes.
+        reporter: Watches the run.
         **options: Fields of :class:`ExtractConfig`, instead of ``config`` or over it.
 
     Returns:
@@ -63,11 +64,11 @@ def extract(
     """
     config = replace(config or ExtractConfig(), **options)
     return run_session(
-        videos, Path(out), _FeatureStore(), config=config, encoder=encoder, reporter=reporter
+        videos, Path(out), _RowOutput(), config=config, encoder=encoder, reporter=reporter
     )
 
 
-class _FeatureStore:
+class _RowOutput:
     """All rows of every video."""
 
     pool = None
@@ -90,11 +91,6 @@ class _FeatureStore:
         parts.assemble(keep_existing=keep_existing)
 
 
-GVF_WEIGHTS = "r2plus1d_34-tac_on_kinetics"
-GVF_STRIDE = 16
-"""Stride of the clips that the official global features are pooled from."""
-
-
 def compute_gvf(
     videos: str | Path | Iterable[str | Path],
     out: str | Path,
@@ -106,8 +102,8 @@ def compute_gvf(
 ) -> ExtractReport:
     """Compute global video features in one pass over the videos.
 
-    A run that was killed goes on where it stopped, and videos can be added to a file later, as
-    with :func:`tspcli.extraction.extraction_run`.
+    A run that was killed resumes where it stopped, and videos can be added to a file later, as with
+    :func:`extract`.
 
     Args:
         videos: Files, folders (searched recursively) or ``.txt`` lists of files.
@@ -115,7 +111,7 @@ def compute_gvf(
         pool: ``max`` or ``mean`` over the clips of a video.
         config: The settings; stride 16 and the weights of :data:`GVF_WEIGHTS` if none are given.
         encoder: An encoder that is loaded already.
-        reporter: Is told how the run goes.
+        reporter: Watches the run.
 
     Returns:
         What became of every video.
@@ -125,11 +121,11 @@ def compute_gvf(
     """
     config = config or ExtractConfig(weights=GVF_WEIGHTS, stride=GVF_STRIDE)
     return run_session(
-        videos, Path(out), _GlobalFeatures(pool), config=config, encoder=encoder, reporter=reporter
+        videos, Path(out), _PooledOutput(pool), config=config, encoder=encoder, reporter=reporter
     )
 
 
-class _GlobalFeatures:
+class _PooledOutput:
     """One vector of every video."""
 
     def __init__(self, pool: Pool) -> None:

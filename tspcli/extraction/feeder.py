@@ -1,8 +1,7 @@
-"""Where an engine's frames come from.
+"""Frames on their way from the decode pool to the encoder's device.
 
-From shared memory to the encoder's device, beside the encoder's own work.
-
-The feeder: out of the decode workers' shared memory, to the encoder's device, normalised.
+The feeder, a thread of its own, takes them out of the decode workers' shared memory and has them
+normalised on the device, beside the encoder's own work.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from tspcli.encoders import Encoder
 from tspcli.errors import DependencyError
-from tspcli.extraction.extract_config import EncoderFacts, ExtractConfig
+from tspcli.extraction.extract_config import EncoderInfo, ExtractConfig
 from tspcli.extraction.run_report import Trace
 from tspcli.sampling import Sampling
 from tspcli.video import (
     DECODERS,
     DecodePool,
-    Event,
     Failed,
     Finished,
     Frames,
@@ -40,41 +37,45 @@ _CPU_CHUNK_BYTES = 1 << 20
 _CUDA_CHUNK_BYTES = 4 << 20
 """Frames that travel together. On a CPU every chunk under way costs four times its size in prepared
 float32 frames of the same memory; on CUDA larger copies are worth more."""
+_LOOK_UP_S = 0.25
+_QUEUED_CHUNKS = 2
 
 
-class EventSource(Protocol):
-    """A decode pool, here or in another process."""
+class Heartbeat:
+    """Receives an engine's signs of progress, from its threads; this one ignores them."""
 
-    def live(self) -> Iterator[Event | Idle | Woken]:
-        """What becomes of the videos, and words of the source itself; once, in one thread."""
+    def engine_tick(self) -> None:
+        """The engine's thread looked for work."""
 
-    def wake(self) -> None:
-        """Make :meth:`live` give a :class:`Woken`, soon; callable from any thread."""
+    def batch_done(self) -> None:
+        """The engine's thread has finished a batch."""
 
-    def drain(self) -> None:
-        """Begin no further video; :meth:`live` ends with those under way."""
+    def frames_taken(self) -> None:
+        """The feeder has taken something from the decode pool."""
 
-    def close(self) -> None:
-        """End :meth:`live`; callable from any thread."""
+    def frames_returned(self) -> None:
+        """The feeder is done with what it took."""
 
 
 def open_pool(
     videos: Sequence[VideoFile],
-    encoder: EncoderFacts,
+    encoder: EncoderInfo,
     sampling: Sampling,
     config: ExtractConfig,
     *,
-    devices: Sequence[str],
+    device: str,
+    threads: int | None = None,
     hold_open: bool = False,
 ) -> DecodePool:
     """A pool that decodes what an encoder takes.
 
     Args:
         videos: In the order in which they are started.
-        encoder: The encoder, or one of several that are alike.
+        encoder: What is known of the encoder.
         sampling: How videos are cut into clips.
         config: The user's choices.
-        devices: Where the run's encoders compute; a decoder that uses GPUs uses those.
+        device: Where the encoder computes; a decoder that uses a GPU uses that one.
+        threads: Threads of a decoder; None shares the machine's cores among the decode workers.
         hold_open: Wait for further videos.
 
     Raises:
@@ -85,6 +86,8 @@ def open_pool(
         raise DependencyError(
             f"The decoder {decoder.name} needs a GPU, and torch sees none.",
             remedy="Use --decoder auto, or see `tsp doctor`.",
+            option="--decoder",
+            value=decoder.name,
         )
     return DecodePool(
         videos,
@@ -94,7 +97,8 @@ def open_pool(
         decoder=config.decoder,
         timeout_s=config.decode_timeout_s,
         chunk_bytes=_CPU_CHUNK_BYTES if encoder.device_type == "cpu" else _CUDA_CHUNK_BYTES,
-        devices=[name for name in devices if name.startswith("cuda")],
+        threads=threads,
+        devices=[device] if device.startswith("cuda") else [],
         hold_open=hold_open,
     )
 
@@ -149,10 +153,6 @@ class FramePreparer:
             return PreparedFrames(prepared, self._stream.record_event())
 
 
-_LOOK_UP_S = 0.25
-_QUEUED_CHUNKS = 2
-
-
 @dataclass
 class Prepared:
     """A chunk of frames that is on its way to the encoder's device."""
@@ -161,20 +161,25 @@ class Prepared:
     frames: PreparedFrames
 
 
-Word = Prepared | Opened | Finished | Failed | Restarted | Idle | Woken
-_Item = Word | BaseException | None
+FeedItem = Prepared | Opened | Finished | Failed | Restarted | Idle | Woken
+_Item = FeedItem | BaseException | None
 
 
 def feed(
-    source: EventSource, encoder: Encoder, note_wait: Callable[[float], None], trace: Trace
-) -> Generator[Word | None, None, None]:
-    """The source's events, frames prepared on a thread of their own, a bounded number ahead.
+    pool: DecodePool,
+    encoder: Encoder,
+    note_wait: Callable[[float], None],
+    trace: Trace,
+    heartbeat: Heartbeat,
+) -> Generator[FeedItem | None, None, None]:
+    """The pool's events, with frames prepared on a thread of their own, a bounded number ahead.
 
     Args:
-        source: Is closed in the end.
+        pool: Is closed in the end.
         encoder: Whose frames they are.
-        note_wait: Told of seconds in which nothing came.
-        trace: What each side did when.
+        note_wait: Called with the seconds in which nothing came.
+        trace: Receives what each side did when.
+        heartbeat: Receives the feeder's signs of progress.
 
     Yields:
         None now and then while there is no event.
@@ -192,9 +197,10 @@ def feed(
         try:
             preparer = FramePreparer(encoder)
             with torch.inference_mode():
-                for event in source.live():
+                for event in pool.live():
                     if stop.is_set():
                         return
+                    heartbeat.frames_taken()
                     if isinstance(event, Frames):
                         trace.decoded(event)
                         with trace.span("prepare", frames=len(event.ticks)):
@@ -203,6 +209,7 @@ def feed(
                         put(Prepared(event, frames))
                     else:
                         put(event)
+                    heartbeat.frames_returned()
             put(None)
         except BaseException as error:  # raised again where the items are taken
             put(error)
@@ -227,5 +234,5 @@ def feed(
             yield item
     finally:
         stop.set()
-        source.close()
+        pool.close()
         feeder.join(timeout=5)

@@ -1,6 +1,7 @@
 """One run from the list of videos to the finished file, whatever is written and wherever it runs.
 
-Plan, lock, see what is there already, let a runner do the rest, assemble, report.
+It plans, locks the output, finds what is done already, has a runner do the rest, assembles, and
+reports.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from tspcli.errors import StoreMismatchError
 from tspcli.extraction.batch_encoder import require_memory
 from tspcli.extraction.extract_config import ExtractConfig
 from tspcli.extraction.run_report import VIDEOS, ExtractReport, VideoResult
-from tspcli.extraction.runner_choice import Board, Runner, Task, choose_runner
 from tspcli.extraction.shard_plan import (
     ShardPlan,
     check_out,
@@ -33,6 +33,8 @@ from tspcli.extraction.shard_plan import (
     shard_path,
     weigh,
 )
+from tspcli.extraction.supervisor import choose_runner
+from tspcli.extraction.task import RunLog, Runner, Task
 from tspcli.store.gvf import Pool
 from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata
@@ -81,7 +83,7 @@ def run_session(
         output: What kind of file it is.
         config: The settings.
         encoder: An encoder that is loaded already; otherwise the config's weights are loaded.
-        reporter: Is told how the run goes.
+        reporter: Watches the run.
 
     Returns:
         What became of every video; also written to ``<out>.report.json``.
@@ -98,52 +100,49 @@ def run_session(
     if config.shard is not None:
         plan = plan_shards(files, config.shard[1], reporter)
         files = list(plan.shards[config.shard[0] - 1])
+    log = RunLog(ExtractReport(str(out), {}, skipped_files=listing.skipped_files), reporter)
     with closing(choose_runner(config, encoder)) as runner:
-        facts = runner.start(reporter)
-        sampling = config.resolve_sampling(facts.sampling)
-        require_memory(sampling, facts, config.batch_size)
-        rows = StoreMetadata.build(sampling=sampling, encoder=facts.provenance)
+        info = runner.start(log)
+        sampling = config.resolve_sampling(info.sampling)
+        require_memory(sampling, info, config.batch_size)
+        rows = StoreMetadata.build(sampling=sampling, encoder=info.provenance)
         rows = replace(rows, shard_plan=None if plan is None else plan.digest)
-        task = Task(out, output.metadata(rows), sampling, config, facts, output.pool)
-        report = ExtractReport(
-            str(out),
-            task.metadata.settings,
-            skipped_files=listing.skipped_files,
-            runtime=facts.runtime,
-        )
-        board = Board(report, reporter)
+        task = Task(out, output.metadata(rows), sampling, config, info, output.pool)
+        log.report.settings, log.report.runtime = task.metadata.settings, info.runtime
         if listing.skipped_files:
-            text = describe_skipped(listing.skipped_files)
-            board.note(f"{text}. A file that is named itself is taken whatever its ending.")
+            log.note(
+                f"{describe_skipped(listing.skipped_files)}. A file that is named itself is "
+                "always taken."
+            )
         if plan is not None and config.shard is not None:
-            board.report.shard = plan.facts(config.shard[0])
+            log.report.shard = plan.facts(config.shard[0])
             if plan.n_unknown:
-                board.note(
+                log.note(
                     f"{counted(plan.n_unknown, 'video')} of {plan.n_videos} without a duration in "
-                    "the header: shared out by size."
+                    "the header, distributed by file size."
                 )
         with one_writer(out):
             parts = task.parts()
-            todo = _look(files, parts, output, board, overwrite=config.overwrite)
-            replanned = plan is not None and _was_planned_otherwise(parts, board)
-            board.progress.n_videos = len(todo)
-            board.progress.total_bytes = sum(file_size(file.path) for file in todo)
+            todo = _todo(files, parts, output, log, overwrite=config.overwrite)
+            replanned = plan is not None and _was_planned_otherwise(parts, log)
+            log.figures.n_videos = len(todo)
+            log.figures.total_bytes = sum(file_size(file.path) for file in todo)
             n_kept = len(files) - len(todo)
             kept = f", {n_kept} kept from an earlier run" if n_kept else ""
             reporter.start(VIDEOS, len(todo), about=f"{counted(len(todo), 'video')} to do{kept}")
             if todo:
-                runner.run(task, _in_order(todo, plan, runner, reporter), parts, board)
+                runner.run(task, _in_order(todo, plan, runner, reporter), parts, log)
             # A shard is written even if it holds nothing, so that no shard is ever missed.
             if parts.parts or replanned or (plan is not None and not out.exists()):
                 output.assemble(parts, rows, keep_existing=not config.overwrite)
             else:
                 parts.remove()
                 if config.overwrite and out.exists():
-                    board.note(f"{out} stays as it was: no video of this run has features.")
-            board.report.videos.sort(key=lambda result: result.key)
-            board.report.wall_s = time.monotonic() - began_s
-            board.report.write()
-    return board.report
+                    log.note(f"{out} is unchanged: no video of this run has features.")
+            log.report.videos.sort(key=lambda result: result.key)
+            log.report.wall_s = time.monotonic() - began_s
+            log.report.write()
+    return log.report
 
 
 def _in_order(
@@ -152,7 +151,7 @@ def _in_order(
     """The order in which the videos are begun."""
     if plan is not None and plan.weights:
         return longest_first(todo, plan.weights)
-    if runner.shares_out:
+    if runner.is_parallel:
         return longest_first(todo, weigh(todo, durations_ms(todo, reporter)))
     return longest_first(todo)
 
@@ -165,37 +164,38 @@ def require_known(metadata: StoreMetadata, out: Path) -> None:
     """
     if not metadata.settings:
         raise StoreMismatchError(
-            f"{out} exists and does not tell how its features were made.",
-            remedy="Give another --out, or --overwrite to replace it.",
+            f"{out} does not say how its features were made.",
+            remedy="Choose another --out, or --overwrite to replace it.",
+            path=str(out),
         )
 
 
-def _look(
-    files: list[VideoFile], parts: PartsFolder, output: Output, board: Board, *, overwrite: bool
+def _todo(
+    files: list[VideoFile], parts: PartsFolder, output: Output, log: RunLog, *, overwrite: bool
 ) -> list[VideoFile]:
-    """Open the parts, see what is done already, report that, and return the videos that are not."""
+    """Open the parts, report the videos that are done already, and return those that are not."""
     kept = {} if overwrite else output.kept(parts.store, parts.metadata)
     parts.open(discard=overwrite)
     for problem in parts.discarded:
-        board.note(problem)
+        log.note(problem)
     kept.update({part.key: Kept(part.n_rows, part.attributes) for part in parts.parts.values()})
     for file in files:
         if file.key in kept and (change := _change(file, kept[file.key])):
             del kept[file.key]
-            board.note(change)
-    board.report.videos += [_result(file, kept[file.key]) for file in files if file.key in kept]
+            log.note(change)
+    log.report.videos += [_result(file, kept[file.key]) for file in files if file.key in kept]
     return [file for file in files if file.key not in kept]
 
 
-def _was_planned_otherwise(parts: PartsFolder, board: Board) -> bool:
+def _was_planned_otherwise(parts: PartsFolder, log: RunLog) -> bool:
     """Whether a shard's store was made by another plan than this run's."""
     if not parts.store.exists():
         return False
     with open_store(parts.store) as store:
         same = store.metadata.shard_plan == parts.metadata.shard_plan
     if not same:
-        board.note(
-            f"{parts.store} was planned over other videos or durations. Run the other shards again "
+        log.note(
+            f"{parts.store} was planned with other videos or durations. Run the other shards again "
             "too, with the same videos; `tsp merge` compares their plans."
         )
     return not same
@@ -208,7 +208,7 @@ def _change(file: VideoFile, kept: Kept) -> str | None:
     if stored is None or not size or size == stored:
         return None
     return (
-        f"{file.path} has {size} bytes now, {stored} when its features were computed: "
+        f"{file.path} has {size} bytes now and had {stored} when its features were computed: "
         "they are computed again."
     )
 
