@@ -14,10 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.stream
 import numpy as np
 import numpy.typing as npt
 
 N_BITS = 12
+MATRICES: dict[tuple[int, bool], tuple[float, float, float, float]] = {
+    (0, False): (1, 0, 0, 1),
+    (90, False): (0, 1, -1, 0),
+    (180, False): (-1, 0, 0, -1),
+    (270, False): (0, -1, 1, 0),
+    (0, True): (-1, 0, 0, 1),
+    (90, True): (0, -1, -1, 0),
+    (180, True): (1, 0, 0, -1),
+    (270, True): (0, 1, 1, 0),
+}
+"""Display matrices (a, b, c, d) by degrees clockwise and whether the picture is mirrored first."""
 FAST_X264 = {"preset": "veryfast"}
 
 
@@ -68,6 +80,9 @@ def make_video(
     audio_s: float = 2.0,
     audio_codec: str = "aac",
     second_stream: tuple[int, int] | None = None,
+    default_streams: Sequence[bool] = (True, True),
+    mirrored: bool = False,
+    display_matrix: Sequence[float] | None = None,
     color_range: int | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
@@ -90,6 +105,10 @@ def make_video(
         audio_s: How long it lasts, in steps of 64 ms.
         audio_codec: Its encoder.
         second_stream: (width, height) of another video stream, of black frames, that comes first.
+        default_streams: Whether that stream, and the one of the pictures, are flagged as default.
+        mirrored: Whether a player mirrors the picture left to right before it turns it.
+        display_matrix: The four entries (a, b, c, d) of the display matrix that is written; None
+            takes those of ``rotation_deg`` and ``mirrored``.
         color_range: 1 limited, 2 full.
         options: For the encoder.
         container_options: For the muxer.
@@ -118,9 +137,13 @@ def make_video(
             stream.codec_context.max_b_frames = b_frames
         if color_range is not None:
             stream.codec_context.color_range = color_range
-        if rotation_deg:
-            # PyAV counts angles counterclockwise.
-            stream.set_display_rotation(-rotation_deg)
+        if rotation_deg or mirrored or display_matrix:
+            entries = display_matrix or MATRICES[rotation_deg, mirrored]
+            a, b, c, d = (round(entry * 65536) for entry in entries)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        if black is not None:
+            for each, default in zip((black, stream), default_streams, strict=True):
+                each.disposition = av.stream.Disposition.default if default else 0
         sounds = iter(()) if sound is None else _sound(sound, audio_start_s, audio_s)
         for number, time in enumerate(times):
             # The first two seconds of sound come before the first picture.
@@ -129,7 +152,8 @@ def make_video(
                 if sound_s > 2 + time * base:
                     break
             upright = picture(number, width, height)
-            coded = np.ascontiguousarray(np.rot90(upright, rotation_deg // 90))
+            turned_back = np.rot90(upright, rotation_deg // 90)
+            coded = np.ascontiguousarray(turned_back[:, ::-1] if mirrored else turned_back)
             frame = av.VideoFrame.from_ndarray(coded, format="rgb24")
             frame = frame.reformat(format=pixel_format, dst_color_range=color_range)
             frame.pts, frame.time_base = time + start, base

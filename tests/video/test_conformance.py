@@ -62,6 +62,25 @@ CASES = [
     Case("rotated-90.mp4", {"rotation_deg": 90, "width": 48, "height": 64}),
     Case("rotated-180.mp4", {"rotation_deg": 180}),
     Case("rotated-270.mp4", {"rotation_deg": 270, "width": 96, "height": 64}),
+    Case("mirrored-0.mp4", {"mirrored": True}),
+    Case("mirrored-90.mp4", {"mirrored": True, "rotation_deg": 90, "width": 48, "height": 64}),
+    Case("mirrored-180.mkv", {"mirrored": True, "rotation_deg": 180}),
+    Case("mirrored-270.mov", {"mirrored": True, "rotation_deg": 270, "width": 96, "height": 64}),
+    Case(
+        "nearly-180.mp4",
+        {"rotation_deg": 180, "display_matrix": (-1, 0.001, -0.001, -1)},
+        refused_by=("decord",),
+    ),
+    Case(
+        "nearly-90.mp4",
+        {
+            "rotation_deg": 90,
+            "display_matrix": (0.004, 1, -1, 0.004),
+            "width": 48,
+            "height": 64,
+        },
+        refused_by=("decord",),
+    ),
     Case("422.mp4", {"pixel_format": "yuv422p"}),
     Case("444-odd.mp4", {"pixel_format": "yuv444p", "width": 65, "height": 49}),
     Case("420-odd.webm", {"codec": "libvpx-vp9", "width": 65, "height": 49}, CHROMA),
@@ -71,6 +90,22 @@ CASES = [
     Case("hevc-long.mp4", {"codec": "libx265", "gop": 24, "b_frames": 4}),
     Case("full-range.mp4", {"pixel_format": "yuvj420p", "color_range": 2}),
     Case("small-first.mp4", {"second_stream": (32, 32)}),
+    Case("preview-first.mp4", {"second_stream": (128, 96), "default_streams": (False, True)}),
+    Case(
+        "preview-first.mkv",
+        {"second_stream": (128, 96), "default_streams": (False, True)},
+        refused_by=("decord",),
+    ),
+    Case(
+        "no-default.mkv",
+        {"second_stream": (48, 48), "default_streams": (False, False)},
+        refused_by=("decord",),
+    ),
+    Case(
+        "two-angles.mp4",
+        {"second_stream": (64, 48), "default_streams": (False, True)},
+        refused_by=("decord",),
+    ),
     Case("h264.avi", refused_by=("decord", "torchcodec")),
     Case("mpeg4.avi", {"codec": "mpeg4"}, refused_by=("decord", "torchcodec")),
     Case("h264.ts", {"fps": 25}, refused_by=("decord", "torchcodec")),
@@ -167,6 +202,7 @@ def test_facts_agree_with_the_frames(video: tuple[Case, Path], decoder: str) -> 
     assert (source.info.height, source.info.width, 3) == shape
     assert shape[:2] == (options.get("height", 48), options.get("width", 64))
     assert source.info.rotation_deg == options.get("rotation_deg", 0)
+    assert source.info.mirrored == options.get("mirrored", False)
 
 
 def test_frames_can_be_read_twice(video: tuple[Case, Path], decoder: str) -> None:

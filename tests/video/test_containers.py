@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.video.pools import usable
 from tspcli.errors import VideoError
 from tspcli.video import open_source
 from tspcli.video.decoders import indexed_source as indexed
+from tspcli.video.durations import header_duration_ms
 
 KINDS: dict[str, dict[str, Any]] = {
     "mp4": {},
@@ -112,3 +114,25 @@ def test_a_late_start_is_no_missing_end(tmp_path: Path, start_s: int, decoder: s
     """Matroska counts its duration from zero, not from the first frame."""
     path = make_video(tmp_path / "late.mkv", fps=10, n_frames=20, start=start_s * 10)
     assert warnings(path, decoder) == []
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_a_fragmented_file_may_begin_in_the_middle(tmp_path: Path, kept: int, decoder: str) -> None:
+    """FFmpeg counts its duration from zero, not from the first fragment that is there."""
+    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    options = {"fps": 10, "n_frames": 60, "gop": 10, "b_frames": 0, "container_options": flags}
+    whole = make_video(tmp_path / "whole.mp4", **options).read_bytes()
+    starts = [m.start() - 4 for m in re.finditer(b"moof", whole)]
+    assert len(starts) == 6
+    path = tmp_path / "part.mp4"
+    path.write_bytes(whole[: starts[0]] + whole[starts[-kept] :])
+    assert warnings(path, decoder) == []
+    assert header_duration_ms(str(path)) == 1000 * kept
+    with open_source(path, decoder) as source:
+        assert source.first_pts_s == 6 - kept
+
+
+@pytest.mark.parametrize("start_s", [3, 100])
+def test_the_duration_of_matroska_runs_from_the_first_frame(tmp_path: Path, start_s: int) -> None:
+    path = make_video(tmp_path / "late.mkv", fps=10, n_frames=20, start=start_s * 10)
+    assert header_duration_ms(str(path)) == 2000

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.builders.videos import make_video
 from tspcli.core.video_names import store_key
-from tspcli.errors import UsageError
+from tspcli.errors import UsageError, VideoError
 from tspcli.video import VideoFile, describe_skipped, find_videos, list_videos, probe
 
 
@@ -51,6 +54,46 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path, "real/a.mp4")
     (tmp_path / "real" / "loop").symlink_to(tmp_path)
     assert keys(list_videos(tmp_path / "real")) == ["a"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failed_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "ok/a.mp4", "secret/b.mp4", "gone/c.mp4", "stale/x/d.mp4", "gone.mp4")
+    real = os.scandir
+    failures = {"secret": errno.EACCES, "gone": errno.ENOENT, "stale": errno.ESTALE}
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        code = failures.get(Path(path).name)
+        if code is not None:
+            raise OSError(code, os.strerror(code), os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    videos = list_videos(tmp_path)
+    found = keys(videos)
+    assert found[:4] == ["gone", "a", *sorted(found[2:4])]
+    assert {"secret", "stale"} < set(found)
+    for name, reason in (("secret", "unreadable"), ("gone", "missing"), ("stale", "unreadable")):
+        with pytest.raises(VideoError) as caught:
+            probe(tmp_path / name)
+        assert caught.value.reason == reason
+        assert tmp_path / name in [video.path for video in videos]
+
+
+def test_a_folder_that_vanishes_while_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "ok/a.mp4", "sub/b.mp4")
+    real = os.stat
+
+    def stat(path: str, **options: Any) -> os.stat_result:
+        if Path(path).name == "sub":
+            raise FileNotFoundError(errno.ENOENT, "gone", os.fspath(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert keys(list_videos(tmp_path)) == ["a", "sub"]
 
 
 def test_a_list_names_paths_relative_to_itself(tmp_path: Path) -> None:

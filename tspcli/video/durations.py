@@ -139,7 +139,7 @@ def header_duration_ms(path: str) -> int | None:
         name = check_file(path)
         size = os.stat(path).st_size
         with open_container(name, text) as container:
-            info = describe(container, pick_stream(container, text), text, 0)
+            info = describe(container, pick_stream(container, text), text)
     except (VideoError, OSError, ValueError, ArithmeticError, MemoryError):
         return None
     if info.duration_s is None or not 0 < info.duration_s * LEAST_BYTES_PER_S <= size:

@@ -80,7 +80,7 @@ def find_videos(
         inputs: Files; folders, searched recursively for the usual suffixes, without hidden names;
             ``.txt`` lists with one path per line, relative to the list's folder, without blank
             lines and lines that begin with ``#``. A file that is named but does not exist is
-            listed, too: decoding reports it as missing.
+            listed, too: decoding reports it as missing. So is a folder that cannot be listed.
         key_template: The key, made of ``{stem}`` (the file name without its last suffix),
             ``{name}`` (with it) and ``{parent}`` (the folder's name).
 
@@ -99,6 +99,9 @@ def find_videos(
         if place in found:
             continue
         video = VideoFile(path, make_key(Path(place)))
+        if _is_folder(path) and video.key in by_key:
+            # It is listed only to be reported, so its key may be any.
+            video = VideoFile(path, store_key(place))
         other = by_key.setdefault(video.key, video)
         if other is not video:
             raise UsageError(
@@ -182,8 +185,15 @@ def _is_folder(path: Path) -> bool:
 def _in_folder(folder: Path, skipped_files: Counter[str]) -> Iterator[Path]:
     # Links to folders are followed, but each folder is visited once: a link may lead to its parent.
     seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(root)
+    failed: list[Path] = []
+    walk = os.walk(folder, followlinks=True, onerror=lambda e: failed.append(Path(e.filename)))
+    for root, folders, names in walk:
+        try:
+            status = os.stat(root)
+        except OSError:
+            failed.append(Path(root))
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -200,6 +210,8 @@ def _in_folder(folder: Path, skipped_files: Counter[str]) -> Iterator[Path]:
                 yield Path(root, name)
             else:
                 skipped_files[store_key(suffix) or NO_SUFFIX] += 1
+    # Last, so that a video of the same name has the key.
+    yield from failed
 
 
 def _in_list(path: Path, skipped_files: Counter[str]) -> Iterator[Path]:

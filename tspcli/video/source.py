@@ -36,6 +36,7 @@ class VideoInfo:
         path: The file.
         width, height: Size of the frames in pixels, after rotation.
         rotation_deg: Degrees clockwise by which coded frames are rotated: 0, 90, 180 or 270.
+        mirrored: Whether coded frames are mirrored left to right before they are rotated.
         fps: Average frame rate, or None.
         duration_s: Announced duration in seconds, or None.
         n_frames: Announced number of frames, or None.
@@ -63,6 +64,7 @@ class VideoInfo:
     pixel_format: str | None
     container: str
     interlaced: bool = False
+    mirrored: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as plain values; fractions become exact strings."""
@@ -187,6 +189,9 @@ def check_file(path: str | os.PathLike[str]) -> str:
     name = absolute(path)
     try:
         status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            # Listed as a video because it could not be listed as a folder: that error is raised.
+            os.scandir(name).close()
         if not stat.S_ISREG(status.st_mode):
             raise VideoError("unreadable", "this is not a regular file", path=path)
         with open(name, "rb") as file:

@@ -53,8 +53,8 @@ class DecoderEntry:
     on_gpu: bool = False
 
 
-# The order is that of `auto`: fastest first, by the figures in docs/decoders.md. All of them give
-# the same pixels for 4:2:0.
+# The order is that of `auto`: fastest first, by the figures in docs/notes/decoders.md. All of them
+# give the same pixels for 4:2:0.
 DECODERS: dict[str, DecoderEntry] = {
     entry.name: entry
     for entry in (

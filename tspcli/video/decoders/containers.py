@@ -11,20 +11,25 @@ in its header. MPEG streams, Ogg and raw video announce nothing.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
+import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
 
 from tspcli.errors import VideoError
 from tspcli.sampling.clock import round_half_away
 from tspcli.video.source import VideoInfo, looks_like_mp4
 
+_DEFAULT_SCORE, _PACKETS_SCORE = 5_000_000, 100_000_000
 _MAX_AHEAD = 64
 """Packets that are read ahead at most to find out which picture comes next."""
 _END = object()
@@ -63,19 +68,26 @@ def open_container(name: str, path: str) -> Any:
 
 
 def pick_stream(container: Any, path: str) -> Any:
-    """The video stream with the most pixels, which is the one that ffmpeg takes; not cover art.
+    """The video stream that ffmpeg takes; never cover art or a track of thumbnails.
+
+    ffmpeg's score is the number of pixels, more for the default stream, and much more for one of
+    which it has seen packets.
 
     Raises:
         VideoError: ``no-video-stream`` or ``not-a-video``, if there is no such stream.
     """
-    best, best_pixels = None, -1
+    best, best_score = None, -1
     for stream in container.streams.video:
         context = stream.codec_context
         if _is_cover_art(stream) or context is None:
             continue
-        pixels = context.width * context.height
-        if pixels > best_pixels:
-            best, best_pixels = stream, pixels
+        score = context.width * context.height
+        if stream.disposition & Disposition.default:
+            score += _DEFAULT_SCORE
+        if stream.start_time is not None:
+            score += _PACKETS_SCORE
+        if score > best_score:
+            best, best_score = stream, score
     if best is not None:
         return best
     if len(container.streams) and not container.streams.video:
@@ -85,15 +97,73 @@ def pick_stream(container: Any, path: str) -> Any:
     raise VideoError("not-a-video", "the file holds no stream", path=path)
 
 
-def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> VideoInfo:
+class Orientation(NamedTuple):
+    """How a coded picture becomes upright: mirrored left to right if so, then rotated.
+
+    Attributes:
+        rotation_deg: Degrees clockwise: 0, 90, 180 or 270.
+        mirrored: Whether it is mirrored first.
+        ignored_deg: An angle between those, which is not applied; 0 if there is none.
+        exact: Whether the angle needed no rounding.
+    """
+
+    rotation_deg: int = 0
+    mirrored: bool = False
+    ignored_deg: int = 0
+    exact: bool = True
+
+    def apply(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The upright picture of a coded one, both (H, W, 3)."""
+        if self.mirrored:
+            picture = picture[:, ::-1]
+        if self.rotation_deg:
+            picture = np.rot90(picture, -(self.rotation_deg // 90))
+        return np.ascontiguousarray(picture)
+
+
+UPRIGHT = Orientation()
+
+
+def orientation_of(matrix: bytes | None) -> Orientation:
+    """The orientation that a display matrix asks for, by ffmpeg's rules.
+
+    ffmpeg rounds the angle to whole degrees, so that a nearly exact quarter turn is one.
+
+    Args:
+        matrix: Nine 32-bit integers in native byte order, row by row; None if there is no matrix.
+    """
+    if matrix is None:
+        return UPRIGHT
+    m = np.frombuffer(matrix, np.int32, count=9).astype(float)
+    scale = math.hypot(m[0], m[3]), math.hypot(m[1], m[4])
+    if not all(scale):
+        return UPRIGHT
+    angle = math.degrees(math.atan2(m[1] / scale[1], m[0] / scale[0]))
+    turned_deg, exact = round(angle) % 360, abs(angle - round(angle)) < 1e-6
+    # The matrix maps (x, y) of the coded picture to (m[0] x + m[3] y, m[1] x + m[4] y).
+    if turned_deg == 0:
+        rotation_deg, mirrored = (180, True) if m[4] < 0 else (0, False)
+    elif turned_deg == 90:
+        rotation_deg, mirrored = (270, True) if m[3] > 0 else (90, False)
+    elif turned_deg == 180:
+        rotation_deg, mirrored = (180, False) if m[4] < 0 else (0, True)
+    elif turned_deg == 270:
+        rotation_deg, mirrored = (90, True) if m[3] < 0 else (270, False)
+    else:
+        return Orientation(ignored_deg=turned_deg, exact=False)
+    return Orientation(rotation_deg, mirrored, exact=exact)
+
+
+def describe(
+    container: Any, stream: Any, path: str, orientation: Orientation = UPRIGHT
+) -> VideoInfo:
     """What a file says about one of its video streams.
 
     Args:
         container: The open file.
         stream: The stream.
         path: The path for messages.
-        rotation_deg: Degrees clockwise, a multiple of 90. Width and height are reported for the
-            upright picture.
+        orientation: Width and height are reported for the upright picture.
     """
     context, base = stream.codec_context, Fraction(stream.time_base)
     duration_s = None
@@ -101,20 +171,23 @@ def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> Video
         duration_s = stream.duration * base
     elif container.duration:
         duration_s = Fraction(container.duration, av.time_base)
+    if duration_s is not None and stream.start_time and _counts_from_zero(container, stream):
+        duration_s = max(Fraction(0), duration_s - stream.start_time * base)
     origin_s = Fraction(0)
     if container.start_time is not None:
         # ffmpeg moves timestamps by the container's start in units of the stream.
         start = Fraction(container.start_time, av.time_base)
         origin_s = round_half_away(start / base) * base
     width, height = context.width, context.height
-    if rotation_deg % 180:
+    if orientation.rotation_deg % 180:
         width, height = height, width
     rate = stream.average_rate or stream.guessed_rate
     return VideoInfo(
         path=path,
         width=width,
         height=height,
-        rotation_deg=rotation_deg,
+        rotation_deg=orientation.rotation_deg,
+        mirrored=orientation.mirrored,
         fps=Fraction(rate) if rate else None,
         duration_s=duration_s,
         n_frames=stream.frames or None,
@@ -131,9 +204,16 @@ def describe(container: Any, stream: Any, path: str, rotation_deg: int) -> Video
 
 
 def _is_cover_art(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", None)
-    flag = getattr(type(disposition), "attached_pic", None)
-    return disposition is not None and flag is not None and bool(disposition & flag)
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _counts_from_zero(container: Any, stream: Any) -> bool:
+    """Whether the announced duration runs from zero, wherever the first frame is.
+
+    So it does in Matroska, and in fragmented MP4, whose header lists no frames.
+    """
+    names = set(container.format.name.split(","))
+    return "matroska" in names or ("mp4" in names and not stream.frames)
 
 
 class TimestampGuess:
@@ -261,9 +341,7 @@ def _is_short(lasted_s: Fraction, announced_s: Fraction) -> bool:
 def _own_duration_s(stream: Any, info: VideoInfo) -> Fraction:
     """The duration announced for this stream alone, 0 if there is none."""
     own_s = Fraction(0)
-    if stream.duration:
-        own_s = stream.duration * info.time_base
-    elif info.duration_s is not None and len(stream.container.streams) == 1:
+    if info.duration_s is not None and (stream.duration or len(stream.container.streams) == 1):
         own_s = info.duration_s
     if info.container == "avi" and info.n_frames and info.fps:
         # Without an index, FFmpeg derives the duration of an AVI file from what is left of it.

@@ -56,6 +56,14 @@ class DecordSource(IndexedSource):
             raise VideoError(
                 "unsupported", f"decord loses the first frames of {container}", path=self.info.path
             )
+        if self._index.has_twin:
+            raise VideoError(
+                "unsupported",
+                "decord cannot be told which of several streams of one size to decode",
+                path=path,
+            )
+        if not self._index.exact_rotation:
+            raise VideoError("unsupported", "decord rotates only by exact quarter turns", path=path)
         try:
             self._name.encode()
             self._reader: Any = self._open()

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -36,14 +37,16 @@ class FrameIndex:
         pts: Presentation times in units of ``info.time_base``, ascending, one per frame; a compact
             array, since hours of video have millions.
         last_duration: Duration of the last frame in those units, 0 if unknown.
-        n_video_streams: Number of video streams in the file.
+        exact_rotation: Whether the pictures are rotated by exact quarter turns, if at all.
+        has_twin: Whether another video stream has frames of the same size.
         missing_end: A warning if the file ends before the end that it announces.
     """
 
     info: VideoInfo
     pts: array[int]
     last_duration: int
-    n_video_streams: int
+    exact_rotation: bool
+    has_twin: bool
     missing_end: str | None = None
 
 
@@ -58,8 +61,8 @@ def scan_packets(path: str) -> FrameIndex:
     info = source.info
     pts, durations = array("q"), array("q")
     with av.open(source.name, metadata_errors="replace") as container:
-        n_video_streams = len(container.streams.video)
-        stream = container.streams[info.stream_index]
+        stream: Any = container.streams[info.stream_index]
+        sizes = [(other.width, other.height) for other in container.streams.video]
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:
@@ -78,7 +81,14 @@ def scan_packets(path: str) -> FrameIndex:
         last_duration = durations[order[-1]]
         end_s = (ascending[-1] + last_duration) * info.time_base
         missing = missing_end(source.name, container, stream, info, end_s)
-    return FrameIndex(info, ascending, last_duration, n_video_streams, missing)
+    return FrameIndex(
+        info,
+        ascending,
+        last_duration,
+        source.orientation.exact,
+        sizes.count((stream.width, stream.height)) > 1,
+        missing,
+    )
 
 
 class IndexedFrame(Frame):
@@ -134,7 +144,7 @@ class IndexedSource(VideoSource):
     def picture(self, index: int) -> npt.NDArray[np.uint8]:
         """The picture of the frame with a number; the last picture is kept."""
         if self._last is None or self._last[0] != index:
-            rgb = self.decode(index)
+            rgb = self.mirror(self.decode(index))
             expected = (self.info.height, self.info.width, 3)
             if rgb.shape != expected:
                 raise VideoError(
@@ -146,9 +156,21 @@ class IndexedSource(VideoSource):
             self._last = (index, rgb)
         return self._last[1]
 
+    def mirror(self, picture: Any) -> Any:
+        """A decoded picture, mirrored as the file wants it: decoders rotate, but do not mirror.
+
+        Args:
+            picture: A numpy array (H, W, 3), or anything with the method ``flip`` of torch tensors.
+        """
+        if not self.info.mirrored:
+            return picture
+        # They rotate by the angle of the matrix, which a mirrored one has 180 degrees off.
+        axis = 1 if self.info.rotation_deg % 180 else 0
+        return np.flip(picture, axis) if isinstance(picture, np.ndarray) else picture.flip(axis)
+
     @abstractmethod
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
-        """Decode one frame to RGB, uint8, shape (height, width, 3). Numbers mostly ascend."""
+        """Decode one frame to RGB, uint8, shape (height, width, 3), rotated but not mirrored."""
 
     def check_count(self, n_frames: int) -> None:
         """Reject a decoder whose number of frames is not that of the packets.

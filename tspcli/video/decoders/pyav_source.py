@@ -23,11 +23,13 @@ from av.video.reformatter import VideoReformatter
 from tspcli.core.text import storable
 from tspcli.errors import VideoError
 from tspcli.video.decoders.containers import (
+    UPRIGHT,
     Lookahead,
     TimestampGuess,
     describe,
     missing_end,
     open_container,
+    orientation_of,
     pick_stream,
 )
 from tspcli.video.source import MAX_PIXELS, Frame, VideoSource, Wanted, check_file, check_size
@@ -38,6 +40,20 @@ _MAX_SEEKS_BACK = 6
 # Only in these do packets have presentation times, and is it certain that no frame refers to one.
 _SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
 _SKIP_CODECS = {"h264"}
+# Colour matrices (ITU-T H.273) that swscale can convert, and the names of some that it cannot.
+_CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
+_MATRICES = {
+    3: "reserved",
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    11: "SMPTE 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 
 
 class PyavFrame(Frame):
@@ -56,6 +72,12 @@ class PyavFrame(Frame):
     def has_picture(self) -> bool:
         return True
 
+    @property
+    def display_matrix(self) -> bytes | None:
+        """How the file wants the frame to be shown: nine 32-bit integers, or None."""
+        data = self._frame.side_data.get("DISPLAYMATRIX")
+        return None if data is None else bytes(data)
+
     def rgb(self) -> npt.NDArray[np.uint8]:
         return self._source.convert(self._frame)
 
@@ -67,6 +89,9 @@ class PyavSource(VideoSource):
         path: The file.
         threads: Number of FFmpeg's threads.
         skip_unwanted: Whether unwanted non-reference frames may be left undecoded.
+
+    Attributes:
+        orientation: How coded pictures become upright.
 
     Raises:
         VideoError: With its reason, if the file cannot be opened or no frame decoded.
@@ -95,12 +120,12 @@ class PyavSource(VideoSource):
         try:
             self._stream = pick_stream(self._container, self.path)
             self._configure()
-            self._rotation_deg = 0
-            self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
+            self.orientation = UPRIGHT
+            self.info = describe(self._container, self._stream, self.path)
             check_size(self.info.width, self.info.height, self.path)
             self._may_skip = skip_unwanted and self._is_skippable()
             self._begin()
-            # Only a decoded frame has the rotation and shows that frames can be decoded.
+            # Only a decoded frame has the orientation and shows that frames can be decoded.
             self._head: list[Frame] = [self._first_frame()]
             self.first_pts_s = self._head[0].pts_s
         except BaseException:
@@ -129,15 +154,23 @@ class PyavSource(VideoSource):
 
     def convert(self, frame: Any) -> npt.NDArray[np.uint8]:
         """A PyAV frame as RGB, uint8, shape (height, width, 3), upright."""
+        if frame.colorspace not in _CONVERTIBLE:
+            self._replace_matrix(frame)
         picture = _to_rgb24(self._reformatter, frame)
         plane = picture.planes[0]
         height, width = picture.height, picture.width
         row_bytes = plane.line_size
         rows = np.frombuffer(plane, np.uint8, count=row_bytes * height).reshape(height, row_bytes)
         rgb = rows[:, : width * 3].reshape(height, width, 3)
-        if self._rotation_deg:
-            rgb = np.ascontiguousarray(np.rot90(rgb, -(self._rotation_deg // 90)))
-        return rgb
+        return rgb if self.orientation == UPRIGHT else self.orientation.apply(rgb)
+
+    def _replace_matrix(self, frame: Any) -> None:
+        """Convert with another colour matrix where FFmpeg has none, as ffmpeg 5 did silently."""
+        number = int(frame.colorspace)
+        frame.colorspace, instead = (9, "BT.2020") if number == 10 else (5, "BT.601")
+        warning = f"colour: matrix {_MATRICES.get(number, number)} is converted as {instead}"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def _configure(self) -> None:
         context = self._stream.codec_context
@@ -176,21 +209,14 @@ class PyavSource(VideoSource):
 
     def _first_frame(self) -> Frame:
         for frame in self._running:
-            rotation_deg = self._frame_rotation(frame)
-            if rotation_deg != self._rotation_deg:
-                self._rotation_deg = rotation_deg
-                self.info = describe(self._container, self._stream, self.path, self._rotation_deg)
+            assert isinstance(frame, PyavFrame)
+            self.orientation = orientation_of(frame.display_matrix)
+            self.info = describe(self._container, self._stream, self.path, self.orientation)
+            if self.orientation.ignored_deg:
+                angle = self.orientation.ignored_deg
+                self.warnings.append(f"rotation: {angle} degrees are not applied")
             return frame
         raise self._no_frames()
-
-    def _frame_rotation(self, frame: Frame) -> int:
-        assert isinstance(frame, PyavFrame)
-        # PyAV reports the angle counterclockwise. Other angles are not applied, with a warning.
-        turned_deg = -int(getattr(frame._frame, "rotation", 0)) % 360
-        if turned_deg % 90:
-            self.warnings.append(f"rotation: {turned_deg} degrees are not applied")
-            return 0
-        return turned_deg
 
     def _no_frames(self) -> VideoError:
         error = self._last_error

@@ -191,7 +191,7 @@ class _FrameThere(IndexedFrame):
             return super().scaled(spec, out)
         source.n_decoded += 1
         picture: npt.NDArray[Any] = (
-            scale_there(source.decode_there(self._index), spec).cpu().numpy()
+            scale_there(source.mirror(source.decode_there(self._index)), spec).cpu().numpy()
         )
         if out is None:
             return picture
