@@ -127,7 +127,7 @@ def test_the_documented_table_of_scaling_is_what_the_simulation_says(
     monkeypatch.setattr("sys.argv", ["scaling"])
     scaling.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 1")]
-    told = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text().splitlines()
+    told = (Path(__file__).parents[2] / "docs" / "notes" / "scaling.md").read_text().splitlines()
     assert len(rows) == 16
     assert [line for line in told if line.startswith(("| 1 |", "| 16 |"))] == rows
 

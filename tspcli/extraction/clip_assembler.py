@@ -1,4 +1,4 @@
-"""From frames that arrive in order to clips, and from clips of many videos to batches."""
+"""Cuts frames that arrive in order into clips, and fills batches with clips of many videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Owner = TypeVar("Owner")
 
 @dataclass(frozen=True)
 class ClipSeries:
-    """Neighbouring clips of one video as the frames that they have in common.
+    """Consecutive clips of one video, as the frames that they share.
 
     Attributes:
         frames: Prepared frames, shape (S, 3, h, w), S = (clips - 1) * stride + clip_length.
@@ -40,7 +40,7 @@ class ClipSeries:
 
 
 Clips = torch.Tensor | ClipSeries
-"""Clips one by one, shape (B, 3, T, h, w), or as a series."""
+"""Clips, shape (B, 3, T, h, w), or a series of them."""
 
 
 class ClipAssembler:
@@ -48,7 +48,7 @@ class ClipAssembler:
 
     Args:
         sampling: Which clips.
-        as_series: Give neighbouring clips as a series, as many at once as are allowed.
+        as_series: Give consecutive clips as a series, as many at once as are allowed.
     """
 
     def __init__(self, sampling: Sampling, *, as_series: bool = False) -> None:
@@ -199,7 +199,7 @@ class Batcher(Generic[Owner]):
                 yield from self.flush()
 
     def flush(self) -> Iterator[Batch[Owner]]:
-        """Give what is left, a batch smaller than the others, if anything is."""
+        """Give what is left, if anything, as a smaller batch."""
         if self._count:
             clips = self._clips[0] if len(self._clips) == 1 else torch.cat(self._clips)
             batch = Batch(clips, self._owners)

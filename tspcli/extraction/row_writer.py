@@ -1,4 +1,4 @@
-"""Rows and commits on a thread of their own, so that no disk makes the encoder wait."""
+"""Rows and commits, written on a thread of their own so that the encoder waits for no disk."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class RowSink(Protocol):
         """Take the next rows, shape (n, D)."""
 
     def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
-        """All rows were given; call ``done`` once they are safe."""
+        """Commit the video, whose rows are complete; call ``done`` once they are on disk."""
 
     def abort(self) -> None:
-        """Forget the rows given so far."""
+        """Drop the rows given so far."""
 
 
 class VideoWriter:
-    """One video's way to disk; every call returns at once."""
+    """Writes one video's part; calls return at once, unless too many writes are queued."""
 
     def __init__(self, thread: WriterThread, key: str, dim: int) -> None:
         assert is_key(key)
@@ -48,7 +48,7 @@ class VideoWriter:
         self._thread.submit(lambda: self._open().append(rows))
 
     def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
-        """Make the video whole, then call ``done`` on the writer's thread."""
+        """Commit the part, then call ``done`` on the writer's thread."""
 
         def work() -> None:
             self._thread.parts.add(self._open().commit(attributes))
@@ -58,7 +58,7 @@ class VideoWriter:
         self._thread.submit(work)
 
     def abort(self) -> None:
-        """Forget the video's rows."""
+        """Drop the video's rows."""
 
         def work() -> None:
             if self._part is not None:
@@ -74,7 +74,7 @@ class VideoWriter:
 
 
 class PoolingSink:
-    """Takes the rows of a video and hands on the one that they pool to."""
+    """Pools the rows of a video into the one that is written."""
 
     def __init__(self, writer: VideoWriter, pool: Pool) -> None:
         self._writer = writer
@@ -85,17 +85,17 @@ class PoolingSink:
         self._running.add(rows)
 
     def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
-        """All rows were given: store the pooled one."""
+        """Write the pooled row and commit it."""
         self._writer.append(self._running.result()[None])
         self._writer.commit({**attributes, "pooled_rows": self._running.n_rows}, done)
 
     def abort(self) -> None:
-        """Forget the rows given so far."""
+        """Drop the rows given so far."""
         self._writer.abort()
 
 
 class WriterThread:
-    """Does one write after another; the first that fails is raised at the next call."""
+    """Does one write after another; the first error is raised at the next call."""
 
     def __init__(self, parts: PartsFolder) -> None:
         self.parts = parts
@@ -118,7 +118,7 @@ class WriterThread:
         self._queue.put(work)
 
     def raise_error(self) -> None:
-        """Raise what an earlier write ended with."""
+        """Raise the error of an earlier write, if there was one."""
         if self._error is not None:
             raise self._error
 

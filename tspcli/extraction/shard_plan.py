@@ -1,4 +1,4 @@
-"""Which videos a run has to do, and which of them this shard does."""
+"""Which shard does which videos, and in what order a run begins them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tspcli.video.durations import read_durations
 _MAX_NAME_BYTES = 255
 _LISTED_VIDEOS = 10_000
 _MANY_VIDEOS = 500
-"""From so many on, reading their durations is worth a message."""
+"""Reading the durations of at least so many is worth a message."""
 
 
 def shard_path(out: Path, shard: tuple[int, int]) -> Path:
@@ -30,12 +30,12 @@ def shard_path(out: Path, shard: tuple[int, int]) -> Path:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which shard does which videos. Every shard makes the whole of it, and all have to agree.
+    """Which shard does which videos. Every shard computes the complete plan, and all have to agree.
 
     Attributes:
         shards: The videos of each shard.
-        n_unknown: Videos whose duration is not known.
-        weights: How long each video takes beside the others, by key; empty if nobody asked.
+        n_unknown: Number of videos whose duration is unknown.
+        weights: How long each video takes relative to the others, by key; empty if not computed.
     """
 
     shards: tuple[tuple[VideoFile, ...], ...]
@@ -44,11 +44,11 @@ class ShardPlan:
 
     @property
     def n_videos(self) -> int:
-        """The videos of all shards."""
+        """Number of videos of all shards."""
         return sum(map(len, self.shards))
 
     def facts(self, index: int) -> dict[str, Any]:
-        """What the report of one shard, counted from 1, says of the plan."""
+        """What the report of one shard, counted from 1, says about the plan."""
         keys = sorted(video.key for shard in self.shards for video in shard)
         return {
             "index": index,
@@ -67,12 +67,12 @@ class ShardPlan:
 
 
 def plan_shards(videos: Sequence[VideoFile], count: int, reporter: Reporter) -> ShardPlan:
-    """Shards that take about equally long.
+    """Plan shards that take about equally long.
 
     Args:
         videos: All videos.
         count: The number of shards.
-        reporter: Is told when reading the durations takes a while.
+        reporter: Gets a message if reading the durations takes a while.
     """
     if count == 1:
         return ShardPlan((tuple(videos),))
@@ -80,11 +80,11 @@ def plan_shards(videos: Sequence[VideoFile], count: int, reporter: Reporter) -> 
 
 
 def durations_ms(videos: Sequence[VideoFile], reporter: Reporter) -> list[int | None]:
-    """What the videos' headers say, in milliseconds; None where they say nothing.
+    """Durations from the videos' headers, in milliseconds; None where a header has none.
 
     Args:
         videos: The videos.
-        reporter: Is told when that takes a while.
+        reporter: Gets a message if that takes a while.
     """
     if len(videos) >= _MANY_VIDEOS:
         reporter.message(f"Reading the durations of {len(videos):,} videos.")
@@ -92,10 +92,10 @@ def durations_ms(videos: Sequence[VideoFile], reporter: Reporter) -> list[int | 
 
 
 def weigh(videos: Sequence[VideoFile], durations: Sequence[int | None]) -> dict[str, int]:
-    """How long each video takes beside the others, by key.
+    """How long each video takes relative to the others, by key.
 
-    That is its duration in milliseconds; one without counts by its size times the milliseconds a
-    byte of the others.
+    That is its duration in milliseconds. Where it is unknown, the size of the file counts, at the
+    others' milliseconds per byte.
 
     Args:
         videos: The videos.
@@ -112,7 +112,7 @@ def weigh(videos: Sequence[VideoFile], durations: Sequence[int | None]) -> dict[
 
 
 def balance(videos: Sequence[VideoFile], durations: Sequence[int | None], count: int) -> ShardPlan:
-    """The longest video goes to the emptiest shard, then the next.
+    """Give the longest video to the emptiest shard, then the next.
 
     The order in which the videos were named makes no difference.
 
@@ -133,39 +133,44 @@ def balance(videos: Sequence[VideoFile], durations: Sequence[int | None], count:
 
 
 def check_out(out: Path) -> None:
-    """Refuse an output that cannot be a store, before anything is loaded.
+    """Refuse an output that cannot become a store, before anything is loaded.
 
     Raises:
-        UsageError: If ``out`` is a folder, has too long a name, or is a file that is no HDF5: a
-            video or a list, perhaps, that ``--overwrite`` would destroy.
+        UsageError: If ``out`` is a folder, has too long a name, or is a file that is not HDF5:
+            perhaps a video or a list, which ``--overwrite`` would destroy.
     """
     import h5py
 
     if out.is_dir():
         raise UsageError(
-            f"The output {out} is a folder.", remedy="Name a file, such as --out feats.h5."
+            f"The output {out} is a folder; name a file, such as feats.h5.",
+            option="--out",
+            path=str(out),
         )
     if len(os.fsencode(report_path(out).name)) > _MAX_NAME_BYTES:
         raise UsageError(
-            f"The name {out.name!r} is too long: the report beside it needs room for its own.",
-            remedy="Give --out a shorter name.",
+            f"The name {out.name!r} is too long: the report beside it has a longer one.",
+            option="--out",
+            path=str(out),
         )
     if out.exists() and not h5py.is_hdf5(out):
         raise UsageError(
-            f"The output {out} exists and is not an HDF5 file; it stays as it is.",
-            remedy="Name another file, such as --out feats.h5, or move this one away.",
+            f"The output {out} exists and is not an HDF5 file; it is left unchanged.",
+            remedy="Choose another --out, or move this file away.",
+            option="--out",
+            path=str(out),
         )
 
 
 def longest_first(
     videos: Sequence[VideoFile], weights: Mapping[str, int] | None = None
 ) -> list[VideoFile]:
-    """The order in which a run starts its videos, so that no long one is left for the end.
+    """The order in which a run begins its videos, so that no long one is left for the end.
 
     Args:
         videos: The videos.
-        weights: How long each takes (:func:`weigh`). Without them size stands for duration, which
-            is free to read: one encoder works through its videos in any order equally fast.
+        weights: How long each takes (:func:`weigh`). Without them the size of the file counts,
+            which costs nothing to read: one encoder is equally fast in any order.
     """
     if weights is None:
         weights = {video.key: file_size(video.path) for video in videos}
@@ -173,7 +178,7 @@ def longest_first(
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes of a file; 0 if it cannot be told, which the decoder will then explain."""
+    """Bytes of a file; 0 if that is unknown, which the decoder will explain."""
     try:
         return os.stat(path).st_size
     except OSError:
