@@ -1,13 +1,21 @@
-"""Settings as plain values: TOML in and out, checked field by field, and compared."""
+"""Settings: frozen dataclasses whose values are checked by their types, TOML in and out."""
 
 from __future__ import annotations
 
-import json
+import functools
+import math
+import numbers
+import reprlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+import msgspec.inspect as kinds
+from msgspec import Meta
 
 from tspcli.core.text import storable
 from tspcli.errors import UsageError
@@ -16,6 +24,213 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+Chosen = TypeVar("Chosen", bound="Settings")
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of some settings, as its type declares it.
+
+    Attributes:
+        name: The field's name.
+        kind: ``bool``, ``int``, ``float``, ``str`` or ``object`` (anything else) of its value, or
+            of its items.
+        hint: The complete type.
+        is_known: Whether the type says enough to check a value.
+        many: Whether it is a tuple of such values.
+        optional: Whether it may be None.
+        choices: The only values, if there are such.
+        low, high: The range of a number; infinite where it is open.
+        above: Whether ``low`` itself is outside of the range.
+        default: Its default, None if it has to be given.
+        description: What it means.
+    """
+
+    name: str
+    kind: type
+    hint: Any
+    is_known: bool
+    many: bool
+    optional: bool
+    choices: tuple[str, ...]
+    low: float
+    high: float
+    above: bool
+    default: Any
+    description: str
+
+    @property
+    def expected(self) -> str:
+        """What values it takes, in words."""
+        if self.choices:
+            names = ", ".join(self.choices)
+            return f"a list of {names}, each at most once" if self.many else f"one of {names}"
+        single, plural = {
+            bool: ("true or false", "truth values"),
+            int: ("a whole number", "whole numbers"),
+            float: ("a finite number", "finite numbers"),
+            str: ("text", "texts"),
+        }.get(self.kind, ("a valid value", "valid values"))
+        text = f"a list of {plural}" if self.many else single
+        if self.high < math.inf:
+            return f"{text} {'above' if self.above else 'from'} {_shown(self.low)} to {_shown(self.high)}"
+        if self.low > -math.inf:
+            return f"{text} {'above' if self.above else 'of at least'} {_shown(self.low)}"
+        return text
+
+    def checked(self, value: Any) -> Any:
+        """The value as the field holds it: numbers that are not Python's own become so.
+
+        Raises:
+            ValueError: If it is not of the field's kind, or out of range.
+        """
+        if value is None and self.optional:
+            return None
+        if self.many and isinstance(value, list | tuple):
+            value = [self._plain(item) for item in value]
+            if self.choices and len(set(value)) != len(value):
+                raise ValueError("repeated")
+        else:
+            value = self._plain(value)
+        return msgspec.convert(value, self.hint) if self.is_known else value
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, bool):
+            return value
+        if self.kind in (int, float) and isinstance(value, numbers.Real):
+            number = int(value) if isinstance(value, numbers.Integral) else float(value)
+            if not -math.inf < number < math.inf:
+                raise ValueError("not finite")
+            return float(number) if self.kind is float else number
+        if self.kind is str and isinstance(value, int | float | Path):
+            return str(value)
+        return value
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+@functools.cache
+def settings_of(kind: type[Settings]) -> dict[str, Setting]:
+    """The fields of some settings by name; nested settings are left out."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in fields(kind):
+        hint = hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, Settings):
+            continue
+        default = None if field.default is MISSING else field.default
+        found[field.name] = _setting(field.name, hint, default)
+    return found
+
+
+def _setting(name: str, hint: Any, default: Any) -> Setting:
+    meta = getattr(hint, "__metadata__", ())
+    description = next((m.description for m in meta if isinstance(m, Meta) and m.description), "")
+    info: Any = None
+    with suppress(TypeError):  # a union with types that msgspec does not know, such as Fraction
+        info = _bare(kinds.type_info(hint))
+    optional = isinstance(info, kinds.UnionType) and info.includes_none
+    if isinstance(info, kinds.UnionType):
+        parts = [part for part in info.types if not isinstance(part, kinds.NoneType)]
+        info = _bare(parts[0]) if len(parts) == 1 else info
+    many = isinstance(info, kinds.VarTupleType)
+    item = _bare(info.item_type) if many else info
+    low, high, above = -math.inf, math.inf, False
+    if isinstance(item, kinds.IntType | kinds.FloatType):
+        above = item.gt is not None
+        low = next((x for x in (item.gt, item.ge) if x is not None), low)
+        high = item.le if item.le is not None else high
+    choices = tuple(map(str, item.values)) if isinstance(item, kinds.LiteralType) else ()
+    kind = {
+        kinds.BoolType: bool,
+        kinds.IntType: int,
+        kinds.FloatType: float,
+        kinds.StrType: str,
+        kinds.LiteralType: str,
+    }.get(type(item), object)
+    return Setting(
+        name, kind, hint, info is not None, many, optional, choices, low, high, above, default,
+        description,
+    )  # fmt: skip
+
+
+def _bare(info: Any) -> Any:
+    return info.type if isinstance(info, kinds.Metadata) else info
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of settings: every value is checked against its field's type when they are made.
+
+    Fields are declared as ``name: Annotated[int, Meta(ge=1, description="…")] = 3``.
+
+    Raises:
+        UsageError: If a value is of the wrong kind or out of range, with ``option`` and ``value``.
+    """
+
+    def __post_init__(self) -> None:
+        for name, setting in settings_of(type(self)).items():
+            object.__setattr__(self, name, _checked(setting, getattr(self, name), ""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values, tuples as lists."""
+        return {key: _listed(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls: type[Chosen], values: Mapping[str, Any], where: str = "") -> Chosen:
+        """The inverse of :meth:`to_dict`; what is missing has its default."""
+        return with_values(cls(), values, where or cls.__name__)
+
+
+def with_values(settings: Chosen, values: Mapping[str, Any], where: str) -> Chosen:
+    """Settings with some fields replaced; nested settings take a mapping.
+
+    Raises:
+        UsageError: If a field is unknown, or a value of the wrong kind or out of range.
+    """
+    known = [field.name for field in fields(settings)]
+    changed: dict[str, Any] = {}
+    checks = settings_of(type(settings))
+    for name, value in values.items():
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"{where} has no setting {name!r}.",
+                remedy=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}.",
+                option=name,
+            )
+        if name in checks:
+            changed[name] = _checked(checks[name], value, where)
+        elif isinstance(value, Mapping):
+            changed[name] = with_values(getattr(settings, name), value, f"{where}: {name}")
+        else:
+            changed[name] = value
+    return replace(settings, **changed)
+
+
+def _checked(setting: Setting, value: Any, where: str) -> Any:
+    try:
+        return setting.checked(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        shown = reprlib.repr(value) if isinstance(value, int) else repr(value)
+        raise UsageError(
+            f"{where}{where and ': '}{setting.name} is {shown}; it must be {setting.expected}.",
+            option=setting.name,
+            value=value,
+        ) from error
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_toml_text(path: Path) -> str:
@@ -27,85 +242,31 @@ def read_toml_text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", remedy="Give a TOML file.") from error
+        raise UsageError(f"{path} cannot be read: {error}.", path=path) from error
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """TOML as a dict.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is not valid.
     """
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is no TOML: {error}.", remedy="Correct that line.") from error
-
-
-def with_values(settings: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Settings with some fields replaced; each value is checked against its field's type.
-
-    Raises:
-        UsageError: If a field is unknown or a value of the wrong kind.
-    """
-    hints = get_type_hints(type(settings))
-    known = {field.name for field in fields(settings)}
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"{where} has no setting {key!r}.",
-                remedy=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}.",
-            )
-        converted[key] = _convert(value, hints[key], key, where)
-    return replace(settings, **converted)
-
-
-def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
-    text = str(kind)
-    try:
-        if text in ("<class 'bool'>", "bool | None") and isinstance(value, bool):
-            return value
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if kind is str and isinstance(value, str | int | float | Path):
-            return str(value)
-        if text.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
-            item = str if "str" in text else int
-            if all(isinstance(v, item) and not isinstance(v, bool) for v in value):
-                return tuple(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UsageError(
-        f"{where}: {key} is {value!r}.",
-        remedy=f"It has to be {text.replace('<class ', '').strip('>')}.",
-    )
+        raise UsageError(f"{where} is not valid TOML: {error}.", path=where) from error
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """Plain values as TOML; enough for settings."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            continue
-        lines.append(f"{key} = {_toml_value(value)}")
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{key}]", to_toml(value).rstrip("\n")]
-    return "\n".join(lines) + "\n"
+    """Plain values as TOML; bytes of names that are not UTF-8 are written as escapes."""
+    import tomli_w
+
+    return tomli_w.dumps(_storable(values))
 
 
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for characters beyond 16 bits; DEL has to be escaped.
-        return json.dumps(storable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {key: _storable(item) for key, item in value.items() if item is not None}
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
