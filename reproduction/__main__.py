@@ -8,7 +8,7 @@ import click
 
 from tspcli.cli.console import print_json, say
 from tspcli.cli.displays import watch
-from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
+from tspcli.cli.options import PATH, POSITIVE, IntList, json_option
 
 
 @click.command("reproduction")
@@ -28,7 +28,7 @@ from tspcli.cli.options import PATH, POSITIVE, Numbers, json_option
     show_default=True,
     help="The experiment's folder.",
 )
-@click.option("--seeds", type=Numbers(), help="Such as 10,11,12.  [default: the scale's own]")
+@click.option("--seeds", type=IntList(), help="Such as 10,11,12.  [default: the scale's own]")
 @click.option("--data", type=PATH, help="Folder of the real data sets, for full.")
 @click.option(
     "--skip-missing-videos",

@@ -19,7 +19,6 @@ from tspcli.localization.localize_config import (
     LossConfig,
     PredictConfig,
     TrainConfig,
-    config_to_dict,
 )
 from tspcli.localization.localizer import Localizer
 from tspcli.localization.prediction import _run
@@ -27,7 +26,7 @@ from tspcli.localization.training import train
 
 
 def test_defaults_are_those_of_the_paper_and_of_its_authors() -> None:
-    config = config_to_dict(TrainConfig())
+    config = TrainConfig().to_dict()
     assert config["model"] == {
         "temporal_scale": 100,
         "max_duration": None,

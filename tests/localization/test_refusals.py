@@ -121,15 +121,15 @@ def test_options_that_agree_with_the_store_are_taken(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--valid-subset", "validation"], "says nothing without --valid-annotations"),
+        (["--valid-subset", "validation"], "--valid-subset needs --valid-annotations"),
         (["--stride", "3"], "--stride 3 contradicts"),
-        (["--learning-rate", "nan"], "Learning rate is nan"),
-        (["--learning-rate", "inf"], "Learning rate is inf"),
-        (["--window-s", "nan"], "Window is nan"),
-        (["--window-s", "1e-7"], "Window is 1e-07"),
-        (["--window-s", "-5"], "Window is -5"),
-        (["--seed", "99999999999999999999"], "Seed is 99999999999999999999"),
-        (["--seed", "-1"], "Seed is -1"),
+        (["--learning-rate", "nan"], "--learning-rate"),
+        (["--learning-rate", "inf"], "--learning-rate"),
+        (["--window-s", "nan"], "--window-s"),
+        (["--window-s", "1e-7"], "--window-s"),
+        (["--window-s", "-5"], "--window-s"),
+        (["--seed", "99999999999999999999"], "--seed"),
+        (["--seed", "-1"], "--seed"),
     ],
 )
 def test_train_refuses_before_it_writes(
@@ -150,23 +150,24 @@ def test_validation_videos_without_features_are_named(
     arguments += ["--valid-annotations", tmp_path / "more.json", "--valid-subset", "training"]
     assert tsp(*arguments, "--classes", "none", "--out", tmp_path / "run") == 0
     said = capsys.readouterr().err
-    assert "2 annotated validation videos have no features: training3, training4." in said
+    assert "2 annotated validation videos, training3, training4" in said
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "option"),
     [
-        (lambda: TrainConfig(weight_decay=float("nan")), "Weight decay is nan"),
-        (lambda: TrainConfig(drop_epoch=0), "Drop epoch is 0"),
-        (lambda: PredictConfig(nms_sigma=float("nan")), "NMS sigma is nan"),
-        (lambda: PredictConfig(nms_low=1.5), "Nms low is 1.5"),
-        (lambda: LossConfig(regression_weight=float("inf")), "Regression weight is inf"),
-        (lambda: LabelConfig(region_ratio=-1), "Region ratio is -1"),
+        (lambda: TrainConfig(weight_decay=float("nan")), "weight_decay"),
+        (lambda: TrainConfig(drop_epoch=0), "drop_epoch"),
+        (lambda: PredictConfig(nms_sigma=float("nan")), "nms_sigma"),
+        (lambda: PredictConfig(nms_low=1.5), "nms_low"),
+        (lambda: LossConfig(regression_weight=float("inf")), "regression_weight"),
+        (lambda: LabelConfig(region_ratio=-1), "region_ratio"),
     ],
 )
-def test_settings_are_numbers_in_their_range(make: Callable[[], object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_settings_are_numbers_in_their_range(make: Callable[[], object], option: str) -> None:
+    with pytest.raises(UsageError) as caught:
         make()
+    assert caught.value.data["option"] == option
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "0"])

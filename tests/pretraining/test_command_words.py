@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -17,20 +18,21 @@ from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
 NEEDED = ["--videos", ".", "--train", "t.csv", "--valid", "v.csv", "--out", "run"]
 
 
-def refusal(*words: str) -> TspError:
+def refusal(*words: str) -> Exception:
     result = CliRunner().invoke(command, [*NEEDED, *words], standalone_mode=False)
-    assert isinstance(result.exception, TspError), result.exception
+    assert isinstance(result.exception, TspError | click.UsageError), result.exception
+    assert result.exception.exit_code == 2
     return result.exception
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"execution = 3\n", "execution is 3"),
-        ("# Gr\xf6\xdfe\n".encode("latin-1"), "cannot be read"),
-        (b"epochs = = 3\n", "is no TOML"),
-        (b"head_lr = inf\n", "head_lr inf"),
-        (b"[execution]\ncheckpoint_every_s = nan\n", "checkpoint_every_s nan"),
+        (b"execution = 3\n", "execution"),
+        ("# Gr\xf6\xdfe\n".encode("latin-1"), "mine.toml"),
+        (b"epochs = = 3\n", "mine.toml"),
+        (b"head_lr = inf\n", "head_lr"),
+        (b"[execution]\ncheckpoint_every_s = nan\n", "checkpoint_every_s"),
     ],
 )
 def test_config_files(tmp_path: Path, content: bytes, said: str) -> None:
@@ -40,17 +42,21 @@ def test_config_files(tmp_path: Path, content: bytes, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    "words",
     [
-        (("--head-lr", "1e39"), "head_lr 1e+39"),
-        (("--action-alpha", "nan"), "action_alpha nan"),
-        (("--milestones=-5,-1",), "milestones -5"),
-        (("--momentum", "7"), "momentum 7.0"),
-        (("--checkpoint-every-s", "nan"), "checkpoint_every_s nan"),
+        ("--head-lr", "1e39"),
+        ("--action-alpha", "nan"),
+        ("--milestones", "-5,-1"),
+        ("--momentum", "7"),
+        ("--checkpoint-every-s", "nan"),
+        ("--heads", "action,action"),
+        ("--epochs", "2.5"),
     ],
 )
-def test_numbers(words: tuple[str, ...], said: str) -> None:
-    assert said in str(refusal(*words))
+def test_numbers(words: tuple[str, str]) -> None:
+    error = refusal(*words)
+    assert isinstance(error, click.BadParameter) and error.param is not None
+    assert error.param.opts == [words[0]] and repr(words[1]) in error.message
 
 
 @pytest.mark.parametrize("settings", [Recipe, Execution])
@@ -139,7 +145,6 @@ def test_every_option_of_a_recipe_says_its_own_and_the_official_value() -> None:
     official = load_recipe("tsp-activitynet")
     said = [options[field.name].split(" (tsp-activitynet")[0] for field in fields(Recipe)[1:]]
     assert all(len(text) > len("[what] ") for text in said)
-    # Momentum and weight decay are both "Of SGD."
-    assert len(set(said)) == len(said) - 1
+    assert len(set(said)) == len(said)
     assert f"(tsp-activitynet: {official.warmup_factor})" in options["warmup_factor"]
     assert "(tsp-activitynet: 4,6)" in options["milestones"]

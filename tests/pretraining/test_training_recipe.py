@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tspcli.core.settings import parse_toml, to_toml, with_values
+from tspcli.core.settings import parse_toml, settings_of, to_toml, with_values
 from tspcli.errors import UsageError
-from tspcli.pretraining.training_recipe import RANGES, Execution, Recipe, load_recipe
+from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
 
 COMMON = {
     "backbone": "r2plus1d_34",
@@ -97,58 +97,63 @@ def test_a_name_that_no_text_can_hold_is_written_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "option"),
     [
-        ({"epoch": 3}, "Did you mean 'epochs'"),
-        ({"epochs": "3"}, "epochs is '3'"),
-        ({"epochs": True}, "epochs is True"),
-        ({"epochs": 0}, "epochs 0"),
-        ({"milestones": (6, 4)}, "do not rise"),
+        ({"epoch": 3}, "epoch"),
+        ({"epochs": "3"}, "epochs"),
+        ({"epochs": True}, "epochs"),
+        ({"milestones": (6, 4)}, "milestones"),
         ({"heads": ("action", "action")}, "heads"),
-        ({"heads": ("action",)}, "needs the region head"),
-        ({"foreground_only": True}, "clips of actions alone"),
+        ({"heads": ()}, "heads"),
+        ({"heads": ("action",)}, "gvf_pool"),
+        ({"foreground_only": True}, "foreground_only"),
         ({"batch_norm": "off"}, "batch_norm"),
-        ({"frame_rate": "fast"}, "frame rate 'fast'"),
         ({"crop": (112,)}, "crop"),
-        ({"milestones": (-5, -1)}, "milestones -5 is out of range"),
-        ({"milestones": (True, 4)}, "milestones is"),
-        ({"warmup_epochs": -3}, "warmup_epochs -3"),
-        ({"warmup_factor": float("nan")}, "warmup_factor nan"),
-        ({"momentum": 7.0}, "momentum 7.0"),
-        ({"head_lr": 1e39}, r"head_lr 1e\+39"),
-        ({"head_lr": 10**400}, "head_lr is 1000"),
-        ({"action_alpha": -1.0}, "action_alpha -1.0"),
-        ({"seed": -1}, "seed -1"),
-        ({"seed": 2**64}, "seed 18446744073709551616"),
+        ({"milestones": (True, 4)}, "milestones"),
+        ({"head_lr": 10**400}, "head_lr"),
+        ({"seed": 2**64}, "seed"),
     ],
 )
-def test_values_that_make_no_sense(changed: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_values_that_make_no_sense(changed: dict[str, Any], option: str) -> None:
+    with pytest.raises(UsageError) as caught:
         load_recipe("tsp-activitynet", changed)
+    assert caught.value.data["option"] == option
+
+
+def test_a_misspelt_setting_is_recognised() -> None:
+    with pytest.raises(UsageError, match="epochs"):
+        load_recipe("tsp-activitynet", {"epoch": 3})
+
+
+def test_a_rate_that_is_none() -> None:
+    with pytest.raises(UsageError, match="fast"):
+        load_recipe("tsp-activitynet", {"frame_rate": "fast"})
 
 
 @pytest.mark.parametrize("settings", [Recipe, Execution])
 def test_every_number_has_a_range_and_has_to_be_one(settings: type[Recipe | Execution]) -> None:
-    numbers = [
-        item.name
-        for item in fields(settings)
-        if isinstance(item.default, int | float | tuple)
-        and not isinstance(item.default, bool)
-        and item.name != "heads"
-    ]
-    assert len(numbers) > 4 and set(numbers) <= set(RANGES)
-    for name in numbers:
-        least, most = RANGES[name]
-        for number in (math.nan, math.inf, -math.inf, least - 1, most * 10 + 1):
-            value = (number, number) if isinstance(getattr(settings(), name), tuple) else number
-            with pytest.raises(UsageError, match=f"{name} .* is out of range"):
-                settings(**{name: value})
+    known = settings_of(settings)
+    numbers = [setting for setting in known.values() if setting.kind in (int, float)]
+    assert len(numbers) > 4
+    for setting in numbers:
+        assert setting.low > -math.inf and (setting.high < math.inf or setting.name == "seed")
+        for number in (
+            math.nan,
+            math.inf,
+            -math.inf,
+            setting.low - 1,
+            max(2**65, setting.high * 2),
+        ):
+            value: Any = (number, number) if setting.many else number
+            with pytest.raises(UsageError) as caught:
+                settings(**{setting.name: value})
+            assert caught.value.data["option"] == setting.name
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("head_lr = nan", "head_lr nan"),
+        ("head_lr = nan", "head_lr"),
     ],
 )
 def test_recipe_files_that_make_no_sense(tmp_path: Path, text: str, said: str) -> None:
@@ -171,5 +176,5 @@ def test_unknown_recipe_and_broken_file(tmp_path: Path) -> None:
         load_recipe("nonsense")
     path = tmp_path / "broken.toml"
     path.write_text("epochs = = 3")
-    with pytest.raises(UsageError, match="is no TOML"):
+    with pytest.raises(UsageError, match=r"broken\.toml"):
         load_recipe(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.options import PATH, Amount, json_option, together
+from tspcli.cli.options import PATH, NonNegativeFloat, json_option, together
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _conversion_options = together(
 def _min_gap_option(clips: int) -> Any:
     return click.option(
         "--min-gap",
-        type=Amount(),
+        type=NonNegativeFloat(),
         default=clips * 16 / 15,
         show_default=f"{16 * clips}/15",
         help="Shortest stretch, in seconds, that becomes a background row.",
@@ -273,7 +273,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
 )
 @click.option(
     "--clip-seconds",
-    type=Amount(),
+    type=NonNegativeFloat(),
     default=16 / 15,
     show_default="16/15",
     help="Duration of a clip; shorter segments are dropped.",

@@ -18,10 +18,10 @@ from tspcli.cli.options import (
     encoder_options,
     engine_options,
     json_option,
-    require_apart,
     videos_option,
     weights_options,
 )
+from tspcli.cli.rules import require_apart
 
 
 @click.command("extract", short_help="Compute clip features of videos into a store.")

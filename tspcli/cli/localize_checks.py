@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tspcli.cli.options import require_apart
+from tspcli.cli.rules import require_apart
 from tspcli.errors import UsageError
 
 

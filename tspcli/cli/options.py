@@ -1,20 +1,17 @@
-"""Options that several commands share, so that name, default and help stand once.
-
-Kinds of values that commands take.
-
-Files that a command writes: none may be one that it reads, or another that it writes.
-"""
+"""Options: kinds of values, options made from settings, and options that commands share."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from tspcli.cli.rules import ruled_option
+from tspcli.core.settings import Setting, Settings, settings_of
 from tspcli.video.decoders import DECODERS
 
 PATH = click.Path(path_type=Path)
@@ -89,8 +86,8 @@ class TableChoice(click.Choice[str]):
         """Set by click to what it was made with: nothing."""
 
 
-class Amount(click.ParamType):
-    """A number that is not negative; neither infinite nor NaN, which passes every comparison."""
+class NonNegativeFloat(click.ParamType):
+    """A finite number that is not negative."""
 
     name = "number"
 
@@ -102,11 +99,11 @@ class Amount(click.ParamType):
         except ValueError:
             number = math.nan
         if not 0 <= number < math.inf:
-            self.fail(f"{value!r} is no number from 0 on.", param, ctx)
+            self.fail(f"{value!r} is not a finite number of at least 0.", param, ctx)
         return number
 
 
-class Numbers(click.ParamType):
+class IntList(click.ParamType):
     """Whole numbers with commas between them, such as ``4,6``."""
 
     name = "N,N"
@@ -120,46 +117,8 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of whole numbers such as 4,6.", param, ctx)
 
 
-Named = Sequence[tuple[str, Path]]
-"""Paths, each with the option that names it."""
-
-
-def require_apart(outputs: Named, inputs: Named) -> None:
-    """Raise if an output is an input, or two outputs are one file, by whatever name.
-
-    Raises:
-        UsageError: Naming both.
-    """
-    from tspcli.errors import UsageError
-
-    taken = {_place(path): (option, path) for option, path in inputs}
-    for option, path in outputs:
-        place = _place(path)
-        if place in taken:
-            other, its_path = taken[place]
-            raise UsageError(
-                f"{option} ({path}) is the same file as {other} ({its_path}), which it would "
-                "overwrite.",
-                remedy=f"Give {option} another path.",
-            )
-        taken[place] = (option, path)
-
-
-def _place(path: Path) -> object:
-    """What two names of one file have in common."""
-    try:
-        found = path.stat()
-    except OSError:
-        return path.absolute().resolve()
-    return found.st_dev, found.st_ino
-
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
-
-# Repeated here so that help pages need no torch; a test compares them with the encoder's.
-PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
-RUNTIME_NAMES = ("torch", "compiled", "openvino")
 
 
 def together(*options: Option) -> Callable[[Command], Command]:
@@ -171,6 +130,81 @@ def together(*options: Option) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+class SettingType(click.ParamType):
+    """The values of a setting, checked as the setting checks them; lists have commas.
+
+    Args:
+        setting: The setting.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        names = {int: "integer", float: "number", str: "text"}
+        name = "|".join(setting.choices) or names.get(setting.kind, "value")
+        self.name = f"{name},…" if setting.many else name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Choices in brackets, kinds in capitals."""
+        return f"[{self.name}]" if self._setting.choices else self.name.upper()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        setting, parse = self._setting, {int: int, float: float}.get(self._setting.kind, str)
+        try:
+            if setting.many:
+                parts = [part.strip() for part in value.split(",")]
+                return setting.checked([parse(part) for part in parts if part])
+            return setting.checked(parse(value))
+        except (ValueError, TypeError, OverflowError):
+            self.fail(f"{value!r} is not {setting.expected}.", param, ctx)
+
+
+def setting_options(
+    settings: type[Settings],
+    names: Iterable[str] | None = None,
+    *,
+    text: Callable[[Setting], str] = lambda setting: default_text(setting),
+) -> Callable[[Command], Command]:
+    """An option per setting, without a default of its own: what is not given is None.
+
+    Args:
+        settings: The settings.
+        names: Those that get an option; all by default.
+        text: The help of each.
+    """
+    known = settings_of(settings)
+    return together(*(_setting_option(known[name], text) for name in names or known))
+
+
+def _setting_option(setting: Setting, text: Callable[[Setting], str]) -> Option:
+    name = option_name(setting.name)
+    shape: dict[str, Any] = {"type": SettingType(setting)}
+    if setting.kind is bool and not setting.many:
+        name, shape = f"{name}/--no-{name[2:]}", {}
+    return click.option(name, setting.name, default=None, help=text(setting), **shape)
+
+
+def default_text(setting: Setting) -> str:
+    """What a setting means, and its default."""
+    default = setting.default
+    if default in (None, "", ()):
+        return setting.description
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else shown
+    return f"{setting.description}  [default: {shown}]"
+
+
+def option_name(name: str) -> str:
+    """The command line's name of a parameter."""
+    return f"--{name.replace('_', '-')}"
+
+
+# Repeated here so that help pages need no torch; a test compares them with the encoder's.
+PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
+RUNTIME_NAMES = ("torch", "compiled", "openvino")
 
 
 def videos_option(*, required: bool = False, text: str = "") -> Option:
@@ -266,8 +300,11 @@ engine_options = together(
         show_default=True,
         help="This machine, or a Ray cluster whose nodes see the same paths.",
     ),
-    click.option(
-        "--ray-address", metavar="HOST:PORT", help="The cluster.  [default: this machine's]"
+    ruled_option(
+        "--ray-address",
+        requires=["engine=ray"],
+        metavar="HOST:PORT",
+        help="The cluster.  [default: this machine's]",
     ),
 )
 """Where the work is done."""

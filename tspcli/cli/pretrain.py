@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tspcli.cli.console import print_json, say
 from tspcli.cli.displays import watch
 from tspcli.cli.main import EXIT_SOME_FAILED
-from tspcli.cli.options import PATH, POSITIVE, VIDEO_PATH, Numbers, json_option
+from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
+    VIDEO_PATH,
+    default_text,
+    json_option,
+    setting_options,
+)
+from tspcli.core.settings import Setting
 from tspcli.pretraining.training_recipe import (
-    BATCH_NORM_MODES,
     DEFAULT_RECIPE,
-    GVF_KINDS,
-    HEADS,
-    ON_UNREADABLE,
-    PRECISIONS,
     Execution,
     Recipe,
     load_recipe,
@@ -29,77 +32,20 @@ from tspcli.pretraining.training_recipe import (
 if TYPE_CHECKING:
     from tspcli.pretraining.training_log import PretrainReport
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "batch_norm": BATCH_NORM_MODES,
-    "gvf_pool": GVF_KINDS,
-    "on_unreadable": ON_UNREADABLE,
-    "precision": PRECISIONS,
-    "cache_codec": ("raw", "webp", "jpeg"),
-}
+_OFFICIAL = load_recipe(DEFAULT_RECIPE)
 
 
-class Heads(click.ParamType):
-    """``action``, ``region`` or ``action,region``."""
-
-    name = "HEADS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        names = tuple(part.strip() for part in str(value).split(","))
-        if not set(names) <= set(HEADS):
-            self.fail(f"{value!r}: heads are action and region, or both with a comma.", param, ctx)
-        return names
+def _recipe_text(setting: Setting) -> str:
+    text = f"[what] {setting.description}"
+    value = getattr(_OFFICIAL, setting.name)
+    if value in ("", ()):
+        return text
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return f"{text} ({_OFFICIAL.name}: {shown})"
 
 
-def _field_options(settings: type[Recipe] | type[Execution], group: str) -> Any:
-    """An option for every field of some settings; none of them has a default of its own."""
-    hints = get_type_hints(settings)
-    docs = _field_docs(settings)
-    official = load_recipe(DEFAULT_RECIPE) if settings is Recipe else None
-
-    def decorate(function: Any) -> Any:
-        for item in reversed(fields(settings)):
-            if item.name == "name":
-                continue
-            kind = hints[item.name]
-            option = f"--{item.name.replace('_', '-')}"
-            default = item.default if item.default is not MISSING else ""
-            text = f"[{group}] {docs.get(item.name, '')}"
-            settled: dict[str, Any] = {"default": None, "help": text}
-            if kind in (bool, bool | None):
-                option = f"{option}/--no-{item.name.replace('_', '-')}"
-            elif item.name in _CHOICES:
-                settled["type"] = click.Choice(_CHOICES[item.name])
-            elif item.name == "heads":
-                settled["type"] = Heads()
-            elif str(kind).startswith("tuple"):
-                settled["type"] = Numbers()
-            else:
-                settled["type"] = kind
-            if official is not None and (value := getattr(official, item.name)) not in ("", ()):
-                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-                settled["help"] += f" ({official.name}: {shown})"
-            if group == "how" and default not in ("", None):
-                settled["help"] += f" (default {default})"
-            function = click.option(option, item.name, **settled)(function)
-        return function
-
-    return decorate
-
-
-def _field_docs(settings: type) -> dict[str, str]:
-    """What the docstring of some settings says about each field."""
-    import inspect
-    import re
-
-    text = (inspect.getdoc(settings) or "").split("Attributes:", 1)[-1]
-    docs: dict[str, str] = {}
-    for names, said in re.findall(r"^ {4}([\w, ]+): ((?:.|\n {8})+)", text, flags=re.MULTILINE):
-        words = " ".join(said.replace("``", "").split())
-        for name in names.split(","):
-            docs[name.strip()] = words
-    return docs
+def _execution_text(setting: Setting) -> str:
+    return f"[how] {default_text(setting)}"
 
 
 @click.command("pretrain", short_help="Train an encoder on untrimmed videos (TSP or TAC).")
@@ -128,8 +74,8 @@ def _field_docs(settings: type) -> dict[str, str]:
 @click.option("--cache-only", is_flag=True, help="Fill the clip cache (--cache) and stop.")
 @click.option("--list-recipes", is_flag=True, help="Show the recipes and stop.")
 @json_option()
-@_field_options(Recipe, "what")
-@_field_options(Execution, "how")
+@setting_options(Recipe, [field.name for field in fields(Recipe)][1:], text=_recipe_text)
+@setting_options(Execution, text=_execution_text)
 def command(
     videos: tuple[Path, ...],
     train: Path | None,

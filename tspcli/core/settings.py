@@ -78,7 +78,8 @@ class Setting:
         }.get(self.kind, ("a valid value", "valid values"))
         text = f"a list of {plural}" if self.many else single
         if self.high < math.inf:
-            return f"{text} {'above' if self.above else 'from'} {_shown(self.low)} to {_shown(self.high)}"
+            low = f"{'above' if self.above else 'from'} {_shown(self.low)}"
+            return f"{text} {low} to {_shown(self.high)}"
         if self.low > -math.inf:
             return f"{text} {'above' if self.above else 'of at least'} {_shown(self.low)}"
         return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import torch
 
 from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED
-from tspcli.errors import CheckpointError
+from tspcli.errors import CheckpointError, UsageError
 from tspcli.localization.boundary_matching import Bmn
 from tspcli.localization.classes import ClassHead
-from tspcli.localization.localize_config import TrainConfig, config_from_dict, config_to_dict
+from tspcli.localization.localize_config import TrainConfig
 
 FORMAT = "tspcli-localizer"
 BEST = "best.pth"
@@ -52,7 +52,7 @@ def localizer_state(localizer: Localizer) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": 1,
-        "config": config_to_dict(localizer.config),
+        "config": localizer.config.to_dict(),
         "feature_dim": localizer.feature_dim,
         "feature_settings": localizer.feature_settings,
         "weights": localizer.weights,
@@ -103,7 +103,9 @@ def localizer_from_state(values: dict[str, Any], device: torch.device | str = "c
         CheckpointError: If parts are missing or do not fit together.
     """
     try:
-        config = config_from_dict(values["config"])
+        known = {item.name for item in fields(TrainConfig)}
+        chosen = {name: value for name, value in values["config"].items() if name in known}
+        config = TrainConfig.from_dict(chosen, "the checkpoint")
         model = Bmn(int(values["feature_dim"]), config.model)
         model.load_state_dict(values["model"])
         head = None
@@ -114,7 +116,7 @@ def localizer_from_state(values: dict[str, Any], device: torch.device | str = "c
         settings = dict(values["feature_settings"])
         weights, weights_path = values["weights"], values.get("weights_path")
     # Wrong shapes are a RuntimeError of torch.
-    except (*MALFORMED, RuntimeError) as error:
+    except (*MALFORMED, RuntimeError, UsageError) as error:
         raise CheckpointError(
             f"The localization checkpoint is damaged ({type(error).__name__}: {error}).",
             remedy="Train again, or take another checkpoint of the run.",

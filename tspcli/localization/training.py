@@ -27,7 +27,7 @@ from tspcli.localization.feature_windows import (
     annotated_videos,
     open_features,
 )
-from tspcli.localization.localize_config import TrainConfig, config_to_dict
+from tspcli.localization.localize_config import TrainConfig
 from tspcli.localization.localizer import Localizer, localizer_state, pick_device
 from tspcli.localization.training_windows import TrainingWindows, class_samples
 from tspcli.sampling import Sampling
@@ -351,7 +351,7 @@ def _identity(
         digests[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     settings = json.dumps(features.settings, sort_keys=True)
     return {
-        "config": config_to_dict(replace(config, device="auto")),
+        "config": replace(config, device="auto").to_dict(),
         "features": {
             "width": features.dim,
             "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],

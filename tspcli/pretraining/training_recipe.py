@@ -6,144 +6,163 @@ in :class:`Execution`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
+<<<<<<< HEAD
 from tspcli.core.settings import with_values
+=======
+from msgspec import Meta
+
+from tspcli.core.settings import (
+    Settings,
+    parse_toml,
+    read_toml_text,
+    with_values,
+)
+>>>>>>> 431f4db (Check settings by their types, and make options from them)
 from tspcli.errors import UsageError
 from tspcli.recipes.catalog import read_recipe
 from tspcli.sampling.spec import as_rate
 
 DEFAULT_RECIPE = "tsp-activitynet"
-HEADS = ("action", "region")
-GVF_KINDS = ("max", "mean", "none")
-BATCH_NORM_MODES = ("train", "frozen", "sync")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-ON_UNREADABLE = ("stop", "skip")
+Head = Literal["action", "region"]
+HEADS: tuple[Head, ...] = get_args(Head)
+MAX_SEED = 2**64 - 1
 _MANY = 1_000_000
 _HUGE = 1e30
 """Far beyond use, and still far within the range of float32."""
-RANGES: dict[str, tuple[float, float]] = {
-    "action_alpha": (0, _HUGE),
-    "region_alpha": (0, _HUGE),
-    "clip_length": (1, _MANY),
-    "clips_per_segment": (1, _MANY),
-    "resize": (1, _MANY),
-    "crop": (1, _MANY),
-    "epochs": (1, _MANY),
-    "batch_size": (1, _MANY),
-    "stem_lr": (0, _HUGE),
-    "backbone_lr": (0, _HUGE),
-    "head_lr": (0, _HUGE),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, _HUGE),
-    "warmup_epochs": (0, _MANY),
-    "warmup_factor": (0, 1),
-    "milestones": (1, _MANY),
-    "gamma": (0, 1),
-    "seed": (0, 2**64 - 1),
-    "accumulate": (1, _MANY),
-    "workers": (-1, _MANY),
-    "checkpoint_every_s": (0, _HUGE),
-    "checkpoint_every_steps": (0, 2**63),
-    "log_every_steps": (1, 2**63),
-}
-"""Least and most that every number of a recipe and of an execution may be."""
+_Count = Annotated[int, Meta(ge=1, le=_MANY)]
+_Weight = Annotated[float, Meta(ge=0, le=_HUGE)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything on which the trained weights depend, besides the data.
+class Recipe(Settings):
+    """Everything on which the trained weights depend, besides the data."""
 
-    Attributes:
-        name: Of the recipe that this one started from.
-        backbone: A registered backbone.
-        init: Weights to start from: ``pretrained`` (the backbone's Kinetics weights), a name in the
-            registry, a checkpoint, a run directory, or ``random``.
-        heads: ``action``, ``region`` or both; one is TAC or the region head alone, two are TSP.
-        gvf_pool: How the global video feature was pooled: ``max``, ``mean``, or ``none`` to do
-            without one.
-        gvf_weights: The encoder that the global video features shall come from: a name in the
-            registry, a checkpoint or a run directory.
-        foreground_only: Whether clips of background are left out (TAC).
-        action_alpha: Weight of the action head's loss.
-        region_alpha: Weight of the region head's loss.
-        clip_length: Frames a clip.
-        frame_rate: Frames a second inside a clip; a decimal or a ratio.
-        clips_per_segment: Clips drawn from each segment and epoch.
-        resize: (height, width) of frames before the crop; empty for the backbone's own.
-        crop: (height, width) of the crop; empty for the backbone's own.
-        epochs: Passes over the segments.
-        batch_size: Clips a step on each device.
-        stem_lr: Learning rate of the stem.
-        backbone_lr: Learning rate of the backbone's other layers.
-        head_lr: Learning rate of the heads.
-        scale_lr_by_world_size: Whether the learning rates are multiplied by the number of devices.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        warmup_epochs: Epochs in which the learning rates rise linearly to their full values.
-        warmup_factor: Where they begin, as a factor.
-        milestones: Epochs from which the learning rates are multiplied by gamma.
-        gamma: What they are multiplied by at each milestone.
-        batch_norm: ``train`` (statistics of each device's batch), ``sync`` (of all devices' batch)
-            or ``frozen`` (neither statistics nor scales move).
-        seed: Of everything that chance decides.
-    """
-
-    name: str = "custom"
-    backbone: str = "r2plus1d_34"
-    init: str = "pretrained"
-    heads: tuple[str, ...] = HEADS
-    gvf_pool: str = "none"
-    gvf_weights: str = ""
-    foreground_only: bool = False
-    action_alpha: float = 1.0
-    region_alpha: float = 1.0
-    clip_length: int = 16
-    frame_rate: str = "15"
-    clips_per_segment: int = 5
-    resize: tuple[int, ...] = ()
-    crop: tuple[int, ...] = ()
-    epochs: int = 8
-    batch_size: int = 32
-    stem_lr: float = 0.0
-    backbone_lr: float = 1e-4
-    head_lr: float = 2e-3
-    scale_lr_by_world_size: bool = True
-    momentum: float = 0.9
-    weight_decay: float = 0.005
-    warmup_epochs: int = 2
-    warmup_factor: float = 1e-5
-    milestones: tuple[int, ...] = (4, 6)
-    gamma: float = 0.01
-    batch_norm: str = "train"
-    seed: int = 42
+    name: Annotated[str, Meta(description="Name of the recipe that this one started from.")] = (
+        "custom"
+    )
+    backbone: Annotated[str, Meta(description="A registered backbone.")] = "r2plus1d_34"
+    init: Annotated[
+        str,
+        Meta(
+            description="Weights to start from: pretrained (the backbone's Kinetics weights), a "
+            "name in the registry, a checkpoint, a run directory, or random."
+        ),
+    ] = "pretrained"
+    heads: Annotated[
+        tuple[Head, ...],
+        Meta(
+            min_length=1,
+            description="action, region or both; the action head alone is TAC, both are TSP.",
+        ),
+    ] = HEADS
+    gvf_pool: Annotated[
+        Literal["max", "mean", "none"],
+        Meta(description="How the global video feature was pooled, or none to do without one."),
+    ] = "none"
+    gvf_weights: Annotated[
+        str,
+        Meta(
+            description="The encoder that the global video features must come from: a name in the "
+            "registry, a checkpoint or a run directory."
+        ),
+    ] = ""
+    foreground_only: Annotated[bool, Meta(description="Leave out background clips (TAC).")] = False
+    action_alpha: Annotated[_Weight, Meta(description="Weight of the action head's loss.")] = 1.0
+    region_alpha: Annotated[_Weight, Meta(description="Weight of the region head's loss.")] = 1.0
+    clip_length: Annotated[_Count, Meta(description="Frames per clip.")] = 16
+    frame_rate: Annotated[
+        str, Meta(description="Frames per second inside a clip, as a decimal or a ratio.")
+    ] = "15"
+    clips_per_segment: Annotated[
+        _Count, Meta(description="Clips drawn from each segment per epoch.")
+    ] = 5
+    resize: Annotated[
+        tuple[_Count, ...],
+        Meta(description="Height and width of frames before the crop; the backbone's by default."),
+    ] = ()
+    crop: Annotated[
+        tuple[_Count, ...],
+        Meta(description="Height and width of the crop; the backbone's by default."),
+    ] = ()
+    epochs: Annotated[_Count, Meta(description="Passes over the segments.")] = 8
+    batch_size: Annotated[_Count, Meta(description="Clips per step on each device.")] = 32
+    stem_lr: Annotated[_Weight, Meta(description="Learning rate of the stem.")] = 0.0
+    backbone_lr: Annotated[
+        _Weight, Meta(description="Learning rate of the backbone's other layers.")
+    ] = 1e-4
+    head_lr: Annotated[_Weight, Meta(description="Learning rate of the heads.")] = 2e-3
+    scale_lr_by_world_size: Annotated[
+        bool, Meta(description="Multiply the learning rates by the number of devices.")
+    ] = True
+    momentum: Annotated[float, Meta(ge=0, le=0.9999, description="Momentum of SGD.")] = 0.9
+    weight_decay: Annotated[_Weight, Meta(description="Weight decay of SGD.")] = 0.005
+    warmup_epochs: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_MANY,
+            description="Epochs in which the learning rates rise linearly to their full values.",
+        ),
+    ] = 2
+    warmup_factor: Annotated[
+        _Share, Meta(description="What share of their full values the learning rates start at.")
+    ] = 1e-5
+    milestones: Annotated[
+        tuple[_Count, ...],
+        Meta(description="Epochs from which the learning rates are multiplied by gamma."),
+    ] = (4, 6)
+    gamma: Annotated[
+        _Share, Meta(description="What the learning rates are multiplied by at each milestone.")
+    ] = 0.01
+    batch_norm: Annotated[
+        Literal["train", "frozen", "sync"],
+        Meta(
+            description="Batch norms: train (statistics of each device's batch), sync (of all "
+            "devices' batch) or frozen (neither statistics nor scales change)."
+        ),
+    ] = "train"
+    seed: Annotated[int, Meta(ge=0, description="Seed of everything random.")] = 42
 
     def __post_init__(self) -> None:
-        _check_choice("heads", self.heads, HEADS, several=True)
-        _check_choice("gvf_pool", self.gvf_pool, GVF_KINDS)
-        _check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
+        super().__post_init__()
         as_rate(self.frame_rate, "frame rate")
-        _check_ranges(self)
+        if self.seed > MAX_SEED:
+            raise UsageError(
+                f"seed is {self.seed}; it must be at most {MAX_SEED}.",
+                option="seed",
+                value=self.seed,
+            )
         for name in ("resize", "crop"):
             value = getattr(self, name)
             if value and len(value) != 2:
-                raise UsageError(f"{name} {value} is no size.", remedy="Give height and width.")
+                raise UsageError(
+                    f"{name} is {value}; it must be a height and a width.", option=name, value=value
+                )
         if self.gvf_pool != "none" and "region" not in self.heads:
             raise UsageError(
-                f"A {self.gvf_pool} GVF needs the region head, and there is only the action head.",
+                f"A {self.gvf_pool} GVF needs the region head, but there is only the action head.",
                 remedy="Set gvf_pool to none, or add the region head.",
+                option="gvf_pool",
             )
         if self.foreground_only and "region" in self.heads:
             raise UsageError(
                 "The region head cannot learn from clips of actions alone.",
                 remedy="Set foreground_only to false, or train the action head alone.",
+                option="foreground_only",
             )
         if list(self.milestones) != sorted(self.milestones):
-            raise UsageError(f"milestones {self.milestones} do not rise.", remedy="Sort them.")
+            raise UsageError(
+                f"milestones are {self.milestones}; they must be in ascending order.",
+                option="milestones",
+                value=self.milestones,
+            )
 
     @property
     def rate(self) -> Fraction:
@@ -164,20 +183,12 @@ class Recipe:
         """Seconds that a clip covers, as the official code computes it."""
         return self.clip_length / float(self.rate)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values."""
-        return _plain(asdict(self))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The inverse of :meth:`to_dict`."""
-        return with_values(cls(), values, "recipe")
-
 
 @dataclass(frozen=True)
-class Execution:
-    """How a machine computes a run; the result depends on it by rounding alone, unless it skips.
+class Execution(Settings):
+    """How a machine computes a run.
 
+<<<<<<< HEAD
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: ``auto`` (bf16 on devices that have it, else fp32), ``fp32``, ``tf32``, ``bf16``.
@@ -218,20 +229,86 @@ class Execution:
     keep_epochs: bool = False
     log_every_steps: int = 10
     tensorboard: bool = True
+=======
+    The result depends on it by rounding alone, unless videos are skipped.
+    """
+
+    device: Annotated[str, Meta(description="auto, cpu, cuda, cuda:1, …")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "tf32", "bf16"],
+        Meta(description="Arithmetic; auto is bf16 on devices that have it, otherwise fp32."),
+    ] = "auto"
+    accumulate: Annotated[
+        _Count, Meta(description="Pieces into which each batch is cut to save memory.")
+    ] = 1
+    compile: Annotated[bool, Meta(description="Use torch.compile.")] = False
+    channels_last: Annotated[
+        bool, Meta(description="Keep activations in channels_last_3d order.")
+    ] = False
+    checkpoint_activations: Annotated[
+        bool, Meta(description="Compute activations twice to save memory.")
+    ] = False
+    workers: Annotated[
+        int,
+        Meta(
+            ge=-1,
+            le=_MANY,
+            description="Loader processes of each device; -1 chooses, 0 reads in the training "
+            "process.",
+        ),
+    ] = -1
+    decoder: Annotated[
+        str, Meta(description="auto or a decoder's name, for reading straight from videos.")
+    ] = "auto"
+    on_unreadable: Annotated[
+        Literal["stop", "skip"],
+        Meta(
+            description="What to do about video that cannot be read. stop names it and ends. skip "
+            "leaves out videos that fail before training, replaces a clip that fails in training "
+            "by another of its class, leaves it out in validation, and counts them all."
+        ),
+    ] = "stop"
+    cache: Annotated[
+        str, Meta(description="Folder of the clip cache; empty to read straight from videos.")
+    ] = ""
+    cache_codec: Annotated[
+        Literal["raw", "webp", "jpeg"],
+        Meta(
+            description="How the cache stores frames: raw (exact, fastest), webp (exact, a third "
+            "of the size, slow), jpeg (a fifth of the size, not exact)."
+        ),
+    ] = "raw"
+    checkpoint_every_s: Annotated[
+        _Weight,
+        Meta(description="Seconds between checkpoints within an epoch; 0 for none."),
+    ] = 600.0
+    checkpoint_every_steps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**63 - 1,
+            description="Steps between checkpoints within an epoch; 0 for none.",
+        ),
+    ] = 0
+    keep_epochs: Annotated[
+        bool, Meta(description="Keep the weights of every epoch as epoch_N.pth.")
+    ] = False
+    log_every_steps: Annotated[
+        int, Meta(ge=1, le=2**63 - 1, description="Steps between records of the losses.")
+    ] = 10
+    tensorboard: Annotated[
+        bool, Meta(description="Write TensorBoard events if the package is installed.")
+    ] = True
+>>>>>>> 431f4db (Check settings by their types, and make options from them)
 
     def __post_init__(self) -> None:
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("on_unreadable", self.on_unreadable, ON_UNREADABLE)
-        _check_ranges(self)
+        super().__post_init__()
         if self.compile and self.checkpoint_activations:
             raise UsageError(
-                "torch.compile and activation checkpointing do not go together here.",
+                "torch.compile and activation checkpointing cannot be combined here.",
                 remedy="Choose one of the two.",
+                option="compile",
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return _plain(asdict(self))
 
 
 def load_recipe(
@@ -248,6 +325,7 @@ def load_recipe(
     Raises:
         UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
     """
+<<<<<<< HEAD
     values = read_recipe("training", recipe, overrides, ignored=("tool_version", "execution"))
     return with_values(Recipe(), values, str(recipe))
 
@@ -282,3 +360,55 @@ def _check_ranges(settings: Recipe | Execution) -> None:
                 raise UsageError(
                     f"{name} {number} is out of range.", remedy=f"Give {least} to {most}."
                 )
+=======
+    content = _read(recipe)
+    for name in ("summary", "tool_version", "execution"):
+        content.pop(name, None)
+    given = dict(overrides or {})
+    own: dict[str, Any] = {}
+    base = content.pop("base", None)
+    if base is not None:
+        own = {k: v for k, v in content.items() if k != "variant"}
+        content = {**_read(str(base)), "name": str(base)}
+        content.pop("summary", None)
+    variants = content.pop("variant", [])
+    content.setdefault("name", Path(recipe).stem)
+    chosen = {**content, **own, **given}
+    if not isinstance(variants, list):
+        variants = [variants]
+    for variant in variants:
+        parts = [variant.get(key) for key in ("if", "set")] if isinstance(variant, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise UsageError(
+                f"{recipe}: {variant!r} is no variant.",
+                remedy="A [[variant]] has two tables, `if` and `set`.",
+            )
+        if all(chosen.get(key) == value for key, value in variant["if"].items()):
+            chosen = {**chosen, **variant["set"], **own, **given}
+    return with_values(Recipe(), chosen, str(recipe))
+
+
+def recipe_summary(name: str) -> str:
+    """One line about a recipe that comes with the program."""
+    return str(_read(name).get("summary", ""))
+
+
+def _read(recipe: str | Path) -> dict[str, Any]:
+    known = recipe_names()
+    if str(recipe) in known:
+        text = (
+            resources.files("tspcli.recipes")
+            .joinpath("training")
+            .joinpath(f"{recipe}.toml")
+            .read_text("utf-8")
+        )
+    else:
+        path = Path(recipe)
+        if not path.is_file():
+            raise UsageError(
+                f"There is no recipe {str(recipe)!r}.",
+                remedy=f"Use {', '.join(known)}, or a TOML file.",
+            )
+        text = read_toml_text(path)
+    return parse_toml(text, str(recipe))
+>>>>>>> 431f4db (Check settings by their types, and make options from them)
