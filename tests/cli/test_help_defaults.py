@@ -10,7 +10,7 @@ import pytest
 
 from tspcli.cli import gvf, localize
 from tspcli.extraction.extraction_run import GVF_STRIDE, GVF_WEIGHTS
-from tspcli.localization.localize_config import CLASS_SOURCES, BmnConfig, PredictConfig, TrainConfig
+from tspcli.localization.localize_config import BmnConfig, PredictConfig, TrainConfig
 from tspcli.localization.metrics import MAX_AVERAGE_PROPOSALS
 
 TRAIN, PREDICT, MODEL = TrainConfig(), PredictConfig(), BmnConfig()
@@ -50,5 +50,3 @@ def test_help_tells_the_default(command: click.Command, name: str, default: Any)
 def test_defaults_of_commands_are_those_of_the_library() -> None:
     assert option(gvf.command, "stride").default == GVF_STRIDE
     assert option(localize.evaluate_command, "max_proposals").default == MAX_AVERAGE_PROPOSALS
-    classes = option(localize.train_command, "classes").type
-    assert isinstance(classes, click.Choice) and tuple(classes.choices) == CLASS_SOURCES

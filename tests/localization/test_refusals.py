@@ -55,7 +55,7 @@ def unchanged(folder: Path) -> Any:
         (["-v", "clip.mp4", "--out", "clip.mp4"], "--out (clip.mp4) is the same file as --videos"),
         (
             ["-v", "clip.mp4", "--out", "o.json", "--features-out", "o.proposals.json"],
-            "is the same file as the proposals beside --out (o.proposals.json)",
+            "is the same file as the proposals next to --out (o.proposals.json)",
         ),
     ],
 )
@@ -87,17 +87,20 @@ def test_a_run_does_not_replace_what_it_reads(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-f", "v2.h5", "--subset", "training"], "--subset training says nothing without --ann"),
-        (["-f", "v2.h5", "--weights", "nonsense"], "--weights nonsense says nothing with --feat"),
-        (["-f", "v2.h5", "--features-out", "x.h5"], "--features-out x.h5 says nothing with --f"),
-        (["-f", "v2.h5", "--stride", "3"], "--stride 3 contradicts v2.h5, which says 16"),
-        (["-v", "clip.mp4", "--stride", "16"], "--stride 16 says nothing with --videos"),
+        (["-f", "v2.h5", "--subset", "training"], "--subset needs --annotations"),
+        (
+            ["-f", "v2.h5", "--weights", "nonsense"],
+            "--weights needs --videos or --classes",
+        ),
+        (["-f", "v2.h5", "--features-out", "x.h5"], "--features-out needs --videos"),
+        (["-f", "v2.h5", "--stride", "3"], "the command says 15, 3, 16"),
+        (["-v", "clip.mp4", "--stride", "16"], "--stride cannot be combined with --videos"),
         (
             ["-v", "clip.mp4", "-a", "anet.json", "--subset", "training"],
-            "--subset training says nothing with --videos",
+            "--subset cannot be combined with --videos",
         ),
         (["-f", "v2.h5", "-v", "clip.mp4"], "either --features or --videos"),
-        (["-f", "v2.h5", "--top-classes", "3"], "--top-classes 3 says nothing"),
+        (["-f", "v2.h5", "--top-classes", "3"], "--top-classes 3 has no effect"),
     ],
 )
 def test_predict_refuses_options_that_say_nothing(
@@ -122,7 +125,7 @@ def test_options_that_agree_with_the_store_are_taken(folder: Path, tmp_path: Pat
     ("words", "said"),
     [
         (["--valid-subset", "validation"], "--valid-subset needs --valid-annotations"),
-        (["--stride", "3"], "--stride 3 contradicts"),
+        (["--stride", "3"], "the command says 15, 3, 16"),
         (["--learning-rate", "nan"], "--learning-rate"),
         (["--learning-rate", "inf"], "--learning-rate"),
         (["--window-s", "nan"], "--window-s"),

@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.builders.stores import TSP, VIDEOS, features, store
-from tspcli.cli.localize_checks import check_times
 from tspcli.cli.main import cli
-from tspcli.errors import UsageError
+from tspcli.errors import AnnotationError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.gvf import write_gvf
@@ -37,11 +36,11 @@ def telling_datasets(path: Path, sampling: Sampling) -> Path:
     return path
 
 
-def test_three_belong_together() -> None:
-    with pytest.raises(UsageError, match="--frame-rate and --clip-length missing"):
-        given_sampling(None, 16, None)
+def test_what_is_not_given_is_as_tsp_has_it() -> None:
     assert given_sampling(None, None, None) is None
-    assert given_sampling("15", 16, 16) == TSP
+    assert given_sampling("15", 16, 16) == given_sampling(None, 16, None) == TSP
+    dense = given_sampling(None, 1, None)
+    assert dense is not None and (dense.stride, dense.clip_length) == (1, 16)
 
 
 @pytest.mark.parametrize("telling", ["file", "datasets"])
@@ -97,8 +96,8 @@ def test_global_features_have_no_seconds(tmp_path: Path) -> None:
     assert tsp("inspect", path).exception is None
 
 
-def test_localization_is_not_told_otherwise_either(tmp_path: Path) -> None:
+def test_localization_is_not_contradicted_either(tmp_path: Path) -> None:
     path = telling_datasets(tmp_path / "own.h5", TSP)
-    check_times((path,), {"stride": TSP.stride, "frame_rate": TSP.frame_rate})
-    with pytest.raises(UsageError, match=r"--stride 1 contradicts .*own\.h5, which says 16"):
-        check_times((path,), {"stride": 1})
+    arguments = ("localize", "train", "-f", path, "-a", "a.csv", "-o", tmp_path / "run")
+    assert isinstance(tsp(*arguments, *OTHER).exception, UsageError)
+    assert isinstance(tsp(*arguments, *OWN).exception, AnnotationError)

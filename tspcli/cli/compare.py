@@ -31,7 +31,7 @@ _STYLES = {
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
 @click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
 @click.option("--expect-same", is_flag=True, help="Exit with 1 unless every video is the same.")
-@row_time_options
+@row_time_options()
 @json_option("everything")
 def command(
     first: Path,

@@ -109,7 +109,7 @@ class RowRate(click.ParamType):
     show_default=True,
     help="BSN's dialect: make the loader's clock true, or keep the annotated value.",
 )
-@row_time_options
+@row_time_options()
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @json_option()
 def command(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "something is wrong.",
 )
 @click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
-@row_time_options
+@row_time_options()
 @json_option("everything")
 def command(
     store: Path,

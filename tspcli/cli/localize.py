@@ -1,51 +1,56 @@
-"""``tsp localize``.
-
-What the options of ``tsp localize`` mean to its library.
-"""
+"""``tsp localize``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
 from tspcli.annotations.dialects import DATA_SETS
-from tspcli.cli.console import print_json, say
+from tspcli.cli.console import print_json, say, warn
 from tspcli.cli.displays import show_evaluation, watch
-from tspcli.cli.localize_checks import check_files, check_sources, check_times, check_training
-from tspcli.cli.localize_videos import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
     POSITIVE,
     TableChoice,
-    device_option,
     json_option,
     row_time_options,
+    setting_options,
     videos_option,
 )
+from tspcli.cli.rules import RuledCommand, require_apart, ruled_option
 from tspcli.core.text import counted
+from tspcli.localization.localize_config import (
+    BmnConfig,
+    ClassConfig,
+    ClassSource,
+    PredictConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from tspcli.annotations import Annotations
     from tspcli.annotations.dialects import Role
-    from tspcli.localization.localize_config import TrainConfig
+    from tspcli.encoders import Encoder
+    from tspcli.localization.classes import Classifier
+    from tspcli.localization.localizer import Localizer
     from tspcli.sampling import Sampling
 
 
 _annotations_option = click.option(
-    "--annotations",
-    "-a",
-    required=True,
-    type=PATH,
-    help="In any known dialect: ActivityNet's JSON, BSN's, a table (.csv) of actions, THUMOS14's "
-    "folder of class files.",
+    "--annotations", "-a", required=True, type=PATH, help="Annotations in any known dialect."
 )
 
 
-@click.group("localize", short_help="Find actions in videos, and measure how well.")
+@click.group("localize", short_help="Find actions in videos, and evaluate the results.")
 def command() -> None:
     """Temporal action localization on stored features: a boundary-matching network.
 
@@ -57,22 +62,26 @@ def command() -> None:
     """
 
 
-@command.command("train", short_help="Train on a feature store.")
+@command.command("train", cls=RuledCommand, short_help="Train on a feature store.")
 @click.option(
     "--features", "-f", multiple=True, required=True, type=PATH, help="A store; may be repeated."
 )
 @_annotations_option
 @click.option("--out", "-o", required=True, type=PATH, help="The run's folder.")
 @click.option(
-    "--subset", help="Train on this one, if the annotations tell subsets.  [default: training]"
+    "--subset", help="Train on this subset, if the annotations have any.  [default: training]"
 )
 @click.option(
-    "--valid-annotations", type=PATH, help="Choose the epoch on these; the file may be the same."
+    "--valid-annotations",
+    type=PATH,
+    help="Choose the best epoch on these annotations; may be the same file.",
 )
-@click.option("--valid-subset", help="Likewise of these.  [default: validation]")
-@click.option("--temporal-scale", type=POSITIVE, help="Cells a video.  [default: 100]")
-@click.option("--max-duration", type=POSITIVE, help="Longest proposal in cells.  [default: all]")
-@click.option("--window-s", type=float, help="Cut long videos into windows of so many seconds.")
+@ruled_option(
+    "--valid-subset",
+    requires=["valid_annotations"],
+    help="Subset of these annotations.  [default: validation]",
+)
+@setting_options(BmnConfig, ["temporal_scale", "max_duration"])
 @click.option(
     "--channels",
     type=POSITIVE,
@@ -80,19 +89,15 @@ def command() -> None:
 )
 @click.option(
     "--classes",
-    type=click.Choice(["segment", "video", "none"]),
+    type=click.Choice(get_args(ClassSource)),
     help="What the class head looks at.  [default: segment]",
 )
-@click.option("--epochs", type=POSITIVE, help="[default: 9]")
-@click.option(
-    "--drop-epoch", type=POSITIVE, help="A tenth of the rate after this one.  [default: 7]"
+@setting_options(
+    TrainConfig,
+    ["window_s", "epochs", "drop_epoch", "batch_size", "learning_rate", "seed", "device"],
 )
-@click.option("--batch-size", type=POSITIVE, help="[default: 16]")
-@click.option("--learning-rate", type=float, help="[default: 0.001]")
-@click.option("--seed", type=int, help="[default: 0]")
-@device_option()
-@row_time_options
-@click.option("--overwrite", is_flag=True, help="Start over instead of going on.")
+@row_time_options()
+@click.option("--overwrite", is_flag=True, help="Start over instead of resuming.")
 @json_option()
 def train_command(
     features: tuple[Path, ...],
@@ -107,21 +112,20 @@ def train_command(
 ) -> None:
     """Train a boundary-matching network and a class head on stored features.
 
-    A run that was stopped goes on when the same command is given again.
+    The same command resumes a run that was stopped.
 
     \b
     Example:
-      tsp localize train --features train.h5 --features valid.h5 \\
-          --annotations activity_net.v1-3.min.json \\
-          --valid-annotations activity_net.v1-3.min.json --out RUN
+      tsp localize train -f train.h5 -f valid.h5 -a anet.json --valid-annotations anet.json -o RUN
     """
-    from tspcli.localization.training import train
+    from tspcli.localization.training import FILES, train
 
-    check_training(features, annotations, valid_annotations, valid_subset, out)
-    times = row_times(options)
-    check_times(features, times)
-    sampling = row_sampling(times)
-    config = train_config(options)
+    inputs = [("--features", path) for path in features] + [("--annotations", annotations)]
+    if valid_annotations is not None:
+        inputs.append(("--valid-annotations", valid_annotations))
+    require_apart([("--out", out / name) for name in FILES], inputs)
+    sampling = _row_times(options, features)
+    config = _train_config(options)
     learned = _read(annotations, subset, "training")
     valid = None
     if valid_annotations is not None:
@@ -139,10 +143,15 @@ def train_command(
         )
     if as_json:
         print_json(report.to_dict())
-    say(f"{out}: epoch {report.best_epoch} of {len(report.history)} is the network to use.")
+    say(f"{out}: the best epoch is {report.best_epoch} of {len(report.history)}.")
 
 
-@command.command("predict", short_help="Find actions in videos or in a store.")
+@command.command(
+    "predict",
+    cls=RuledCommand,
+    one_of=["features", "videos"],
+    short_help="Find actions in videos or in a store.",
+)
 @click.option("--run", "-r", required=True, type=PATH, help="The run's folder, or a checkpoint.")
 @click.option("--features", "-f", multiple=True, type=PATH, help="A store; may be repeated.")
 @videos_option(text="Videos instead of a store; may be repeated.")
@@ -154,26 +163,28 @@ def train_command(
     show_default=True,
     help="Labels from the run's class head, or from the encoder's own.",
 )
-@click.option(
+@ruled_option(
     "--weights",
     "-w",
-    help="The encoder, for videos or its action head.  [default: the one that the run knows]",
+    requires=["videos", "classes=action-head"],
+    help="The encoder, for videos or for its action head.  [default: the run's]",
 )
-@click.option("--annotations", "-a", type=PATH, help="Drawn above the predictions.")
-@click.option(
-    "--subset", help="Of the stores' videos, only those of this annotated subset.  [default: all]"
+@click.option("--annotations", "-a", type=PATH, help="Draw these above the predictions.")
+@ruled_option(
+    "--subset",
+    requires=["annotations"],
+    conflicts=["videos"],
+    help="Only the stores' videos of this annotated subset.  [default: all]",
 )
 @click.option("--plot", type=PATH, metavar="DIR", help="Draw a timeline of each video.")
-@click.option(
+@ruled_option(
     "--features-out",
     type=PATH,
-    help="Where the videos' features go.  [default: beside the results, .h5]",
+    requires=["videos"],
+    help="Where to write the videos' features.  [default: next to the results, as .h5]",
 )
-@click.option("--max-proposals", type=POSITIVE, help="A video.  [default: 100]")
-@click.option("--top-classes", type=POSITIVE, help="Labels a proposal.  [default: 2]")
-@click.option("--batch-size", type=POSITIVE, help="Videos.  [default: 16]")
-@device_option()
-@row_time_options
+@setting_options(PredictConfig, ["max_proposals", "top_classes", "batch_size", "device"])
+@row_time_options(conflicts=["videos"])
 @json_option("a summary")
 def predict_command(
     run: Path,
@@ -191,8 +202,8 @@ def predict_command(
 ) -> int:
     """Write where the actions are, in ActivityNet's format, best first.
 
-    Proposals without labels, each once with its own score, go to a file of the same format beside
-    it: OUT.proposals.json.
+    Proposals without labels, each once with its own score, go to OUT.proposals.json in the same
+    format.
 
     Exit code 3: finished, but some videos could not be decoded.
 
@@ -201,50 +212,44 @@ def predict_command(
       tsp localize predict --run RUN --videos my_video.mp4 --out found.json --plot pictures/
       tsp localize predict --run RUN --features valid.h5 --out valid.json
     """
+    from tspcli.core.run_dir import report_path
     from tspcli.errors import UsageError
-    from tspcli.localization.localize_config import PredictConfig
     from tspcli.localization.localizer import load_localizer
     from tspcli.localization.prediction import predict
     from tspcli.localization.results import Prediction, proposals_path, write_results
     from tspcli.localization.timeline_picture import save_timeline
+    from tspcli.localization.training import FILES
+    from tspcli.video.inputs import list_videos
 
-    times = row_times(options)
-    check_sources(
-        features=features,
-        videos=videos,
-        classes=classes,
-        weights=weights,
-        annotations=annotations,
-        subset=subset,
-        features_out=features_out,
-        times=times,
-    )
+    sampling = _row_times(options, features)
     store = (features_out or out.with_suffix(".h5")) if videos else None
-    check_files(
-        run=run,
-        features=features,
-        videos=videos,
-        weights=weights,
-        annotations=annotations,
-        out=out,
-        store=store,
-    )
-    sampling = row_sampling(times)
-    device = options["device"]
+    inputs = [("--run", run)] + [("--run", run / name) for name in FILES if run.is_dir()]
+    inputs += [("--features", path) for path in features]
+    inputs += [("--weights", Path(weights))] if weights is not None else []
+    inputs += [("--annotations", annotations)] if annotations is not None else []
+    outputs = [("--out", out), ("the proposals next to --out", proposals_path(out))]
+    if store is not None:
+        inputs += [("--videos", Path(path)) for path in videos]
+        inputs += [("--videos", video.path) for video in list_videos(videos)]
+        outputs.append(("--features-out", store))
+        outputs.append(("the report next to --features-out", report_path(store)))
+    require_apart(outputs, inputs)
+    device = options["device"] or PredictConfig.device
     localizer = load_localizer(run)
     if classes == "run" and localizer.class_head is None and options["top_classes"] is not None:
         raise UsageError(
-            f"--top-classes {options['top_classes']} says nothing: the run has no class head.",
-            remedy="Leave it out, or take labels from the encoder: --classes action-head.",
+            f"--top-classes {options['top_classes']} has no effect: the run has no class head.",
+            remedy="Take labels from the encoder instead: --classes action-head.",
+            option="top_classes",
         )
     known = None if annotations is None else _read(annotations, subset, None)
     classifier, encoder = None, None
     if classes == "action-head":
-        classifier, encoder = action_head(localizer, weights, device)
+        classifier, encoder = _action_head(localizer, weights, device)
     failed: list[str] = []
     keys: list[str] | None
     if store is not None:
-        failed, keys = extract_videos(videos, store, localizer, weights, device, encoder)
+        failed, keys = _extract_videos(videos, store, localizer, weights, device, encoder)
         features = (store,)
     else:
         keys = None if subset is None or known is None else _keys_of(features, known, subset)
@@ -274,7 +279,7 @@ def predict_command(
         print_json({**summary, "proposals": str(proposals_path(out)), "failed": failed})
     say(f"{out}: {counted(n_predictions, 'prediction')} in {counted(len(found), 'video')}.")
     n_proposals = sum(len(items) for items in proposals.values())
-    say(f"{proposals_path(out)}: {n_proposals} proposals, each once, for AR and AUC.")
+    say(f"{proposals_path(out)}: {counted(n_proposals, 'proposal')}, each once, for AR and AUC.")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -283,12 +288,12 @@ def predict_command(
 @click.option(
     "--proposals",
     type=PATH,
-    help="For AR and AUC: each proposal once, in a results JSON.  [default: the one that the "
-    "results name, else the results]",
+    help="A results JSON with each proposal once, for AR and AUC.  [default: the one that the "
+    "results name, or the results]",
 )
 @_annotations_option
 @click.option(
-    "--subset", help="Evaluate on this one, if the annotations tell subsets.  [default: validation]"
+    "--subset", help="Evaluate on this subset, if the annotations have any.  [default: validation]"
 )
 @click.option(
     "--protocol",
@@ -302,9 +307,9 @@ def predict_command(
     type=click.FloatRange(min=0, min_open=True),
     default=100.0,
     show_default=True,
-    help="The largest average number of proposals a video.",
+    help="The largest average number of proposals per video.",
 )
-@click.option("--blocked", type=PATH, help="Names of videos to leave out, one a line.")
+@click.option("--blocked", type=PATH, help="Names of videos to leave out, one per line.")
 @json_option("all figures")
 def evaluate_command(
     results: Path,
@@ -330,29 +335,14 @@ def evaluate_command(
         proposals=proposals,
         tious=DATA_SETS[protocol].tious,
         max_average_proposals=max_proposals,
-        blocked=() if blocked is None else _lines(blocked),
+        blocked=blocked or (),
     )
     if as_json:
         print_json(evaluation.to_dict())
     else:
         show_evaluation(evaluation)
-    if evaluation.detection is not None:
-        say(f"mAP is of {evaluation.detection_source}.")
-    say(f"AR and AUC are of {evaluation.proposals_source}.")
-    for count, what in (
-        (
-            evaluation.n_relabelled,
-            "of their rows are a segment once more, with another label; AR and AUC count each as a "
-            "proposal of its own and come out lower. --proposals takes each once",
-        ),
-        (evaluation.n_unknown_videos, "videos with predictions have no annotated action"),
-        (evaluation.n_silent_videos, "annotated videos have no prediction"),
-    ):
-        if count:
-            say(f"note: {count} {what}.")
-    if evaluation.detection is not None and evaluation.detection.n_unknown_label:
-        count = evaluation.detection.n_unknown_label
-        say(f"note: {count} predictions have a label that is not annotated; mAP ignores them.")
+    for note in evaluation.notes():
+        say(note)
 
 
 def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
@@ -360,7 +350,7 @@ def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
 
     found = read_actions(path, subset, role=role)
     if count := found.skipped[AMBIGUOUS]:
-        say(f"note: {count} stretches of {path} are marked as ambiguous and left out.")
+        warn(f"left out {counted(count, 'segment')} of {path} that are marked as ambiguous.")
     return found
 
 
@@ -368,14 +358,13 @@ def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) 
     """The videos of the stores that belong to the subset."""
     from tspcli.errors import LocalizationError
 
-    names = _names_in(features, annotations)
-    if not names:
-        raise LocalizationError(
-            f"None of the videos with features belongs to the subset {subset!r}, which has "
-            f"{next(iter(annotations))!r}.",
-            remedy="Give another --subset, or the store of its videos.",
-        )
-    return sorted(names)
+    if names := _names_in(features, annotations):
+        return sorted(names)
+    example = next(iter(annotations))
+    raise LocalizationError(
+        f"No video with features belongs to the subset {subset!r}, which has e.g. {example!r}.",
+        option="subset",
+    )
 
 
 def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str, str]:
@@ -386,46 +375,80 @@ def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str,
         return annotations.pair(list(opened))
 
 
-def _lines(path: Path) -> list[str]:
-    from tspcli.errors import AnnotationError
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(
-            f"The blocked videos {path} cannot be read: {error}.", remedy="Check the path."
-        ) from error
-
-
-def train_config(options: Mapping[str, Any]) -> TrainConfig:
+def _train_config(options: Mapping[str, Any]) -> TrainConfig:
     """The settings of a training; what was not given keeps its default."""
-    from tspcli.localization.localize_config import BmnConfig, ClassConfig, TrainConfig
-
     given = {name: value for name, value in options.items() if value is not None}
-    model: dict[str, int] = {
-        k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given
-    }
-    channels = given.pop("channels", None)
-    if channels is not None:
-        model.update(BmnConfig.widths(channels))
+    model = {k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given}
+    if "channels" in given:
+        model.update(BmnConfig.widths(given.pop("channels")))
     classes = {"source": given.pop("classes")} if "classes" in given else {}
     return TrainConfig(model=BmnConfig(**model), classes=ClassConfig(**classes), **given)
 
 
-def row_times(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what was given of the rows' times out of the options."""
-    from tspcli.sampling.spec import as_rate
+def _row_times(options: dict[str, Any], features: tuple[Path, ...]) -> Sampling | None:
+    """Take what was given of the rows' times out of the options; no store may contradict it."""
+    from tspcli.store import open_store
+    from tspcli.store.store_set import given_sampling, require_agreement_or_use
 
-    given = {k: options.pop(k) for k in ("stride", "frame_rate", "clip_length")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if "frame_rate" in given:
-        given["frame_rate"] = as_rate(given["frame_rate"], "frame rate")
+    given = given_sampling(*(options.pop(k) for k in ("frame_rate", "stride", "clip_length")))
+    if given is not None:
+        with ExitStack() as stack:
+            stores = [stack.enter_context(open_store(path)) for path in features]
+            require_agreement_or_use(stores, given)
     return given
 
 
-def row_sampling(times: Mapping[str, Any]) -> Sampling | None:
-    """Where rows lie in time, for stores that do not tell; None if nothing was given."""
-    from tspcli.sampling import Sampling
+def _weights_of(localizer: Localizer, weights: str | None) -> str:
+    from tspcli.encoders.weights import find_made_with
+    from tspcli.errors import UsageError
 
-    return Sampling(**times) if times else None
+    if weights is not None:
+        return weights
+    if localizer.weights is None:
+        raise UsageError("The run does not know its encoder.", remedy="Name it with --weights.")
+    sha256 = localizer.feature_settings.get("weights_sha256")
+    return find_made_with(localizer.weights, localizer.weights_path, sha256)
+
+
+def _action_head(
+    localizer: Localizer, weights: str | None, device: str
+) -> tuple[Classifier, Encoder]:
+    """Labels from the encoder's own action head, and the encoder."""
+    from tspcli.encoders import load_encoder
+    from tspcli.errors import LocalizationError
+    from tspcli.localization.classes import ActionHeadClassifier
+
+    name = _weights_of(localizer, weights)
+    backbone = localizer.feature_settings.get("backbone")
+    encoder = load_encoder(name, backbone=backbone, device=device)
+    if encoder.class_names is None:
+        raise LocalizationError(
+            f"The weights {name} have no action head with known class names.",
+            remedy="Use the run's own class head: --classes run.",
+        )
+    classify = cast("Callable[[Tensor], Tensor]", encoder.classify)
+    return ActionHeadClassifier(encoder.class_names, classify), encoder
+
+
+def _extract_videos(
+    videos: tuple[str, ...],
+    store: Path,
+    localizer: Localizer,
+    weights: str | None,
+    device: str,
+    encoder: Encoder | None,
+) -> tuple[list[str], list[str]]:
+    """Extract the videos as the run's features were; return the failed ones and the others."""
+    from tspcli.errors import LocalizationError
+    from tspcli.extraction import ExtractConfig, extract
+
+    name = _weights_of(localizer, weights)
+    config = ExtractConfig.like(localizer.feature_settings, weights=name, device=device)
+    with watch() as reporter:
+        report = extract(videos, store, config=config, encoder=encoder, reporter=reporter)
+    for result in report.failed:
+        say(result.line(), "red")
+    keys = sorted(r.key for r in report.videos if r.status in ("done", "kept"))
+    if not keys:
+        raise LocalizationError("None of the videos could be decoded.")
+    return [result.key for result in report.failed], keys

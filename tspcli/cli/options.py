@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -309,19 +309,34 @@ engine_options = together(
 )
 """Where the work is done."""
 
-row_time_options = together(
-    click.option(
-        "--frame-rate",
-        metavar="FPS",
-        help="For files that do not tell, such as released ones: frames a second (15). One that "
-        "contradicts a file is an error.",
-    ),
-    click.option(
-        "--stride", type=POSITIVE, help="Likewise: frames from clip to clip (16; THUMOS14: 1)."
-    ),
-    click.option("--clip-length", type=POSITIVE, help="Likewise: frames a clip (16)."),
-)
-"""Where the rows of a store lie in time."""
+
+def row_time_options(*, conflicts: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Where the rows of a store lie in time, for stores that do not say it.
+
+    Args:
+        conflicts: Parameters with which they cannot be combined.
+    """
+    return together(
+        ruled_option(
+            "--frame-rate",
+            metavar="FPS",
+            conflicts=conflicts,
+            help="Frames per second (15) of files that do not store it, such as released ones; an "
+            "error if a file says otherwise.",
+        ),
+        ruled_option(
+            "--stride",
+            type=POSITIVE,
+            conflicts=conflicts,
+            help="Likewise: frames between the starts of clips (16; THUMOS14: 1).",
+        ),
+        ruled_option(
+            "--clip-length",
+            type=POSITIVE,
+            conflicts=conflicts,
+            help="Likewise: frames per clip (16).",
+        ),
+    )
 
 
 def json_option(what: str = "the report") -> Option:

@@ -49,7 +49,7 @@ _LATE_S = 2.0
 @click.option(
     "--own-scales", is_flag=True, help="A colour scale for each of two stores, not one for both."
 )
-@row_time_options
+@row_time_options()
 def command(
     store: Path,
     video: str,

@@ -96,6 +96,21 @@ class ExtractConfig:
                 remedy="Shards are counted from 1: --shard 1/4 to --shard 4/4.",
             )
 
+    @classmethod
+    def like(cls, settings: Mapping[str, Any], **more: Any) -> ExtractConfig:
+        """The config that extracts as a store was extracted.
+
+        Args:
+            settings: Of the store; what they do not say has its default.
+            more: Further fields, such as the weights.
+        """
+        chosen = {"backbone": settings.get("backbone"), **more}
+        if "sampling" in settings:
+            sampling = Sampling.from_dict(settings["sampling"])
+            for name in ("frame_rate", "clip_length", "stride", "grid_rate"):
+                chosen.setdefault(name, getattr(sampling, name))
+        return cls(**chosen)
+
     def resolve_sampling(self, default: Sampling) -> Sampling:
         """The sampling of this run: what was chosen, over what the weights were made for."""
         rates = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.annotations import Annotations, read_actions
+from tspcli.core.text import counted
 from tspcli.errors import AnnotationError
 from tspcli.localization.metrics import (
     ACTIVITYNET_TIOUS,
@@ -55,6 +56,27 @@ class Evaluation:
     proposals_source: str = GIVEN
     n_relabelled: int = 0
 
+    def notes(self) -> list[str]:
+        """What to know when reading the figures."""
+        notes = []
+        if self.detection is not None:
+            notes.append(f"mAP is of {self.detection_source}.")
+        notes.append(f"AR and AUC are of {self.proposals_source}.")
+        if count := self.n_relabelled:
+            notes.append(
+                f"{counted(count, 'row')} repeat a segment with another label; AR and AUC count "
+                "each as a proposal of its own and come out lower. --proposals counts each segment "
+                "once."
+            )
+        if count := self.n_unknown_videos:
+            notes.append(f"{counted(count, 'predicted video')} without annotated actions.")
+        if count := self.n_silent_videos:
+            notes.append(f"{counted(count, 'annotated video')} without predictions.")
+        if self.detection is not None and (count := self.detection.n_unknown_label):
+            found = counted(count, "prediction")
+            notes.append(f"{found} with a label that is not annotated; mAP ignores them.")
+        return notes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
@@ -76,7 +98,7 @@ def evaluate(
     subset: str | None = None,
     tious: Sequence[float] = ACTIVITYNET_TIOUS,
     max_average_proposals: float | None = MAX_AVERAGE_PROPOSALS,
-    blocked: Iterable[str] = (),
+    blocked: Iterable[str] | Path = (),
 ) -> Evaluation:
     """The ActivityNet protocol over results.
 
@@ -90,7 +112,8 @@ def evaluate(
         subset: The videos to evaluate on, for annotations that tell subsets.
         tious: Thresholds of the mAP. Those of the recall are always ActivityNet's.
         max_average_proposals: The largest average number of proposals a video.
-        blocked: Videos to leave out on both sides, by either side's name.
+        blocked: Videos to leave out on both sides, by either side's name; or a file with one name
+            per line.
 
     Raises:
         AnnotationError: If a file cannot be read, or no predicted video is annotated.
@@ -100,6 +123,8 @@ def evaluate(
         annotated = annotations.subset(subset)
     else:
         annotated = read_actions(annotations, subset)
+    if isinstance(blocked, Path):
+        blocked = read_lines(blocked)
     gone = {spelling for name in blocked for spelling in _spellings(name, annotated)}
     truth = ground_truth_table(annotated, gone)
     if proposals is None and isinstance(results, str | Path):
@@ -126,6 +151,19 @@ def evaluate(
         _source(results if proposals is None else proposals),
         _n_relabelled(candidates),
     )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        AnnotationError: If it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{path} cannot be read: {error}.", path=path) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _table(results: Results | str | Path, blocked: set[str]) -> SegmentTable:

@@ -12,18 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-<<<<<<< HEAD
-from tspcli.core.settings import with_values
-=======
 from msgspec import Meta
 
-from tspcli.core.settings import (
-    Settings,
-    parse_toml,
-    read_toml_text,
-    with_values,
-)
->>>>>>> 431f4db (Check settings by their types, and make options from them)
+from tspcli.core.settings import Settings, with_values
 from tspcli.errors import UsageError
 from tspcli.recipes.catalog import read_recipe
 from tspcli.sampling.spec import as_rate
@@ -188,48 +179,6 @@ class Recipe(Settings):
 class Execution(Settings):
     """How a machine computes a run.
 
-<<<<<<< HEAD
-    Attributes:
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
-        precision: ``auto`` (bf16 on devices that have it, else fp32), ``fp32``, ``tf32``, ``bf16``.
-        accumulate: Into how many pieces each batch is cut to save memory.
-        compile: Whether the model goes through ``torch.compile``.
-        channels_last: Whether activations lie in ``channels_last_3d`` order; by default they do on
-            CUDA devices.
-        checkpoint_activations: Whether activations are computed twice to save memory.
-        workers: Loader processes of each device; -1 chooses, 0 reads in the training process.
-        decoder: ``auto`` or a decoder's name, for reading straight from videos.
-        on_unreadable: What to do about video that cannot be read: ``stop``, naming it, or ``skip``:
-            leave out the videos that fail before training, and put another clip of the same class
-            in the place of one that fails in training; in validation it is left out. All is
-            counted.
-        cache: Folder of the clip cache; empty to read straight from videos.
-        cache_codec: How frames lie in the cache: ``raw`` (exact, fastest), ``webp`` (exact, a third
-            of the size, slow), ``jpeg`` (a fifth of the size, not exact).
-        checkpoint_every_s: Seconds from one checkpoint inside an epoch to the next; 0 for none.
-        checkpoint_every_steps: Likewise in steps.
-        keep_epochs: Whether every epoch's weights are kept as ``epoch_N.pth``.
-        log_every_steps: Steps from one record of the losses to the next.
-        tensorboard: Whether TensorBoard events are written, where the package is installed.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    accumulate: int = 1
-    compile: bool = False
-    channels_last: bool | None = None
-    checkpoint_activations: bool = False
-    workers: int = -1
-    decoder: str = "auto"
-    on_unreadable: str = "stop"
-    cache: str = ""
-    cache_codec: str = "raw"
-    checkpoint_every_s: float = 600.0
-    checkpoint_every_steps: int = 0
-    keep_epochs: bool = False
-    log_every_steps: int = 10
-    tensorboard: bool = True
-=======
     The result depends on it by rounding alone, unless videos are skipped.
     """
 
@@ -243,8 +192,9 @@ class Execution(Settings):
     ] = 1
     compile: Annotated[bool, Meta(description="Use torch.compile.")] = False
     channels_last: Annotated[
-        bool, Meta(description="Keep activations in channels_last_3d order.")
-    ] = False
+        bool | None,
+        Meta(description="Keep activations in channels_last_3d order; by default on CUDA devices."),
+    ] = None
     checkpoint_activations: Annotated[
         bool, Meta(description="Compute activations twice to save memory.")
     ] = False
@@ -299,7 +249,6 @@ class Execution(Settings):
     tensorboard: Annotated[
         bool, Meta(description="Write TensorBoard events if the package is installed.")
     ] = True
->>>>>>> 431f4db (Check settings by their types, and make options from them)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -325,90 +274,5 @@ def load_recipe(
     Raises:
         UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
     """
-<<<<<<< HEAD
     values = read_recipe("training", recipe, overrides, ignored=("tool_version", "execution"))
     return with_values(Recipe(), values, str(recipe))
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
-
-
-def _check_choice(
-    name: str, value: str | Sequence[str], known: Sequence[str], several: bool = False
-) -> None:
-    chosen = list(value) if several else [value]
-    unknown = [v for v in chosen if v not in known]
-    if unknown or not chosen or len(set(chosen)) != len(chosen):
-        raise UsageError(
-            f"{name} {value!r} is not among {', '.join(known)}.", remedy="Choose from those."
-        )
-
-
-def _check_ranges(settings: Recipe | Execution) -> None:
-    """See that every number is one, and makes sense.
-
-    Raises:
-        UsageError: With the first that does not.
-    """
-    for name, value in vars(settings).items():
-        least, most = RANGES.get(name, (None, None))
-        if least is None or most is None:
-            continue
-        for number in value if isinstance(value, tuple) else (value,):
-            if not least <= number <= most:  # NaN is not either
-                raise UsageError(
-                    f"{name} {number} is out of range.", remedy=f"Give {least} to {most}."
-                )
-=======
-    content = _read(recipe)
-    for name in ("summary", "tool_version", "execution"):
-        content.pop(name, None)
-    given = dict(overrides or {})
-    own: dict[str, Any] = {}
-    base = content.pop("base", None)
-    if base is not None:
-        own = {k: v for k, v in content.items() if k != "variant"}
-        content = {**_read(str(base)), "name": str(base)}
-        content.pop("summary", None)
-    variants = content.pop("variant", [])
-    content.setdefault("name", Path(recipe).stem)
-    chosen = {**content, **own, **given}
-    if not isinstance(variants, list):
-        variants = [variants]
-    for variant in variants:
-        parts = [variant.get(key) for key in ("if", "set")] if isinstance(variant, dict) else [None]
-        if not all(isinstance(part, dict) for part in parts):
-            raise UsageError(
-                f"{recipe}: {variant!r} is no variant.",
-                remedy="A [[variant]] has two tables, `if` and `set`.",
-            )
-        if all(chosen.get(key) == value for key, value in variant["if"].items()):
-            chosen = {**chosen, **variant["set"], **own, **given}
-    return with_values(Recipe(), chosen, str(recipe))
-
-
-def recipe_summary(name: str) -> str:
-    """One line about a recipe that comes with the program."""
-    return str(_read(name).get("summary", ""))
-
-
-def _read(recipe: str | Path) -> dict[str, Any]:
-    known = recipe_names()
-    if str(recipe) in known:
-        text = (
-            resources.files("tspcli.recipes")
-            .joinpath("training")
-            .joinpath(f"{recipe}.toml")
-            .read_text("utf-8")
-        )
-    else:
-        path = Path(recipe)
-        if not path.is_file():
-            raise UsageError(
-                f"There is no recipe {str(recipe)!r}.",
-                remedy=f"Use {', '.join(known)}, or a TOML file.",
-            )
-        text = read_toml_text(path)
-    return parse_toml(text, str(recipe))
->>>>>>> 431f4db (Check settings by their types, and make options from them)

@@ -230,31 +230,20 @@ RELEASED = (
 def given_sampling(
     frame_rate: str | None, stride: int | None, clip_length: int | None
 ) -> Sampling | None:
-    """The sampling that the command line tells, for files that do not tell it themselves.
+    """The sampling that the user states for files that do not store theirs.
 
     Args:
-        frame_rate: Samples a second inside a clip.
-        stride: Samples from one clip's start to the next's.
-        clip_length: Samples a clip.
+        frame_rate: Samples per second inside a clip; TSP's 15 if only others are given.
+        stride: Samples between the starts of clips; likewise 16.
+        clip_length: Samples per clip; likewise 16.
 
     Returns:
         The sampling; None if nothing is given.
-
-    Raises:
-        UsageError: If only a part of it is given.
     """
-    given = {"--frame-rate": frame_rate, "--stride": stride, "--clip-length": clip_length}
-    if all(value is None for value in given.values()):
+    if frame_rate is None and stride is None and clip_length is None:
         return None
-    absent = [name for name, value in given.items() if value is None]
-    if absent:
-        raise UsageError(
-            f"{' and '.join(absent)} missing: the three belong together.", remedy=RELEASED
-        )
-
-    assert frame_rate is not None and stride is not None and clip_length is not None
-    rate = as_rate(frame_rate, "frame rate")
-    return Sampling(rate, clip_length, stride, grid_rate=max(rate, as_rate(30)))
+    rate = as_rate(15 if frame_rate is None else frame_rate, "frame rate")
+    return Sampling(rate, clip_length or 16, stride or 16, grid_rate=max(rate, as_rate(30)))
 
 
 def require_agreement(store: FeatureStore, given: Sampling | None) -> None:
