@@ -21,7 +21,7 @@ from tspcli.cli.options import (
     videos_option,
     weights_options,
 )
-from tspcli.cli.rules import require_apart
+from tspcli.cli.rules import Named, require_apart
 
 
 @click.command("extract", short_help="Compute clip features of videos into a store.")
@@ -92,9 +92,9 @@ def command(as_json: bool, **options: Any) -> int:
     videos, out = options.pop("videos"), options.pop("out")
     config = ExtractConfig(**options)
     place = out if config.shard is None else shard_path(out, config.shard)
-    outputs = [("--out", place), ("the report beside --out", report_path(place))]
+    outputs: Named = [("--out", place), ("the report next to --out", report_path(place))]
+    outputs += [("--profile", config.profile)]
     outputs += [("the store of all shards", out)] if place != out else []
-    outputs += [("--profile", config.profile)] if config.profile else []
     require_apart(outputs, [("--videos", path) for path in videos])
     with stopping_extraction(out) as stop:
         try:

@@ -22,7 +22,7 @@ from tspcli.cli.options import (
     setting_options,
     videos_option,
 )
-from tspcli.cli.rules import RuledCommand, require_apart, ruled_option
+from tspcli.cli.rules import Named, RuledCommand, require_apart, ruled_option
 from tspcli.core.text import counted
 from tspcli.localization.localize_config import (
     BmnConfig,
@@ -120,9 +120,8 @@ def train_command(
     """
     from tspcli.localization.training import FILES, train
 
-    inputs = [("--features", path) for path in features] + [("--annotations", annotations)]
-    if valid_annotations is not None:
-        inputs.append(("--valid-annotations", valid_annotations))
+    inputs: Named = [("--features", path) for path in features]
+    inputs += [("--annotations", annotations), ("--valid-annotations", valid_annotations)]
     require_apart([("--out", out / name) for name in FILES], inputs)
     sampling = _row_times(options, features)
     config = _train_config(options)
@@ -223,13 +222,12 @@ def predict_command(
 
     sampling = _row_times(options, features)
     store = (features_out or out.with_suffix(".h5")) if videos else None
-    inputs = [("--run", run)] + [("--run", run / name) for name in FILES if run.is_dir()]
+    inputs: Named = [("--run", run), ("--weights", weights), ("--annotations", annotations)]
+    inputs += [("--run", run / name) for name in FILES if run.is_dir()]
     inputs += [("--features", path) for path in features]
-    inputs += [("--weights", Path(weights))] if weights is not None else []
-    inputs += [("--annotations", annotations)] if annotations is not None else []
     outputs = [("--out", out), ("the proposals next to --out", proposals_path(out))]
     if store is not None:
-        inputs += [("--videos", Path(path)) for path in videos]
+        inputs += [("--videos", path) for path in videos]
         inputs += [("--videos", video.path) for video in list_videos(videos)]
         outputs.append(("--features-out", store))
         outputs.append(("the report next to --features-out", report_path(store)))
@@ -360,11 +358,10 @@ def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) 
 
     if names := _names_in(features, annotations):
         return sorted(names)
-    example = next(iter(annotations))
-    raise LocalizationError(
-        f"No video with features belongs to the subset {subset!r}, which has e.g. {example!r}.",
-        option="subset",
+    text = (
+        f"No video with features is in the subset {subset!r} (such as {next(iter(annotations))})."
     )
+    raise LocalizationError(text, option="subset", value=subset)
 
 
 def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str, str]:
@@ -378,7 +375,9 @@ def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str,
 def _train_config(options: Mapping[str, Any]) -> TrainConfig:
     """The settings of a training; what was not given keeps its default."""
     given = {name: value for name, value in options.items() if value is not None}
-    model = {k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given}
+    model: dict[str, Any] = {
+        k: given.pop(k) for k in ("temporal_scale", "max_duration") if k in given
+    }
     if "channels" in given:
         model.update(BmnConfig.widths(given.pop("channels")))
     classes = {"source": given.pop("classes")} if "classes" in given else {}
@@ -405,7 +404,7 @@ def _weights_of(localizer: Localizer, weights: str | None) -> str:
     if weights is not None:
         return weights
     if localizer.weights is None:
-        raise UsageError("The run does not know its encoder.", remedy="Name it with --weights.")
+        raise UsageError("The run's encoder is unknown.", remedy="Name it with --weights.")
     sha256 = localizer.feature_settings.get("weights_sha256")
     return find_made_with(localizer.weights, localizer.weights_path, sha256)
 
@@ -418,9 +417,8 @@ def _action_head(
     from tspcli.errors import LocalizationError
     from tspcli.localization.classes import ActionHeadClassifier
 
-    name = _weights_of(localizer, weights)
-    backbone = localizer.feature_settings.get("backbone")
-    encoder = load_encoder(name, backbone=backbone, device=device)
+    name, settings = _weights_of(localizer, weights), localizer.feature_settings
+    encoder = load_encoder(name, backbone=settings.get("backbone"), device=device)
     if encoder.class_names is None:
         raise LocalizationError(
             f"The weights {name} have no action head with known class names.",

@@ -92,8 +92,8 @@ def is_given(ctx: click.Context, name: str) -> bool:
     return source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
-Named = Sequence[tuple[str, Path]]
-"""Paths, each with the option that names it."""
+Named = list[tuple[str, "str | Path | None"]]
+"""Paths, each with the option that names it; None where it is not given."""
 
 
 def require_apart(outputs: Named, inputs: Named) -> None:
@@ -104,9 +104,11 @@ def require_apart(outputs: Named, inputs: Named) -> None:
     """
     from tspcli.errors import UsageError
 
-    taken = {_place(path): (option, path) for option, path in inputs}
+    taken = {_place(Path(path)): (option, path) for option, path in inputs if path is not None}
     for option, path in outputs:
-        place = _place(path)
+        if path is None:
+            continue
+        place = _place(Path(path))
         if place in taken:
             other, its_path = taken[place]
             raise UsageError(

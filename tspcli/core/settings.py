@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import numbers
 import reprlib
@@ -117,18 +116,21 @@ def _shown(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
-@functools.cache
+_KNOWN: dict[type, dict[str, Setting]] = {}
+
+
 def settings_of(kind: type[Settings]) -> dict[str, Setting]:
     """The fields of some settings by name; nested settings are left out."""
-    hints = get_type_hints(kind, include_extras=True)
-    found = {}
-    for field in fields(kind):
-        hint = hints[field.name]
-        if isinstance(hint, type) and issubclass(hint, Settings):
-            continue
-        default = None if field.default is MISSING else field.default
-        found[field.name] = _setting(field.name, hint, default)
-    return found
+    if kind not in _KNOWN:
+        hints = get_type_hints(kind, include_extras=True)
+        _KNOWN[kind] = {
+            field.name: _setting(
+                field.name, hints[field.name], None if field.default is MISSING else field.default
+            )
+            for field in fields(kind)
+            if not (isinstance(hints[field.name], type) and issubclass(hints[field.name], Settings))
+        }
+    return _KNOWN[kind]
 
 
 def _setting(name: str, hint: Any, default: Any) -> Setting:
