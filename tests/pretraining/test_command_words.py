@@ -83,11 +83,12 @@ def test_every_field_has_an_option_and_a_key(
         "on_unreadable": "skip",
         "cache": "folder",
         "cache_codec": "webp",
+        "channels_last": True,
     }
     for item in fields(settings):
         default = getattr(settings(), item.name)
         value = changed.get(item.name, default)
-        if isinstance(value, bool):
+        if isinstance(value, bool) and item.name not in changed:
             value = not value
         elif isinstance(value, int | float):
             value = value / 2 if isinstance(default, float) and default else value + 1

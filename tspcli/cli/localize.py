@@ -201,10 +201,8 @@ def predict_command(
 ) -> int:
     """Write where the actions are, in ActivityNet's format, best first.
 
-    Proposals without labels, each once with its own score, go to OUT.proposals.json in the same
-    format.
-
-    Exit code 3: finished, but some videos could not be decoded.
+    Proposals without labels, each once with its own score, go to OUT.proposals.json. Exit code 3:
+    finished, but some videos could not be decoded.
 
     \b
     Examples:
@@ -225,7 +223,7 @@ def predict_command(
     inputs: Named = [("--run", run), ("--weights", weights), ("--annotations", annotations)]
     inputs += [("--run", run / name) for name in FILES if run.is_dir()]
     inputs += [("--features", path) for path in features]
-    outputs = [("--out", out), ("the proposals next to --out", proposals_path(out))]
+    outputs: Named = [("--out", out), ("the proposals next to --out", proposals_path(out))]
     if store is not None:
         inputs += [("--videos", path) for path in videos]
         inputs += [("--videos", video.path) for video in list_videos(videos)]
@@ -358,9 +356,7 @@ def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) 
 
     if names := _names_in(features, annotations):
         return sorted(names)
-    text = (
-        f"No video with features is in the subset {subset!r} (such as {next(iter(annotations))})."
-    )
+    text = f"No video with features is in the subset {subset!r}, as {next(iter(annotations))} is."
     raise LocalizationError(text, option="subset", value=subset)
 
 

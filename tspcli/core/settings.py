@@ -151,13 +151,14 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
         low = next((x for x in (item.gt, item.ge) if x is not None), low)
         high = item.le if item.le is not None else high
     choices = tuple(map(str, item.values)) if isinstance(item, kinds.LiteralType) else ()
-    kind = {
+    plain: dict[type, type] = {
         kinds.BoolType: bool,
         kinds.IntType: int,
         kinds.FloatType: float,
         kinds.StrType: str,
         kinds.LiteralType: str,
-    }.get(type(item), object)
+    }
+    kind = plain.get(type(item), object)
     return Setting(
         name, kind, hint, info is not None, many, optional, choices, low, high, above, default,
         description,
