@@ -83,7 +83,6 @@ def test_every_field_has_an_option_and_a_key(
         "on_unreadable": "skip",
         "cache": "folder",
         "cache_codec": "webp",
-        "channels_last": True,
     }
     for item in fields(settings):
         default = getattr(settings(), item.name)
