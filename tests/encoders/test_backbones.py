@@ -229,7 +229,7 @@ def test_unknown_backbone_names_the_nearest() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "x", BackboneEntry("absent_package:X", "A toy.", "toys"))
+    monkeypatch.setitem(BACKBONES, "x", BackboneEntry("x", "absent_package:X", "A toy.", "toys"))
     with pytest.raises(DependencyError) as caught:
         build_backbone("x")
     assert caught.value.data["backbone"] == "x"
@@ -246,7 +246,7 @@ def test_the_table_imports_no_torch() -> None:
 
 TOY = '''
 import torch
-from tspcli.encoders.backbones import BackboneSpec
+from tspcli.encoders.backbones import BackboneEntry, BackboneSpec
 
 class Colours(torch.nn.Module):
     """Three features: the mean of each colour, weighted."""
@@ -260,6 +260,7 @@ class Colours(torch.nn.Module):
         return self.same(x * self.scale.view(3, 1, 1, 1)).mean((2, 3, 4))
 
 TOY = BackboneSpec("toy", Colours, 3, layer="same", pooling="mean")
+ENTRY = BackboneEntry("toy", "toy_backbone:TOY", "Mean colours.")
 '''
 
 
@@ -271,7 +272,7 @@ def outside(tmp_path: Path) -> dict[str, str]:
     facts.mkdir(parents=True)
     (package / "toy_backbone.py").write_text(TOY)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-backbone\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[tspcli.backbones]\ntoy = toy_backbone:TOY\n")
+    (facts / "entry_points.txt").write_text("[tspcli.backbones]\ntoy = toy_backbone:ENTRY\n")
     return {**os.environ, "PYTHONPATH": str(package)}
 
 
@@ -294,7 +295,7 @@ def test_a_backbone_from_another_package_extracts(
 
 def test_a_backbone_added_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "MEAN", BackboneSpec("mean", Mean, 3), raising=False)
-    entry = BackboneEntry("tspcli.encoders.backbones:MEAN", "The mean of each colour.")
+    entry = BackboneEntry("mean", "tspcli.encoders.backbones:MEAN", "The mean of each colour.")
     monkeypatch.setitem(BACKBONES, "mean", entry)
     encoder = load_encoder("random", backbone="mean", device="cpu")
     assert encoder.encode_frames(torch.zeros(1, 16, 112, 112, 3)).shape == (1, 3)

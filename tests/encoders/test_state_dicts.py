@@ -44,7 +44,9 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def add(spec: BackboneSpec) -> None:
         monkeypatch.setattr(backbones, "TOY", spec, raising=False)
         monkeypatch.setitem(
-            BACKBONES, spec.name, BackboneEntry("tspcli.encoders.backbones:TOY", "A toy.")
+            BACKBONES,
+            spec.name,
+            BackboneEntry(spec.name, "tspcli.encoders.backbones:TOY", "A toy."),
         )
 
     yield add

@@ -85,6 +85,11 @@ class TableChoice(click.Choice[str]):
     def choices(self, _: object) -> None:
         """Set by click to what it was made with: nothing."""
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self._table:  # installed packages may have added it
+            return str(value)
+        return super().convert(value, param, ctx)
+
 
 class NonNegativeFloat(click.ParamType):
     """A finite number that is not negative."""

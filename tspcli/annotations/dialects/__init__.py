@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tspcli.core.extension_table import Table
+
 Role = Literal["training", "validation", "testing"]
 """The part that a video plays, in ActivityNet's words."""
 
@@ -65,9 +67,9 @@ def _spaced(first: float, last: float, number: int) -> tuple[float, ...]:
 
 _HERE = "tspcli.annotations.dialects"
 
-DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (
+DIALECTS: Table[Dialect] = Table(
+    "tspcli.dialects",
+    (
         Dialect(
             "activitynet",
             f"{_HERE}.activitynet",
@@ -109,8 +111,8 @@ DIALECTS: dict[str, Dialect] = {
             f"{_HERE}.metadata",
             "a table of videos: official TSP's metadata or BSN's video_info_new.csv",
         ),
-    )
-}
+    ),
+)
 """Every dialect; the first that detects a source reads it."""
 
 
@@ -124,7 +126,7 @@ class _DataSets(Mapping[str, Dialect]):
         return dialect
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, dialect in DIALECTS.items() if dialect.tious)
+        return (name for name, dialect in DIALECTS.complete().items() if dialect.tious)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -2,7 +2,8 @@
 
 A backbone is a module that turns normalised clips (B, 3, T, H, W) into pooled features (B, D). To
 add one, write a file that defines a :class:`BackboneSpec` and name it in :data:`BACKBONES`. A
-package of its own names its spec as an entry point of the group ``tspcli.backbones`` instead.
+package of its own names a :class:`BackboneEntry` as an entry point of the group
+``tspcli.backbones`` instead.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from tspcli.core.extension_table import Table
 from tspcli.errors import DependencyError, UsageError
 from tspcli.sampling import Sampling
 
@@ -31,11 +32,13 @@ class BackboneEntry(NamedTuple):
     """One line of the table.
 
     Attributes:
+        name: What the user calls it.
         spec: Where its :class:`BackboneSpec` is: ``module:attribute``.
         summary: One line for people.
         extra: The extra of tspcli that it needs (``pip install 'tspcli[extra]'``).
     """
 
+    name: str
     spec: str
     summary: str
     extra: str | None = None
@@ -44,48 +47,59 @@ class BackboneEntry(NamedTuple):
 _RESNET3D = "tspcli.encoders.backbones.resnet3d"
 _TORCHVISION = "tspcli.encoders.backbones.torchvision_zoo"
 
-BACKBONES: dict[str, BackboneEntry] = {
-    "i3d": BackboneEntry(
-        "tspcli.encoders.backbones.i3d:I3D",
-        "I3D (inflated Inception-v1), RGB, 25 frames per second.",
+BACKBONES: Table[BackboneEntry] = Table(
+    "tspcli.backbones",
+    (
+        BackboneEntry(
+            "i3d",
+            "tspcli.encoders.backbones.i3d:I3D",
+            "I3D (inflated Inception-v1), RGB, 25 frames per second.",
+        ),
+        BackboneEntry(
+            "r2plus1d_34",
+            f"{_RESNET3D}:R2PLUS1D_34",
+            "R(2+1)D-34 as in VMZ and IG-65M; the encoder of the released TSP features.",
+        ),
+        BackboneEntry("r2plus1d_18", f"{_RESNET3D}:R2PLUS1D_18", "R(2+1)D-18 as in torchvision."),
+        BackboneEntry("r3d_18", f"{_RESNET3D}:R3D_18", "R3D-18 as in torchvision."),
+        BackboneEntry(
+            "tiny",
+            f"{_RESNET3D}:TINY",
+            "A narrow R(2+1)D with one block per stage, for tests, demonstrations and laptops.",
+        ),
+        BackboneEntry(
+            "mc3_18",
+            f"{_TORCHVISION}:MC3_18",
+            "MC3-18: 3-D convolutions in the first stage, 2-D ones above (torchvision).",
+        ),
+        BackboneEntry(
+            "s3d",
+            f"{_TORCHVISION}:S3D",
+            "S3D, separable Inception (torchvision); clips of 128 frames.",
+        ),
+        BackboneEntry(
+            "mvit_v2_s",
+            f"{_TORCHVISION}:MVIT_V2_S",
+            "MViT v2 small (torchvision); clips of 16 frames at 7.5 per second.",
+        ),
+        BackboneEntry(
+            "swin3d_t",
+            f"{_TORCHVISION}:SWIN3D_T",
+            "Video Swin, tiny (torchvision); clips of 32 frames.",
+        ),
+        BackboneEntry(
+            "swin3d_s",
+            f"{_TORCHVISION}:SWIN3D_S",
+            "Video Swin, small (torchvision); clips of 32 frames.",
+        ),
+        BackboneEntry(
+            "swin3d_b",
+            f"{_TORCHVISION}:SWIN3D_B",
+            "Video Swin, base (torchvision); clips of 32 frames.",
+        ),
     ),
-    "r2plus1d_34": BackboneEntry(
-        f"{_RESNET3D}:R2PLUS1D_34",
-        "R(2+1)D-34 as in VMZ and IG-65M; the encoder of the released TSP features.",
-    ),
-    "r2plus1d_18": BackboneEntry(f"{_RESNET3D}:R2PLUS1D_18", "R(2+1)D-18 as in torchvision."),
-    "r3d_18": BackboneEntry(f"{_RESNET3D}:R3D_18", "R3D-18 as in torchvision."),
-    "tiny": BackboneEntry(
-        f"{_RESNET3D}:TINY",
-        "A narrow R(2+1)D with one block per stage, for tests, demonstrations and laptops.",
-    ),
-    "mc3_18": BackboneEntry(
-        f"{_TORCHVISION}:MC3_18",
-        "MC3-18: 3-D convolutions in the first stage, 2-D ones above (torchvision).",
-    ),
-    "s3d": BackboneEntry(
-        f"{_TORCHVISION}:S3D", "S3D, separable Inception (torchvision); clips of 128 frames."
-    ),
-    "mvit_v2_s": BackboneEntry(
-        f"{_TORCHVISION}:MVIT_V2_S",
-        "MViT v2 small (torchvision); clips of 16 frames at 7.5 per second.",
-    ),
-    "swin3d_t": BackboneEntry(
-        f"{_TORCHVISION}:SWIN3D_T", "Video Swin, tiny (torchvision); clips of 32 frames."
-    ),
-    "swin3d_s": BackboneEntry(
-        f"{_TORCHVISION}:SWIN3D_S", "Video Swin, small (torchvision); clips of 32 frames."
-    ),
-    "swin3d_b": BackboneEntry(
-        f"{_TORCHVISION}:SWIN3D_B", "Video Swin, base (torchvision); clips of 32 frames."
-    ),
-}
-"""Every known backbone by name. Assigning to it adds one for this process; worker processes know
-the entry points of installed packages as well as the lines above."""
-
-for _point in entry_points(group="tspcli.backbones"):
-    _package = _point.dist.name if _point.dist is not None else "another package"
-    BACKBONES.setdefault(_point.name, BackboneEntry(_point.value, f"Added by {_package}."))
+)
+"""Every known backbone by name."""
 
 
 def _tsp_preprocessing() -> Preprocessing:
@@ -186,8 +200,7 @@ def backbone_spec(name: str) -> BackboneSpec:
         UsageError: If there is no backbone of that name.
         DependencyError: If its module needs a package that is not installed.
     """
-    entry = BACKBONES.get(name)
-    if entry is None:
+    if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise UsageError(
@@ -197,6 +210,7 @@ def backbone_spec(name: str) -> BackboneSpec:
             value=name,
             nearest=near,
         )
+    entry = BACKBONES[name]
     module, _, attribute = entry.spec.partition(":")
     with _explaining_missing_packages(name):
         spec = getattr(import_module(module), attribute)
@@ -207,7 +221,7 @@ def backbone_spec(name: str) -> BackboneSpec:
 def usable_specs() -> list[BackboneSpec]:
     """The specs of all backbones but those that need a package that is not installed."""
     specs = []
-    for name in BACKBONES:
+    for name in BACKBONES.complete():
         with suppress(DependencyError):
             specs.append(backbone_spec(name))
     return specs

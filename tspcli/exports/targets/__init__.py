@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tspcli.core.extension_table import Table
+
 
 class TargetEntry(NamedTuple):
     """A reader of features.
@@ -27,9 +29,9 @@ class TargetEntry(NamedTuple):
 
 _HERE = "tspcli.exports.targets"
 
-TARGETS: dict[str, TargetEntry] = {
-    entry.name: entry
-    for entry in (
+TARGETS: Table[TargetEntry] = Table(
+    "tspcli.targets",
+    (
         TargetEntry(
             "official",
             f"{_HERE}.official",
@@ -90,6 +92,6 @@ TARGETS: dict[str, TargetEntry] = {
             "Npy",
             "one npy file per video, and a table of their seconds",
         ),
-    )
-}
+    ),
+)
 """Every reader, by name."""

@@ -2,7 +2,7 @@
 
 The table imports no decoder, so that the command line and its help pages can read it. To add a
 decoder, write a module with a :class:`~tspcli.video.source.VideoSource` and add an entry here. From
-outside the package, add one to :data:`DECODERS` before a run starts: the entry travels to the
+outside the package, :class:`~tspcli.core.extension_table.Table` says how; the entry travels to the
 decode processes, which import its module by name.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from tspcli.core.extension_table import Table
 from tspcli.core.text import first_line
 from tspcli.errors import DependencyError, UsageError, VideoError
 
@@ -55,9 +56,9 @@ class DecoderEntry:
 
 # The order is that of `auto`: fastest first, by the figures in docs/notes/decoders.md. All of them
 # give the same pixels for 4:2:0.
-DECODERS: dict[str, DecoderEntry] = {
-    entry.name: entry
-    for entry in (
+DECODERS: Table[DecoderEntry] = Table(
+    "tspcli.decoders",
+    (
         DecoderEntry(
             name="pyav",
             module="tspcli.video.decoders.pyav_source",
@@ -98,8 +99,8 @@ DECODERS: dict[str, DecoderEntry] = {
             needs="a GPU with NVDEC and a torchcodec built for CUDA",
             on_gpu=True,
         ),
-    )
-}
+    ),
+)
 
 
 def is_installed(name: str) -> bool:
