@@ -11,7 +11,8 @@ import numpy as np
 
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
-from tspcli.store.store_writer import content_checksum, plain
+from tspcli.store.schema import plain
+from tspcli.store.store_writer import content_checksum
 
 DIM = 8
 
@@ -59,4 +60,14 @@ def without_index(path: Path) -> Path:
     """Cut the index off, which leaves a store as earlier versions wrote it."""
     with h5py.File(path, "r+"):
         pass
+    return path
+
+
+def flip_row(path: Path, key: str) -> Path:
+    """Flip a bit of a video's first row."""
+    with h5py.File(path, "r") as file:
+        at = file[key].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
     return path

@@ -172,8 +172,8 @@ def _binary_parsers() -> list[Parser]:
     from tspcli.encoders.checkpoints import load_checkpoint
     from tspcli.localization.localizer import load_localizer
     from tspcli.pretraining.clip_cache_file import CachedVideo
+    from tspcli.store.index import read_index
     from tspcli.store.parts import part_name, read_part
-    from tspcli.store.trailer import read_trailer
 
     def read_cache(path: Path) -> None:
         cached = CachedVideo(path)
@@ -188,8 +188,8 @@ def _binary_parsers() -> list[Parser]:
                mutate_bytes),
         Parser("footer of a part", ".part", _named(read_part_rows(read_part), part_name("v")),
                _parts, _in_footer),
-        Parser("index of a store", ".h5", read_trailer, _stores, mutate_bytes),
-        Parser("index of a store, resealed", ".h5", read_trailer, _stores, _in_index),
+        Parser("index of a store", ".h5", read_index, _stores, mutate_bytes),
+        Parser("index of a store, resealed", ".h5", read_index, _stores, _in_index),
         Parser("checkpoint", ".pth", load_checkpoint, _checkpoints, mutate_bytes),
         Parser("content of a checkpoint", ".pth", _built(load_checkpoint), _checkpoints,
                _in_checkpoint),

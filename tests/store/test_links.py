@@ -68,7 +68,7 @@ def test_a_store_that_is_gone_or_another_is_named(linked: Path, tmp_path: Path) 
         assert len(opened) == 4 and opened["v_2"].n_rows == len(VIDEOS["v_2"])
         with pytest.raises(StoreError, match=r"leads to .*a\.h5, which does not exist"):
             opened["v_0"]
-    with pytest.raises(StoreError, match="holds links alone"):
+    with pytest.raises(StoreError):
         repair_store(linked)
     store(tmp_path / "a.h5", {"v_0": features(5, 0)}, sampling=Sampling(stride=1))
     with open_store(linked) as opened, pytest.raises(StoreMismatchError, match=r"sampling\.stride"):

@@ -12,7 +12,7 @@ import pytest
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store, write_store
-from tspcli.store.schema import sampling_attributes
+from tspcli.store.schema import plain, sampling_attributes
 
 ENCODER = {
     "backbone": "r2plus1d_18",
@@ -105,7 +105,7 @@ def test_damaged_attributes_are_found(tmp_path: Path, attribute: str) -> None:
     path = tmp_path / "f.h5"
     write_store(path, [("v", rows(1), {})], metadata())
     with h5py.File(path, "a") as file:
-        text = file.attrs[attribute]
+        text = plain(file.attrs[attribute])
         file.attrs[attribute] = text[:-2] + ("x" if text[-2] != "x" else "y") + text[-1]
     with pytest.raises(StoreError, match="damaged"):
         open_store(path)

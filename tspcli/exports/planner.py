@@ -24,6 +24,7 @@ from tspcli.exports.target import Array, Target
 from tspcli.exports.toolkit import original_rate
 from tspcli.sampling import resampling
 from tspcli.sampling.resampling import Taps
+from tspcli.store.schema import exported_attributes
 from tspcli.store.store import VideoFeatures
 from tspcli.store.store_set import Sources
 
@@ -33,17 +34,6 @@ MOST_ROWS = 500_000
 
 _MAX_HALF = 65504.0
 _SHOWN = 3
-_STORE_ONLY = {
-    "checksum",
-    "warnings",
-    "frame_rate",
-    "clip_length",
-    "stride",
-    "grid_rate",
-    "duration_s",
-    "source_fps",
-    "source_frames",
-}
 
 
 def make_plan(
@@ -117,8 +107,7 @@ def _agreed(sources: Sources) -> bool:
 
 
 def _extra(sources: Sources, video: PlannedVideo) -> dict[str, Any]:
-    attributes = sources.features(video.source).attrs
-    return {name: value for name, value in attributes.items() if name not in _STORE_ONLY}
+    return exported_attributes(sources.features(video.source).attrs)
 
 
 def _missing(videos: list[PlannedVideo], annotations: AnnotationSet | None) -> list[str]:

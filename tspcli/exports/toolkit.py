@@ -109,10 +109,10 @@ def open_hdf5(plan: ExportPlan, target: str, path: Path, *, compressed: bool = F
     """An HDF5 writer whose attributes state where the rows come from and their times."""
     attributes: dict[str, Any] = {}
     if plan.metadata is not None and not plan.resampled and plan.width == plan.dim:
-        attributes.update(plan.metadata.to_attributes())
+        attributes.update(plan.metadata.to_hdf5())
     elif plan.metadata is not None:
         # Under other names: these rows are no longer at the seconds that a store promises.
-        stored = plan.metadata.to_attributes()
+        stored = plan.metadata.to_hdf5()
         attributes.update({f"source_{name}": value for name, value in stored.items()})
     attributes["export_target"] = target
     attributes["export_tool_version"] = __version__

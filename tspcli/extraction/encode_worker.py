@@ -228,7 +228,7 @@ def _require_storage(task: Task) -> None:
     deadline = time.monotonic() + _STORAGE_S
     while True:
         try:
-            seen = StoreMetadata.from_attributes(json.loads(path.read_text()), str(path))
+            seen = StoreMetadata.from_hdf5(json.loads(path.read_text()), str(path))
             if seen.settings_digest == task.metadata.settings_digest:
                 return
         except (OSError, ValueError):

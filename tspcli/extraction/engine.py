@@ -10,13 +10,11 @@ module decides what becomes of each video.
 
 from __future__ import annotations
 
-import json
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +34,7 @@ from tspcli.extraction.run_report import Status, Trace, VideoResult
 from tspcli.extraction.shard_plan import file_size
 from tspcli.extraction.task import RunLog
 from tspcli.sampling import Sampling
-from tspcli.store.schema import sampling_attributes
+from tspcli.store.schema import VideoAttributes, sampling_attributes
 from tspcli.video import (
     DecodePool,
     Failed,
@@ -276,13 +274,13 @@ class Engine:
             str(video.file.path),
             "done",
             n_rows=video.n_rows,
-            duration_s=attributes["duration_s"],
+            duration_s=attributes.duration_s,
             decoder=end.decoder,
-            warnings=tuple(json.loads(attributes["warnings"])),
+            warnings=attributes.warnings or (),
         )
-        video.sink.commit(attributes, lambda: self._committed(result))
+        video.sink.commit(attributes.to_hdf5(), lambda: self._committed(result))
 
-    def _attributes(self, video: _Video, end: Finished) -> dict[str, Any]:
+    def _attributes(self, video: _Video, end: Finished) -> VideoAttributes:
         duration_s = float(end.end_s - end.start_s)
         warnings = list(end.warnings)
         n_samples = self.sampling.n_samples(end.n_ticks)
@@ -293,19 +291,19 @@ class Engine:
                 "the last frame is repeated"
             )
         fps = video.info.fps or (end.n_frames / duration_s if duration_s else 0.0)
-        return {
-            "video": storable(video.file.path.name),
-            "source_bytes": video.source_bytes,
-            "source_fps": float(fps),
-            "source_frames": end.n_frames,
-            "source_start_s": float(end.start_s),
-            "duration_s": duration_s,
+        return VideoAttributes(
+            video=storable(video.file.path.name),
+            source_bytes=video.source_bytes,
+            source_fps=float(fps),
+            source_frames=end.n_frames,
+            source_start_s=float(end.start_s),
+            duration_s=duration_s,
             **sampling_attributes(self.sampling),
-            "padding": "repeat-last-frame" if padded else "none",
-            "padded_samples": padded,
-            "decoder": end.decoder,
-            "warnings": json.dumps([storable(text) for text in warnings]),
-        }
+            padding="repeat-last-frame" if padded else "none",
+            padded_samples=padded,
+            decoder=end.decoder,
+            warnings=tuple(storable(text) for text in warnings),
+        )
 
     def _leave_out(self, file: VideoFile, error: VideoError, status: Status = "failed") -> None:
         self._end(VideoResult.without_features(file, error, status))

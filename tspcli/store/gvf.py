@@ -16,20 +16,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.files import replacing, require_room
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
-from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import entry, open_store, plain_attributes
-from tspcli.store.trailer import append_trailer, explain_read_errors, require_intact_frame
+from tspcli.store.schema import FORMAT, GVF_FORMAT, StoreMetadata, gvf_attributes, plain_attributes
+from tspcli.store.store import open_store
+from tspcli.store.store_writer import new_store
 
 Pool = Literal["max", "mean"]
-GVF_FORMAT = "tspcli-gvf"
-KEPT_ATTRIBUTES = frozenset(
-    {"source_bytes", "source_fps", "duration_s", "decoder", "warnings", "pooled_rows"}
-)
-"""What is worth knowing of a video of which one vector is left."""
-
 _ROWS_AT_ONCE = 16_384
 
 
@@ -120,46 +113,38 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
     """Read global video features, ours or an official file.
 
     Raises:
-        StoreError: If the file is none, or its vectors differ in width or are not finite, naming
-            the video.
+        StoreError: If the file is not one or is damaged, or its vectors differ in width or are not
+            finite, naming the video.
     """
     path = Path(path)
-    if not path.is_file():
-        raise StoreError(f"There is no file {path}.", remedy="Check the path, or run `tsp gvf`.")
-    require_intact_frame(path)
-    with explain_read_errors(path), h5py.File(path, "r") as file:
-        attributes = plain_attributes(file.attrs)
-        vectors = {key: _vector(entry(file, key), key, path) for key in file}
-        known = {key: plain_attributes(file[key].attrs) for key in file}
+    with open_store(path) as store:
+        attributes = store.file_attributes
+        found = {key: store.read_vector(key) for key in store}
+    vectors = {key: vector for key, (vector, _) in found.items()}
+    known = {key: about for key, (_, about) in found.items()}
     if not vectors:
-        raise StoreError(f"{path} holds no video.", remedy="Run `tsp gvf` again.")
+        raise StoreError(f"{path} holds no video.", remedy="Run `tsp gvf` again.", path=path)
     widths = {len(vector): key for key, vector in vectors.items()}
     if len(widths) > 1:
         raise StoreError(
             f"{path} mixes widths: " + ", ".join(f"{w} ({key})" for w, key in widths.items()) + ".",
-            remedy="Make it anew with one encoder.",
+            remedy="Compute it again with one encoder.",
+            path=path,
         )
+    for key, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise StoreError(
+                f"{path}: the vector of {key!r} is not finite.",
+                remedy="Compute it again.",
+                path=path,
+                value=key,
+            )
     if attributes.get("format") != GVF_FORMAT:
         return GlobalFeatures(path, vectors, None, StoreMetadata({}, {}, None), known)
-    metadata = StoreMetadata.from_attributes(
+    metadata = StoreMetadata.from_hdf5(
         {**attributes, "format": attributes.get("source_format")}, str(path)
     )
     return GlobalFeatures(path, vectors, attributes["pool"], metadata, known)
-
-
-def _vector(item: Any, key: str, path: Path) -> npt.NDArray[np.float32]:
-    if not isinstance(item, h5py.Dataset) or item.ndim != 1:
-        shape = getattr(item, "shape", "a group")
-        raise StoreError(
-            f"{path}: the entry {key!r} is {shape}, not one vector.",
-            remedy="A feature store is made into global features by `tsp gvf --features`.",
-        )
-    vector = np.asarray(item[()], dtype=np.float32)
-    if not np.isfinite(vector).all():
-        raise StoreError(
-            f"{path}: the vector of {key!r} is not finite.", remedy="Compute it again."
-        )
-    return vector
 
 
 def pooled_metadata(metadata: StoreMetadata, pool: Pool) -> StoreMetadata:
@@ -182,25 +167,18 @@ def write_gvf(
         vectors: Key to shape (D,).
         pool: How clips became one vector.
         metadata: Of the rows that were pooled.
-        attributes: Key to what is known of the video; of it, :data:`KEPT_ATTRIBUTES` are written.
+        attributes: Key to what is known of the video; what :func:`gvf_attributes` keeps is written.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
     """
-    told = pooled_metadata(metadata, pool).to_attributes()
-    told |= {"format": GVF_FORMAT, "source_format": told["format"], "pool": pool}
-    with replacing(path) as aside:
-        require_room(aside, sum(4 * len(vector) for vector in vectors.values()), len(vectors))
-        with h5py.File(aside, "w") as file:
-            file.attrs.update(told)
-            for key in sorted(vectors):
-                vector = np.asarray(vectors[key], dtype="<f4")
-                dataset = file.create_dataset(key, data=vector, chunks=True, compression="gzip")
-                for name, value in (attributes or {}).get(key, {}).items():
-                    if name in KEPT_ATTRIBUTES:
-                        dataset.attrs[name] = value
-        # It names no rows, so that its checksum is of the whole file.
-        append_trailer(aside, {}, {})
+    own = pooled_metadata(metadata, pool).to_hdf5(
+        format=GVF_FORMAT, source_format=FORMAT, pool=pool
+    )
+    with new_store(path, own) as file:
+        for key in sorted(vectors):
+            known = gvf_attributes((attributes or {}).get(key, {}))
+            file.add(key, np.asarray(vectors[key], dtype="<f4"), known, compression="gzip")
 
 
 def gvf_from_store(

@@ -21,15 +21,14 @@ from typing import Any
 
 import h5py
 
-from tspcli.core.files import remove_leftovers, replacing, require_room
+from tspcli.core.files import remove_leftovers, replacing
 from tspcli.core.run_dir import one_writer, read_report, report_path
 from tspcli.core.text import storable
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.parts import iter_store
 from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import LINKED_ATTRIBUTE, open_store
-from tspcli.store.store_writer import is_key, plain, write_store
-from tspcli.store.trailer import append_trailer
+from tspcli.store.store import open_store
+from tspcli.store.store_writer import new_store, write_store
 
 
 def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> None:
@@ -45,26 +44,17 @@ def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> N
         StoreError: If the folder cannot be written.
     """
     names = [_relative(path, out) for path in stores]
-    attributes = {**metadata.to_attributes(), LINKED_ATTRIBUTE: len(stores)}
-    n_links = 0
-    with replacing(out) as aside:
-        require_room(aside, 0, 0)
-        with h5py.File(aside, "w") as file:
-            file.attrs.update(attributes)
-            for path, name in zip(stores, names, strict=True):
-                with open_store(path) as store:
-                    if store.is_linked:
-                        raise UsageError(
-                            f"{path} holds links itself.",
-                            remedy="Name the stores that it leads to.",
-                        )
-                    for key in store:
-                        if not is_key(key):
-                            raise StoreError(f"{key!r} in {path} cannot name a video.")
-                        n_links += 1
-                        require_room(aside, 0, n_links)
-                        file[key] = h5py.ExternalLink(name, f"/{key}")
-        append_trailer(aside, {name: plain(value) for name, value in attributes.items()}, {})
+    with new_store(out, metadata.to_hdf5(linked_stores=len(stores))) as links:
+        for path, name in zip(stores, names, strict=True):
+            with open_store(path) as store:
+                if store.is_linked:
+                    raise UsageError(
+                        f"{path} holds links itself.",
+                        remedy="Name the stores that it leads to.",
+                        path=path,
+                    )
+                for key in store:
+                    links.link(key, name)
 
 
 def _relative(path: Path, out: Path) -> str:

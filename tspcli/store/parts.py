@@ -30,7 +30,7 @@ from tspcli.core.sealed_file import SealedWriter, read_footer
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import StoreError
 from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import VideoFeatures, open_store, parts_folder, plain_attributes
+from tspcli.store.store import VideoFeatures, open_store, parts_folder
 from tspcli.store.store_writer import (
     DamagedRowsError,
     content_checksum,
@@ -259,7 +259,8 @@ class PartsFolder:
             StoreError: If the disk is full; the parts and the old store stay as they were.
             StoreMismatchError: If the store that is there was made with other settings; likewise.
         """
-        with new_store(self.store, self.metadata, resumable=True) as store, ExitStack() as opened:
+        attributes = self.metadata.to_hdf5()
+        with new_store(self.store, attributes, resumable=True) as store, ExitStack() as opened:
             existing: Mapping[str, VideoFeatures] = {}
             if keep_existing and self.store.exists():
                 found = opened.enter_context(open_store(self.store))
@@ -270,7 +271,7 @@ class PartsFolder:
             for key in sorted({*existing, *self.parts}):
                 part = self.parts.get(key)
                 if part is None:
-                    store.add(key, existing[key]._dataset, existing[key].attrs)
+                    store.add(key, existing[key].dataset, existing[key].attrs)
                     continue
                 try:
                     store.add(key, part.rows(), part.attributes)
@@ -299,14 +300,14 @@ class PartsFolder:
             return False
 
     def _about(self, discarded: bool) -> dict[str, Any]:
-        return {**self.metadata.to_attributes(), _DISCARDED: discarded}
+        return {**self.metadata.to_hdf5(), _DISCARDED: discarded}
 
     def _check_settings(self, discarded: bool) -> None:
         """Keep the settings in the folder, so that a difference can be named and not only seen."""
         path = self.folder / _SETTINGS
         if path.exists() and any(self.folder.glob("*.part")):
             try:
-                stored = StoreMetadata.from_attributes(json.loads(path.read_text()), str(path))
+                stored = StoreMetadata.from_hdf5(json.loads(path.read_text()), str(path))
             except (ValueError, StoreError):
                 stored = None
             if stored is not None:
@@ -323,5 +324,4 @@ def iter_store(path: Path) -> Iterator[tuple[str, h5py.Dataset, dict[str, Any]]]
     """(key, dataset, attributes) of each video of a store, one at a time."""
     with open_store(path) as store:
         for key in store:
-            dataset = store[key]._dataset
-            yield key, dataset, plain_attributes(dataset.attrs)
+            yield key, store[key].dataset, store[key].attrs

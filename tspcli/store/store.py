@@ -1,17 +1,17 @@
-"""Reading and writing the one HDF5 file that everything else reads.
+"""Reading a store: the one HDF5 file that everything else takes its rows from.
 
-The layout is that of the official released features: one dataset a video at the root, named after
-the video, shape (N, D), float32, rows in time order, and no other root entry. All else stands in
-attributes.
+The layout is that of the official released features: one dataset per video at the root, named after
+the video, shape (N, D), float32, rows in time order, and no other root entry. Everything else is in
+attributes (:mod:`tspcli.store.schema`) and in the index behind the HDF5 file
+(:mod:`tspcli.store.index`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,94 +24,97 @@ from tspcli.core.run_dir import writer_of
 from tspcli.core.text import counted
 from tspcli.errors import StoreError
 from tspcli.sampling import Sampling
-from tspcli.sampling.spec import as_rate
-from tspcli.sampling.windows import row_starts_s
-from tspcli.store.schema import StoreMetadata
-from tspcli.store.store_writer import plain, seal_checksum
-from tspcli.store.trailer import explain_read_errors, require_intact_frame
-
-LINKED_ATTRIBUTE = "linked_stores"
-"""On a file that leads to the rows of other stores: their number."""
+from tspcli.store.index import Index, damaged_file, explain_read_errors, read_index
+from tspcli.store.schema import StoreMetadata, VideoAttributes, plain_attributes
+from tspcli.store.store_writer import content_checksum, seal_checksum
 
 
 class VideoFeatures:
-    """The rows of one video together with their seconds. Rows are read when they are asked for."""
+    """The rows of one video together with their seconds. Rows are read when they are asked for.
+
+    Attributes:
+        key: The video.
+        dataset: The HDF5 dataset, for copying rows without holding all of them.
+    """
 
     def __init__(
         self,
         key: str,
         dataset: h5py.Dataset,
+        *,
         sampling: Sampling | None = None,
-        otherwise: Sampling | None = None,
+        fallback: Sampling | None = None,
+        indexed_checksum: str | None = None,
     ) -> None:
-        """For stores.
+        """Called by :class:`FeatureStore`.
 
         Args:
             key: The video.
             dataset: Its rows.
-            sampling: What the file says of all its videos; None where it says nothing.
-            otherwise: What holds where neither the file nor the dataset says anything.
+            sampling: The sampling that the file states for all its videos.
+            fallback: The sampling where neither the file nor the dataset states one.
+            indexed_checksum: The checksum in the file's index.
         """
         self.key = key
-        self._dataset = dataset
+        self.dataset = dataset
         self._path = dataset.file.filename
         self._sampling = sampling
-        self._otherwise = otherwise
+        self._fallback = fallback
+        self._indexed_checksum = indexed_checksum
 
     @cached_property
     def rows(self) -> npt.NDArray[np.float32]:
-        """The features, shape (N, D), float32, row i of clip i."""
+        """The features, shape (N, D), float32; row i belongs to clip i."""
         with self._reading("the rows"):
-            return np.asarray(self._dataset[()], dtype=np.float32)
+            return np.asarray(self.dataset[()], dtype=np.float32)
 
     def read_rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows ``start`` to ``stop`` alone, shape (stop - start, D), without reading the others."""
+        """Rows ``start`` to ``stop`` only, shape (stop - start, D)."""
         with self._reading("the rows"):
-            return np.asarray(self._dataset[start:stop], dtype=np.float32)
+            return np.asarray(self.dataset[start:stop], dtype=np.float32)
 
     @property
     def n_rows(self) -> int:
         """N, the number of clips."""
-        return int(self._dataset.shape[0])
+        return int(self.dataset.shape[0])
 
     @property
     def dim(self) -> int:
         """D, the width of a feature."""
-        return int(self._dataset.shape[1])
+        return int(self.dataset.shape[1])
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
-        """The dataset's attributes as plain Python values."""
+        """All attributes of the dataset, those of other programs included, as plain values."""
         with self._reading("the attributes"):
-            return plain_attributes(self._dataset.attrs)
+            return plain_attributes(self.dataset.attrs)
+
+    @cached_property
+    def attributes(self) -> VideoAttributes:
+        """The attributes that this program knows, typed.
+
+        Raises:
+            StoreError: If one is not of its type.
+        """
+        with self._reading("the attributes"):
+            return VideoAttributes.from_hdf5(self.attrs)
 
     @property
     def sampling(self) -> Sampling | None:
-        """How the video was cut into clips, or None if nobody tells."""
+        """How the video was cut into clips, or None if unknown."""
         own = self.own_sampling
-        return self._otherwise if own is None else own
+        return self._fallback if own is None else own
 
     @property
     def own_sampling(self) -> Sampling | None:
-        """How the video was cut into clips, as the file says it itself."""
-        if self._sampling is not None:
-            return self._sampling
-        names = ("frame_rate", "clip_length", "stride")
-        if not all(name in self.attrs for name in names):
-            return None
-        with self._reading("the sampling"):
-            rate = as_rate(self.attrs["frame_rate"], "frame rate")
-            return Sampling(
-                frame_rate=rate,
-                clip_length=int(self.attrs["clip_length"]),
-                stride=int(self.attrs["stride"]),
-                grid_rate=as_rate(self.attrs.get("grid_rate", max(rate, 30)), "grid rate"),
-            )
+        """How the video was cut into clips according to the file itself."""
+        return self.attributes.sampling if self._sampling is None else self._sampling
 
     @property
     def start_s(self) -> npt.NDArray[np.float64]:
         """Start of each row's clip in seconds after the video's first frame, shape (N,)."""
-        return row_starts_s(self._require_sampling(), self.n_rows)
+        sampling = self._require_sampling()
+        return np.arange(self.n_rows, dtype=np.float64) * float(sampling.stride_s)
 
     @property
     def center_s(self) -> npt.NDArray[np.float64]:
@@ -125,22 +128,21 @@ class VideoFeatures:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the first frame to the end of the last, or None if nothing tells."""
-        return self._number("duration_s")
+        """Seconds from the first frame to the end of the last one, or None if unknown."""
+        return self.attributes.duration_s
 
     @property
     def source_fps(self) -> float | None:
-        """Mean frames a second of the source video, or None if the file does not tell."""
-        return self._number("source_fps")
+        """Mean frame rate of the source video, or None if unknown."""
+        return self.attributes.source_fps
 
     @property
     def warnings(self) -> list[str]:
-        """What was out of the ordinary with this video."""
-        with self._reading("the list of warnings"):
-            return [str(text) for text in json.loads(self.attrs.get("warnings", "[]"))]
+        """What was unusual about this video."""
+        return list(self.attributes.warnings or ())
 
     def checked_rows(self) -> npt.NDArray[np.float32]:
-        """:attr:`rows`, once they were compared with the checksum that is stored with them.
+        """:attr:`rows`, after they were compared with their checksum, if there is one.
 
         Raises:
             StoreError: If they cannot be read, or they or the attributes are not those that were
@@ -152,7 +154,7 @@ class VideoFeatures:
         return rows
 
     def checked_blocks(self, n_rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        """The rows, ``n_rows`` at a time; behind the last, all are compared with the checksum.
+        """The rows, ``n_rows`` at a time; after the last block all are compared with the checksum.
 
         Raises:
             StoreError: As :meth:`checked_rows` does.
@@ -162,39 +164,43 @@ class VideoFeatures:
             rows = self.read_rows(start, min(start + n_rows, self.n_rows))
             digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
             yield rows
-        if not self._fits_checksum(digest):
+        if self._matches(digest) is False:
             raise self._altered()
+
+    def verify(self) -> bool | None:
+        """Whether rows and attributes are as they were written; None if no checksum is stored."""
+        try:
+            if not self._checksums():
+                return None
+            rows = np.ascontiguousarray(self.rows, dtype="<f4")
+        except StoreError:
+            return False
+        return self._matches(hashlib.sha256(rows.data))
+
+    def _checksums(self) -> set[str]:
+        """The stored checksums: one, unless the file is damaged."""
+        stored = {self.attrs.get("checksum"), self._indexed_checksum}
+        return {checksum for checksum in stored if checksum is not None}
+
+    def _matches(self, rows_digest: Any) -> bool | None:
+        stored = self._checksums()
+        if not stored:
+            return None
+        try:
+            return stored == {seal_checksum(rows_digest, self.attrs)}
+        except (TypeError, ValueError):
+            # Attributes of kinds that no run writes.
+            return False
 
     def _altered(self) -> StoreError:
         return StoreError(
             f"{self._path}: the rows or the attributes of {self.key!r} are not those that were "
             "written: their checksum differs.",
-            remedy=f"Save what is whole with `tsp doctor {self._path} --repair`, and compute "
+            remedy=f"Save the intact videos with `tsp doctor {self._path} --repair`, and compute "
             "that video again.",
+            path=self._path,
+            value=self.key,
         )
-
-    def verify(self) -> bool | None:
-        """Whether rows and attributes are as they were written; None if no checksum is stored."""
-        try:
-            if self.attrs.get("checksum") is None:
-                return None
-            rows = np.ascontiguousarray(self.rows, dtype="<f4")
-        except StoreError:
-            return False
-        return self._fits_checksum(hashlib.sha256(rows.data))
-
-    def _fits_checksum(self, rows_digest: Any) -> bool:
-        stored = self.attrs.get("checksum")
-        try:
-            return stored is None or bool(stored == seal_checksum(rows_digest, self.attrs))
-        except (TypeError, ValueError):
-            # Attributes of kinds that no run writes.
-            return False
-
-    def _number(self, name: str) -> float | None:
-        value = self.attrs.get(name)
-        with self._reading(name):
-            return None if value is None else float(value)
 
     def _reading(self, what: str) -> AbstractContextManager[None]:
         return explain_read_errors(self._path, f"{what} of {self.key!r}")
@@ -203,49 +209,100 @@ class VideoFeatures:
         sampling = self.sampling
         if sampling is None:
             raise StoreError(
-                f"{self._path} does not say at which seconds the rows of {self.key!r} lie.",
+                f"{self._path} does not state the times of the rows of {self.key!r}.",
                 remedy="Give frame rate, stride and clip length; the features released with TSP "
                 "have 15, 16 (THUMOS14: 1) and 16.",
+                path=self._path,
+                value=self.key,
             )
         return sampling
 
 
 class FeatureStore(Mapping[str, VideoFeatures]):
-    """A store opened for reading: a mapping from a video's key to its features."""
+    """A store opened for reading: a mapping from a video's key to its features.
 
-    def __init__(self, path: str | Path, *, sampling: Sampling | None = None) -> None:
+    Attributes:
+        path: The file.
+        file_attributes: Those of the file, as plain values.
+        metadata: The file's provenance.
+        damage: Why the file as a whole is not the one that was written, in words; always empty
+            unless it was opened to save what is intact.
+        is_linked: Whether the rows are in other stores (`tsp merge --link`).
+    """
+
+    def __init__(
+        self, path: str | Path, *, sampling: Sampling | None = None, salvage: bool = False
+    ) -> None:
+        """Open a store; see :func:`open_store`.
+
+        Args:
+            path: The file.
+            sampling: The sampling of videos for which the file states none.
+            salvage: Open a damaged file too, as far as HDF5 reads it.
+        """
         self.path = Path(path)
-        self._file = _open_hdf5(self.path)
+        self.damage: list[str] = []
+        self._fallback = sampling
+        self._index: Index | None = None
+        self._opened = ExitStack()
+        self._targets: dict[str, FeatureStore] = {}
+        _require_file(self.path)
+        try:
+            self._index = read_index(self.path)
+        except StoreError as error:
+            if not salvage:
+                raise
+            self.damage.append(error.message)
+        self._file = self._opened.enter_context(_open_hdf5(self.path))
         try:
             with explain_read_errors(self.path, "the attributes"):
-                attributes = plain_attributes(self._file.attrs)
-            self.metadata = StoreMetadata.from_attributes(attributes, str(path))
+                self.file_attributes = plain_attributes(self._file.attrs)
+            if self._index is not None:
+                self.damage += self._index.differences(self.file_attributes, self)
+                if self.damage and not salvage:
+                    raise damaged_file(self.path, "; ".join(self.damage))
+                self.file_attributes = dict(self._index.attributes)
+            self.metadata = StoreMetadata.from_hdf5(self.file_attributes, str(path))
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-        self._otherwise = sampling
-        self.is_linked = LINKED_ATTRIBUTE in attributes
-        """Whether the rows lie in other stores; see :mod:`tspcli.store.merge`."""
-        self._known_targets: set[str] = set()
+        self.is_linked = "linked_stores" in self.file_attributes
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the file has an index, so that everything in it can be checked."""
+        return self._index is not None
 
     def __getitem__(self, key: str) -> VideoFeatures:
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = self._entry(key) if key in self else None
-            rows = isinstance(item, h5py.Dataset) and item.ndim == 2
-            shape = getattr(item, "shape", "a group")
-        if item is None:
+            link = self._file.get(key, getlink=True) if key in self else None
+        if link is None:
             raise KeyError(key)
-        if not rows:
-            remedy = "A feature store has one dataset of shape (rows, width) a video."
+        if self.is_linked and isinstance(link, h5py.ExternalLink):
+            return self._linked(key, link)
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            item = own_entry(self._file, key)
+        if not isinstance(item, h5py.Dataset) or item.ndim != 2:
+            remedy = "A feature store has one dataset of shape (rows, width) per video."
             if getattr(item, "ndim", None) == 1:
                 remedy = (
-                    "It looks like a file of global features, one vector a video: `tsp inspect` "
+                    "It looks like a file of global features, one vector per video: `tsp inspect` "
                     "shows it, `tsp pretrain --gvf` takes it."
                 )
+            shape = getattr(item, "shape", "a group")
             raise StoreError(
-                f"{self.path}: the entry {key!r} is {shape}, not rows of features.", remedy=remedy
+                f"{self.path}: the entry {key!r} is {shape}, not rows of features.",
+                remedy=remedy,
+                path=self.path,
+                value=key,
             )
-        return VideoFeatures(key, item, self.metadata.sampling, self._otherwise)
+        return VideoFeatures(
+            key,
+            item,
+            sampling=self.metadata.sampling,
+            fallback=self._fallback,
+            indexed_checksum=self._indexed_checksum(key),
+        )
 
     def __iter__(self) -> Iterator[str]:
         with explain_read_errors(self.path, "the list of videos"):
@@ -265,47 +322,51 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     @property
     def own_sampling(self) -> Sampling | None:
-        """How videos were cut into clips, as the file says it of all or of its first one."""
+        """How videos were cut into clips, as the file states it for all or for its first one."""
         if self.metadata.sampling is not None:
             return self.metadata.sampling
         first = next(iter(self), None)
         return None if first is None else self[first].own_sampling
 
+    @property
+    def indexed_keys(self) -> list[str]:
+        """The videos that the index lists, whether or not they can be read."""
+        return [] if self._index is None else sorted(self._index.videos)
+
     def is_vector(self, key: str) -> bool:
-        """Whether an entry is one readable vector, as in files of global features."""
+        """Whether an entry is one vector, as in files of global features."""
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = self._entry(key)
-            return isinstance(item, h5py.Dataset) and item.ndim == 1 and item[()] is not None
+            if isinstance(self._file.get(key, getlink=True), h5py.ExternalLink):
+                return False
+            item = own_entry(self._file, key)
+            return isinstance(item, h5py.Dataset) and item.ndim == 1
 
-    def _entry(self, key: str) -> Any:
-        link = self._file.get(key, getlink=True)
-        if not self.is_linked or not isinstance(link, h5py.ExternalLink):
-            return entry(self._file, key)
-        target = self._require_target(str(link.filename))
-        item = self._file[key]
-        if not target.samefile(item.file.filename):
-            raise ValueError("its link does not end where it leads to")
-        return require_own_rows(item)
+    def read_vector(self, key: str) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """One vector of a file of global features, shape (D,), and its attributes as plain values.
 
-    def _require_target(self, name: str) -> Path:
-        """The store that a link leads to: it has to be there, and of the same settings."""
-        target = self.path.parent / name
-        if name not in self._known_targets:
-            if PurePath(name).is_absolute() or os.pardir in PurePath(name).parts:
-                raise ValueError("it is a link out of the folder")
-            if not target.exists():
+        Raises:
+            StoreError: If the entry is not one, or not as it was written.
+        """
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            item = own_entry(self._file, key)
+            attributes = plain_attributes(item.attrs)
+            if not isinstance(item, h5py.Dataset) or item.ndim != 1:
+                shape = getattr(item, "shape", "a group")
                 raise StoreError(
-                    f"{self.path} leads to {target}, which does not exist.",
-                    remedy="Put that store back, or write the links anew with `tsp merge --link`.",
+                    f"{self.path}: the entry {key!r} is {shape}, not one vector.",
+                    remedy="Turn a feature store into global features with `tsp gvf --features`.",
+                    path=self.path,
+                    value=key,
                 )
-            with FeatureStore(target) as store:
-                self.metadata.require_same(store.metadata, str(self.path), str(target))
-            self._known_targets.add(name)
-        return target
+            vector = np.asarray(item[()], dtype=np.float32)
+            indexed = self._indexed_checksum(key)
+            if indexed is not None and indexed != content_checksum(vector, attributes):
+                raise ValueError("its checksum differs")
+        return vector, attributes
 
     def close(self) -> None:
         """Close the file; rows not read yet can no longer be."""
-        self._file.close()
+        self._opened.close()
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -313,18 +374,55 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _indexed_checksum(self, key: str) -> str | None:
+        return None if self._index is None else self._index.videos.get(key)
+
+    def _linked(self, key: str, link: h5py.ExternalLink) -> VideoFeatures:
+        """A video of another store, which has to be in this one's folder and of its settings."""
+        name = str(link.filename)
+        if self._index is not None and self._index.videos.get(key) != name:
+            raise damaged_file(self.path, f"the link {key!r} is not the one that was written")
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            if PurePath(name).is_absolute() or os.pardir in PurePath(name).parts:
+                raise ValueError("it is a link out of the folder")
+        if name not in self._targets:
+            self._targets[name] = self._opened.enter_context(self._open_target(name))
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            return self._targets[name][str(link.path).removeprefix("/")]
+
+    def _open_target(self, name: str) -> FeatureStore:
+        target = self.path.parent / name
+        if not target.exists():
+            raise StoreError(
+                f"{self.path} leads to {target}, which does not exist.",
+                remedy="Put that store back, or write the links again with `tsp merge --link`.",
+                path=target,
+            )
+        store = FeatureStore(target, sampling=self._fallback)
+        try:
+            if store.is_linked:
+                raise StoreError(
+                    f"{self.path} leads to {target}, which is a store of links itself.",
+                    remedy="Write the links again with `tsp merge --link`.",
+                    path=target,
+                )
+            self.metadata.require_same(store.metadata, str(self.path), str(target))
+        except BaseException:
+            store.close()
+            raise
+        return store
+
 
 def open_store(path: str | Path, *, sampling: Sampling | None = None) -> FeatureStore:
     """Open a feature store, ours or any file in the official layout, for reading.
 
     Args:
         path: The HDF5 file.
-        sampling: Where rows lie in time, for files that do not tell it themselves. Those that do
-            keep their own; :mod:`tspcli.store.store_set` tells whether they agree.
+        sampling: The times of rows in files that do not state them. Those that do keep their own;
+            :mod:`tspcli.store.store_set` reports whether they agree.
 
     Raises:
-        StoreError: If there is no such file, or it is not an HDF5 file, or its attributes are
-            damaged.
+        StoreError: If there is no such file, it is not an HDF5 file, or it is damaged.
 
     Example:
         >>> with open_store("feats.h5") as store:                        # doctest: +SKIP
@@ -335,65 +433,54 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
     return FeatureStore(path, sampling=sampling)
 
 
-def entry(file: h5py.File, key: str) -> Any:
+def own_entry(file: h5py.File, key: str) -> Any:
     """What a file holds under a name, in that file itself.
 
     Raises:
-        ValueError: If it leads to another file, whose content nobody meant to show.
+        ValueError: If its content is in another file, which nobody meant to show.
     """
     if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
         raise ValueError("it is a link to another file")
-    return require_own_rows(file[key])
-
-
-def require_own_rows(item: Any) -> Any:
-    """Refuse a dataset whose rows lie in another file than it does.
-
-    Raises:
-        ValueError: If they do.
-    """
+    item = file[key]
     if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-        raise ValueError("its rows lie in another file")
+        raise ValueError("its rows are in another file")
     return item
-
-
-def plain_attributes(attributes: h5py.AttributeManager) -> dict[str, Any]:
-    """HDF5 attributes as plain Python values."""
-    return {key: plain(value) for key, value in attributes.items()}
-
-
-def _open_hdf5(path: Path) -> h5py.File:
-    parts = parts_folder(path)
-    if not path.exists():
-        if parts.is_dir():
-            finished = counted(sum(1 for _ in parts.glob("*.part")), "finished video")
-            writer = writer_of(path)
-            raise StoreError(
-                f"{path} is not assembled yet: {finished} in {parts}."
-                + (f" A run is writing it ({writer})." if writer else ""),
-                remedy="Wait until that run has ended."
-                if writer
-                else "Run the `tsp extract` command again: it goes on where it stopped.",
-            )
-        raise StoreError(f"{path} does not exist.", remedy="Check the path.")
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder, not an HDF5 file.", remedy="Check the path.")
-    require_intact_frame(path)
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if not h5py.is_hdf5(path) and os.access(path, os.R_OK):
-            raise StoreError(
-                f"{path} is not an HDF5 file.",
-                remedy="Give a feature store; if it was one, compute it again.",
-            ) from error
-        raise StoreError(
-            f"{path} cannot be opened as HDF5 ({error}).",
-            remedy="Check that it is a feature store; if it was one, compute it again.",
-        ) from error
 
 
 def parts_folder(path: str | Path) -> Path:
     """The folder in which the finished videos of a store wait to be assembled."""
     path = Path(path)
     return path.with_name(path.name + ".parts")
+
+
+def _require_file(path: Path) -> None:
+    parts = parts_folder(path)
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder, not an HDF5 file.", path=path)
+    if path.exists():
+        return
+    if parts.is_dir():
+        finished = counted(sum(1 for _ in parts.glob("*.part")), "finished video")
+        writer = writer_of(path)
+        raise StoreError(
+            f"{path} is not assembled yet: {finished} in {parts}."
+            + (f" A run is writing it ({writer})." if writer else ""),
+            remedy="Wait until that run has ended."
+            if writer
+            else "Run the `tsp extract` command again: it resumes where it stopped.",
+            path=path,
+        )
+    raise StoreError(f"{path} does not exist.", remedy="Check the path.", path=path)
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        is_hdf5 = h5py.is_hdf5(path) or not os.access(path, os.R_OK)
+        what = f"cannot be opened as HDF5 ({error})" if is_hdf5 else "is not an HDF5 file"
+        raise StoreError(
+            f"{path} {what}.",
+            remedy="If it was a feature store, restore it from a copy or compute it again.",
+            path=path,
+        ) from error

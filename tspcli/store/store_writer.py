@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -15,72 +16,95 @@ import numpy.typing as npt
 from tspcli.core.files import replacing, require_room
 from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
-from tspcli.store.schema import StoreMetadata
-from tspcli.store.trailer import Placed, append_trailer
+from tspcli.store.index import Index, append_index
+from tspcli.store.schema import StoreMetadata, hdf5_value, plain
 
+_CHUNK_BYTES = 1 << 20
 _COPY_ROWS = 16_384
 """Rows copied at a time, so that memory does not depend on a video's length."""
+_ALL_COMPACT = 65_535, 0
+"""Attributes stay in the object's header however many there are."""
+
+Rows: TypeAlias = "npt.NDArray[Any] | h5py.Dataset"
 
 
 class NewStore:
-    """A store that is being written; see :func:`new_store`."""
+    """An HDF5 file that is being written; see :func:`new_store`."""
 
     def __init__(self, file: h5py.File, attributes: Mapping[str, Any]) -> None:
         self._file = file
         self.attributes = {name: plain(value) for name, value in attributes.items()}
-        self.videos: dict[str, Placed] = {}
+        self.videos: dict[str, str | None] = {}
         self._n_bytes = 0
-        file.attrs.update(attributes)
+        _set_attributes(file, attributes)
 
-    def add(
-        self,
-        key: str,
-        rows: npt.NDArray[Any] | h5py.Dataset,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        """Add one video's rows, shape (N, D), a block at a time.
+    def add(self, key: str, rows: Rows, attributes: Mapping[str, Any], **options: Any) -> None:
+        """Add one video's rows, shape (N, D) or (D,), a block at a time.
+
+        Args:
+            key: The video.
+            rows: Its rows, or its one vector.
+            attributes: Of its dataset.
+            **options: Further options of ``h5py.Group.create_dataset``.
 
         Raises:
             UsageError: If the key comes twice or is not a name.
-            StoreError: If the attributes hold a checksum that the rows do not have.
+            DamagedRowsError: If the attributes hold a checksum that the rows do not have.
         """
         if not is_key(key):
             raise UsageError(
                 f"{key!r} cannot name a video in a store.",
                 remedy="Use a name without slashes or NUL, other than '.' and '..'.",
+                value=key,
             )
         if key in self.videos:
             raise UsageError(
-                f"Two videos have the key {key!r}.", remedy="Rename one, or change --key."
+                f"Two videos have the key {key!r}.",
+                remedy="Rename one, or change --key.",
+                value=key,
             )
-        n_bytes = 4 * rows.shape[0] * rows.shape[1]
+        self._require_room(4 * int(np.prod(rows.shape)))
+        chunks = _chunks(rows.shape)
+        dataset = self._file.create_dataset(
+            key,
+            shape=rows.shape,
+            dtype="<f4",
+            chunks=chunks,
+            fletcher32=True,
+            dcpl=_compact(h5py.h5p.DATASET_CREATE),
+            **options,
+        )
+        digest = hashlib.sha256()
+        step = chunks[0] * max(1, _COPY_ROWS // chunks[0])
+        for start in range(0, rows.shape[0], step):
+            block = np.ascontiguousarray(rows[start : start + step], dtype="<f4")
+            digest.update(block.data)
+            dataset[start : start + step] = block
+        _set_attributes(dataset, attributes)
+        known = {name: plain(value) for name, value in attributes.items()}
+        checksum = seal_checksum(digest, known)
+        if known.get("checksum", "") not in ("", checksum):
+            raise DamagedRowsError(
+                f"The rows or the attributes of {key!r} are not those that were computed: their "
+                "checksum differs.",
+                remedy="List the intact videos with `tsp doctor FILE`, and save them with "
+                "`tsp doctor FILE --repair`.",
+                value=key,
+            )
+        self.videos[key] = checksum
+
+    def link(self, key: str, store: str) -> None:
+        """Add a link to a video of the same key in another store, given relative to this one."""
+        self._require_room(0)
+        self._file[key] = h5py.ExternalLink(store, f"/{key}")
+        self.videos[key] = store
+
+    def _require_room(self, n_bytes: int) -> None:
         # Rows that HDF5 still keeps back count with those to come.
         self._n_bytes += n_bytes
         aside = Path(self._file.filename)
         kept_back = max(0, self._n_bytes - aside.stat().st_size)
         require_room(aside, max(n_bytes, kept_back), len(self.videos) + 1)
-        dataset = self._file.create_dataset(key, shape=rows.shape, dtype="<f4")
-        digest = hashlib.sha256()
-        for start in range(0, rows.shape[0], _COPY_ROWS):
-            block = np.ascontiguousarray(rows[start : start + _COPY_ROWS], dtype="<f4")
-            digest.update(block.data)
-            dataset[start : start + _COPY_ROWS] = block
-        # In one order, whether they come from memory or from a file.
-        for name in sorted(attributes):
-            dataset.attrs[name] = attributes[name]
-        known = {name: plain(value) for name, value in attributes.items()}
-        if known.get("checksum", "") not in ("", seal_checksum(digest.copy(), known)):
-            raise DamagedRowsError(
-                f"The rows or the attributes of {key!r} are not those that were computed: their "
-                "checksum differs.",
-                remedy="See which videos are whole with `tsp doctor FILE`, and save them with "
-                "`tsp doctor FILE --repair`.",
-            )
-        # Contiguous rows have a place as soon as one was written.
-        offset = dataset.id.get_offset() if rows.shape[0] else None
-        self.videos[key] = Placed(
-            offset or 0, rows.shape[0], rows.shape[1], digest.hexdigest(), known
-        )
 
 
 class DamagedRowsError(StoreError):
@@ -89,14 +113,14 @@ class DamagedRowsError(StoreError):
 
 @contextmanager
 def new_store(
-    path: str | Path, metadata: StoreMetadata, *, resumable: bool = False
+    path: str | Path, attributes: Mapping[str, Any], *, resumable: bool = False
 ) -> Iterator[NewStore]:
-    """Write a store aside and rename it into place once it is whole.
+    """Write an HDF5 file aside and rename it into place once it is complete.
 
     Args:
         path: The file; one that exists is replaced only at the end.
-        metadata: What the file says of itself.
-        resumable: Whether the same command, run again, resumes with what was finished.
+        attributes: Of the file; see :meth:`tspcli.store.schema.StoreMetadata.to_hdf5`.
+        resumable: Whether the same command, given again, resumes after what was finished.
 
     Raises:
         StoreError: If the disk is full or the folder cannot be written.
@@ -104,23 +128,23 @@ def new_store(
     with replacing(path, resumable=resumable) as aside:
         # For the file itself, which has to be closed also if there is no room for any video.
         require_room(aside, 0, 0)
-        with h5py.File(aside, "w") as file:
-            store = NewStore(file, metadata.to_attributes())
+        with _create(aside) as file:
+            store = NewStore(file, attributes)
             yield store
-        append_trailer(aside, store.attributes, store.videos)
+        append_index(aside, Index(store.attributes, store.videos))
 
 
 def write_store(
     path: str | Path,
-    videos: Iterable[tuple[str, npt.NDArray[Any] | h5py.Dataset, Mapping[str, Any]]],
+    videos: Iterable[tuple[str, Rows, Mapping[str, Any]]],
     metadata: StoreMetadata,
 ) -> int:
-    """Write a whole store aside and rename it into place.
+    """Write a complete store aside and rename it into place.
 
     Args:
-        path: The file; one that exists is replaced only once the new one is whole.
+        path: The file; one that exists is replaced only once the new one is complete.
         videos: (key, rows of shape (N, D), attributes) of each video. Taken one at a time.
-        metadata: What the file says of itself.
+        metadata: The file's provenance.
 
     Returns:
         The number of videos written.
@@ -130,7 +154,7 @@ def write_store(
             checksum that their attributes hold.
         UsageError: If a key comes twice or is not a name.
     """
-    with new_store(path, metadata) as store:
+    with new_store(path, metadata.to_hdf5()) as store:
         for key, rows, attributes in videos:
             store.add(key, rows, attributes)
     return len(store.videos)
@@ -142,7 +166,7 @@ def is_key(key: str) -> bool:
 
 
 def content_checksum(rows: npt.NDArray[np.float32], attributes: Mapping[str, Any]) -> str:
-    """sha256 over a video's rows and its attributes, the checksum's own left out."""
+    """sha256 over a video's rows and its attributes other than the checksum itself."""
     digest = hashlib.sha256(np.ascontiguousarray(rows, dtype="<f4").data)
     return seal_checksum(digest, attributes)
 
@@ -154,10 +178,30 @@ def seal_checksum(rows_digest: Any, attributes: Mapping[str, Any]) -> str:
     return str(rows_digest.hexdigest())
 
 
-def plain(value: Any) -> Any:
-    """An HDF5 attribute as a plain Python value."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value
+def _create(path: Path) -> h5py.File:
+    """An HDF5 file of the format of HDF5 1.10, all of whose structures have checksums."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    creation = _compact(h5py.h5p.FILE_CREATE)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _compact(kind: Any) -> Any:
+    properties = h5py.h5p.create(kind)
+    properties.set_attr_phase_change(*_ALL_COMPACT)
+    return properties
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of at most 1 MiB, of equal length so that the last one is as good as full."""
+    n_rows, row_shape = shape[0], shape[1:]
+    most = max(1, _CHUNK_BYTES // max(1, 4 * int(np.prod(row_shape))))
+    n_chunks = max(1, -(-n_rows // most))
+    return max(1, -(-n_rows // n_chunks)), *(max(1, width) for width in row_shape)
+
+
+def _set_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
+    # In one order, whether they come from memory or from a file.
+    for name in sorted(attributes):
+        item.attrs[name] = hdf5_value(attributes[name])
