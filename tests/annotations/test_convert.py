@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -247,3 +248,12 @@ def test_a_video_whose_name_is_annotated_is_that_one(tmp_path: Path) -> None:
     actions = [row.filename for row in read_groundtruth(part.groundtruth) if row.label]
     assert actions == ["x.mp4", "v_y.mp4"]
     assert part.unannotated == ["v_x.mp4"]
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d", "v_\u30ac\u30e9\u30b9"])
+def test_a_name_in_another_unicode_form_is_the_same(tmp_path: Path, name: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    for annotated, stem in ((composed, decomposed), (decomposed, composed)):
+        given = Annotations({annotated: AnnotatedVideo((Segment(1, 4, "run"),))})
+        part = convert(given, {"train": [entry(stem)]}, tmp_path, overwrite=True).subsets["train"]
+        assert (part.n_actions, part.missing, part.unannotated) == (1, [], [])

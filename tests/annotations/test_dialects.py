@@ -186,6 +186,22 @@ class TestActivityNet:
         with refused(AnnotationError, video="a", field="sentences", value=label):
             read_annotations(write(tmp_path / "c.json", captions))
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"database": {"a": {"annotations": []}, "a": {"annotations": []}}}',
+            '{"database": {"a": {"duration": 1, "duration": 2}}}',
+            '{"v_a": {"annotations": []}, "v_b": {"annotations": []}, "v_a": {"annotations": []}}',
+            '{"v_a": {"annotations": [{"label": "x", "segment": [0, 1], "label": "y"}]}}',
+            '{"v_a": {"timestamps": [], "sentences": []}, "v_a": {"timestamps": []}}',
+        ],
+    )
+    def test_a_key_appears_once(self, tmp_path: Path, text: str) -> None:
+        path = write(tmp_path / "a.json", text)
+        with refused(AnnotationError, path=path) as caught:
+            read_annotations(path)
+        assert "twice" in caught.value.message
+
     def test_captions_are_not_actions(self, tmp_path: Path) -> None:
         for name in ("train.csv", "train.json"):
             with refused(AnnotationError, kind="captions"):

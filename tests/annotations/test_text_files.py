@@ -127,7 +127,13 @@ def test_columns_that_are_needed() -> None:
         Table("a\n", "t.csv").require(("a", "b", "c"), "table", "Expected a,b,c.")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00{", b"{", b'{"a": "\\ud800"}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\xff\xfe\x00{", b"{", b'{"a": "\\ud800"}', b"[" * 100_000),
+        *(b'{"a": 1, "a": 1}', b'[{"x": {"b": 1, "c": 2, "b": 3}}]', b'{"\\u0061": 1, "a": 2}'),
+    ],
+)
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)

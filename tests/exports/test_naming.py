@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import h5py
@@ -190,3 +191,17 @@ class TestNames:
             file.create_dataset("a/b", data=np.zeros((3, 512), np.float32))
         with pytest.raises(StoreError, match="'a'"):
             export(path, "npy", tmp_path / "out", sampling=TSP)
+
+    @pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d", "\u30ac\u30e9\u30b9"])
+    def test_annotations_in_another_unicode_form_are_of_the_same_video(
+        self, tmp_path: Path, export: Export, name: str
+    ) -> None:
+        clips = [Clip(unicodedata.normalize("NFD", name), 20, 30), Clip("plain", 20, 30)]
+        store = make_store(tmp_path / "s.h5", clips, TSP)
+        composed = [Clip(unicodedata.normalize("NFC", name), 20, 30), clips[1]]
+        report = export(store, "actionformer", tmp_path / "out", [
+            anet_json(tmp_path / "a.json", composed)])  # fmt: skip
+        assert report.missing == [] and report.unannotated == 0
+        database = json.loads(Path(report.annotations[0]).read_text())["database"]
+        # The reader finds the file by the annotation's name.
+        assert {f"v_{key}.npy" for key in database} == names(tmp_path / "out")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,27 @@ def test_annotated_segments_have_two_ends(tmp_path: Path, segment: list[float]) 
     path.write_text(json.dumps({"database": {"odd": entry}}))
     with pytest.raises(AnnotationError, match="'odd', duration: -3"):
         evaluate(path, {"odd": []})
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d", "\u30ac\u30e9\u30b9"])
+def test_results_in_another_unicode_form_are_of_the_same_video(name: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    for annotated, predicted in ((composed, decomposed), (decomposed, composed)):
+        truth = Annotations({annotated: AnnotatedVideo((Segment(1.0, 4.0, "run"),))})
+        found = evaluate(truth, {predicted: [Prediction(1.0, 4.0, 0.9, "run")]})
+        assert found.detection is not None and found.detection.average_map == 1.0
+        assert found.n_unknown_videos == found.n_silent_videos == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"results": {"a": [], "a": []}}',
+        '{"results": {"a": [{"segment": [0, 1], "score": 1, "score": 0.5, "label": "x"}]}}',
+        '{"results": {}, "results": {"a": []}}',
+    ],
+)
+def test_results_with_one_key_twice_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(AnnotationError, match="twice"):
+        read_results(tmp_path / "r.json")

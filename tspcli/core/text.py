@@ -95,15 +95,25 @@ def refuses_damage(
     return decorate
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} appears twice")
+    return found
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: If it is none, nests too deeply, or holds half of a surrogate pair, which no
-            file can be given as a name and no encoding takes.
+        ValueError: If it is not JSON, nests too deeply, has one key of an object twice, of which
+            Python would silently keep the last, or holds half of a surrogate pair, which no
+            encoding takes.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_distinct)
         escaped = "\\ud" in text.lower() if isinstance(text, str) else b"\\ud" in text.lower()
         if escaped:
             json.dumps(value, ensure_ascii=False).encode()

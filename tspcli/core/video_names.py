@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 
 from tspcli.errors import AnnotationError
 
@@ -27,48 +28,57 @@ PREFIX = "v_"
 """What ActivityNet's file names put before the video's ID."""
 
 
-def find_name(name: str, known: Container[str]) -> str | None:
+def find_name(name: str, known: Collection[str]) -> str | None:
     """The name under which a video called ``name`` is known, with or without ``v_``, or None.
 
+    Names that Unicode holds to be equivalent, such as composed and decomposed accents, are one.
+
     Raises:
-        AnnotationError: If it is known both with one ``v_`` more and with one less.
+        AnnotationError: If ``name`` could mean either of two known names.
     """
-    return name if name in known else _one_of(name, [x for x in _spellings(name) if x in known])
+    return name if name in known else _one_of(name, _others(name, known, _by_form([name], known)))
 
 
-def pair_names(ours: Collection[str], theirs: Container[str]) -> dict[str, str]:
-    """Which name of ``theirs`` each of ``ours`` is, with or without ``v_``.
+def pair_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """Pair names of the same videos, which may differ by ``v_`` and by equivalent Unicode forms.
 
-    Equal names belong together before all others; then each name is sought by itself, because an ID
-    may begin with ``v_`` and one odd name tells nothing of the others.
+    Equal names are paired before all others. Each other name is then looked up by itself, because
+    an ID may begin with ``v_``, and one odd name says nothing about the others.
 
     Args:
-        ours: The names to find.
-        theirs: The names among which they are sought.
+        ours: The names to look up.
+        theirs: The names among which they are looked up.
 
     Returns:
-        Theirs by ours, of those that are found; no two of ours are one of theirs.
+        Their names by ours, for those that are found; no two of ours have one of theirs.
 
     Raises:
-        AnnotationError: If it cannot be told which of two names is meant.
+        AnnotationError: If a name could mean either of two others.
     """
     pairs = {name: name for name in ours if name in theirs}
+    forms = _by_form(ours, theirs)
     claimed: dict[str, str] = {}
     for name in ours:
         if name in pairs:
             continue
-        # What is equal to one of ours is that one.
-        free = [other for other in _spellings(name) if other in theirs and other not in pairs]
-        found = _one_of(name, free)
+        # A name that is equal to one of ours is already paired.
+        found = _one_of(name, [x for x in _others(name, theirs, forms) if x not in pairs])
         if found is None:
             continue
         if found in claimed:
             raise AnnotationError(
-                f"{found!r} may be {claimed[found]!r} or {name!r}: both differ from it by a 'v_'.",
+                f"{found!r} may be {claimed[found]!r} or {name!r}, which differ from it only by a "
+                "'v_' or in their Unicode form.",
                 remedy="Rename one of them.",
+                video=found,
             )
         claimed[found] = name
     return pairs | {name: found for found, name in claimed.items()}
+
+
+def canonical(name: str) -> str:
+    """A name in the one of its equivalent Unicode forms that names are compared in."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def shared_prefix(names: Iterable[str]) -> str:
@@ -99,17 +109,34 @@ def store_key(text: str) -> str:
     return _UNSAFE.sub(_escape, text)
 
 
-def _spellings(name: str) -> list[str]:
-    """The other names that a video may have elsewhere."""
-    bare = name.removeprefix(PREFIX)
-    return [*([bare] if bare and bare != name else []), PREFIX + name]
+def _by_form(ours: Collection[str], theirs: Collection[str]) -> Mapping[str, list[str]]:
+    """Those of their names that are not ASCII by their canonical form, if any of ours is not."""
+    forms: dict[str, list[str]] = {}
+    if not all(name.isascii() for name in ours):
+        for name in theirs:
+            if not name.isascii():
+                forms.setdefault(canonical(name), []).append(name)
+    return forms
+
+
+def _others(name: str, known: Collection[str], forms: Mapping[str, list[str]]) -> list[str]:
+    """The known names that ``name`` may stand for: its other Unicode forms, else with ``v_``."""
+    own = canonical(name)
+    bare = own.removeprefix(PREFIX)
+    for spellings in ([own], [*([bare] if bare and bare != own else []), PREFIX + own]):
+        found = [x for s in spellings for x in (s, *forms.get(s, ())) if x in known and x != name]
+        if found:
+            return list(dict.fromkeys(found))
+    return []
 
 
 def _one_of(name: str, found: list[str]) -> str | None:
     if len(found) > 1:
         raise AnnotationError(
-            f"{name!r} may be {found[0]!r} or {found[1]!r}: both differ from it by a 'v_'.",
+            f"{name!r} may be {found[0]!r} or {found[1]!r}, which differ from it only by a 'v_' or "
+            "in their Unicode form.",
             remedy="Rename one of them.",
+            video=name,
         )
     return found[0] if found else None
 

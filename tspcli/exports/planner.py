@@ -5,6 +5,7 @@ Everything is decided and checked before anything is written.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.annotations import AnnotationSet
+from tspcli.annotations.check import OUTSIDE_TOLERANCE_S
 from tspcli.annotations.dialects import DATA_SETS, Dialect, data_set_of
 from tspcli.core.text import counted
 from tspcli.core.video_names import pair_names
@@ -52,6 +54,8 @@ def make_plan(
     options = target.resolve(request.options, data_set)
     annotated = annotations.videos if annotations else {}
     videos: list[PlannedVideo] = []
+    faults: Counter[str] = Counter()
+    has_actions = annotations is not None and any(annotations.of_kind("actions"))
     names = exported_names(keys, options.name_prefix, target.wants_prefix(data_set))
     prefix = reader_prefix(names.values(), options.name_prefix)
     pairs = pair_names(keys, annotated)
@@ -66,6 +70,8 @@ def make_plan(
             known,
             None if known is None else annotated[known],
         )
+        if has_actions:
+            video = _usable(video, faults)
         video = replace(video, span_s=target.span_s(video, options))
         videos.append(plan_rows(video, options, original_rate(video)))
     is_file = target.is_file(options, request.out)
@@ -83,6 +89,7 @@ def make_plan(
         lambda video: _extra(sources, video),
     )
     plan.notes += annotations.notes if annotations else []
+    plan.notes += [f"{what}: {counted(count, 'segment')}." for what, count in faults.items()]
     _check_missing(plan, options)
     _note_unannotated(plan)
     if target.trains and options.missing != "error":
@@ -99,6 +106,32 @@ def _data_set(name: str | None, keys: list[str]) -> Dialect:
             value=name,
         )
     return data_set_of(keys) if name is None else DATA_SETS[name]
+
+
+def _usable(video: PlannedVideo, faults: Counter[str]) -> PlannedVideo:
+    """Leave out segments that readers would turn into wrong targets, and count them by fault.
+
+    Segments that reach beyond the end are counted too, but kept: readers cut them, as they do with
+    those of the released annotations.
+    """
+    if video.annotated is None:
+        return video
+    kept = []
+    end_s = video.duration_s or math.inf
+    for segment in video.annotated.segments:
+        if segment.end_s < segment.start_s:
+            fault = "Left out, because they end before they start"
+        elif segment.start_s < 0:
+            fault = "Left out, because they start before the video"
+        elif segment.start_s > end_s:
+            fault = "Left out, because they start after the video's end"
+        else:
+            kept.append(segment)
+            if segment.end_s > end_s + OUTSIDE_TOLERANCE_S:
+                faults["Annotated beyond the video's end"] += 1
+            continue
+        faults[fault] += 1
+    return replace(video, annotated=replace(video.annotated, segments=tuple(kept)))
 
 
 def _agreed(sources: Sources) -> bool:

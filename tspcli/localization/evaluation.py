@@ -11,6 +11,7 @@ import numpy as np
 
 from tspcli.annotations import Annotations, read_actions
 from tspcli.core.text import counted
+from tspcli.core.video_names import canonical
 from tspcli.errors import AnnotationError
 from tspcli.localization.metrics import (
     ACTIVITYNET_TIOUS,
@@ -184,9 +185,13 @@ def _as_annotated(table: SegmentTable, annotated: Annotations) -> SegmentTable:
 
     Not the other way round, which the official evaluation would not recognise either.
     """
-    named = {result_name(name): name for name in annotated if result_name(name) not in annotated}
+    own = {canonical(name): name for name in annotated}
+    named = {canonical(result_name(name)): name for name in annotated} | own
     taken = set(table.videos)
-    videos = (name if (full := named.get(name, name)) in taken else full for name in table.videos)
+    videos = (
+        name if (full := named.get(canonical(name), name)) in taken else full
+        for name in table.videos
+    )
     return SegmentTable(tuple(videos), *table[1:])
 
 
