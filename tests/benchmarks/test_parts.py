@@ -26,7 +26,7 @@ from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import VideoError
 from tspcli.pretraining.training_recipe import Execution
 from tspcli.sampling import Sampling
-from tspcli.video import Finished, Frames, SharedPlace, VideoFile, open_source, sampled_frames
+from tspcli.video import Finished, Frames, VideoFile, open_source, sampled_frames
 from tspcli.video.messages import DecodeSpan
 
 
@@ -205,10 +205,9 @@ class ToldPool:
 
     def __iter__(self) -> Iterator[Frames | Finished]:
         ticks = [(i,) for i in range(self.n_each)]
-        place = SharedPlace(0, -1, 0)
         for number, file in enumerate(self.files):
             span = DecodeSpan(number % self.workers, 0.0, 0.0)
-            chunk = Frames(file, ticks, np.zeros(1), place, self.pass_time, span)
+            chunk = Frames(file, ticks, np.zeros(1), self.pass_time, span)
             yield from [chunk] * self.n_chunks
             yield Finished(file, 60, "pyav", (), Fraction(0), Fraction(2), 60, 60)
 

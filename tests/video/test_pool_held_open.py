@@ -1,4 +1,4 @@
-"""A pool that takes videos while it runs: it waits, is woken, and decodes some afresh."""
+"""A pool that takes videos while it runs: it waits, and is woken."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import threading
 
 import pytest
 
-from tests.builders.videos import read_number
-from tests.video.pools import expected, make_pool_videos, pool_of
-from tspcli.video import Finished, Frames, Idle, Opened, VideoFile, Woken
+from tests.video.pools import make_pool_videos, pool_of
+from tspcli.video import Finished, Frames, Idle, VideoFile, Woken
 
 
 @pytest.fixture(scope="module")
@@ -48,44 +47,3 @@ def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(videos: list[Video
                 pids.append(pool.pids)
                 pool.finish()
     assert pids[0] and pids[0] == pids[1]
-
-
-def test_a_video_decoded_afresh_comes_whole(videos: list[VideoFile]) -> None:
-    kept: list[tuple[int, int]] = []
-    n_opened = n_chunks = 0
-    with pool_of(videos[:1], hold_open=True, slots=1) as pool:
-        for event in pool.live():
-            if isinstance(event, Opened):
-                n_opened += 1
-                kept = []
-            elif isinstance(event, Frames):
-                n_chunks += 1
-                for ticks, rgb in zip(event.ticks, event.pixels, strict=True):
-                    kept += [(tick, read_number(rgb)) for tick in ticks]
-                event.release()
-                if n_chunks == 2:
-                    pool.requeue(videos[0])
-            elif isinstance(event, Finished):
-                pool.finish()
-    assert n_opened == 2
-    assert kept == expected(240)
-
-
-def test_a_waiting_video_is_decoded_once_however_often_it_is_to_be_requeued(
-    videos: list[VideoFile],
-) -> None:
-    """As where a decode worker and the device that its video was for die together."""
-    opened: list[str] = []
-    asked = False
-    with pool_of(videos[2:], workers=1, hold_open=True) as pool:
-        for event in pool.live():
-            if isinstance(event, Frames):
-                event.release()
-            if isinstance(event, Opened):
-                opened.append(event.job.key)
-            if not asked and opened:
-                asked = True
-                pool.requeue(videos[3])
-                pool.requeue(videos[3])
-                pool.finish()
-    assert opened == [videos[2].key, videos[3].key]

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tspcli.video.messages import Idle as Idle
     from tspcli.video.messages import Opened as Opened
     from tspcli.video.messages import Restarted as Restarted
-    from tspcli.video.messages import SharedPlace as SharedPlace
     from tspcli.video.messages import Woken as Woken
     from tspcli.video.sampled import SampledFrame as SampledFrame
     from tspcli.video.sampled import SampledFrames as SampledFrames
@@ -52,7 +51,6 @@ _MODULES = {
     "Restarted": "messages",
     "SampledFrame": "sampled",
     "SampledFrames": "sampled",
-    "SharedPlace": "messages",
     "VideoFile": "inputs",
     "VideoInfo": "source",
     "VideoSource": "source",

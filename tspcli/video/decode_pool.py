@@ -142,18 +142,14 @@ class DecodePool:
             if not isinstance(event, (Idle, Woken)):
                 yield event
 
-    def live(self, wake_every_s: float | None = None) -> Iterator[Event | Idle | Woken]:
-        """The events of the videos and, in between, those of the pool itself.
-
-        Args:
-            wake_every_s: Give a :class:`Woken` at least this often while nothing else happens.
-        """
+    def live(self) -> Iterator[Event | Idle | Woken]:
+        """The events of the videos and, in between, those of the pool itself."""
         with self._lock:
             if self._running or self._disposed or self._closed.is_set():
                 return
             self._running = True
         try:
-            yield from self._events(wake_every_s)
+            yield from self._events()
         finally:
             self._closed.set()
             with self._lock:
@@ -166,29 +162,10 @@ class DecodePool:
         """The ids of the running processes."""
         return [worker.process.pid for worker in list(self._workers) if not worker.gone]
 
-    def add(self, file: VideoFile, *, first: bool = False) -> None:
-        """Add a video after those that wait, or before them."""
-        job = Job(next(self._numbers), file)
-        if first:
-            self._pending.appendleft(job)
-        else:
-            self._pending.append(job)
+    def add(self, file: VideoFile) -> None:
+        """Add a video after those that wait."""
+        self._pending.append(Job(next(self._numbers), file))
         self.wake()
-
-    def requeue(self, file: VideoFile) -> None:
-        """Decode a video again, next, and stop decoding it if that is under way.
-
-        Call it from the iterating thread, between events.
-        """
-        for worker in self._workers:
-            if worker.job is not None and worker.job.file == file:
-                worker.stop()
-                worker.job = None
-        # Or it waits for its next attempt, after a worker died on it.
-        for job in list(self._pending):
-            if job.file == file:
-                self._pending.remove(job)
-        self.add(file, first=True)
 
     def finish(self) -> None:
         """End once all videos have ended: no more will be added."""
@@ -209,11 +186,6 @@ class DecodePool:
                 with suppress(BlockingIOError):
                     os.write(self._wake_write, b"x")
 
-    @property
-    def memories(self) -> frozenset[int]:
-        """The numbers of the memories that frames can still come in."""
-        return frozenset(worker.memory for worker in self._workers if not worker.gone)
-
     def close(self) -> None:
         """Kill the workers and end the iteration. Frames that were given stay readable."""
         self._closed.set()
@@ -224,7 +196,7 @@ class DecodePool:
         if not running:
             self._dispose()
 
-    def _events(self, wake_every_s: float | None) -> Iterator[Event | Idle | Woken]:
+    def _events(self) -> Iterator[Event | Idle | Woken]:
         idle = False
         while not self._closed.is_set():
             self._start_workers()
@@ -235,13 +207,11 @@ class DecodePool:
             if idle and not was_idle and self._held_open:
                 yield Idle()
             waited = [worker.connection for worker in busy]
-            limits_s = [s for s in (self._patience(busy), wake_every_s) if s is not None]
-            ready = wait([*waited, self._wake_read], timeout=min(limits_s, default=None))
+            ready = wait([*waited, self._wake_read], timeout=self._patience(busy))
             if self._closed.is_set():
                 return
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
-            if self._wake_read in ready or not ready:
                 yield Woken()
             for worker in busy:
                 if worker.connection in ready and not worker.gone:

@@ -93,21 +93,6 @@ class Opened:
     stamp: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class SharedPlace:
-    """Where frames lie in shared memory.
-
-    Attributes:
-        memory: Number of the memory, unique within this process.
-        file_descriptor: The anonymous file, open as long as the decode process lives.
-        offset_bytes: Where the pixels begin.
-    """
-
-    memory: int
-    file_descriptor: int
-    offset_bytes: int
-
-
 class DecodeSpan(NamedTuple):
     """When a decode process worked on some frames.
 
@@ -130,14 +115,12 @@ class Frames:
         ticks: For each frame the needed ticks at which it is shown.
         pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory, valid
             until :meth:`release` is called. Decoding continues only when frames are released.
-        place: Where the pixels lie, for another process that maps the same memory.
         span: When they were decoded, if that is known.
     """
 
     job: VideoFile
     ticks: list[tuple[int, ...]]
     pixels: npt.NDArray[Any]
-    place: SharedPlace = field(repr=False)
     _release: Callable[[Frames], None] = field(repr=False)
     span: DecodeSpan | None = None
 

@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,9 +19,7 @@ from tspcli.core.files import absolute
 from tspcli.errors import VideoError
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
-from tspcli.video.messages import DecodeSpan, Frames, SharedPlace, SlotMemory, WorkerSetup
-
-_memories = count()
+from tspcli.video.messages import DecodeSpan, Frames, SlotMemory, WorkerSetup
 
 
 @dataclass
@@ -93,7 +90,6 @@ class WorkerHandle:
         self.first_decoder = 0
         self.last_sign = time.monotonic()
         self._slots = setup.slots
-        self.memory = next(_memories)
         self._held: dict[int, Frames] = {}
         self._lock = threading.Lock()
 
@@ -135,12 +131,10 @@ class WorkerHandle:
     ) -> Frames:
         """The frames that it has put into a slot."""
         size = int(np.prod(shape))
-        slots = self.process.memory
-        flat = np.frombuffer(slots.slot(slot), np.dtype(dtype), count=size)
-        place = SharedPlace(self.memory, self.process.memory_fd, slot * slots.slot_bytes)
+        flat = np.frombuffer(self.process.memory.slot(slot), np.dtype(dtype), count=size)
         span = DecodeSpan(self.process.pid, *span_s)
         release = partial(self.release, slot)
-        frames = Frames(file, ticks, flat.reshape(shape), place, release, span)
+        frames = Frames(file, ticks, flat.reshape(shape), release, span)
         with self._lock:
             self._held[slot] = frames
         return frames
