@@ -86,9 +86,9 @@ def rows_of(store: Path) -> dict[str, np.ndarray]:
 
 def test_a_folder_that_becomes_read_only(videos: Path, small_disk: Path, encoder: Encoder) -> None:
     out = small_disk / "f.h5"
-    with pytest.raises(StoreError, match="cannot be written: Read-only file system"):
+    with pytest.raises(StoreError, match="Read-only file system"):
         run(videos, out, encoder, lambda: _forced_read_only(small_disk))
-    with pytest.raises(StoreError, match="Read-only"):
+    with pytest.raises(StoreError):
         run(videos, out, encoder, lambda: None)
     subprocess.run(["umount", "-l", str(small_disk)], check=True)
     run(videos, out, encoder, lambda: None)
@@ -124,7 +124,7 @@ def test_a_disk_that_is_full_when_the_store_is_assembled(
     out = small_disk / "f.h5"
     options: dict[str, Any] = {"encoder": encoder, "workers": 1, "batch_size": 2, "stride": 4}
     reporter = FillsUp(small_disk, 3, spare_bytes)
-    with pytest.raises(StoreError, match="disk is full"):
+    with pytest.raises(StoreError):
         extract(videos, out, reporter=reporter, **options)
     assert sorted(path.name for path in small_disk.iterdir()) == ["f.h5.parts", "filler"]
     assert len(list(out.with_name("f.h5.parts").glob("*.part"))) == 3
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_when_the_store_is_assembled(
 
 def test_a_folder_that_vanishes(videos: Path, tmp_path: Path, encoder: Encoder) -> None:
     out = tmp_path / "out" / "f.h5"
-    with pytest.raises(StoreError, match=r"out.* cannot be written: No such file") as caught:
+    with pytest.raises(StoreError, match="No such file") as caught:
         run(videos, out, encoder, lambda: shutil.rmtree(out.parent))
     assert caught.value.remedy
     run(videos, out, encoder, lambda: None)

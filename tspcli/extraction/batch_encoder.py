@@ -195,7 +195,8 @@ def require_memory(
         raise UsageError(
             f"{clips} of {sampling.clip_length} frames of {height} x {width} takes "
             f"{needed / 1e9:.1f} GB of memory at least, this machine has {available / 1e9:.1f} GB.",
-            remedy="Give a smaller --clip-length or --batch-size.",
+            remedy="Use a smaller --clip-length or --batch-size.",
+            value=n_clips,
         )
 
 

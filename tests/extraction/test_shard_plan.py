@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.refusals import refused
 from tests.builders.videos import make_video
 from tests.extraction.same import assert_same_store
 from tspcli.errors import StoreError, UsageError
@@ -150,14 +151,14 @@ def test_shards_of_other_videos_are_not_merged(videos: Path, tmp_path: Path) -> 
     missing = {path.stem for path in named} - {v.key for r in (first, second) for v in r.videos}
     doubled = {v.key for v in first.videos} & {v.key for v in second.videos}
     assert missing and not doubled
-    with pytest.raises(StoreError, match="not planned over the same videos") as caught:
+    with pytest.raises(StoreError) as caught:
         merge_stores(stores, out)
-    assert f"No shard has {', '.join(sorted(missing))}." in str(caught.value)
+    assert all(key in str(caught.value) for key in missing)
     (text,) = merge_stores(stores, out, partial=True).differing_plans
     assert str(caught.value).startswith(text)
     # All videos again: the second shard is replanned, computes what it lacks, and they fit.
     again = shard(named, out, 2)
-    assert any("planned with other videos" in note for note in again.notes)
+    assert any(str(stores[1]) in note for note in again.notes)
     merge_stores(stores, out, overwrite=True)
     with open_store(out) as store:
         assert sorted(store) == [path.stem for path in named]
@@ -220,6 +221,6 @@ def test_the_store_of_a_shard_replaces_nothing_that_is_no_store(
     notes = tmp_path / "f.shard-1-of-2.h5"
     notes.write_text("not to be lost")
     config = ExtractConfig(weights="random", backbone="tiny", shard=(1, 2), overwrite=True)
-    with pytest.raises(UsageError, match="not an HDF5 file"):
+    with refused(UsageError, option="--out", path=notes):
         extract(videos, tmp_path / "f.h5", config=config)
     assert notes.read_text() == "not to be lost"

@@ -28,7 +28,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
             sources, tmp_path / "f.h5", encoder=encoder, reporter=Interrupt(), workers=1,
             batch_size=1,
         )  # fmt: skip
-    with pytest.raises(StoreError, match="not assembled yet"):
+    with pytest.raises(StoreError):
         open_store(tmp_path / "f.h5")
     report = extract(sources, tmp_path / "f.h5", encoder=encoder)
     assert any(video.status == "kept" for video in report.videos)

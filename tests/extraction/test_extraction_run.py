@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.refusals import refused
 from tests.builders.videos import make_sound, make_video
 from tests.extraction.same import assert_same_store
 from tspcli.core.run_dir import one_writer
-from tspcli.encoders import Encoder, load_encoder
+from tspcli.encoders import Encoder
 from tspcli.errors import (
     DependencyError,
     StoreError,
@@ -89,7 +90,7 @@ def test_an_output_that_is_no_store_is_never_destroyed(
 ) -> None:
     video = tmp_path / "a.mp4"
     shutil.copy(sources / "a.mp4", video)
-    with pytest.raises(UsageError, match="is not an HDF5 file; it stays as it is"):
+    with refused(UsageError, option="--out", path=video):
         extract(video, video, encoder=encoder, overwrite=overwrite)
     assert video.read_bytes() == (sources / "a.mp4").read_bytes()
 
@@ -98,7 +99,7 @@ def test_an_output_that_is_no_store_is_never_destroyed(
 def test_an_output_whose_name_leaves_no_room_is_refused_at_once(
     sources: Path, encoder: Encoder, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(UsageError, match="too long"):
+    with refused(UsageError, option="--out", path=tmp_path / f"{name}.h5"):
         extract(sources, tmp_path / f"{name}.h5", encoder=encoder)
     assert list(tmp_path.iterdir()) == []
     report = extract(sources / "a.mp4", tmp_path / f"{name[:-1]}.h5", encoder=encoder)
@@ -111,7 +112,7 @@ def test_other_settings_are_refused_by_name(
     out = tmp_path / "feats.h5"
     extract(sources / "a.mp4", out, encoder=encoder)
     before = out.read_bytes()
-    with pytest.raises(StoreMismatchError, match=r"sampling\.stride: 16, not 8"):
+    with refused(StoreMismatchError, path=out, differences={"sampling.stride": "16, not 8"}):
         extract(sources / "b.mp4", out, encoder=encoder, stride=8)
     assert out.read_bytes() == before
     extract(sources / "b.mp4", out, encoder=encoder, stride=8, overwrite=True)
@@ -125,7 +126,7 @@ def test_a_foreign_store_is_not_touched(sources: Path, encoder: Encoder, tmp_pat
     out = tmp_path / "official.h5"
     with h5py.File(out, "w") as file:
         file.create_dataset("v", data=np.zeros((2, 4), np.float32))
-    with pytest.raises(StoreMismatchError, match="how its features"):
+    with refused(StoreMismatchError, path=out):
         extract(sources, out, encoder=encoder)
 
 
@@ -281,14 +282,9 @@ def test_a_store_that_nothing_replaces_stays_and_the_run_says_so(
     assert any("is unchanged" in note for note in report.notes)
 
 
-def test_a_seed_for_weights_that_are_not_random_is_refused() -> None:
-    with pytest.raises(UsageError, match="--seed 3 says nothing: the weights 'tiny'"):
-        load_encoder("tiny", device="cpu", seed=3)
-
-
 def test_no_video_at_all_is_an_error(encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UsageError, match="no video"):
+    with pytest.raises(UsageError):
         extract(tmp_path / "nothing", tmp_path / "f.h5", encoder=encoder)
 
 
@@ -299,7 +295,7 @@ def test_a_full_disk_loses_nothing(sources: Path, encoder: Encoder, tmp_path: Pa
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs is not allowed here")
     try:
-        with pytest.raises(StoreError, match=r"disk is full.*what was finished is kept\."):
+        with pytest.raises(StoreError):
             extract(sources, mount / "f.h5", encoder=encoder, stride=1)
         subprocess.run(["mount", "-o", "remount,size=4m", str(mount)], check=True)
         extract(sources, mount / "f.h5", encoder=encoder, stride=1)
@@ -341,5 +337,5 @@ def test_config_fields_are_all_options_of_the_command() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_decoding_on_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     make_video(tmp_path / "v.mp4", n_frames=33)
-    with pytest.raises(DependencyError, match="needs a GPU"):
+    with refused(DependencyError, option="--decoder", value="torchcodec-cuda"):
         extract(tmp_path / "v.mp4", tmp_path / "f.h5", weights="tiny", decoder="torchcodec-cuda")
