@@ -118,5 +118,5 @@ def test_other_durations_of_the_video_are_told(store: Path, tmp_path: Path) -> N
     second.write_text(table.format("v_a", 70, 99))
     arguments = ["plot", str(store), "v_a", "-o", str(tmp_path / "p.html"), "-a", str(first)]
     said = CliRunner().invoke(cli, [*arguments, "-a", str(second)]).output
-    assert "different durations of 1 video" in said and "'v_a': 64 s" in said
-    assert "different durations" not in CliRunner().invoke(cli, arguments).output
+    assert "duration of 1 video" in said and "'v_a': 64 s" in said
+    assert "duration of 1 video" not in CliRunner().invoke(cli, arguments).output

@@ -1,10 +1,7 @@
-"""The legend of a picture: every label, in as many lines as it takes.
+"""The picture as PNG, SVG or PDF, through matplotlib.
 
-Names as they come, in a picture: none is a formula, too long, or without a font if one is there.
-
-Of matplotlib alone; pages leave this to the browser.
-
-The picture as PNG, SVG or PDF, through matplotlib.
+Names are shown as they come: none is read as a formula, a long one is cut, and one in another
+script is drawn with whatever font on this machine has its characters.
 """
 
 from __future__ import annotations
@@ -13,194 +10,24 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tspcli.analysis.plot_data import FeatureView, PlotData, legend_entries, segment_colors
+from tspcli.analysis.plot_data import (
+    FeatureView,
+    PlotData,
+    cut_to,
+    legend_entries,
+    segment_colors,
+)
 from tspcli.core.files import replacing
 from tspcli.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-_LINE_IN = 0.15
-_PATCH_IN, _PATCH_GAP_IN, _ENTRY_GAP_IN = 0.1, 0.05, 0.16
-_MOST_IN = 2.4
-_SIZE = 7
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One label in its place.
-
-    Attributes:
-        text: The label, cut if it is long.
-        color: Its colour.
-        left_in: From the legend's left edge.
-        line: Its line, from 0.
-    """
-
-    text: str
-    color: str
-    left_in: float
-    line: int
-
-
-@dataclass(frozen=True)
-class Legend:
-    """Entries in their places.
-
-    Attributes:
-        entries: The entries.
-        height_in: The legend's height.
-    """
-
-    entries: list[Entry]
-    height_in: float
-
-    def draw(self, figure: Figure, left_in: float, top_in: float) -> None:
-        """Draw it; ``top_in`` is the height of its upper edge over the figure's lower one."""
-        from matplotlib.patches import Rectangle
-
-        width, height = figure.get_size_inches()
-        for entry in self.entries:
-            left = left_in + entry.left_in
-            middle = top_in - (entry.line + 0.5) * _LINE_IN
-            corner = left / width, (middle - _PATCH_IN / 2) / height
-            figure.add_artist(
-                Rectangle(
-                    corner,
-                    _PATCH_IN / width,
-                    _PATCH_IN / height,
-                    color=entry.color,
-                    lw=0,
-                    transform=figure.transFigure,
-                )
-            )
-            figure.text(
-                (left + _PATCH_IN + _PATCH_GAP_IN) / width,
-                middle / height,
-                entry.text,
-                fontsize=_SIZE,
-                va="center_baseline",
-            )
-
-
-def lay_out(data: PlotData, ruler: Ruler, width_in: float) -> Legend:
-    """Put the labels into lines of so many inches; none if there is one label or none."""
-    if len(data.labels) < 2:
-        return Legend([], 0.0)
-    entries: list[Entry] = []
-    left, line = 0.0, 0
-    for label, color in legend_entries(data):
-        text = ruler.fitted(label, min(_MOST_IN, width_in), fontsize=_SIZE)
-        wide = _PATCH_IN + _PATCH_GAP_IN + ruler.width_in(text, fontsize=_SIZE)
-        if left and left + wide > width_in:
-            left, line = 0.0, line + 1
-        entries.append(Entry(text, color, left, line))
-        left += wide + _ENTRY_GAP_IN
-    return Legend(entries, (line + 1) * _LINE_IN + 0.05)
-
-
-_FONT = "DejaVu Sans"
-_LAST_RESORT = "lastresort"
-"""Has a box for every character, and a glyph for none."""
-
-
-def shown(text: str) -> str:
-    """A text in which nothing breaks the line or cannot be written."""
-    return "".join(_shown(c) for c in text)
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    # Spaces that are no plain ones, such as the ideographic one, count as not printable.
-    return " " if unicodedata.category(character) == "Zs" else "\ufffd"
-
-
-def undrawable(data: PlotData) -> str:
-    """The characters of a picture's names that no font has which matplotlib finds."""
-    return _fonts(_characters(data))[1]
-
-
-@contextmanager
-def text_style(data: PlotData) -> Iterator[dict[Any, Any]]:
-    """Settings of matplotlib for these names; without its warning of each missing character.
-
-    :func:`undrawable` tells them all at once.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        yield {"font.family": [_FONT, *_fonts(_characters(data))[0]], "text.parse_math": False}
-
-
-class Ruler:
-    """Measures texts of a figure before they are placed."""
-
-    def __init__(self, figure: Figure) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        self._figure = figure
-        self._renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-
-    def width_in(self, text: str, **style: Any) -> float:
-        """The width of a text in inches."""
-        from matplotlib.text import Text
-
-        drawn = Text(0, 0, text, **style)
-        drawn.set_figure(self._figure)
-        return float(drawn.get_window_extent(self._renderer).width / self._figure.dpi)
-
-    def fitted(self, text: str, most_in: float, **style: Any) -> str:
-        """The text, cut at its end if it is wider than so many inches."""
-        text = shown(text)
-        if self.width_in(text, **style) <= most_in:
-            return text
-        low, high = 0, len(text)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.width_in(text[:middle] + "…", **style) <= most_in:
-                low = middle
-            else:
-                high = middle - 1
-        return text[:low].rstrip() + "…"
-
-
-def _characters(data: PlotData) -> str:
-    texts = [data.key, *(view.title for view in data.views)]
-    texts += [label for label, _ in legend_entries(data)]
-    return "".join(sorted({c for text in texts for c in shown(text)}))
-
-
-@lru_cache(maxsize=8)
-def _fonts(characters: str) -> tuple[tuple[str, ...], str]:
-    """(Families to draw with after the usual one, the characters that none has)."""
-    from matplotlib import font_manager
-
-    usual = font_manager.get_font(font_manager.findfont(_FONT))
-    missing = {c for c in characters if not usual.get_char_index(ord(c))}
-    families: list[str] = []
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.name, e.fname)):
-        if not missing:
-            break
-        if entry.name in families or _LAST_RESORT in entry.name.lower().replace(" ", ""):
-            continue
-        try:
-            font = font_manager.get_font(entry.fname)
-        except (OSError, RuntimeError):
-            continue
-        # Fonts of coloured pictures cannot be scaled, which is all that is done with them here.
-        known = {c for c in missing if font.scalable and font.get_char_index(ord(c))}
-        if known:
-            families.append(entry.name)
-            missing -= known
-    return tuple(families), "".join(sorted(missing))
-
+    from matplotlib.legend import Legend
 
 FORMATS = ("png", "svg", "pdf")
 _STYLE: dict[Any, Any] = {
@@ -219,6 +46,22 @@ _HEIGHTS_IN = {"thumbnails": 0.46, "segments": 0.16, "colors": 0.26, "change": 0
 _SPACE_IN = 0.07
 _NAME_IN = 2.0
 _KEY_STYLE: dict[str, Any] = {"fontsize": 10, "fontweight": "bold"}
+_LABEL_IN, _MOST_COLUMNS = 2.4, 8
+_LEGEND: dict[str, Any] = {
+    "loc": "upper left",
+    "fontsize": 7,
+    "frameon": False,
+    "borderpad": 0,
+    "borderaxespad": 0,
+    "labelspacing": 0.4,
+    "columnspacing": 1.6,
+    "handlelength": 1.0,
+    "handleheight": 1.0,
+    "handletextpad": 0.5,
+}
+_FONT = "DejaVu Sans"
+_LAST_RESORT = "lastresort"
+"""Has a box for every character, and a glyph for none."""
 
 
 def check_picture(path: Path) -> str:
@@ -245,12 +88,12 @@ def check_picture(path: Path) -> str:
 
 
 def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
-    """Draw the picture and write it, whole or not at all.
+    """Draw the picture and write it, in full or not at all.
 
     Args:
         data: What to show.
         path: The file; its ending chooses PNG, SVG or PDF.
-        dpi: Dots an inch of a PNG.
+        dpi: Dots per inch of a PNG.
 
     Raises:
         UsageError: If the ending is none of these.
@@ -258,18 +101,31 @@ def write_picture(data: PlotData, path: str | Path, *, dpi: int = 200) -> None:
     """
     path = Path(path)
     kind = check_picture(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with text_style(data) as names, matplotlib.rc_context({**_STYLE, **names}):
-        figure = Figure()
-        _draw(figure, data)
+    with drawn(data) as figure:
         # Without a date the same features give the same file.
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
         if kind == "pdf":
             metadata = {"CreationDate": None}
         with replacing(path) as aside:
             figure.savefig(aside, format=kind, dpi=dpi, metadata=metadata)
+
+
+@contextmanager
+def drawn(data: PlotData) -> Iterator[Figure]:
+    """The picture as a figure, and matplotlib's settings for as long as it is used.
+
+    Without matplotlib's warning of each missing character; :func:`undrawable` reports them all.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    families, _ = _fonts(_characters(data))
+    names: dict[Any, Any] = {"font.family": [_FONT, *families], "text.parse_math": False}
+    with warnings.catch_warnings(), matplotlib.rc_context({**_STYLE, **names}):
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        figure = Figure()
+        _draw(figure, data)
+        yield figure
 
 
 def _draw(figure: Figure, data: PlotData) -> None:
@@ -287,9 +143,9 @@ def _draw(figure: Figure, data: PlotData) -> None:
     gap_in = _GAP_IN + (_BAR_GAP_IN if data.own_scales else 0)
     width = _LEFT_IN + n * (_COLUMN_IN + gap_in) + _RIGHT_IN
     ruler = Ruler(figure)
-    legend = lay_out(data, ruler, width - _LEFT_IN - _RIGHT_IN)
+    legend, legend_in = _add_legend(figure, data, ruler, width - _LEFT_IN - _RIGHT_IN)
     strips_in = sum(_HEIGHTS_IN[name] + _SPACE_IN for name in strips)
-    height = _HEAD_IN + legend.height_in + strips_in + _COLUMN_IN + _FOOT_IN
+    height = _HEAD_IN + legend_in + strips_in + _COLUMN_IN + _FOOT_IN
     figure.set_size_inches(width, height)
     figure.text(
         _LEFT_IN / width,
@@ -298,14 +154,16 @@ def _draw(figure: Figure, data: PlotData) -> None:
         va="center",
         **_KEY_STYLE,
     )
-    legend.draw(figure, _LEFT_IN, height - _HEAD_IN)
+    if legend is not None:
+        corner = _LEFT_IN / width, 1 - _HEAD_IN / height
+        legend.set_bbox_to_anchor(corner, figure.transFigure)  # type: ignore[arg-type]
     for column, view in enumerate(data.views):
         left = _LEFT_IN + column * (_COLUMN_IN + gap_in)
 
         def place(bottom: float, tall: float, wide: float = _COLUMN_IN, left: float = left) -> Axes:
             return figure.add_axes((left / width, bottom / height, wide / width, tall / height))
 
-        top = height - _HEAD_IN - legend.height_in
+        top = height - _HEAD_IN - legend_in
         title = ruler.fitted(_title(view, ruler), _COLUMN_IN + gap_in - 0.1)
         figure.text(left / width, (height - 0.38) / height, title, va="center")
         for name in strips:
@@ -326,6 +184,27 @@ def _draw(figure: Figure, data: PlotData) -> None:
             bar.tick_params(labelsize=7, length=3)
 
 
+def _add_legend(
+    figure: Figure, data: PlotData, ruler: Ruler, width_in: float
+) -> tuple[Legend | None, float]:
+    """A legend of as many columns as fit, and its height in inches; none for a single label."""
+    from matplotlib.patches import Patch
+
+    if len(data.labels) < 2:
+        return None, 0.0
+    handles = [
+        Patch(color=color, lw=0, label=ruler.fitted(label, min(_LABEL_IN, width_in), fontsize=7))
+        for label, color in legend_entries(data)
+    ]
+    for columns in range(min(len(handles), _MOST_COLUMNS), 0, -1):
+        legend = figure.legend(handles=handles, ncols=columns, **_LEGEND)
+        wide, tall = ruler.size_in(legend)
+        if wide <= width_in or columns == 1:
+            break
+        legend.remove()
+    return legend, tall + 0.05
+
+
 def _title(view: FeatureView, ruler: Ruler) -> str:
     """Its name, cut if it is long, so that the numbers stay."""
     text = f"{ruler.fitted(view.title, _NAME_IN)}: {view.n_rows} clip{'s' * (view.n_rows != 1)}"
@@ -343,8 +222,6 @@ def _strip(axes: Axes, data: PlotData, label: str) -> None:
 
 def _draw_thumbnails(axes: Axes, data: PlotData, view: FeatureView) -> None:
     """Frames side by side, each over the seconds around its time and cut to fit there."""
-    from tspcli.analysis.plot_data import cut_to
-
     _strip(axes, data, "video")
     count = len(data.thumbnails)
     wide = data.duration_s / count
@@ -454,3 +331,87 @@ _STRIPS = {
     "colors": _draw_colors,
     "change": _draw_change,
 }
+
+
+class Ruler:
+    """Measures texts of a figure before they are placed."""
+
+    def __init__(self, figure: Figure) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        self._figure = figure
+        self._renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+
+    def width_in(self, text: str, **style: Any) -> float:
+        """The width of a text in inches."""
+        from matplotlib.text import Text
+
+        artist = Text(0, 0, text, **style)
+        artist.set_figure(self._figure)
+        return self.size_in(artist)[0]
+
+    def size_in(self, artist: Artist) -> tuple[float, float]:
+        """Width and height of something drawn, in inches."""
+        extent = artist.get_window_extent(self._renderer)
+        return float(extent.width / self._figure.dpi), float(extent.height / self._figure.dpi)
+
+    def fitted(self, text: str, most_in: float, **style: Any) -> str:
+        """The text, cut at its end if it is wider than so many inches."""
+        text = shown(text)
+        if self.width_in(text, **style) <= most_in:
+            return text
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.width_in(text[:middle] + "…", **style) <= most_in:
+                low = middle
+            else:
+                high = middle - 1
+        return text[:low].rstrip() + "…"
+
+
+def shown(text: str) -> str:
+    """A text in which nothing breaks the line or cannot be written."""
+    return "".join(_shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Spaces that are no plain ones, such as the ideographic one, count as not printable.
+    return " " if unicodedata.category(character) == "Zs" else "\ufffd"
+
+
+def undrawable(data: PlotData) -> str:
+    """The characters of a picture's names that no font has which matplotlib finds."""
+    return _fonts(_characters(data))[1]
+
+
+def _characters(data: PlotData) -> str:
+    texts = [data.key, *(view.title for view in data.views)]
+    texts += [label for label, _ in legend_entries(data)]
+    return "".join(sorted({c for text in texts for c in shown(text)}))
+
+
+def _fonts(characters: str) -> tuple[tuple[str, ...], str]:
+    """(Families to draw with after the usual one, the characters that none has)."""
+    from matplotlib import font_manager
+
+    usual = font_manager.get_font(font_manager.findfont(_FONT))
+    missing = {c for c in characters if not usual.get_char_index(ord(c))}
+    families: list[str] = []
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.name, e.fname)):
+        if not missing:
+            break
+        if entry.name in families or _LAST_RESORT in entry.name.lower().replace(" ", ""):
+            continue
+        try:
+            font = font_manager.get_font(entry.fname)
+        except (OSError, RuntimeError):
+            continue
+        # Fonts of coloured pictures cannot be scaled, which is all that is done with them here.
+        known = {c for c in missing if font.scalable and font.get_char_index(ord(c))}
+        if known:
+            families.append(entry.name)
+            missing -= known
+    return tuple(families), "".join(sorted(missing))
