@@ -293,6 +293,13 @@ def test_a_backbone_from_another_package_extracts(
         assert store.metadata.settings["backbone"] == "toy"
 
 
+def test_the_documented_spec_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "adding-a-backbone.md").read_text()
+    found: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    assert isinstance(found["MYNET"], BackboneSpec)
+
+
 def test_a_backbone_added_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "MEAN", BackboneSpec("mean", Mean, 3), raising=False)
     entry = BackboneEntry("mean", "tspcli.encoders.backbones:MEAN", "The mean of each colour.")
