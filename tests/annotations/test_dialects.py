@@ -108,8 +108,8 @@ class TestDialectFromOutside:
 
     def test_it_is_converted(self, toy: Path, tmp_path: Path) -> None:
         metadata = "filename,video-duration,fps,video-frames\na.mp4,11,30,330\n"
-        words = ["annotations", "activitynet", str(toy), "--out", str(tmp_path / "t")]
-        words += ["--metadata", str(write(tmp_path / "m.csv", metadata)), "--min-gap", "2"]
+        words = ["annotations", "convert", str(toy), "--out", str(tmp_path / "t")]
+        words += ["--metadata", str(write(tmp_path / "m.csv", metadata))]
         result = CliRunner().invoke(cli, words)
         assert result.exit_code == 0, result.output
         rows = read_groundtruth(tmp_path / "t" / "train_groundtruth.csv")

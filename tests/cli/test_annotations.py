@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.builders.annotations import write_example
 from tests.builders.refusals import refused
 from tspcli.annotations import read_groundtruth
 from tspcli.cli.annotations import command
@@ -30,7 +31,7 @@ def test_csv_with_metadata_then_check(tmp_path: Path) -> None:
     train = write(tmp_path / "m1.csv", METADATA + "a.mp4,60,30,1800\n")
     valid = write(tmp_path / "m2.csv", METADATA + "b.mp4,40,30,1200\n")
     out = tmp_path / "tables"
-    arguments = ["csv", table, "--metadata", f"train={train}", "--metadata", f"valid={valid}"]
+    arguments = ["convert", table, "--metadata", f"train={train}", "--metadata", f"valid={valid}"]
     result = CliRunner().invoke(command, [*arguments, "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "train: 1 video, 1 action, 2 background rows" in result.output
@@ -59,7 +60,7 @@ def test_activitynet_rows_are_those_released(
     video = {"subset": "training", "duration": 60, "annotations": said}
     source = write(tmp_path / "anet.json", json.dumps({"database": {"a": video}}))
     table = write(tmp_path / "train.csv", METADATA + "v_a.mp4,60,30,1800\n")
-    arguments = ["activitynet", source, "--metadata", table, "--out", str(tmp_path), *rule]
+    arguments = ["convert", source, "--metadata", table, "--out", str(tmp_path), *rule]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert f"(used: {rule[-1] if rule else 'official'}): 1 (v_a.mp4)" in result.output
@@ -98,7 +99,7 @@ def given(tmp_path: Path) -> list[str]:
 
 def test_other_tables_are_replaced_only_when_asked_for(given: list[str], tmp_path: Path) -> None:
     out = tmp_path / "tables"
-    words = ["csv", *given, "--out", out]
+    words = ["convert", *given, "--out", out]
     assert run(*words) == run(*words)  # the same tables again
     table = out / "train_groundtruth.csv"
     made = table.read_text()
@@ -118,10 +119,10 @@ def test_an_input_is_never_replaced(given: list[str], tmp_path: Path) -> None:
     source.parent.mkdir()
     source.write_text(ROWS)
     with refused(AnnotationError, path=source, option="--out"):
-        run("csv", source, *given[1:], "--out", source.parent, "--overwrite")
+        run("convert", source, *given[1:], "--out", source.parent, "--overwrite")
     metadata = tmp_path / "tables" / "train_metadata.csv"
     metadata.write_text(METADATA + "a.mp4,60.0,30,1800\nb.mp4,40,30,1200\n")
-    words = ["csv", given[0], "--metadata", metadata, "--out", source.parent, "--overwrite"]
+    words = ["convert", given[0], "--metadata", metadata, "--out", source.parent, "--overwrite"]
     with refused(AnnotationError, path=metadata, option="--out"):
         run(*words)
     assert source.read_text() == ROWS
@@ -143,7 +144,7 @@ def test_words_that_make_no_sense(
     file = write(tmp_path / "file", "")
     words = [file if word == "FILE" else word for word in words]
     with pytest.raises(kind):
-        run("csv", *given, "--out", tmp_path / "tables", *words)
+        run("convert", *given, "--out", tmp_path / "tables", *words)
     assert not (tmp_path / "tables").exists()
 
 
@@ -153,13 +154,13 @@ def test_json_times_have_to_be_numbers(given: list[str], tmp_path: Path, value: 
     text = '{"database": {"a": {"subset": "training", "annotations": [' + segment + "]}}}"
     source = write(tmp_path / "anet.json", text.replace("VALUE", value))
     with refused(AnnotationError, video="a", field="segment"):
-        run("activitynet", source, *given[1:], "--out", tmp_path / "tables")
+        run("convert", source, *given[1:], "--out", tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
 
 def test_reversed_segments_are_left_out_and_counted(given: list[str], tmp_path: Path) -> None:
     table = write(tmp_path / "actions.csv", ROWS + "a,5,2,run\n")
-    said = run("csv", table, *given[1:], "--out", tmp_path / "tables")
+    said = run("convert", table, *given[1:], "--out", tmp_path / "tables")
     assert "1 row (ends before it starts)" in said
     rows = read_groundtruth(tmp_path / "tables" / "train_groundtruth.csv")
     own = sorted((r.start_s, r.end_s) for r in rows if r.filename == "a.mp4")
@@ -170,9 +171,9 @@ def test_words_of_one_subset_may_differ(given: list[str], tmp_path: Path) -> Non
     rows = "video,start,end,label,subset\na,10,20,run,train\na,30,40,run,%s\n"
     table = write(tmp_path / "actions.csv", rows % "validation")
     with refused(AnnotationError, line=3, video="a", value="validation"):
-        run("csv", table, *given[1:], "--out", tmp_path / "tables")
+        run("convert", table, *given[1:], "--out", tmp_path / "tables")
     table = write(tmp_path / "actions.csv", rows % "Training")
-    run("csv", table, *given[1:], "--out", tmp_path / "tables")
+    run("convert", table, *given[1:], "--out", tmp_path / "tables")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +191,40 @@ def test_checks_that_would_look_at_nothing(
     table = write(tmp_path / "t.csv", header + "a.mp4,0,9,run,40\na.mp4,9,40,,40\n")
     with pytest.raises(kind):
         run("check", "--train", table, *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "rule"),
+    [
+        ("activitynet", "anet.json", "official"),
+        ("csv", "mine.tsv", "union"),
+        ("thumos14", "Archery_val.txt", "union"),
+    ],
+)
+def test_former_commands_remain(tmp_path: Path, name: str, source: str, rule: str) -> None:
+    metadata = write(tmp_path / "m.csv", METADATA + "v_abc.mp4,60,30,1800\n")
+    words = [write_example(tmp_path, source), "--metadata", f"train={metadata}", "--json"]
+    names = (name, "convert")
+    reports = [json.loads(run(each, *words, "--out", tmp_path / each)) for each in names]
+    assert reports[0]["subsets"]["train"]["n_background"] == 1
+    for report in reports:
+        assert report["gap_rule"] == rule
+        assert report["subsets"]["train"].pop("groundtruth")
+        assert report["subsets"]["train"].pop("metadata") and report.pop("labels")
+    assert reports[0] == reports[1]
+    assert name not in CliRunner().invoke(command, ["--help"]).output.split("Commands:")[1]
+
+
+def test_a_dialect_may_be_named(tmp_path: Path) -> None:
+    """A table of THUMOS14's videos is a table, unless it is said to be THUMOS14's."""
+    name = "video_validation_0000051"
+    table = write(tmp_path / "t.csv", f"video,start,end,label\n{name},10,20,Dive\n")
+    metadata = write(tmp_path / "all.csv", METADATA + f"{name}.mp4,60,30,1800\n")
+    words = [table, "--metadata", f"all={metadata}", "--json", "--out"]
+    assert list(json.loads(run("convert", *words, tmp_path / "1"))["subsets"]) == ["all"]
+    found = json.loads(run("convert", *words, tmp_path / "2", "--dialect", "thumos14"))
+    assert list(found["subsets"]) == ["valid"] and found["dialect"] == "thumos14"
+    with refused(AnnotationError):
+        run("convert", *words, tmp_path / "3", "--dialect", "activitynet")
+    with refused(UsageError, option="--column"):
+        run("convert", *words, tmp_path / "4", "--dialect", "bsn", "--column", "video=x")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from tspcli.cli.options import PATH, NonNegativeFloat, json_option, together
+from tspcli.annotations.dialects import DIALECTS, GapRule
+from tspcli.cli.options import PATH, NonNegativeFloat, TableChoice, json_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -22,110 +23,69 @@ def command() -> None:
 
     \b
     Example:
-      tsp annotations activitynet activity_net.v1-3.min.json --videos videos/ --out tables/
+      tsp annotations convert activity_net.v1-3.min.json --videos videos/ --out tables/
       tsp annotations check --train t/train_groundtruth.csv --valid t/valid_groundtruth.csv
     """
 
 
-_conversion_options = together(
-    click.option(
-        "--videos",
-        multiple=True,
-        type=PATH,
-        help="Folder whose videos are probed for duration, rate and frame count; "
-        "give it once for each split, as NAME=DIR where the annotations tell no split.",
-    ),
-    click.option(
-        "--metadata",
-        multiple=True,
-        type=PATH,
-        help="Table of filename,video-duration,fps,video-frames where the videos are "
-        "elsewhere; likewise FILE or NAME=FILE.",
-    ),
-    click.option("--out", required=True, type=PATH, help="Folder for the tables."),
-    click.option("--labels", type=PATH, help="Existing label mapping (JSON list) to keep ids."),
-    click.option("--overwrite", is_flag=True, help="Replace other tables that --out holds."),
-    click.option(
-        "--include-unannotated",
-        is_flag=True,
-        help="Take videos without any action as background from end to end.",
-    ),
-    json_option(),
+@command.command()
+@click.argument("annotations", type=PATH)
+@click.option(
+    "--videos",
+    multiple=True,
+    type=PATH,
+    help="Folder whose videos are probed for duration, rate and frame count; give it once per "
+    "split, as NAME=DIR where the annotations give no split.",
 )
-
-
-def _min_gap_option(clips: int) -> Any:
-    return click.option(
-        "--min-gap",
-        type=NonNegativeFloat(),
-        default=clips * 16 / 15,
-        show_default=f"{16 * clips}/15",
-        help="Shortest stretch, in seconds, that becomes a background row.",
-    )
-
-
-def _background_option(default: str) -> Any:
-    return click.option(
-        "--background",
-        type=click.Choice(["union", "official"]),
-        default=default,
-        show_default=True,
-        help="Gaps of the union of all actions, or the rule of the ActivityNet tables as released, "
-        "which takes the rest of a long action behind a short one inside it for background.",
-    )
-
-
-@command.command()
-@click.argument("annotations", type=PATH)
-@_min_gap_option(clips=5)
-@_background_option("official")
-@_conversion_options
-def activitynet(annotations: Path, **options: Any) -> None:
-    """Convert ActivityNet's JSON, as released or as BSN and its successors write it.
-
-    \b
-    Example:
-      tsp annotations activitynet anet_anno_action.json --metadata valid_metadata.csv --out tables/
-    """
-    from tspcli.annotations import read_actions
-
-    _convert(read_actions(annotations), options)
-
-
-@command.command()
-@click.argument("annotations", type=PATH)
-@_min_gap_option(clips=1)
-@_background_option("union")
-@_conversion_options
-def thumos14(annotations: Path, **options: Any) -> None:
-    """Convert THUMOS14's folder of per-class text files, or a CSV made from them.
-
-    \b
-    Example:
-      tsp annotations thumos14 annotation/ --videos videos/ --out tables/
-    """
-    from tspcli.annotations import read_actions
-
-    _convert(read_actions(annotations, dialect="thumos14"), options)
-
-
-@command.command(name="csv")
-@click.argument("table", type=PATH)
+@click.option(
+    "--metadata",
+    multiple=True,
+    type=PATH,
+    help="Table of filename,video-duration,fps,video-frames in place of --videos; likewise FILE "
+    "or NAME=FILE.",
+)
+@click.option("--out", required=True, type=PATH, help="Folder for the tables.")
+@click.option(
+    "--dialect", type=TableChoice(DIALECTS), help="Dialect of the annotations.  [default: detected]"
+)
 @click.option(
     "--column",
     "columns",
     multiple=True,
-    help="ROLE=NAME for a column that is not recognised; roles are video, start, end, label.",
+    help="For tables: ROLE=NAME for a column that is not recognised; roles are video, start, end, "
+    "label.",
 )
-@_min_gap_option(clips=1)
-@_background_option("union")
-@_conversion_options
-def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
-    """Convert any table of video, start, end and label.
+@click.option(
+    "--min-gap",
+    type=NonNegativeFloat(),
+    help="Shortest gap between actions, in seconds, that becomes a background row.  [default: the "
+    "dialect's: 16/3 for ActivityNet, 16/15 for others]",
+)
+@click.option(
+    "--background",
+    type=click.Choice(get_args(GapRule)),
+    help="Gaps of the union of all actions, or the rule of the released ActivityNet tables, which "
+    "takes the rest of a long action behind a short one inside it for background.  [default: the "
+    "dialect's: official for ActivityNet, union for others]",
+)
+@click.option("--labels", type=PATH, help="Existing label mapping (JSON list) to keep ids.")
+@click.option("--overwrite", is_flag=True, help="Replace other tables that --out holds.")
+@click.option(
+    "--include-unannotated",
+    is_flag=True,
+    help="Take videos without any action as background from end to end.",
+)
+@json_option()
+def convert(
+    annotations: Path, dialect: str | None, columns: tuple[str, ...], **options: Any
+) -> None:
+    """Convert annotations of any dialect into the tables of `tsp pretrain`.
 
     \b
-    Example:
-      tsp annotations csv actions.csv --videos train=videos/a --videos valid=videos/b --out t/
+    Examples:
+      tsp annotations convert activity_net.v1-3.min.json --videos videos/ --out tables/
+      tsp annotations convert annotation/ --videos videos/ --out tables/        # THUMOS14
+      tsp annotations convert actions.csv --videos train=a/ --videos valid=b/ --out tables/
     """
     from tspcli.annotations import read_actions
 
@@ -134,7 +94,27 @@ def csv_table(table: Path, columns: tuple[str, ...], **options: Any) -> None:
         if role in named:
             raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
         named[role] = name
-    _convert(read_actions(table, dialect="table", columns=named), options)
+    _convert(read_actions(annotations, dialect=dialect, columns=named), options)
+
+
+def _add_former_name(name: str, dialect: str | None) -> None:
+    """Keep a former command as a hidden name of `convert` for one dialect."""
+
+    def callback(**options: Any) -> None:
+        convert_with = convert.callback
+        assert convert_with is not None
+        convert_with(**{**options, "dialect": options["dialect"] or dialect})
+
+    command.add_command(
+        click.Command(
+            name, params=convert.params, callback=callback, help=convert.help, hidden=True
+        )
+    )
+
+
+_add_former_name("activitynet", None)
+_add_former_name("thumos14", "thumos14")
+_add_former_name("csv", "table")
 
 
 def _split_name(value: str, option: str) -> tuple[str, str]:
@@ -145,7 +125,7 @@ def _split_name(value: str, option: str) -> tuple[str, str]:
 
 
 def _named_path(value: Path) -> tuple[str, Path]:
-    """``NAME=PATH``, or a path whose own name tells the split."""
+    """``NAME=PATH``, or a path whose own name gives the split."""
     if not value.exists() and "=" in str(value):
         name, rest = _split_name(str(value), "--videos/--metadata")
         return name, Path(rest)
@@ -160,7 +140,8 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     from tspcli.annotations import VideoEntry, read_label_mapping, read_metadata
-    from tspcli.annotations.convert import convert, require_folder
+    from tspcli.annotations.convert import convert as convert_annotations
+    from tspcli.annotations.convert import require_folder
     from tspcli.annotations.training_tables import probe_folder
     from tspcli.cli.console import err_console, print_json
     from tspcli.errors import UsageError
@@ -168,7 +149,9 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     require_folder(options["out"])
     if not options["videos"] and not options["metadata"]:
         raise UsageError(
-            "Durations of the videos are needed.", remedy="Give --videos DIR or --metadata FILE."
+            "The durations of the videos are needed.",
+            remedy="Give --videos DIR or --metadata FILE.",
+            option="--videos",
         )
     console = err_console()
     videos: dict[str, list[VideoEntry]] = {}
@@ -183,7 +166,7 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
         videos.setdefault(name, []).extend(probed.videos)
         failed.update(probed.failed)
     labels = read_label_mapping(options["labels"]) if options["labels"] else None
-    report = convert(
+    report = convert_annotations(
         annotations,
         videos,
         options["out"],
@@ -197,7 +180,7 @@ def _convert(annotations: Annotations, options: dict[str, Any]) -> None:
     if options["as_json"]:
         print_json({**_plain(asdict(report)), "unreadable": failed})
     else:
-        _show_conversion(report, failed, options["background"])
+        _show_conversion(report, failed)
 
 
 def _plain(value: Any) -> Any:
@@ -213,7 +196,7 @@ def _some(names: list[str], limit: int = 3) -> str:
     return f"{len(names)} ({shown}{', …' if len(names) > limit else ''})"
 
 
-def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str) -> None:
+def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
     from tspcli.cli.console import out_console
 
     console = out_console()
@@ -227,12 +210,12 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
             f"{counted(part.n_background, 'background row')} -> {part.groundtruth}"
         )
         if part.missing:
-            say(f"  annotated, but no duration known: {_some(part.missing)}")
+            say(f"  annotated, but of unknown duration: {_some(part.missing)}")
         if part.unannotated:
             say(f"  without any action, so without a row: {_some(part.unannotated)}")
         for count, where, what in (
             (part.n_beyond, "beyond", "cuts"),
-            (part.n_outside, "wholly outside", "drops"),
+            (part.n_outside, "completely outside", "drops"),
         ):
             if count:
                 say(
@@ -241,17 +224,21 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
                 )
         if part.nested:
             say(
-                f"  nested actions, where --background union and official differ (used: {rule}): "
-                f"{_some(part.nested)}"
+                f"  nested actions, where --background union and official differ (used: "
+                f"{report.gap_rule}): {_some(part.nested)}"
             )
     if report.missing:
-        say(f"annotated, but no duration known: {_some(report.missing)}")
+        say(f"annotated, but of unknown duration: {_some(report.missing)}")
     if report.unlisted:
         say(f"videos without any action, whose split has no table: {_some(report.unlisted)}")
     for reason, count in report.skipped.items():
         say(f"left out of the source: {counted(count, 'row')} ({reason})")
     for file, reason in failed.items():
         say(f"cannot be read: {file}: {reason}")
+    say(
+        f"background: gaps of at least {report.min_gap_s:.4g} s between actions, --background "
+        f"{report.gap_rule} (dialect {report.dialect})"
+    )
     say(f"{counted(report.n_classes, 'class', 'classes')} -> {report.labels}")
 
 
@@ -263,7 +250,7 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str], rule: str
     "--videos",
     multiple=True,
     type=PATH,
-    help="Folder of the videos, or train=DIR and valid=DIR; the files are looked for and probed.",
+    help="Folder of the videos, or train=DIR and valid=DIR; its files are probed.",
 )
 @click.option(
     "--metadata",
@@ -288,7 +275,7 @@ def check(
     clip_seconds: float,
     as_json: bool,
 ) -> int:
-    """Find what ruins a training, and tell the chance level of both heads.
+    """Find what ruins a training, and report the chance level of both heads.
 
     Exits with 1 if anything is found that makes training wrong.
 
