@@ -55,7 +55,7 @@ from tspcli.pretraining.loader import (
 from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
 from tspcli.pretraining.trainer import Trainer
 from tspcli.pretraining.training_recipe import Execution, load_recipe
-from tspcli.pretraining.training_segments import SegmentTable
+from tspcli.pretraining.training_segments import TrainingSegments
 from tspcli.pretraining.tsp_losses import Counts
 
 N_CLASSES = 200
@@ -168,7 +168,7 @@ def with_loader(
     """
     action, region = labels(size)
     zeros = np.zeros(size)
-    table = SegmentTable(
+    table = TrainingSegments(
         filenames=("video",),
         video=np.zeros(size, np.int64),
         start_s=zeros,

@@ -17,12 +17,12 @@ import numpy as np
 
 from tspcli.cli.main import main
 from tspcli.pretraining import data
-from tspcli.pretraining.training_segments import SegmentTable, build_segments
+from tspcli.pretraining.training_segments import TrainingSegments, build_segments
 
 _SEED = 1
 
 
-def permute_regions(segments: SegmentTable) -> SegmentTable:
+def permute_regions(segments: TrainingSegments) -> TrainingSegments:
     """The same segments with their region labels permuted within each video."""
     rng = np.random.Generator(np.random.Philox(_SEED))
     region = segments.region.copy()
@@ -35,7 +35,7 @@ def permute_regions(segments: SegmentTable) -> SegmentTable:
 def run(arguments: Sequence[str]) -> None:
     """Run a command of ``tsp`` with permuted labels."""
 
-    def permuted(*args: Any, **kwargs: Any) -> SegmentTable:
+    def permuted(*args: Any, **kwargs: Any) -> TrainingSegments:
         return permute_regions(build_segments(*args, **kwargs))
 
     setattr(data, "build_segments", permuted)  # noqa: B010 (the package knows nothing of this)

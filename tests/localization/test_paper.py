@@ -21,7 +21,7 @@ from tspcli.localization.localize_config import (
     TrainConfig,
 )
 from tspcli.localization.localizer import Localizer
-from tspcli.localization.prediction import _run
+from tspcli.localization.prediction import propose_in_windows
 from tspcli.localization.training import train
 
 
@@ -77,7 +77,7 @@ def test_the_score_is_both_boundaries_and_the_root_of_both_confidences() -> None
     localizer = Localizer(lambda cells: output, TrainConfig())  # type: ignore[arg-type]  # no network
     window = Window("v", 0.0, 1.0, 1.0)
     batch = [(window, np.zeros((1, 3), np.float32))]
-    ((_, proposals),) = _run(localizer, batch, PredictConfig(), torch.device("cpu"))
+    ((_, proposals),) = propose_in_windows(localizer, batch, PredictConfig(), torch.device("cpu"))
     expected = start * end * np.sqrt(right * overlap)
     np.testing.assert_allclose(proposals.score, [expected], rtol=1e-6)
 

@@ -106,7 +106,7 @@ def test_jpeg_error_is_bounded_whatever_the_picture() -> None:
 
 def test_cache_of_other_settings_is_refused(video: Path, tmp_path: Path) -> None:
     build_cache([video], tmp_path, CacheSettings(SAMPLING, SPEC, "jpeg"), workers=1)
-    with pytest.raises(TrainingError, match="codec: 'jpeg' and 'raw'"):
+    with pytest.raises(TrainingError, match="codec: jpeg, not raw"):
         build_cache([video], tmp_path, CacheSettings(SAMPLING, SPEC, "raw"), workers=1)
     other = FrameSpec(ResizeSpec(height=24, width=32))
     with pytest.raises(TrainingError, match="resize"):
@@ -133,8 +133,9 @@ def test_damaged_and_outdated_cache_files_are_built_again(video: Path, tmp_path:
     before_the_file = whole.replace(table, struct.pack("<q", -(1 << 60)) + table[8:])
     for broken in (whole[:-3], whole[:100], b"", before_the_file):
         file.write_bytes(broken)
-        with pytest.raises(TrainingError, match="no whole cache file"):
+        with pytest.raises(TrainingError) as raised:
             CachedClips([file], 8).read(0, 0)
+        assert raised.value.data["path"] == file
         assert build_cache([copy], folder, settings, workers=1).built == 1
         assert file.read_bytes() == whole
     make_video(copy, fps=30, n_frames=80)

@@ -11,7 +11,7 @@ from tspcli.annotations import GroundTruthRow
 from tspcli.encoders.tsp_model import REGION_CLASSES
 from tspcli.errors import TrainingError
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan, epoch_order
-from tspcli.pretraining.training_segments import SegmentTable, build_segments
+from tspcli.pretraining.training_segments import TrainingSegments, build_segments
 from tspcli.sampling import Sampling
 
 
@@ -19,7 +19,7 @@ def row(start_s: float, end_s: float, label: str | None, video: str = "a") -> Gr
     return GroundTruthRow(video, start_s, end_s, label, 60.0, f"{video}.mp4", 30.0, 1800)
 
 
-def table(n: int = 7, background: int = 3) -> SegmentTable:
+def table(n: int = 7, background: int = 3) -> TrainingSegments:
     rows = [row(3 * i, 3 * i + 2.5, None if i < background else "x", f"v{i % 2}") for i in range(n)]
     return build_segments(rows, ["x"], clip_length=16, frame_rate=15)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
+from tspcli.core.arithmetic import cuda_arithmetic
 from tspcli.errors import UsageError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -193,7 +194,7 @@ def arithmetic(device: torch.device, precision: str, *, training: bool = False) 
     products that are left, and is at least as fine.
     """
     if device.type == "cuda":
-        with _cuda_arithmetic(tf32=precision != "fp32"):
+        with cuda_arithmetic(tf32=precision != "fp32", search=True):
             yield
     elif training and precision == "bf16":
         # oneDNN's bfloat16 weight gradient of a 3x1x1 convolution over two frames, which the last
@@ -205,55 +206,6 @@ def arithmetic(device: torch.device, precision: str, *, training: bool = False) 
                 yield
     else:
         yield
-
-
-@contextmanager
-def _cuda_arithmetic(*, tf32: bool) -> Iterator[None]:
-    """TF32 on or off, whichever of torch's two ways to switch it the program has used before.
-
-    The old switches (``allow_tf32``, ``set_float32_matmul_precision``) set the new ones
-    (``fp32_precision``), but raise when read after the new ones were set to something that they
-    cannot express. torch's compiler reads the old ones. Both are therefore set through the old, and
-    saved and restored separately.
-    """
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    # torch.get_float32_matmul_precision() compares the CPU's products as well.
-    mkldnn: Any = torch.backends.mkldnn
-    cpu_matmul = mkldnn.matmul
-    parts = (matmul, cudnn.conv, cudnn.rnn, cpu_matmul)
-    new = [part.fp32_precision for part in parts]
-    old_precision = _read(torch.get_float32_matmul_precision)
-    old_matmul = _read(lambda: matmul.allow_tf32)
-    old_cudnn = _read(lambda: cudnn.allow_tf32)
-    search = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit
-    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
-    cpu_matmul.fp32_precision = "ieee"
-    if not tf32:
-        # Otherwise a global torch.backends.fp32_precision = "tf32" is inherited.
-        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
-    cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, True, False
-    try:
-        yield
-    finally:
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit = search
-        if old_precision is not None:
-            torch.set_float32_matmul_precision(old_precision)
-        else:
-            # Where the two disagreed, the old one meant the opposite of the new one.
-            matmul.allow_tf32 = new[0] != "tf32" if old_matmul is None else old_matmul
-        if old_cudnn is not None:
-            cudnn.allow_tf32 = old_cudnn
-        for part, value in zip(parts, new, strict=True):
-            part.fp32_precision = value
-
-
-def _read(switch: Callable[[], Any]) -> Any:
-    """The value of one of torch's old switches; None if the new ones contradict it."""
-    try:
-        return switch()
-    except RuntimeError:
-        return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,13 +1,29 @@
-"""Finding actions in untrimmed videos from their features, and measuring how well that went.
+"""Find actions in untrimmed videos from their features, and measure how well that went.
 
-* :mod:`~tspcli.localization.metrics`: the ActivityNet protocol (mAP over tIoU; AR@AN and AUC).
-* :mod:`~tspcli.localization.results`: its files; those of annotations: :mod:`tspcli.annotations`.
-* :mod:`~tspcli.localization.boundary_matching`: a boundary-matching network, with its
-  :mod:`~tspcli.localization.training_windows`, :mod:`~tspcli.localization.boundary_matching` and
-  :mod:`~tspcli.localization.prediction`.
-* :mod:`~tspcli.localization.classes`: class labels for its proposals.
-* :mod:`~tspcli.localization.training`, :mod:`~tspcli.localization.prediction`: from a feature
-  store to a trained network, and from there to results.
+* :func:`train`: a boundary-matching network on feature stores and annotations.
+* :func:`predict`: proposals and labels for the videos of a store.
+* :func:`evaluate`: results against annotations (mAP over tIoU; AR@AN and AUC).
 
-Import what you need from these modules; the metrics need numpy alone.
+The metrics need numpy alone; torch is imported with :func:`train` and :func:`predict`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tspcli.localization.evaluation import evaluate as evaluate
+    from tspcli.localization.prediction import predict as predict
+    from tspcli.localization.training import train as train
+
+_MODULES = {"evaluate": "evaluation", "predict": "prediction", "train": "training"}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a public name when it is first used."""
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,12 @@
-"""The boundary-matching layer, fused with the convolution that reads it.
+"""The boundary-matching network and its losses (Lin et al., BMN, ICCV 2019), after the paper.
 
-The layer samples N points of every proposal from the feature sequence, and the network then joins
-them with a convolution over all N. Both are linear. Done in this order, at T = D = 100, the layer's
-map alone has 128 x 32 x 100 x 100 values a video and the convolution takes 42 GFLOP. Joined the
-other way round, point n's share of the convolution is applied to the T cells first, 0.4 GFLOP, and
-each proposal then sums a few interpolated values for each of its points: one sparse product with a
-matrix of (D T) x (N T) of which one entry in 67 is not zero. The result is the same up to rounding.
-
-The boundary-matching network (Lin et al., BMN, ICCV 2019), written from the paper.
-
-The losses of the boundary-matching network.
+The boundary-matching layer is fused with the convolution that reads it. The layer samples N points
+of every proposal from the feature sequence, and the network then joins them with a convolution over
+all N. Both are linear. In this order, at T = D = 100, the layer's map alone has 128 x 32 x 100 x
+100 values per video and the convolution takes 42 GFLOP. The other way round, point n's share of the
+convolution is applied to the T cells first, 0.4 GFLOP, and each proposal then sums a few
+interpolated values for each of its points: one sparse product with a matrix of (D T) x (N T) of
+which one entry in 67 is not zero. The result is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +21,8 @@ from torch.nn import functional
 
 from tspcli.errors import LocalizationError
 from tspcli.localization.localize_config import BmnConfig, LossConfig
+
+# --- the boundary-matching layer ------------------------------------------------------------------
 
 
 def sampling_matrix(config: BmnConfig) -> Tensor:
@@ -140,6 +139,9 @@ def _compressed_rows(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return counts.cumsum(0) - counts, column.contiguous(), matrix.values()
 
 
+# --- the network ----------------------------------------------------------------------------------
+
+
 class BmnOutput(NamedTuple):
     """Logits of the network; their sigmoids are what the paper calls probabilities and confidence.
 
@@ -197,7 +199,7 @@ class Bmn(nn.Module):
     def standardize(self, mean: Tensor, deviation: Tensor) -> None:
         """Scale features by these from now on; both (C,). They are saved with the weights."""
         self.mean.copy_(mean)
-        # A feature that never changes says nothing; it must not become a division by zero.
+        # A feature that never changes carries nothing; it must not become a division by zero.
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
     def forward(self, features: Tensor) -> BmnOutput:
@@ -220,8 +222,11 @@ class Bmn(nn.Module):
         return BmnOutput(boundaries[:, 0], boundaries[:, 1], proposals[:, 0], proposals[:, 1])
 
 
+# --- its losses -----------------------------------------------------------------------------------
+
+
 class BmnTargets(NamedTuple):
-    """Labels of a batch.
+    """What the network should answer for a batch.
 
     Attributes:
         start: (B, T), 0..1.
@@ -285,7 +290,7 @@ def balanced_square(logits: Tensor, iou: Tensor, config: LossConfig) -> Tensor:
     The authors' code takes all proposals of high IoU and draws about as many of middle and of low
     IoU (0 included), anew at each step. Here all enter, which is what that drawing averages to
     where each of these bands has at least as many proposals as the high one. Where one has fewer,
-    the authors take it whole and it weighs less; where none is high, theirs is 0/0.
+    the authors take all of it and it weighs less; where none is high, theirs is 0/0.
     """
     errors = (torch.sigmoid(logits) - iou) ** 2
     high = iou > config.regression_high

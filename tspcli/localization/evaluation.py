@@ -1,4 +1,4 @@
-"""Results against annotations, from file to figures."""
+"""Evaluate results against annotations, from files to figures."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def evaluate(
             from. None: those that the results file names, as ``tsp localize predict`` writes it,
             else the results themselves; where these repeat a segment with several labels, recall
             and its area are lower than the proposals deserve.
-        subset: The videos to evaluate on, for annotations that tell subsets.
+        subset: The videos to evaluate on, for annotations with subsets.
         tious: Thresholds of the mAP. Those of the recall are always ActivityNet's.
-        max_average_proposals: The largest average number of proposals a video.
+        max_average_proposals: The largest average number of proposals per video.
         blocked: Videos to leave out on both sides, by either side's name; or a file with one name
             per line.
 

@@ -1,11 +1,10 @@
-"""Features on the network's grid: equal cells over a video, or over windows of it.
+"""Annotated videos of feature stores, and their features on the network's grid.
 
-A row of a store stands for the time of its clip's centre, in exact seconds. Between centres
-features are interpolated linearly, beyond the first and the last one they stay. A cell that is
-longer than the step between rows takes the mean over as many places in it as rows fall into it, so
-that no row of a long video is passed over.
-
-Which videos of which stores are annotated how: the material of training and of prediction.
+The grid has equal cells over a video, or over windows of it. A row of a store stands for the time
+of its clip's centre, in exact seconds. Between centres features are interpolated linearly; beyond
+the first and the last one they stay constant. A cell that is longer than the step between rows
+takes the mean over as many places in it as rows fall into it, so that no row of a long video is
+skipped.
 """
 
 from __future__ import annotations
@@ -27,6 +26,14 @@ from tspcli.localization.results import require_forward
 from tspcli.sampling import Sampling
 from tspcli.store.store import FeatureStore, VideoFeatures, open_store
 
+Paths = str | Path | Sequence[str | Path]
+
+_DECISIVE = ("backbone", "weights_sha256", "preprocessing")
+"""Settings that change what features mean; precision and stride do not."""
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Window:
@@ -46,7 +53,7 @@ class Window:
 
 
 def windows_of(key: str, video_s: float, window_s: float | None) -> list[Window]:
-    """One window over the whole video, or windows of ``window_s`` that overlap by half.
+    """One window over all of the video, or windows of ``window_s`` that overlap by half.
 
     Raises:
         LocalizationError: If the video has no length.
@@ -97,7 +104,7 @@ def sample_grid(
     if not np.isfinite(cells).all():
         raise LocalizationError(
             f"The features of {window.key!r} are not all finite.",
-            remedy="Compute them again; `tsp doctor` tells whether the store is damaged.",
+            remedy="Compute them again; `tsp doctor` checks whether the store is damaged.",
         )
     beyond = window.start_s + (np.arange(n_cells) + 0.5) * cell_s >= window.video_s
     cells[beyond] = 0
@@ -146,10 +153,7 @@ def _interpolate(
     return np.asarray(rows[left] * (1 - share) + rows[right] * share)
 
 
-Paths = str | Path | Sequence[str | Path]
-
-_DECISIVE = ("backbone", "weights_sha256", "preprocessing")
-"""Settings that make features another thing altogether; precision and stride do not."""
+# --- videos ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,19 +180,20 @@ class FeatureSet(Mapping[str, VideoFeatures]):
     """The videos of one or more stores, seen as one; made by :func:`open_features`.
 
     Attributes:
-        settings: What the features depend on, as the first store tells it; empty if none does.
+        settings: What the features depend on, as the first store with settings has them.
         weights, weights_path: The encoder's name, and its place if it is a file of the user's.
         dim: C, the width of a feature.
     """
 
     def __init__(self, stores: Sequence[FeatureStore]) -> None:
         self._of_key: dict[str, FeatureStore] = {}
-        told = [store for store in stores if store.metadata.settings]
-        for store in told[1:]:
-            told[0].metadata.require_same(store.metadata, str(told[0].path), str(store.path))
-        self.settings: dict[str, Any] = dict(told[0].metadata.settings) if told else {}
-        self.weights = told[0].metadata.weights if told else None
-        self.weights_path = told[0].metadata.weights_path if told else None
+        described = [store for store in stores if store.metadata.settings]
+        for store in described[1:]:
+            first = described[0]
+            first.metadata.require_same(store.metadata, str(first.path), str(store.path))
+        self.settings: dict[str, Any] = dict(described[0].metadata.settings) if described else {}
+        self.weights = described[0].metadata.weights if described else None
+        self.weights_path = described[0].metadata.weights_path if described else None
         self.dim = 0
         for store in stores:
             for key in store:
@@ -224,8 +229,8 @@ def open_features(paths: Paths, *, sampling: Sampling | None = None) -> Iterator
     """Open one or more feature stores as one.
 
     Args:
-        paths: HDF5 files; the released features come as one for each subset.
-        sampling: Where rows lie in time, for files that do not tell it.
+        paths: HDF5 files; the released features are one file per subset.
+        sampling: Where rows lie in time, for files that do not say so.
 
     Raises:
         StoreError: If one cannot be read.
@@ -242,7 +247,7 @@ def describe(features: VideoFeatures, annotated: AnnotatedVideo | None) -> Local
     """A video with its duration and, if it is annotated, its actions.
 
     Raises:
-        StoreError: If the store does not tell at which seconds rows lie.
+        StoreError: If the store does not say at which seconds rows lie.
         LocalizationError: If it has no rows.
     """
     if not features.n_rows:
@@ -282,7 +287,7 @@ def annotated_videos(
         raise LocalizationError(
             f"None of the {len(features)} videos with features has an annotated action: the store "
             f"holds {next(iter(features))!r}, the annotations {next(iter(annotations), 'none')!r}.",
-            remedy="Check that names agree; only a 'v_' in front makes no difference.",
+            remedy="Compare the names: only a leading 'v_' is ignored.",
         )
     missing = [n for n, video in annotations.items() if video.segments and n not in met]
     return found, missing
@@ -291,7 +296,7 @@ def annotated_videos(
 def require_same_encoder(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise unless features come from the encoder that a network was trained with.
 
-    Features that do not tell where they come from are taken on trust.
+    Features of unknown origin are accepted.
 
     Raises:
         StoreMismatchError: Naming what differs.
@@ -300,8 +305,8 @@ def require_same_encoder(trained: Mapping[str, Any], given: Mapping[str, Any]) -
         return
     different = [name for name in _DECISIVE if trained.get(name) != given.get(name)]
     if different:
-        told = "; ".join(f"{n}: {given.get(n)}, not {trained.get(n)}" for n in different)
+        shown = "; ".join(f"{n}: {given.get(n)}, not {trained.get(n)}" for n in different)
         raise StoreMismatchError(
-            f"The features were made by another encoder than the network was trained with: {told}.",
+            f"The features come from another encoder than the network was trained with: {shown}.",
             remedy="Extract the videos with the same weights, or train on these features.",
         )

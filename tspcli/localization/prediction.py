@@ -1,6 +1,7 @@
-"""From the network's curves and maps to proposals, and soft-NMS over them.
+"""Where the actions are: a trained network over the videos of a store.
 
-Where the actions are: a trained network over the videos of a store.
+The network's curves and maps become proposals, soft-NMS thins these out, and a classifier labels
+them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tspcli.annotations import Annotations
+from tspcli.core.arithmetic import cuda_arithmetic
 from tspcli.errors import LocalizationError
 from tspcli.localization.boundary_matching import BmnOutput
 from tspcli.localization.classes import Classifier
@@ -35,6 +37,9 @@ from tspcli.localization.results import Prediction
 from tspcli.sampling import Sampling
 
 FloatArray = npt.NDArray[np.float64]
+
+
+# --- proposals ------------------------------------------------------------------------------------
 
 
 class Proposals(NamedTuple):
@@ -70,7 +75,7 @@ def propose(
     window: Window,
     peak_ratio: float,
 ) -> Proposals:
-    """All pairs of a start and a later end, scored by the product of what is known of them.
+    """All pairs of a start and a later end, scored by the product of their probabilities.
 
     Args:
         start: (T,) probability of a start at line i.
@@ -137,6 +142,9 @@ def soft_nms(proposals: Proposals, video_s: float, config: PredictConfig) -> Pro
     return chosen._replace(score=np.array(kept, dtype=np.float64))
 
 
+# --- videos ---------------------------------------------------------------------------------------
+
+
 class VideoPrediction(NamedTuple):
     """What was found in one video, best first.
 
@@ -172,15 +180,15 @@ def predict(
         config: The settings.
         classifier: Where labels come from instead of the run's own class head.
         keys: Only these videos; all if None.
-        annotations: Tell the durations of videos for stores that do not; nothing else of them is
+        annotations: Give the durations of videos for stores without them; nothing else of them is
             used.
-        sampling: Where rows lie in time, for stores that do not tell it.
+        sampling: Where rows lie in time, for stores that do not say so.
 
     Raises:
         CheckpointError: If the network cannot be loaded.
         StoreMismatchError: If the features come from another encoder than the network knows.
         LocalizationError: If a key is not in the stores, or a video has no rows.
-        AnnotationError: If it cannot be told which of two annotated videos one of the stores is.
+        AnnotationError: If a video of the stores may be either of two annotated ones.
     """
     config = config or PredictConfig()
     device = pick_device(config.device)
@@ -227,7 +235,7 @@ def _proposals(
 
     def run_batch() -> None:
         batch, queue[:] = queue[: config.batch_size], queue[config.batch_size :]
-        for window, found in _run(localizer, batch, config, device):
+        for window, found in propose_in_windows(localizer, batch, config, device):
             parts[window.key].append(found)
 
     def finished() -> Iterator[tuple[LocalizationVideo, Proposals]]:
@@ -259,14 +267,16 @@ def fused_confidence(output: BmnOutput) -> Tensor:
 
 
 @torch.inference_mode()
-def _run(
+def propose_in_windows(
     localizer: Localizer,
     batch: list[tuple[Window, npt.NDArray[np.float32]]],
     config: PredictConfig,
     device: torch.device,
 ) -> list[tuple[Window, Proposals]]:
+    """The proposals of each of some windows, given with their features (T, C) on the grid."""
     cells = torch.from_numpy(np.stack([cells.T for _, cells in batch])).to(device)
-    output = localizer.model(cells)
+    with cuda_arithmetic(tf32=False):
+        output = localizer.model(cells)
     confidence = fused_confidence(output)
     starts = torch.sigmoid(output.start).cpu().numpy()
     ends = torch.sigmoid(output.end).cpu().numpy()
@@ -294,9 +304,10 @@ def _label(
     if classifier is None or not segments:
         return [Prediction(*segment) for segment in segments]
     features = video.features
-    chances = classifier.probabilities(
-        features.rows, features.center_s, proposals.start_s, proposals.end_s
-    )
+    with cuda_arithmetic(tf32=False):
+        chances = classifier.probabilities(
+            features.rows, features.center_s, proposals.start_s, proposals.end_s
+        )
     found = []
     for (start_s, end_s, score), chance in zip(segments, chances, strict=True):
         for index in np.argsort(-chance, kind="stable")[:top_classes]:

@@ -139,7 +139,7 @@ def read_results(path: str | Path, blocked: Iterable[str] = ()) -> SegmentTable:
         blocked: Names of videos to leave out.
 
     Raises:
-        AnnotationError: If it is no such file, naming the video and the entry that is wrong.
+        AnnotationError: If it is not such a file, naming the video and the entry that is wrong.
     """
     with collector_paused():
         return _parse_results(path, load_json(path, "results"), set(blocked))
@@ -152,13 +152,13 @@ def write_results(
     proposals: Results | None = None,
     version: str = VERSION,
 ) -> None:
-    """Write a results JSON, whole or not at all; names lose ActivityNet's ``v_``.
+    """Write a results JSON, completely or not at all; names lose ActivityNet's ``v_``.
 
     Args:
         path: The file.
         results: Predictions, each proposal perhaps several times, with several labels.
         proposals: Each proposal once with its own score, for the recall. They are written to
-            :func:`proposals_path`, a file of the same format, and the results tell its name and
+            :func:`proposals_path`, a file of the same format, and the results hold its name and
             sha256 in ``external_data``, so that evaluating finds it.
         version: Of the format.
 
@@ -180,8 +180,7 @@ def read_linked_results(
     """:func:`read_results`, and the file of proposals that the JSON names, None if it names none.
 
     Raises:
-        AnnotationError: Likewise; also if the proposals are not there any more, or other ones by
-            now.
+        AnnotationError: Likewise; also if the proposals are missing or have changed.
     """
     with collector_paused():
         data = load_json(path, "results")
@@ -197,7 +196,7 @@ def _linked_proposals(path: str | Path, data: Any) -> Path | None:
     remedy = "Predict again, or give the proposals that belong to the results with --proposals."
     if not found.is_file():
         raise AnnotationError(
-            f"{path} says that its proposals are in {found}, which is not there.", remedy=remedy
+            f"{path} refers to proposals in {found}, which does not exist.", remedy=remedy
         )
     if file_sha256(found) != link.get("sha256"):
         raise AnnotationError(f"{found} holds other proposals than those of {path}.", remedy=remedy)
@@ -308,6 +307,6 @@ def _is_sound(item: Any) -> bool:
 def _bad_entry(path: str | Path, name: str, item: Any) -> AnnotationError:
     shown = repr(item)
     return AnnotationError(
-        f"{path}, video {name!r}: {shown[:120]} is no list of predictions or no prediction.",
+        f"{path}, video {name!r}: {shown[:120]} is neither a list of predictions nor a prediction.",
         remedy=f"Expected {_SHAPE}, times and scores finite, no end before its start.",
     )

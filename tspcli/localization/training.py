@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tspcli.annotations import Annotations
+from tspcli.core.arithmetic import cuda_arithmetic
 from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import RunDir
@@ -108,7 +109,7 @@ class TrainReport:
     Attributes:
         run: Its folder.
         best_epoch: Counted from 1: of the lowest validation loss, or the last without validation.
-        history: One entry an epoch, with losses.
+        history: One entry per epoch, with losses.
         n_videos: Training videos.
         missing: Names that are annotated for training but have no features.
         valid_missing: Likewise for validation.
@@ -146,8 +147,8 @@ def train(
 ) -> TrainReport:
     """Train a boundary-matching network, and a class head if wanted, on stored features.
 
-    A run that was stopped goes on after its last whole epoch, and then ends with the same weights
-    as an undisturbed one on the same machine. A finished run does nothing.
+    A run that was stopped resumes after its last complete epoch, and then ends with the same
+    weights as an undisturbed one on the same machine. A finished run does nothing.
 
     Args:
         features: One or more feature stores.
@@ -155,13 +156,13 @@ def train(
         out: The run's folder: ``best.pth``, ``last.pth``, ``config.json``, ``log.json``.
         config: The settings.
         valid: Annotations of validation videos, which choose the epoch; None takes the last.
-        sampling: Where rows lie in time, for stores that do not tell it.
-        overwrite: Start over instead of going on.
+        sampling: Where rows lie in time, for stores that do not say so.
+        overwrite: Start over instead of resuming.
         reporter: Receives the progress of the run.
 
     Raises:
         TrainingError: If ``out`` holds a run with other settings or data, or files of another
-            program, which is told before anything is written; or if the loss is not finite.
+            program, before anything is written; or if the loss is not finite.
         LocalizationError: If features and annotations do not fit together.
         StoreError: If a store cannot be read.
     """
@@ -196,7 +197,7 @@ def train(
             state = _fresh(config, opened, windows, videos, annotations, device, reporter)
         else:
             reporter.message(f"Resuming after epoch {state.epoch}.")
-    with folder.opened(overwrite=overwrite):
+    with folder.opened(overwrite=overwrite), cuda_arithmetic(tf32=False):
         if not folder.about_path.exists():
             with replacing(folder.about_path) as aside:
                 aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
@@ -255,7 +256,7 @@ class _State:
             state.history, state.best_epoch = values["history"], values["best_epoch"]
         except (CheckpointError, *MALFORMED) as error:
             raise TrainingError(
-                f"The run cannot go on from {path}: {error}",
+                f"The run cannot resume from {path}: {error}",
                 remedy="Start over with --overwrite, or give another --out.",
             ) from error
         return state
@@ -280,7 +281,8 @@ def _fresh(
         model.standardize(*windows.statistics())
     if head is not None:
         head.to(device)
-        fit = train_class_head(head, class_samples(videos, head), config.seed)
+        with cuda_arithmetic(tf32=False):
+            fit = train_class_head(head, class_samples(videos, head), config.seed)
         right = f"{fit['accuracy']:.1%} of {counted(fit['n_samples'], 'training sample')}"
         reporter.message(f"class head: {right}.")
     localizer = Localizer(
@@ -344,11 +346,11 @@ def _identity(
     """What two runs must have in common to be one, but for :data:`_OF_ALL_ROWS`."""
     digests = {}
     for name, chosen in (("training", videos), ("validation", valid_videos)):
-        told = [
+        described = [
             (v.key, v.features.n_rows, v.duration_s, [segment[:3] for segment in v.segments])
             for v in chosen
         ]
-        digests[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        digests[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
     settings = json.dumps(features.settings, sort_keys=True)
     return {
         "config": replace(config, device="auto").to_dict(),

@@ -1,11 +1,10 @@
-"""What the network is to say: boundary probabilities, and the IoU of every proposal.
+"""What the network trains on: batches of windows with their labels.
 
-The grid has T cells and T + 1 lines between them; times here are in cells, line k at time k.
-Output i of the start curve speaks of line i, output i of the end curve of line i + 1, so that
-proposal (d, i), which covers [i, i + d + 1], reads ``start[i]`` and ``end[i + d]``: every boundary
-that a proposal can have stands on a line, the video's own ends among them.
-
-Annotated videos as the batches that the network trains on.
+Labels are boundary probabilities, and the IoU of every proposal. The grid has T cells and T + 1
+lines between them; times here are in cells, line k at time k. Output i of the start curve stands
+for line i, output i of the end curve for line i + 1, so that proposal (d, i), which covers
+[i, i + d + 1], reads ``start[i]`` and ``end[i + d]``: every boundary that a proposal can have
+stands on a line, the video's own ends among them.
 """
 
 from __future__ import annotations
@@ -32,6 +31,9 @@ from tspcli.localization.feature_windows import (
 from tspcli.localization.localize_config import LabelConfig, TrainConfig
 
 FloatArray = npt.NDArray[np.float32]
+
+
+# --- labels ---------------------------------------------------------------------------------------
 
 
 def actions_in_window(
@@ -121,10 +123,13 @@ def _covered(
     return np.maximum(high - low, 0.0).max(axis=1).astype(np.float32)
 
 
+# --- batches --------------------------------------------------------------------------------------
+
+
 class TrainingWindows:
     """Windows with at least one action, their features on the grid held in memory.
 
-    That is T x C x 4 bytes a window: 2 GB for ActivityNet at T = 100 and C = 512. Of the rows
+    That is T x C x 4 bytes per window: 2 GB for ActivityNet at T = 100 and C = 512. Of the rows
     themselves, which may be many times as much, one video's are held at a time.
 
     Attributes:
@@ -209,7 +214,7 @@ class TrainingWindows:
 
 
 def class_samples(videos: Sequence[LocalizationVideo], head: ClassHead) -> ClassSamples:
-    """What a class head learns from: one sample an action, or one a video and class."""
+    """What a class head learns from: one sample per action, or one per video and class."""
     place = {label: index for index, label in enumerate(head.labels)}
     features: list[npt.NDArray[np.float32]] = []
     targets: list[int] = []
@@ -233,6 +238,6 @@ def class_samples(videos: Sequence[LocalizationVideo], head: ClassHead) -> Class
 
 
 def _rows_once(video: LocalizationVideo) -> npt.NDArray[np.float32]:
-    """All rows of a video, compared with their checksum; the video itself does not keep them."""
+    """All rows of a video, checked against their checksum; the video itself does not keep them."""
     (rows,) = video.features.checked_blocks(video.features.n_rows)
     return rows

@@ -1,12 +1,12 @@
 """The clip cache: every sampled frame of every video, in a form from which any clip is read fast.
 
-One file a video (see :mod:`tspcli.pretraining.clip_cache_file`). Nothing is sought through, and a
-killed build goes on where it stopped.
+One file per video (see :mod:`tspcli.pretraining.clip_cache_file`). A killed build resumes where it
+stopped.
 
-Codecs: ``raw`` (exact; 3.55 GB an hour of 128 x 171 video at 15 frames a second), ``webp`` (exact,
-about 1.3 GB, slow to write), ``jpeg`` (about 0.7 GB; no channel of any pixel is off by more than
-:data:`tspcli.pretraining.clip_cache_file.MAX_ERROR` of 255, because frames that would be are stored
-exactly).
+Codecs: ``raw`` (exact; 3.55 GB per hour of 128 x 171 video at 15 frames per second), ``webp``
+(exact, about 1.3 GB, slow to write), ``jpeg`` (about 0.7 GB; no channel of any pixel is off by more
+than :data:`tspcli.pretraining.clip_cache_file.MAX_ERROR` of 255, because frames that would be are
+stored exactly, which takes lossless WebP).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class CachedClips:
 
     Args:
         paths: The cache files.
-        clip_length: Frames a clip.
+        clip_length: Frames per clip.
     """
 
     def __init__(self, paths: Sequence[Path], clip_length: int) -> None:
@@ -168,7 +168,7 @@ class CacheReport:
 
     @property
     def gigabytes_an_hour(self) -> float:
-        """Size of an hour of video."""
+        """Size per hour of video."""
         return self.n_bytes / 1e9 / (self.video_s / 3600) if self.video_s else 0.0
 
 
@@ -237,7 +237,7 @@ def build_cache(
         videos: The files.
         folder: Of the cache.
         settings: Of the cache; a folder made with others is refused.
-        workers: Decode processes; None means one a core.
+        workers: Decode processes; None means one per core.
         decoder: ``auto`` or a decoder's name.
         on_video: Called with each video's name, how many are done and how many there are.
 
@@ -330,7 +330,7 @@ def build_cache(
 
 
 def _is_current(file: Path, video: Path) -> bool:
-    """Whether a cache file is there, whole, and of this very video."""
+    """Whether a cache file is there, complete, and of this very video."""
     if not file.exists():
         return False
     try:

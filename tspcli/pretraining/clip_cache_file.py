@@ -1,9 +1,7 @@
-"""One video in the clip cache: a file from which any clip is one read of neighbouring bytes.
+"""Clips of one video at random: from its file in the clip cache, or straight from the video.
 
-Its frames one after the other, then the table of where each begins, then a JSON footer, the
-footer's length and a magic word. Files are written aside and renamed.
-
-Reading one clip from anywhere: straight from the video, or from the clip cache.
+A file of the cache holds the frames one after the other, then the table of where each begins, then
+a sealed JSON footer, so that any clip is one read of neighbouring bytes.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ MAX_ERROR = 32
 """The most by which a pixel's channel may differ from the decoded frame's, of 255 (``jpeg``)."""
 _MAGIC = b"TSPCLIP1"
 _MAX_SIDE = 1 << 15
+_OPEN_VIDEOS = 4
 
 Bytes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
@@ -147,7 +146,7 @@ class CachedVideo:
     Attributes:
         n_samples: Sampled frames.
         shape: (height, width, 3).
-        footer: What the file says of itself.
+        footer: The settings and facts that the file holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,7 +155,9 @@ class CachedVideo:
             self._handle = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise TrainingError(
-                f"{path} cannot be read: {error.strerror}.", remedy="Build the cache again."
+                f"{path} cannot be read: {error.strerror}.",
+                remedy="Build the cache again.",
+                path=path,
             ) from error
         try:
             self.footer, self._offsets = _read_footer(self._handle)
@@ -167,7 +168,9 @@ class CachedVideo:
         except MALFORMED as error:
             os.close(self._handle)
             raise TrainingError(
-                f"{path} is no whole cache file ({error}).", remedy="Delete it; it is built again."
+                f"{path} is an incomplete or damaged cache file ({error}).",
+                remedy="Delete it; it is built again.",
+                path=path,
             ) from error
         self.n_samples = len(self._offsets) - 1
 
@@ -230,7 +233,7 @@ def _read_footer(handle: int) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
     return footer, offsets
 
 
-_OPEN_VIDEOS = 4
+# --- any clip of several videos -------------------------------------------------------------------
 
 
 class ClipReader(Protocol):

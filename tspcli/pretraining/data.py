@@ -23,7 +23,7 @@ from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan
 from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
 from tspcli.pretraining.loader import ClipLoader
 from tspcli.pretraining.training_recipe import Execution, Recipe
-from tspcli.pretraining.training_segments import SegmentTable, build_segments, find_videos
+from tspcli.pretraining.training_segments import TrainingSegments, build_segments, find_videos
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
 
@@ -279,7 +279,7 @@ def frame_preprocessing(recipe: Recipe, spec: BackboneSpec) -> Preprocessing:
     return Preprocessing(resize=resize, crop=crop, mean=own.mean, std=own.std)
 
 
-def _segment_notes(name: str, table: SegmentTable) -> list[str]:
+def _segment_notes(name: str, table: TrainingSegments) -> list[str]:
     if not table.n_short:
         return []
     share = 100 * table.n_short / table.n_rows

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.pretraining.training_segments import SegmentTable
+from tspcli.pretraining.training_segments import TrainingSegments
 from tspcli.sampling import Sampling
 from tspcli.sampling.clock import grid_tick
 
@@ -75,7 +75,7 @@ class ClipPlan:
         training: Whether there is chance at all. Validation takes clips evenly spaced, in order.
     """
 
-    table: SegmentTable
+    table: TrainingSegments
     sampling: Sampling
     clips_per_segment: int
     seed: int

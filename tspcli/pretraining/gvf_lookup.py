@@ -15,7 +15,7 @@ from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.encoders.weights import checkpoint_file, find_weights
 from tspcli.errors import TrainingError, WeightsError
 from tspcli.pretraining.training_recipe import Recipe
-from tspcli.pretraining.training_segments import SegmentTable
+from tspcli.pretraining.training_segments import TrainingSegments
 from tspcli.store.gvf import GlobalFeatures, read_gvf
 
 
@@ -140,7 +140,7 @@ def _require_encoder(features: GlobalFeatures, wanted: str, named: _Named | None
 
 
 def gvf_rows(
-    table: SegmentTable, vectors: Mapping[str, npt.NDArray[np.float32]]
+    table: TrainingSegments, vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
     """The global features of a table's videos, one row a video; NaN where there are none.
 

@@ -23,7 +23,7 @@ from tspcli.encoders.preprocessing import ClipDraw, Preprocessing
 from tspcli.errors import TrainingError, TspError, VideoError
 from tspcli.pretraining.clip_cache_file import ClipReader
 from tspcli.pretraining.epoch_plan import ClipPlan, ClipRequest
-from tspcli.pretraining.training_segments import SegmentTable
+from tspcli.pretraining.training_segments import TrainingSegments
 
 _MAX_WORKERS = 8
 _PREFETCHED_BATCHES = 4
@@ -149,7 +149,7 @@ class ClipLoader:
     skip: bool = False
 
     @property
-    def table(self) -> SegmentTable:
+    def table(self) -> TrainingSegments:
         """The segments."""
         return self.plan.table
 

@@ -20,7 +20,7 @@ NO_LABEL = -1
 
 
 @dataclass(frozen=True)
-class SegmentTable:
+class TrainingSegments:
     """The usable segments of one split, in the order of their table.
 
     Attributes:
@@ -49,7 +49,7 @@ class SegmentTable:
     def __len__(self) -> int:
         return len(self.video)
 
-    def without(self, names: Collection[str]) -> SegmentTable:
+    def without(self, names: Collection[str]) -> TrainingSegments:
         """The segments of the videos that are not among ``names``."""
         kept = [place for place, name in enumerate(self.filenames) if name not in names]
         chosen = np.isin(self.video, kept)
@@ -80,7 +80,7 @@ def build_segments(
     frame_rate: float,
     foreground_only: bool = False,
     name: str = "the table",
-) -> SegmentTable:
+) -> TrainingSegments:
     """Clamp segments to their videos and drop those that are shorter than a clip.
 
     Args:
@@ -119,7 +119,7 @@ def build_segments(
         )
     filenames = tuple(dict.fromkeys(row.filename for row, _, _ in kept))
     index = {filename: number for number, filename in enumerate(filenames)}
-    return SegmentTable(
+    return TrainingSegments(
         filenames=filenames,
         video=np.array([index[row.filename] for row, _, _ in kept], dtype=np.int64),
         start_s=np.array([start for _, start, _ in kept], dtype=np.float64),
