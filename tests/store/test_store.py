@@ -197,3 +197,29 @@ def test_attributes_that_no_run_writes_are_an_alteration_however_rows_are_read(
             store["a"].checked_rows()
         with pytest.raises(StoreError, match="not those that were written"):
             list(store["a"].checked_blocks(2))
+
+
+def test_hdf5_checks_every_byte_and_every_version_since_1_10_reads_it(tmp_path: Path) -> None:
+    """What format 2 promises, as HDF5 itself states it."""
+    path = tmp_path / "f.h5"
+    attributes = {"video": "v.mp4", "warnings": "[]", "duration_s": 1.5}
+    write_store(path, [("v", rows(600, dim=1024), attributes)], metadata())
+    # Superblock 3 and later structures have checksums; 1.10 introduced it.
+    assert path.read_bytes()[8] == 3
+    with h5py.File(path, "r") as file:
+        dataset = file["v"]
+        assert dataset.fletcher32 and dataset.compression is None
+        assert dataset.chunks == (200, 1024), "three of at most 1 MiB, none of them mostly empty"
+        for item in (file, dataset):
+            kinds = [item.attrs.get_id(name).get_type() for name in item.attrs]
+            texts = [kind for kind in kinds if isinstance(kind, h5py.h5t.TypeStringID)]
+            assert texts and not any(kind.is_variable_str() for kind in texts)
+
+
+def test_a_store_that_another_program_changed_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_store(path, [("v", rows(2), {}), ("w", rows(2), {})], metadata())
+    with h5py.File(path, "r+") as file:
+        del file["v"]
+    with open_store(path) as store:
+        assert list(store) == ["w"] and not store.is_indexed
