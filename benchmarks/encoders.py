@@ -152,7 +152,7 @@ class Operations:
         # Their filters are packed out of sight when they first run.
         self._convs = {
             conv: 2.0 * math.prod(conv.weight.shape[1:])
-            for conv in loaded._backbone.modules()
+            for conv in loaded.form.modules()
             if isinstance(conv, FoldedConv) and conv.weight is not None
         }
 

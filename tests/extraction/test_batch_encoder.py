@@ -15,10 +15,11 @@ import torch
 from tests.builders.refusals import refused
 from tests.builders.videos import make_video
 from tspcli.encoders import Encoder
+from tspcli.encoders.backbones import backbone_spec
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction import batch_encoder as encoding
 from tspcli.extraction import extract
-from tspcli.extraction.batch_encoder import require_memory
+from tspcli.extraction.batch_encoder import default_batch, require_memory
 from tspcli.extraction.clip_assembler import ClipAssembler
 from tspcli.extraction.extract_config import EncoderInfo
 from tspcli.sampling import Sampling
@@ -217,3 +218,15 @@ def test_pages_are_taken_once_and_given_back() -> None:
 @glibc
 def test_the_users_own_tuning_wins() -> None:
     assert measure("kept", MALLOC_MMAP_THRESHOLD_="1000000")[0] > 0.9 * _PAGES
+
+
+@pytest.mark.parametrize(
+    ("backbone", "clips"),
+    [("r2plus1d_34", 64), ("i3d", 16), ("mvit_v2_s", 16), ("swin3d_b", 8), ("s3d", 2)],
+)
+def test_a_gpus_batch_has_so_many_pixels(backbone: str, clips: int) -> None:
+    spec = backbone_spec(backbone)
+    frames = spec.preprocessing.frame_spec("float32")
+    assert default_batch("cuda", spec.sampling, frames) == clips
+    assert default_batch("cpu", spec.sampling, frames) == 4
+    assert default_batch("cuda", Sampling(clip_length=100_000), frames) == 1

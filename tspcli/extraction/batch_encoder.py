@@ -31,9 +31,13 @@ from tspcli.extraction.extract_config import EncoderInfo
 from tspcli.extraction.run_report import Trace
 from tspcli.extraction.task import RunLog
 from tspcli.sampling import Sampling
+from tspcli.sampling.pixels import FrameSpec
 
 CPU_BATCH = 4
 _CUDA_BATCH = 64
+_CUDA_PIXELS = _CUDA_BATCH * 16 * 112 * 112
+"""Pixels of a batch on a GPU: those of 64 clips of TSP. As many clips of s3d would exceed 32-bit
+indices, and those of swin3d, mvit and i3d the memory of most GPUs."""
 IN_FLIGHT = {"cpu": 0, "cuda": 1}
 """Batches that a device works on while the next one is put together."""
 _SERIES_CLIPS = 16
@@ -81,7 +85,7 @@ class BatchEncoder(Generic[Owner]):
         self._trace = trace
         self._sized_by_device = batch_size is None
         self._batcher: Batcher[Owner] = Batcher(
-            batch_size or (CPU_BATCH if encoder.device.type == "cpu" else _CUDA_BATCH)
+            batch_size or default_batch(encoder.device.type, sampling, encoder.frame_spec)
         )
         self._static = encoder.wants_full_batches
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
@@ -166,6 +170,15 @@ class BatchEncoder(Generic[Owner]):
             self._encoder.release()
             self._log.note(f"Out of memory: continuing with batches of {size}.")
         return lambda: torch.cat([wait() for wait in pieces])
+
+
+def default_batch(device_type: str, sampling: Sampling, frame_spec: FrameSpec) -> int:
+    """Clips per batch unless the user chooses: on a GPU 64, or fewer if they have more pixels."""
+    if device_type == "cpu":
+        return CPU_BATCH
+    height, width = frame_spec.output_shape(256, 341)[:2]
+    fitting = _CUDA_PIXELS // (sampling.clip_length * height * width)
+    return max(1, min(_CUDA_BATCH, fitting))
 
 
 def require_memory(
