@@ -38,6 +38,14 @@ def test_a_file_is_replaced_at_the_end_and_keeps_its_mode(tmp_path: Path) -> Non
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "g.txt") as aside:
+        aside.write_text("new")
+    assert (tmp_path / "g.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_names_aside_cannot_be_guessed(tmp_path: Path) -> None:
+    assert len({aside_name(tmp_path / "f.h5") for _ in range(100)}) == 100
 
 
 def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:

