@@ -40,6 +40,8 @@ _MAX_SEEKS_BACK = 6
 # Only in these do packets have presentation times, and is it certain that no frame refers to one.
 _SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
 _SKIP_CODECS = {"h264"}
+# Formats whose conversion depends on no flag of a frame but the interlaced one.
+_CONVERTED_ALIKE = {"yuv420p", "yuvj420p", "yuv444p", "yuvj444p", "gray"}
 # Colour matrices (ITU-T H.273) that swscale can convert, and the names of some that it cannot.
 _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
 _MATRICES = {
@@ -115,6 +117,7 @@ class PyavSource(VideoSource):
         self.name = check_file(path)
         self._threads = threads
         self._reformatter = VideoReformatter()
+        self._plain: Any = None
         self._wanted: Wanted | None = None
         self._container = open_container(self.name, self.path)
         try:
@@ -156,13 +159,33 @@ class PyavSource(VideoSource):
         """A PyAV frame as RGB, uint8, shape (height, width, 3), upright."""
         if frame.colorspace not in _CONVERTIBLE:
             self._replace_matrix(frame)
-        picture = _to_rgb24(self._reformatter, frame)
+        picture = _to_rgb24(self._reformatter, self._without_flags(frame))
         plane = picture.planes[0]
         height, width = picture.height, picture.width
         row_bytes = plane.line_size
         rows = np.frombuffer(plane, np.uint8, count=row_bytes * height).reshape(height, row_bytes)
         rgb = rows[:, : width * 3].reshape(height, width, 3)
         return rgb if self.orientation == UPRIGHT else self.orientation.apply(rgb)
+
+    def _without_flags(self, frame: Any) -> Any:
+        """The same planes without the frame's flags, where these change how chroma is scaled.
+
+        PyAV converts each field of an interlaced frame by itself, and respects the position of the
+        chroma samples. ffmpeg's scale filter does neither, nor do other decoders.
+        """
+        kind = frame.format
+        if not frame.interlaced_frame and kind.name in _CONVERTED_ALIKE:
+            return frame
+        if kind.is_rgb or kind.has_palette or any(plane.line_size <= 0 for plane in frame.planes):
+            return frame
+        plain = self._plain
+        size = (frame.width, frame.height, kind.name)
+        if plain is None or (plain.width, plain.height, plain.format.name) != size:
+            plain = self._plain = av.VideoFrame(*size)
+        for source, target in zip(frame.planes, plain.planes, strict=True):
+            _rows(target)[:] = _rows(source)[:, : target.line_size]
+        plain.colorspace, plain.color_range = frame.colorspace, frame.color_range
+        return plain
 
     def _replace_matrix(self, frame: Any) -> None:
         """Convert with another colour matrix where FFmpeg has none, as ffmpeg 5 did silently."""
@@ -361,6 +384,11 @@ class PyavSource(VideoSource):
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
     """Frames between the key frame and the one shown at the start are not needed."""
     return lambda pts_s, next_s: next_s > start_s and (wanted is None or wanted(pts_s, next_s))
+
+
+def _rows(plane: Any) -> npt.NDArray[np.uint8]:
+    """The bytes of a plane, row by row."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
 
 
 def _to_rgb24(reformatter: Any, frame: Any) -> Any:
