@@ -59,17 +59,25 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_work(page: str, workplace: Path) -> None:
     found = commands(page)
-    assert {shlex.split(c)[shlex.split(c).index("--to") + 1] for c in found} == set(TARGETS)
+    assert found
     for command in found:
         result = CliRunner().invoke(cli, shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception}"
-        # What the page tells to give to the reader is there.
+        # The files that the page passes to readers are there.
     text = (ROOT / page).read_text()
     for path in set(re.findall(r"(?<=[ `])[\w.]+(?:\.export)?/annotations/[\w.]+", text)):
         assert (workplace / path).is_file(), path
     for path in set(re.findall(r"(?<=`)\w+/[\w]+\.(?:yaml|yml|py)(?=`)", text)):
         if not path.startswith(("configs", "cfgs")):
             assert (workplace / path).is_file(), path
+
+
+def test_every_target_has_an_example_and_a_place_in_the_readme() -> None:
+    examples = [shlex.split(command) for command in commands("docs/readers.md")]
+    assert {words[words.index("--to") + 1] for words in examples} == set(TARGETS)
+    table = (ROOT / "README.md").read_text().split("| `--to` | reader |")[1].split("\n\n")[0]
+    named = {name for line in table.splitlines() for name in re.findall(r"`([\w-]+)`", line)}
+    assert named == set(TARGETS)
 
 
 def test_bmt_and_pdvc_get_their_captions(workplace: Path) -> None:
