@@ -89,7 +89,7 @@ def test_every_field_has_an_option_and_a_key(
         value = changed.get(item.name, default)
         if isinstance(value, bool) and item.name not in changed:
             value = not value
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             value = value / 2 if isinstance(default, float) and default else value + 1
         path = tmp_path / f"{item.name}.toml"
         others = {"heads": ["action"]} if item.name == "foreground_only" else {}

@@ -21,19 +21,19 @@ from tspcli.cli.options import (
     videos_option,
     weights_options,
 )
-from tspcli.cli.rules import Named, require_apart
+from tspcli.cli.rules import Named, RuledCommand, require_apart
 
 
-@click.command("extract", short_help="Compute clip features of videos into a store.")
+@click.command(
+    "extract", cls=RuledCommand, short_help="Compute clip features of videos into a store."
+)
 @videos_option(required=True)
 @click.option("--out", "-o", required=True, type=PATH, help="The HDF5 store.")
 @weights_options("TSP on ActivityNet")
-@click.option("--clip-length", type=POSITIVE, help="Frames a clip (TSP: 16).")
-@click.option("--frame-rate", metavar="FPS", help="Frames a second inside a clip (TSP: 15).")
-@click.option("--stride", type=POSITIVE, help="Frames from clip to clip (TSP: 16; 1).")
-@click.option(
-    "--grid-rate", metavar="FPS", help="Standardise to this rate before sampling (TSP: 30)."
-)
+@click.option("--clip-length", type=POSITIVE, help="Frames per clip (TSP: 16).")
+@click.option("--frame-rate", metavar="FPS", help="Frames per second inside a clip (TSP: 15).")
+@click.option("--stride", type=POSITIVE, help="Frames between the starts of clips (TSP: 16).")
+@click.option("--grid-rate", metavar="FPS", help="Resample videos to this rate first (TSP: 30).")
 @encoder_options
 @decoding_options
 @click.option(
@@ -41,7 +41,7 @@ from tspcli.cli.rules import Named, require_apart
     type=click.Choice(["pad", "skip", "fail"]),
     default="pad",
     show_default=True,
-    help="A video shorter than one clip: repeat its last frame, leave it out, or call it failed.",
+    help="A video shorter than one clip: repeat its last frame, skip it, or fail it.",
 )
 @click.option(
     "--key",
@@ -52,8 +52,8 @@ from tspcli.cli.rules import Named, require_apart
     help="Name of a video in the store; also {parent} and {name}.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the store instead of adding to it.")
-@click.option("--strict", is_flag=True, help="A partly damaged video fails.")
-@click.option("--shard", type=Shard(), help="Do only the I-th of N shares of the videos.")
+@click.option("--strict", is_flag=True, help="Fail videos that are damaged in part.")
+@click.option("--shard", type=Shard(), help="Process only the I-th of N shares of the videos.")
 @engine_options
 @click.option(
     "--decode-timeout",
@@ -61,19 +61,19 @@ from tspcli.cli.rules import Named, require_apart
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds until a decoder counts as hung.",
+    help="Seconds without a frame after which a decoder counts as hung.",
 )
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write what every part did when to this JSON file, for chrome://tracing or Perfetto.",
+    help="Write a trace of the run to this JSON file, for chrome://tracing or Perfetto.",
 )
 @json_option()
 def command(as_json: bool, **options: Any) -> int:
     """Compute clip features of untrimmed videos into one HDF5 store.
 
-    The defaults reproduce the features released with TSP. A run that was stopped, in whatever way,
-    goes on when the same command is given again. Exit code 3: finished, but some videos failed.
+    The defaults reproduce the features released with TSP. The same command resumes a run that was
+    stopped in any way. Exit code 3: finished, but some videos failed.
 
     \b
     Examples:

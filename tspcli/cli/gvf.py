@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from tspcli.cli.console import print_json, say
 from tspcli.cli.displays import stopping_extraction, summarize, watch
@@ -21,15 +20,22 @@ from tspcli.cli.options import (
     videos_option,
     weights_options,
 )
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 
-@click.command("gvf", short_help="Compute global video features for pretraining.")
+@click.command(
+    "gvf",
+    cls=RuledCommand,
+    one_of=["videos", "features"],
+    short_help="Compute global video features for pretraining.",
+)
 @videos_option()
-@click.option(
+@ruled_option(
     "--features",
     type=PATH,
     multiple=True,
+    alone_with=["out", "pool", "overwrite", "as_json"],
     help="Pool a feature store instead of decoding videos.",
 )
 @click.option("--out", "-o", required=True, type=PATH, help="The HDF5 file.")
@@ -38,7 +44,7 @@ from tspcli.core.text import counted
     type=click.Choice(["max", "mean"]),
     default="max",
     show_default=True,
-    help="Over the clips of a video.",
+    help="How the clips of a video are pooled.",
 )
 @weights_options("r2plus1d_34-tac_on_kinetics")
 @click.option(
@@ -46,16 +52,14 @@ from tspcli.core.text import counted
     type=POSITIVE,
     default=16,
     show_default=True,
-    help="Frames from clip to clip.",
+    help="Frames between the starts of clips.",
 )
 @encoder_options
 @decoding_options
 @engine_options
 @click.option("--overwrite", is_flag=True, help="Replace the file instead of adding to it.")
 @json_option()
-@click.pass_context
 def command(
-    context: click.Context,
     videos: tuple[str, ...],
     features: tuple[Path, ...],
     out: Path,
@@ -63,10 +67,10 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Compute global video features: one vector a video, the maximum or mean over its clips.
+    """Compute global video features: one vector per video, the maximum or mean over its clips.
 
-    TSP's region head sees it beside each clip's own feature. It stays fixed during pretraining, so
-    that it is computed once, with an encoder trained on Kinetics.
+    TSP's region head sees it together with each clip's own feature. It is fixed during pretraining,
+    so it is computed once, with an encoder trained on Kinetics.
 
     \b
     Examples:
@@ -75,8 +79,6 @@ def command(
     """
     from tspcli.errors import UsageError
 
-    if bool(videos) == bool(features):
-        raise UsageError("Give either --videos or --features.", remedy="One of the two, not both.")
     if len(features) > 1:
         raise UsageError(
             f"--features is given {len(features)} times, for one store.",
@@ -85,7 +87,6 @@ def command(
     if features:
         from tspcli.store.gvf import gvf_from_store
 
-        _refuse_idle_options(context)
         made = gvf_from_store(features[0], out, pool=pool, overwrite=options["overwrite"])
         if as_json:
             print_json({"out": str(out), "videos": len(made), "dim": made.dim, "pool": pool})
@@ -107,24 +108,3 @@ def command(
         print_json(report.to_dict())
     summarize(report, of=pool)
     return EXIT_SOME_FAILED if report.failed else 0
-
-
-_WITH_FEATURES = ("features", "out", "pool", "overwrite", "as_json")
-
-
-def _refuse_idle_options(context: click.Context) -> None:
-    """Refuse what would do nothing because rows are computed already."""
-    from tspcli.errors import UsageError
-
-    idle = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in _WITH_FEATURES
-        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    ]
-    if idle:
-        raise UsageError(
-            f"{', '.join(idle)} would do nothing beside --features: its rows are computed already.",
-            remedy="Leave that out, or give --videos instead of --features.",
-        )

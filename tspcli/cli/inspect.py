@@ -8,29 +8,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from tspcli.cli.console import err_console, out_console, print_json, printable
 from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
     from tspcli.analysis.inspect import GlobalSummary, RowView, StoreSummary, VideoSummary
 
 
-@click.command("inspect", short_help="Show what a store holds.")
+@click.command("inspect", cls=RuledCommand, short_help="Show what a store holds.")
 @click.argument("store", metavar="FEATS.h5", type=PATH)
 @click.argument("video", required=False)
-@click.option(
-    "--neighbours", type=click.IntRange(min=0), default=3, show_default=True, help="A row."
+@ruled_option(
+    "--neighbours",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    requires=["video"],
+    help="Neighbours per row.",
 )
 @click.option(
     "--check",
     is_flag=True,
-    help="Read every row: compare checksums, look for rows that are not finite; exit with 1 if "
+    help="Read every row, verify checksums and look for rows that are not finite; exit with 1 if "
     "something is wrong.",
 )
-@click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
+@click.option(
+    "--limit", type=POSITIVE, default=50, show_default=True, help="Most lines of the table."
+)
 @row_time_options()
 @json_option("everything")
 def command(
@@ -56,13 +63,17 @@ def command(
       tsp inspect released.h5 --frame-rate 15 --stride 16 --clip-length 16 --json
     """
     from tspcli.analysis.inspect import summarize, view_video
+    from tspcli.errors import UsageError
     from tspcli.store import open_store
     from tspcli.store.gvf import is_gvf
     from tspcli.store.store_set import find_video, given_sampling, require_agreement
 
     sampling = given_sampling(frame_rate, stride, clip_length)
     is_global = is_gvf(store)
-    _refuse_idle_options(video, is_global=is_global, times_given=sampling is not None)
+    if is_global and sampling is not None:
+        raise UsageError(
+            "Global features have no times: --frame-rate, --stride and --clip-length do not apply."
+        )
     if is_global:
         _inspect_global(store, video, neighbours, limit, as_json)
         return 0
@@ -82,22 +93,6 @@ def command(
     else:
         _show_video(features.key, rows, limit)
     return 1 if check and not all(math.isfinite(row.norm) for row in rows) else 0
-
-
-def _refuse_idle_options(video: str | None, *, is_global: bool, times_given: bool) -> None:
-    from tspcli.errors import UsageError
-
-    if is_global and times_given:
-        raise UsageError(
-            "Global features are of whole videos and have no seconds.",
-            remedy="Leave --frame-rate, --stride and --clip-length away.",
-        )
-    source = click.get_current_context().get_parameter_source("neighbours")
-    if video is None and source is not ParameterSource.DEFAULT:
-        raise UsageError(
-            "--neighbours does nothing without a video.",
-            remedy="Name one, or leave --neighbours away.",
-        )
 
 
 def _inspect_global(

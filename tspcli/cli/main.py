@@ -180,10 +180,11 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         if not _is_told_elsewhere(error):
-            error.show()
+            with suppress(OSError):
+                error.show()
         return error.exit_code
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
+        _complain("Interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again when it flushes at exit.
@@ -205,17 +206,22 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
             from tspcli.core.files import too_long
 
             words = too_long(Path(os.fsdecode(error.filename or "?")))
-            click.echo(f"Error: {words}\nGive a shorter one.", err=True)
+            _complain(f"Error: {words}")
             return UsageError.exit_code
         if isinstance(error, OSError) and error.filename is None and error.errno == errno.ENOSPC:
-            click.echo("Error: A disk is full, perhaps that which the output goes to.", err=True)
+            _complain("Error: A disk is full, perhaps the one that the output goes to.")
             return EXIT_ERROR
-        click.echo(
+        _complain(
             f"Error: {type(error).__name__}: {error}\n"
-            "This is a fault of tspcli. Run the command with --debug to see where it happened.",
-            err=True,
+            "This is a bug in tspcli. Run the command with --debug to see where it happened."
         )
         return EXIT_ERROR
+
+
+def _complain(text: str) -> None:
+    """Print to stderr, if that can be written; the exit code does not depend on it."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _is_told_elsewhere(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.console import out_console, print_json, say, warn
 from tspcli.cli.options import PATH, json_option
 from tspcli.core.text import counted
 
@@ -44,21 +44,17 @@ def command(
     if as_json:
         print_json(asdict(report))
         return
-    notes = err_console()
     if report.missing_shards:
-        text = f"Note: without {', '.join(report.missing_shards)}"
-        notes.print(printable(text), style="yellow", markup=False, soft_wrap=True)
+        warn(f"without {', '.join(report.missing_shards)}")
     for text in report.differing_plans:
-        notes.print(printable(f"Note: {text}"), style="yellow", markup=False, soft_wrap=True)
+        warn(text)
     if report.n_failed:
-        text = f"Note: {counted(report.n_failed, 'video')} failed in these runs; "
-        text += f"`tsp inspect {report.out}` names them"
-        notes.print(printable(text), style="yellow", markup=False, soft_wrap=True)
-    out_console().print(
-        printable(
-            f"{counted(sum(report.n_videos), 'video')}, {counted(report.n_rows, 'row')} of width "
-            f"{report.dim} from {counted(len(report.stores), 'store')} in {report.out}"
-        ),
-        markup=False,
-        soft_wrap=True,
+        warn(
+            f"{counted(report.n_failed, 'video')} failed in these runs; "
+            f"`tsp inspect {report.out}` names them"
+        )
+    say(
+        f"{counted(sum(report.n_videos), 'video')}, {counted(report.n_rows, 'row')} of width "
+        f"{report.dim} from {counted(len(report.stores), 'store')} in {report.out}",
+        console=out_console(),
     )

@@ -214,15 +214,16 @@ RUNTIME_NAMES = ("torch", "compiled", "openvino")
 
 def videos_option(*, required: bool = False, text: str = "") -> Option:
     """``--videos``: what to decode."""
-    return click.option(
+    return ruled_option(
         "--videos",
         "-v",
         multiple=True,
+        takes_all=True,
         required=required,
         type=VIDEO_PATH,
         metavar="DIR|FILE|LIST.txt",
         help=text
-        or "A video, a folder (searched for video endings) or a .txt list; may be repeated.",
+        or "Videos, folders (searched for video files) or .txt lists; several, or repeated.",
     )
 
 
@@ -246,8 +247,8 @@ def weights_options(default: str) -> Callable[[Command], Command]:
             "-w",
             help=f"Registry name, checkpoint or run folder.  [default: {default}]",
         ),
-        click.option("--backbone", help="The backbone, where the weights do not tell."),
-        click.option("--seed", type=int, help="For --weights random."),
+        click.option("--backbone", help="The backbone, if the weights do not say it."),
+        click.option("--seed", type=int, help="Seed of --weights random."),
     )
 
 
@@ -257,10 +258,10 @@ encoder_options = together(
         type=NumberOr("auto", None),
         default="auto",
         show_default=True,
-        help="Clips at once.",
+        help="Clips per batch.",
     ),
     device_option(several=True),
-    click.option("--gpus", type=NumberOr("all", "all"), help="So many GPUs at once, or all."),
+    click.option("--gpus", type=NumberOr("all", "all"), help="Number of GPUs, or 'all'."),
     click.option(
         "--precision",
         type=click.Choice(PRECISION_NAMES),
@@ -274,7 +275,7 @@ encoder_options = together(
         default="torch",
         show_default=True,
         help="What runs the encoder: compiled is torch's compiler, which takes a minute or more "
-        "before the first batch; openvino is for CPUs and wants tspcli[openvino].",
+        "before the first batch; openvino is for CPUs and needs tspcli[openvino].",
     ),
 )
 """How the encoder is run."""
@@ -292,7 +293,7 @@ decoding_options = together(
         type=TableChoice(DECODERS, "auto"),
         default="auto",
         show_default=True,
-        help="auto takes the fastest that is right, and the next one where it fails.",
+        help="auto takes the fastest exact decoder, and the next one for videos where it fails.",
     ),
 )
 """How videos are decoded."""

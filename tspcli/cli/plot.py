@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from tspcli.cli.console import err_console, out_console, printable
+from tspcli.cli.console import out_console, printable, say, warn
 from tspcli.cli.options import PATH, row_time_options
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -27,27 +27,39 @@ _MOST_COLUMNS = 56
 _LATE_S = 2.0
 
 
-@click.command("plot", short_help="Draw the features of one video.")
+@click.command("plot", cls=RuledCommand, short_help="Draw the features of one video.")
 @click.argument("store", metavar="FEATS.h5", type=PATH)
 @click.argument("video")
 @click.option("--out", "-o", type=PATH, help="Picture: .png, .svg, .pdf or .html; repeatable.",
               multiple=True)  # fmt: skip
-@click.option("--against", type=PATH, help="A second store, drawn beside the first.")
-@click.option("--title", "titles", multiple=True, help="What to call the store; repeatable.")
-@click.option("--annotations", "-a", type=PATH, multiple=True, help="For the annotated segments.")
-@click.option("--video", "video_file", type=PATH, help="The video itself, for thumbnails.")
+@click.option("--against", type=PATH, help="A second store, drawn next to the first.")
+@click.option("--title", "titles", multiple=True, help="Title of the store; repeatable.")
 @click.option(
-    "--thumbnails", type=click.IntRange(1, 32), default=8, show_default=True, help="How many."
+    "--annotations", "-a", type=PATH, multiple=True, help="Annotations whose segments are drawn."
+)
+@ruled_option(
+    "--video", "video_file", type=PATH, requires=["out"], help="The video itself, for thumbnails."
+)
+@ruled_option(
+    "--thumbnails",
+    type=click.IntRange(1, 32),
+    default=8,
+    show_default=True,
+    requires=["video_file"],
+    help="Number of thumbnails.",
 )
 @click.option(
     "--dpi",
     type=click.IntRange(30, 1200),
     default=200,
     show_default=True,
-    help="Dots an inch of PNG.",
+    help="Dots per inch of PNG.",
 )
-@click.option(
-    "--own-scales", is_flag=True, help="A colour scale for each of two stores, not one for both."
+@ruled_option(
+    "--own-scales",
+    is_flag=True,
+    requires=["against"],
+    help="A colour scale for each store instead of one for both.",
 )
 @row_time_options()
 def command(
@@ -67,8 +79,8 @@ def command(
 ) -> None:
     """Draw the features of one video: how its clips resemble each other, and how they change.
 
-    Without --out the drawing is in the terminal. With annotations, the separation of foreground and
-    background stands beside it as a number: 1 at most, 0 for none.
+    Without --out the drawing is in the terminal. With annotations, a silhouette score says how
+    well actions and background are separated: 1 is best, 0 means no separation.
 
     \b
     Examples:
@@ -86,19 +98,19 @@ def command(
             "There is no terminal to draw in.", remedy="Give --out picture.png (or .svg, .html)."
         )
     stores = [store] if against is None else [store, against]
-    _check_given(len(stores), out, titles, video_file, own_scales)
+    _check_given(len(stores), out, titles)
     sampling = given_sampling(frame_rate, stride, clip_length)
     key, views, segments = _load(stores, video, titles, annotations, sampling)
     frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)
     for note in _notes(data, out):
-        _note(note)
+        warn(note)
     for path in out:
         if path.suffix.lower() == ".html":
             write_page(data, path)
         else:
             write_picture(data, path, dpi=dpi)
-        err_console().print(printable(f"Wrote {path}"), markup=False, soft_wrap=True)
+        say(f"Wrote {path}")
     if terminal.is_terminal:
         _draw(terminal, data)
     else:
@@ -106,10 +118,6 @@ def command(
             if view.separation is not None:
                 terminal.print(f"{view.title}: separation {view.separation:+.3f}", markup=False)
     sys.stdout.flush()
-
-
-def _note(text: str) -> None:
-    err_console().print(printable(f"Note: {text}"), style="yellow", markup=False, soft_wrap=True)
 
 
 def _notes(data: PlotData, out: tuple[Path, ...]) -> list[str]:
@@ -139,10 +147,8 @@ def _check_given(
     n_stores: int,
     out: tuple[Path, ...],
     titles: tuple[str, ...],
-    video_file: Path | None,
-    own_scales: bool,
 ) -> None:
-    """Refuse, before anything is written, what cannot be written and what would do nothing."""
+    """Refuse, before anything is written, pictures and titles that make no sense."""
     from tspcli.analysis import check_picture
     from tspcli.errors import UsageError
 
@@ -153,23 +159,7 @@ def _check_given(
         raise UsageError(
             f"{len(titles)} titles were given for {counted(n_stores, 'store')}; "
             f"{titles[n_stores]!r} is one too many.",
-            remedy="Give --title once a store.",
-        )
-    if own_scales and n_stores == 1:
-        raise UsageError(
-            "--own-scales does nothing for one store.", remedy="Add --against, or leave it away."
-        )
-    context = click.get_current_context()
-    if video_file is None:
-        if context.get_parameter_source("thumbnails") is not ParameterSource.DEFAULT:
-            raise UsageError(
-                "--thumbnails does nothing without the video.",
-                remedy="Add --video, or leave --thumbnails away.",
-            )
-    elif not out:
-        raise UsageError(
-            "--video is for pictures: a terminal shows no frames.",
-            remedy="Add --out, or leave --video away.",
+            option="title",
         )
 
 
@@ -197,9 +187,9 @@ def _load(
         if known is not None:
             segments = given.videos[known].segments
             for note in given.notes_on(known):
-                _note(note)
+                warn(note)
         elif annotations:
-            _note(f"the annotations do not mention {key!r}.")
+            warn(f"the annotations do not mention {key!r}.")
         called = [*titles, *(path.stem for path in stores[len(titles) :])]
         views = [
             view_features(features, title, segments)
@@ -241,7 +231,7 @@ def _thumbnails(path: Path, views: list[FeatureView], count: int) -> list[Thumbn
             if frame is not None:
                 frames.append(Thumbnail(float(frame.pts_s - origin), frame.rgb().copy()))
     if frames and duration - frames[-1].time_s > duration / count + _LATE_S:
-        _note(f"{path} is shorter than the features; is it the same video?")
+        warn(f"{path} is shorter than the features; is it the same video?")
     return frames
 
 

@@ -21,6 +21,7 @@ from tspcli.cli.options import (
     json_option,
     setting_options,
 )
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.settings import Setting
 from tspcli.pretraining.training_recipe import (
     DEFAULT_RECIPE,
@@ -48,17 +49,20 @@ def _execution_text(setting: Setting) -> str:
     return f"[how] {default_text(setting)}"
 
 
-@click.command("pretrain", short_help="Train an encoder on untrimmed videos (TSP or TAC).")
-@click.option(
+@click.command(
+    "pretrain", cls=RuledCommand, short_help="Train an encoder on untrimmed videos (TSP or TAC)."
+)
+@ruled_option(
     "--videos",
     "-v",
     multiple=True,
+    takes_all=True,
     type=VIDEO_PATH,
-    help="Folder of the videos, searched with its subfolders; may be repeated.",
+    help="Folders of the videos, searched with their subfolders; several, or repeated.",
 )
 @click.option("--train", type=PATH, help="Ground-truth table of training (`tsp annotations`).")
 @click.option("--valid", type=PATH, help="Ground-truth table of validation.")
-@click.option("--labels", type=PATH, help="Label mapping; the sorted classes if not given.")
+@click.option("--labels", type=PATH, help="Label mapping.  [default: the sorted classes]")
 @click.option("--gvf", type=PATH, help="Global video features (`tsp gvf`).")
 @click.option("--out", "-o", type=PATH, help="The run's folder.")
 @click.option(
@@ -68,9 +72,9 @@ def _execution_text(setting: Setting) -> str:
     help="A recipe's name or a TOML file; --list-recipes shows them.",
 )
 @click.option("--config", type=PATH, help="TOML file of settings that override the recipe's.")
-@click.option("--resume", is_flag=True, help="Go on with the run that --out holds.")
-@click.option("--overwrite", is_flag=True, help="Delete the run that --out holds, and start anew.")
-@click.option("--gpus", type=POSITIVE, help="Processes on this machine, one a device.")
+@click.option("--resume", is_flag=True, help="Resume the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Delete the run in --out and start a new one.")
+@click.option("--gpus", type=POSITIVE, help="Processes on this machine, one per device.")
 @click.option("--cache-only", is_flag=True, help="Fill the clip cache (--cache) and stop.")
 @click.option("--list-recipes", is_flag=True, help="Show the recipes and stop.")
 @json_option()
@@ -95,9 +99,9 @@ def command(
 ) -> int:
     """Train an encoder on untrimmed videos with the recipe of TSP or TAC.
 
-    Options marked [what] override the recipe's values, those marked [how] tell how this machine
+    Options marked [what] override the recipe's values; those marked [how] decide how this machine
     computes it. The best epoch's weights are RUN/best.pth; `tsp extract --weights RUN` uses them.
-    A run that was killed goes on with --resume, to the same weights.
+    --resume resumes a run that was killed and ends with the same weights.
 
     \b
     Examples:

@@ -18,6 +18,7 @@ class RuledOption(click.Option):
             a value, such as ``engine=ray``.
         conflicts: Parameters that may not be given as well.
         alone_with: The only parameters that may be given as well.
+        takes_all: Whether it takes all values that follow it, as a shell's ``*.mp4`` expands.
     """
 
     def __init__(
@@ -26,12 +27,14 @@ class RuledOption(click.Option):
         requires: Sequence[str] = (),
         conflicts: Sequence[str] = (),
         alone_with: Sequence[str] | None = None,
+        takes_all: bool = False,
         **more: Any,
     ) -> None:
         super().__init__(*words, **more)
         self.requires = requires
         self.conflicts = conflicts
         self.alone_with = alone_with
+        self.takes_all = takes_all
 
 
 def ruled_option(*words: str, **more: Any) -> Callable[[Any], Any]:
@@ -51,10 +54,32 @@ class RuledCommand(click.Command):
         self.one_of = one_of
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, self._spread(args))
         if not ctx.resilient_parsing:
             self._check(ctx)
         return rest
+
+    def _spread(self, args: list[str]) -> list[str]:
+        """Repeat options that take all values that follow, once per value."""
+        names = {
+            name
+            for option in self.params
+            if isinstance(option, RuledOption) and option.takes_all
+            for name in option.opts
+        }
+        spread: list[str] = []
+        current, n_values = "", 0
+        for position, word in enumerate(args):
+            if word == "--":
+                return spread + args[position:]
+            name = word.partition("=")[0]
+            if word.startswith("-"):
+                current, n_values = (name, int("=" in word)) if name in names else ("", 0)
+            elif current:
+                spread += [current] if n_values else []
+                n_values += 1
+            spread.append(word)
+        return spread
 
     def _check(self, ctx: click.Context) -> None:
         from tspcli.errors import UsageError
