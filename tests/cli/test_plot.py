@@ -16,8 +16,8 @@ from tspcli.errors import TspError, UsageError
     ("options", "said"),
     [
         (["--title", "a", "--title", "b"], "2 titles were given for 1 store; 'b'"),
-        (["--own-scales"], "--own-scales does nothing"),
-        (["--thumbnails", "4"], "--thumbnails does nothing without the video"),
+        (["--own-scales"], "--own-scales needs --against"),
+        (["--thumbnails", "4"], "--thumbnails needs --video"),
         (["-o", "{}/p.gif"], "'p.gif' does not end in"),
     ],
 )

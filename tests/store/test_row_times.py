@@ -92,7 +92,7 @@ def test_global_features_have_no_seconds(tmp_path: Path) -> None:
     path = tmp_path / "gvf.h5"
     write_gvf(path, {"v_0": np.ones(4, "f4")}, pool="max", metadata=StoreMetadata({}, {}))
     refused = tsp("inspect", path, *OWN).exception
-    assert isinstance(refused, UsageError) and "no seconds" in refused.message
+    assert isinstance(refused, UsageError) and "no times" in refused.message
     assert tsp("inspect", path).exception is None
 
 
