@@ -150,7 +150,8 @@ def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path, options: 
     process = start(videos, out, *options)
     wait_for_parts(out, 1, process)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert process.stderr is not None
+    assert any("Stopping" in line for line in process.stderr), "the first was not noticed"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said, said

@@ -286,7 +286,7 @@ decoding_options = together(
         type=NumberOr("auto", None),
         default="auto",
         show_default=True,
-        help="Decode processes.",
+        help="Decode processes: in all on one machine, per worker on a Ray cluster.",
     ),
     click.option(
         "--decoder",

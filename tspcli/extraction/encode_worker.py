@@ -251,8 +251,8 @@ class Watchdog(Heartbeat):
     """Notices an engine that makes no progress although its process lives.
 
     A process that is stopped sends no updates, which its supervisor notices. One that hangs inside
-    the encoder goes on sending them, but its threads come by here no more. An engine without work
-    is not stuck: it looks for some several times a second. Time is counted in beats, so that a
+    the encoder continues to send them, but its threads no longer report here. An engine that has no
+    work is not stuck: it looks for some several times a second. Time is counted in beats, so that a
     process stopped together with everyone else, by Ctrl-Z, is not blamed for that time.
 
     Args:

@@ -24,21 +24,22 @@ class ExtractConfig:
 
     Attributes:
         weights: A name in the registry, a checkpoint file or a training run's folder.
-        backbone: The backbone, where the weights do not tell.
+        backbone: The backbone, if the weights do not say.
         frame_rate, clip_length, stride, grid_rate: See :class:`tspcli.sampling.Sampling`; None
             means what the weights were made for.
-        batch_size: Clips a batch; None chooses by device.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …; several, with commas, compute in a
+        batch_size: Clips per batch; None chooses by device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …; several, with commas, get a worker
             process each.
         gpus: How many GPUs compute, or ``all``, instead of ``device``.
         precision: ``auto``, ``fp32`` (nothing is rounded), ``tf32``, ``bf16`` or ``fp16``.
         runtime: What runs the encoder: ``torch``, ``compiled``, or ``openvino`` on CPUs.
-        workers: Decode processes; None chooses by the number of cores.
+        workers: Decode processes: in all on one machine, per worker on a cluster; None means one
+            per core.
         decoder: ``auto`` or a decoder's name.
         short_videos: What to do with a video shorter than one clip: ``pad`` it by repeating its
             last frame, ``skip`` it, or let it ``fail``.
         overwrite: Replace a store that exists instead of adding to it.
-        strict: Let a video of which parts cannot be decoded fail, instead of keeping the rest.
+        strict: Let a video fail if parts of it cannot be decoded, instead of keeping the rest.
         engine: ``local``: this machine; ``ray``: a Ray cluster, each of whose nodes sees the videos
             and the output under the same paths.
         ray_address: The cluster; None takes the one that this machine belongs to.
@@ -46,7 +47,7 @@ class ExtractConfig:
         key_template: How a video's key is made from its path.
         decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
         seed: For ``random`` weights.
-        profile: File for a trace of what every part did when (:mod:`tspcli.extraction.run_report`).
+        profile: File for a trace of what each part did when (:mod:`tspcli.extraction.run_report`).
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -118,7 +119,7 @@ class ExtractConfig:
             for name in ("frame_rate", "grid_rate")
             if (value := getattr(self, name)) is not None
         }
-        # An encoder that samples its videos directly goes on doing so at another rate.
+        # An encoder that samples its videos directly does so at another rate too.
         if (
             "frame_rate" in rates
             and "grid_rate" not in rates

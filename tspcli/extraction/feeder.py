@@ -1,7 +1,7 @@
 """Frames on their way from the decode pool to the encoder's device.
 
 The feeder, a thread of its own, takes them out of the decode workers' shared memory and has them
-normalised on the device, beside the encoder's own work.
+normalised on the device while the encoder works.
 """
 
 from __future__ import annotations

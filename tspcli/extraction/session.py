@@ -202,7 +202,7 @@ def _was_planned_otherwise(parts: PartsFolder, log: RunLog) -> bool:
 
 
 def _change(file: VideoFile, kept: Kept) -> str | None:
-    """How a video's file differs from the one that its features were computed from."""
+    """How the file of a video differs from the one that its features were computed from."""
     stored = kept.attributes.get("source_bytes")
     size = file_size(file.path)
     if stored is None or not size or size == stored:

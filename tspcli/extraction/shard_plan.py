@@ -104,7 +104,7 @@ def weigh(videos: Sequence[VideoFile], durations: Sequence[int | None]) -> dict[
     sizes = [file_size(video.path) for video in videos]
     known = [(d, size) for d, size in zip(durations, sizes, strict=True) if d is not None]
     total_ms, total_bytes = sum(d for d, _ in known), sum(size for _, size in known)
-    # Whole numbers, whose sums do not depend on their order.
+    # Integers, whose sums do not depend on their order.
     return {
         video.key: size * (total_ms or 1) // (total_bytes or 1) if duration is None else duration
         for video, duration, size in zip(videos, durations, sizes, strict=True)
