@@ -125,13 +125,19 @@ class Check:
 PROBES: dict[str, str] = {
     "torch": """
 import json, torch
+from tspcli.encoders.precision import unsupported_gpu
 found = {"version": torch.__version__, "cuda_build": torch.version.cuda, "threads":
          torch.get_num_threads(), "devices": [], "cuda": torch.cuda.is_available()}
 for i in range(torch.cuda.device_count() if found["cuda"] else 0):
     p = torch.cuda.get_device_properties(i)
-    free, total = torch.cuda.mem_get_info(i)
+    problem = unsupported_gpu(i)
+    try:
+        free = torch.cuda.mem_get_info(i)[0]
+    except RuntimeError as error:  # full, or reserved by another process
+        free, problem = None, problem or str(error).splitlines()[0]
     found["devices"].append({"name": p.name, "capability": f"{p.major}.{p.minor}",
-                             "memory_bytes": total, "free_bytes": free})
+                             "memory_bytes": p.total_memory, "free_bytes": free,
+                             "problem": problem})
 found["mps"] = torch.backends.mps.is_available()
 print(json.dumps(found))
 """,
@@ -377,6 +383,8 @@ def _driver(facts: Facts) -> dict[str, Any]:
 
 
 def _device(device: Mapping[str, Any], facts: Facts) -> Result:
+    if device.get("problem"):
+        return Result("note", device["problem"], "Use --device cpu, or another GPU.")
     return Result(
         "ok",
         f"{device['name']}, capability {device['capability']}, "

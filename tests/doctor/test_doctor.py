@@ -65,6 +65,9 @@ def test_devices_are_shown_with_capability_and_driver() -> None:
     checks = diagnose_with(torch=torch, driver=driver)
     assert checks["cuda:0"].found == "H200, capability 9.0, 150.0 GB, driver 590.1"
     assert checks["NVDEC"].status == "note"
+    old = {**device, "problem": "V100 has compute capability 7.0"}
+    torch = Probe({"version": "2.15.0", "cuda_build": "13.2", "devices": [old]})
+    assert diagnose_with(torch=torch, driver=driver)["cuda:0"].status == "note"
     checks = diagnose_with(driver=driver)
     assert checks["GPU"].status == "note"
     assert "590.1" in checks["GPU"].found

@@ -235,7 +235,7 @@ def save_checkpoint(
 
 
 def write_torch_file(path: Path, content: Any) -> None:
-    """``torch.save`` beside the path, sync, rename.
+    """``torch.save``; the file appears complete or not at all.
 
     Raises:
         CheckpointError: If the file cannot be written; what was there before stays.
