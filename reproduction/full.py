@@ -16,10 +16,9 @@ from reproduction.grid import ARMS, REGION, TSP_MAX, TSP_MEAN, Arm
 from reproduction.measures import COLUMNS, Column
 from reproduction.outcome import Group
 from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
-from reproduction.stages import Stage
+from reproduction.stages import ReproductionError, Stage
 from tspcli.annotations.dialects import Role
 from tspcli.core.files import replacing
-from tspcli.errors import ReproductionError
 
 LAYOUT = """\
 activitynet/activity_net.v1-3.min.json

@@ -27,7 +27,7 @@ from tspcli import __version__
 from tspcli.core.files import file_sha256, replacing
 from tspcli.core.progress import Reporter
 from tspcli.core.text import clock, counted
-from tspcli.errors import ReproductionError
+from tspcli.errors import TspError
 
 STAGE_FILE = "stage.json"
 LOG_FILE = "log.txt"
@@ -37,6 +37,10 @@ _SOME_FAILED = 3
 
 Command = tuple[str, ...]
 Tell = Callable[[str], None]
+
+
+class ReproductionError(TspError):
+    """An experiment that cannot start or resume."""
 
 
 @dataclass(frozen=True)

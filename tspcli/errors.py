@@ -30,7 +30,7 @@ VIDEO_REMEDIES: dict[str, str] = {
     "empty": "Fetch or copy it again.",
     "not-a-video": "Fetch it again if it should be one, leave it out if not; lists end with .txt.",
     "no-video-stream": "Leave it out, or fetch the version with pictures.",
-    "no-frames": "Fetch or copy it again; `ffprobe FILE` tells more.",
+    "no-frames": "Fetch or copy it again; `ffprobe FILE` shows more.",
     "too-short": "Use --short-videos pad (repeats its last frame) or a shorter --clip-length.",
     "damaged": "Fetch or copy it again.",
     "timeout": "If the disk is slow, give `tsp extract` a longer --decode-timeout.",
@@ -38,7 +38,7 @@ VIDEO_REMEDIES: dict[str, str] = {
     "unsupported": "Try another --decoder, or convert it to H.264 with ffmpeg.",
     "out-of-memory": "Use fewer --workers, or convert it to smaller frames with ffmpeg.",
 }
-"""What to do about a video that a run leaves without features, where the error does not say it."""
+"""What to do about a video that a run leaves without features, unless the error says so itself."""
 
 
 class TspError(Exception):
@@ -51,7 +51,7 @@ class TspError(Exception):
     """
 
     exit_code = 1
-    told_elsewhere = False
+    reported_elsewhere = False
     """Whether another process of the same command shows the same error to the user."""
 
     def __init__(self, message: str, *, remedy: str | None = None, **data: object) -> None:
@@ -146,12 +146,8 @@ class ExportError(TspError):
 
 
 class TrainingError(TspError):
-    """A training run that cannot start or go on."""
+    """A training run that cannot start or resume."""
 
 
 class LocalizationError(TspError):
     """A localization model, its input or its predictions that do not fit together."""
-
-
-class ReproductionError(TspError):
-    """An experiment that cannot start or go on."""

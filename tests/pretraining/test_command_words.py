@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tspcli.cli.main import _is_told_elsewhere
+from tspcli.cli.main import _is_reported_elsewhere
 from tspcli.cli.pretrain import _split_settings, command
 from tspcli.core.settings import to_toml, with_values
 from tspcli.errors import TspError, UsageError
@@ -135,9 +135,9 @@ def test_who_tells_an_error_is_what_the_processes_agreed_on(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_RANK", "1")
     error = UsageError("The device lacks that.")
-    assert _is_told_elsewhere(error)
-    error.told_elsewhere = False
-    assert not _is_told_elsewhere(error)
+    assert _is_reported_elsewhere(error)
+    error.reported_elsewhere = False
+    assert not _is_reported_elsewhere(error)
 
 
 def test_every_option_of_a_recipe_says_its_own_and_the_official_value() -> None:

@@ -154,7 +154,7 @@ def expect_refusal(arguments: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match="already holds a run") as raised:
         pretrain(**arguments)
     assert "--resume" in str(raised.value)
-    assert raised.value.told_elsewhere == (os.environ["RANK"] != "0")
+    assert raised.value.reported_elsewhere == (os.environ["RANK"] != "0")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def fail_apart() -> None:
         with pytest.raises(TrainingError) as raised:
             fall_ill(devices)
         assert str(raised.value) == f"process {max(rank, 1)} is unwell"
-        assert raised.value.told_elsewhere == (rank == 0)
+        assert raised.value.reported_elsewhere == (rank == 0)
 
 
 def test_sync_batch_norm_needs_cuda(small_set: SmallSet, tmp_path: Path) -> None:

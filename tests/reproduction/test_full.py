@@ -12,11 +12,12 @@ import torch
 from reproduction.dataset import activitynet_json, plan_untrimmed
 from reproduction.full import ACTIVITYNET, FULL, THUMOS14, FullPlan
 from reproduction.run import reproduce
+from reproduction.stages import ReproductionError
 from reproduction.synthetic import SyntheticVideo, render_video
 from tests.reproduction.running import MINIATURE, run_command
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
-from tspcli.errors import ReproductionError, UsageError
+from tspcli.errors import UsageError
 from tspcli.sampling.pixels import ResizeSpec
 
 pytestmark = pytest.mark.timeout(900)

@@ -16,6 +16,7 @@ import pytest
 from reproduction.stages import (
     STAGES,
     Command,
+    ReproductionError,
     Stage,
     StageRecord,
     StageResult,
@@ -24,7 +25,6 @@ from reproduction.stages import (
     run_process,
 )
 from tspcli.core.progress import Reporter
-from tspcli.errors import ReproductionError
 
 ROOT = Path(__file__).parents[2]
 

@@ -208,7 +208,7 @@ class Devices:
             return
         raised = own or next(iter(problems.values()))
         teller = next(rank for rank, error in problems.items() if str(error) == str(raised))
-        raised.told_elsewhere = teller != self.rank
+        raised.reported_elsewhere = teller != self.rank
         raise raised
 
     def barrier(self) -> None:
