@@ -34,7 +34,12 @@ def documented() -> list[tuple[str, str, str, float, float]]:
 
 def durations() -> list[float]:
     rng = np.random.default_rng(7)
-    some = rng.uniform(1.1, 240, 250), rng.uniform(240, LONGEST_S, 40), [1.1, 2.13, LONGEST_S]
+    # The last is where rounding to the nearest row adds most to a stretched long video.
+    some = (
+        rng.uniform(1.1, 240, 250),
+        rng.uniform(240, LONGEST_S, 40),
+        [1.1, 2.13, LONGEST_S, 792.5],
+    )
     # Just before another clip would fit, and just after.
     whole = [n * 16 / 15 + d for n in (1, 2, 40, 700) for d in (0.0, 1.05)]
     return [round(float(d), 3) for d in np.concatenate([*some, whole])]

@@ -1,4 +1,4 @@
-"""What readers are told to be set to, against what their own code needs for rows of TSP."""
+"""The settings that are printed for readers, against what their code needs for rows of TSP."""
 
 from __future__ import annotations
 

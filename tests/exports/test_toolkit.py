@@ -228,7 +228,7 @@ def test_original_rates_of_the_published_table(shared_data: Path) -> None:
 def test_the_published_activitynet_files_meet(
     shared_data: Path, tmp_path: Path, export: Export
 ) -> None:
-    """BSN's annotations tell no subset, the tables of TSP do, by their names."""
+    """BSN's annotations have no subsets; the names of TSP's tables give them."""
     names = ["v_sJFgo9H6zNo", "v_JDg--pjY5gg"]
     store = make_store(
         tmp_path / "s.h5", [Clip(names[0], 138.97, 30), Clip(names[1], 126.13, 30)], Sampling()

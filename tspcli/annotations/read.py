@@ -102,7 +102,7 @@ def read_actions(
             counts as one.
         role: If no subset is named, keep only the videos that play this part.
         dialect: As for :func:`read_annotations`.
-        columns: Likewise.
+        columns: As for :func:`read_annotations`.
 
     Raises:
         AnnotationError: As :func:`read_annotations`; also if the source holds no actions, or no

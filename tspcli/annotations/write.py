@@ -1,4 +1,4 @@
-"""Writing annotations in the dialects that readers of features expect."""
+"""Write annotations in the dialects that readers of features expect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ THUMOS14_TYPE_IDX: dict[str, int] = {
     "ThrowDiscus": 93,
     "VolleyballSpiking": 97,
 }
-"""THUMOS14's own class numbers (those of UCF101, from 1), as in its annotation tables."""
+"""THUMOS14's class numbers, those of UCF101 counted from 1, as in its annotation tables."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class DatabaseEntry:
     """A video for :func:`write_database`.
 
     Attributes:
-        name: Its key.
-        subset: Its subset, in the words of the file's reader.
-        duration_s: Its duration.
+        name: Its key in the file.
+        subset: Its subset, in the reader's words.
+        duration_s: Its duration in seconds.
         segments: Its segments.
-        frame: A ``frame`` field, if the reader wants one.
+        frame: The value of a ``frame`` field, for readers that have one.
     """
 
     name: str
@@ -59,7 +59,7 @@ class DatabaseEntry:
 def write_database(
     path: Path, entries: Iterable[DatabaseEntry], label_ids: Mapping[str, int] | None = None
 ) -> None:
-    """ActivityNet's JSON (``database``), with ``label_id`` where ids are given."""
+    """Write ActivityNet's JSON (``database``), with ``label_id`` if ids are given."""
     database: dict[str, Any] = {}
     for entry in entries:
         video: dict[str, Any] = {"subset": entry.subset, "duration": entry.duration_s}
@@ -75,7 +75,7 @@ def write_database(
 
 
 def write_activitynet(path: Path, videos: Annotations) -> None:
-    """Annotations as ActivityNet's JSON, which the official evaluation code reads."""
+    """Write ActivityNet's JSON, which the official evaluation code reads."""
     entries = (
         DatabaseEntry(name, video.subset, video.duration_s, video.segments)
         for name, video in videos.items()
@@ -90,7 +90,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_video_info(path: Path, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-    """BSN's ``video_info_new.csv`` from (name, subset, BSN entry)."""
+    """Write BSN's ``video_info_new.csv`` from (name, subset, BSN entry)."""
     columns = ("video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame")
     write_table(
         path,
@@ -111,10 +111,10 @@ def write_video_info(path: Path, rows: Iterable[tuple[str, str, Mapping[str, Any
 
 
 def write_thumos_table(path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]]) -> None:
-    """G-TAD's THUMOS14 table from (name, segments, original frames a second).
+    """Write G-TAD's THUMOS14 table from (name, segments, original frame rate).
 
-    Frames are those that the annotations tell, else seconds times the rate, rounded down as in the
-    published tables.
+    Frames are the annotated ones, else seconds times the rate, rounded down as in the published
+    tables.
     """
     rows = []
     others: dict[str, int] = {}
@@ -135,13 +135,13 @@ def write_thumos_table(path: Path, videos: Iterable[tuple[str, Sequence[Segment]
 def write_bmt(
     path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]], phase: str
 ) -> int:
-    """BMT's tab-separated captions from (name, captions, duration in seconds).
+    """Write BMT's tab-separated captions from (name, captions, duration in seconds).
 
-    ``idx`` counts the rows that are written, because BMT takes it for a row number. Captions that
-    end before they start are left out: BMT's captioning loader stops at them.
+    ``idx`` counts the written rows, because BMT takes it for a row number. Captions that end before
+    they start are left out, because BMT's captioning loader stops at them.
 
     Returns:
-        How many were left out.
+        The number of captions left out.
     """
     rows: list[tuple[Any, ...]] = []
     dropped = 0
@@ -158,7 +158,7 @@ def write_bmt(
 
 
 def write_captions(path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]]) -> None:
-    """ActivityNet Captions' JSON, which PDVC reads, from (name, captions, duration)."""
+    """Write ActivityNet Captions' JSON, which PDVC reads, from (name, captions, duration)."""
     write_json(
         path,
         {
@@ -179,7 +179,7 @@ def write_table(
     *,
     delimiter: str = ",",
 ) -> None:
-    """Write a table with a header; quoted only where it must be."""
+    """Write a table with a header line, quoting only where it is necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")

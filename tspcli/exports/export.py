@@ -38,7 +38,7 @@ MANIFEST = "export.json"
 """Part of every export; only folders with it are ever replaced."""
 USAGE = "HOW_TO_USE.txt"
 TASK = "Exporting"
-"""What a reporter is told about: one step per video."""
+"""The name of the task that is reported, with one step per video."""
 
 
 @dataclass
