@@ -15,7 +15,8 @@ import pytest
 from tests.builders.videos import make_video
 from tests.video.pools import usable
 from tspcli.errors import VideoError
-from tspcli.video import open_source
+from tspcli.sampling import Sampling
+from tspcli.video import open_source, sampled_frames
 from tspcli.video.decoders import indexed_source as indexed
 from tspcli.video.durations import header_duration_ms
 
@@ -136,3 +137,33 @@ def test_a_fragmented_file_may_begin_in_the_middle(tmp_path: Path, kept: int, de
 def test_the_duration_of_matroska_runs_from_the_first_frame(tmp_path: Path, start_s: int) -> None:
     path = make_video(tmp_path / "late.mkv", fps=10, n_frames=20, start=start_s * 10)
     assert header_duration_ms(str(path)) == 2000
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+@pytest.mark.parametrize("n_parts", [2, 3])
+def test_frames_lost_to_a_clock_that_steps_back_are_reported(
+    tmp_path: Path, suffix: str, n_parts: int
+) -> None:
+    codec = "mpeg2video" if suffix == "mpg" else "libx264"
+    part = make_video(tmp_path / f"part.{suffix}", fps=25, n_frames=50, codec=codec).read_bytes()
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(part * n_parts)
+    with open_source(joined, "pyav") as source:
+        frames = sampled_frames(source, Sampling())
+        assert len(list(frames)) > 0
+        [warning] = [text for text in source.warnings if text.startswith("clock: ")]
+    lost, total = (int(word) for word in warning.split() if word.isdigit())
+    assert total == frames.n_frames
+    assert 0.8 * (n_parts - 1) * 50 < lost <= (n_parts - 1) * 50
+    with pytest.raises(VideoError) as caught:
+        indexed.scan_packets(str(joined))
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "avi", "mp4", "mkv"])
+def test_a_clock_that_runs_on_is_nothing_to_report(tmp_path: Path, suffix: str) -> None:
+    codec = {"mpg": "mpeg2video", "avi": "mpeg4"}.get(suffix, "libx264")
+    path = make_video(tmp_path / f"v.{suffix}", fps=25, n_frames=50, codec=codec)
+    with open_source(path, "pyav") as source:
+        list(sampled_frames(source, Sampling()))
+        assert source.warnings == []

@@ -77,9 +77,16 @@ class SampledFrames:
         shift_s = self.source.info.origin_s
         shown: Frame | None = None
         last: Frame | None = None
+        latest_s: Fraction | None = None
+        tick_s = 1 / self.sampling.grid_rate
+        n_lost = 0
         for frame in self.source.frames(wanted=self._is_wanted):
             self.n_frames += 1
             last = frame
+            if latest_s is None or frame.pts_s > latest_s:
+                latest_s = frame.pts_s
+            elif latest_s - frame.pts_s > tick_s:
+                n_lost += 1
             if self._on_frame is not None:
                 self._on_frame()
             if not frame.has_picture:
@@ -96,6 +103,10 @@ class SampledFrames:
             shown = frame
         if shown is None or last is None:
             raise VideoError("no-frames", path=self.source.info.path)
+        if n_lost:
+            self.source.warnings.append(
+                f"clock: it steps back, so {n_lost} of {self.n_frames} frames are in no row"
+            )
         self.end_s = self._display_end_s(last)
         if needed := self._needed.among(self._believable(track.finish(self.end_s - shift_s))):
             yield SampledFrame(needed, shown.pts_s, shown)

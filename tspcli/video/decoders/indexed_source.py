@@ -8,6 +8,7 @@ and the next one is tried.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
@@ -63,12 +64,18 @@ def scan_packets(path: str) -> FrameIndex:
     with av.open(source.name, metadata_errors="replace") as container:
         stream: Any = container.streams[info.stream_index]
         sizes = [(other.width, other.height) for other in container.streams.video]
+        last_dts = -math.inf
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.pts is None:
                     raise VideoError("unsupported", "packets without times", path=info.path)
+                if packet.dts is not None:
+                    if packet.dts < last_dts:
+                        # Sorted times would belong to other pictures.
+                        raise VideoError("unsupported", "its clock steps back", path=info.path)
+                    last_dts = packet.dts
                 pts.append(packet.pts)
                 durations.append(packet.duration or 0)
         except (av.error.FFmpegError, OSError, IndexError) as error:
