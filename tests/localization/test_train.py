@@ -187,7 +187,7 @@ def test_a_folder_is_refused_before_features_are_read(
     with pytest.raises(TrainingError, match=r"holds log\.json, but no config\.json"):
         train(tmp_path / "train.h5", learned, tmp_path / "foreign", config=config)
     (tmp_path / "run" / "last.pth").write_bytes(b"no checkpoint")
-    with pytest.raises(TrainingError, match="cannot go on from"):
+    with pytest.raises(TrainingError, match="cannot resume from"):
         train(tmp_path / "train.h5", learned, tmp_path / "run", config=config)
 
 
@@ -257,7 +257,7 @@ def test_files_of_another_program_stay(tmp_path: Path, name: str) -> None:
     train(tmp_path / "train.h5", learned, run, config=config, overwrite=True)
     assert states(run)["history"]
     (run / "last.pth").write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match=r"cannot go on from .*last\.pth") as found:
+    with pytest.raises(TrainingError, match=r"cannot resume from .*last\.pth") as found:
         train(tmp_path / "train.h5", learned, run, config=config)
     assert "--overwrite" in str(found.value.remedy)
     (run / "config.json").write_text('{"name": "of another program"}')

@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tspcli.cli.main import _is_reported_elsewhere
-from tspcli.cli.pretrain import _split_settings, command
+from tspcli.cli.main import is_reported_elsewhere
+from tspcli.cli.pretrain import command, split_settings
 from tspcli.core.settings import to_toml, with_values
 from tspcli.errors import TspError, UsageError
 from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
@@ -94,7 +94,7 @@ def test_every_field_has_an_option_and_a_key(
         path = tmp_path / f"{item.name}.toml"
         others = {"heads": ["action"]} if item.name == "foreground_only" else {}
         path.write_text(to_toml({item.name: value, **others}))
-        what, how = _split_settings(path, {})
+        what, how = split_settings(path, {})
         made = with_values(settings(), what if settings is Recipe else how, "file")
         expected = tuple(value) if isinstance(value, list) else value
         assert getattr(made, item.name) == expected != default, item.name
@@ -117,7 +117,7 @@ def test_recipe_of_a_run_as_recipe_and_as_config(tmp_path: Path) -> None:
         to_toml({**recipe.to_dict(), "tool_version": "1", "execution": execution.to_dict()})
     )
     assert load_recipe(run) == recipe
-    what, how = _split_settings(run, {"workers": 2})
+    what, how = split_settings(run, {"workers": 2})
     assert load_recipe(overrides=what) == recipe
     assert with_values(Execution(), how, "t") == Execution(workers=2)
 
@@ -135,9 +135,9 @@ def test_who_tells_an_error_is_what_the_processes_agreed_on(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_RANK", "1")
     error = UsageError("The device lacks that.")
-    assert _is_reported_elsewhere(error)
+    assert is_reported_elsewhere(error)
     error.reported_elsewhere = False
-    assert not _is_reported_elsewhere(error)
+    assert not is_reported_elsewhere(error)
 
 
 def test_every_option_of_a_recipe_says_its_own_and_the_official_value() -> None:

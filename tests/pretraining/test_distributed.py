@@ -235,7 +235,7 @@ def test_placements() -> None:
     # In a batch script's own shell, without srun, there is one process.
     assert find_placement({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == Placement()
     assert find_placement({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) == Placement()
-    with pytest.raises(TrainingError, match="makes no sense"):
+    with pytest.raises(TrainingError):
         find_placement({"RANK": "x", "WORLD_SIZE": "2"})
 
 

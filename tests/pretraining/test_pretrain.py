@@ -306,7 +306,7 @@ def test_global_features_that_are_missing_or_unknown(
             del file.attrs[name]
     recorder = Recorder()
     pretrain(**{**arguments, "gvf": official}, reporter=recorder, stop_requested=lambda: True)
-    assert any("does not tell which encoder made it" in text for text in recorder.messages)
+    assert any("does not say which encoder made it" in text for text in recorder.messages)
 
 
 def test_other_inputs_that_do_not_fit(small_set: SmallSet, tmp_path: Path) -> None:

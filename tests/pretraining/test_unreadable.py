@@ -192,7 +192,7 @@ def test_resumed_run_keeps_to_what_it_began_with(damaged_set: SmallSet, tmp_path
     again = pretrain(**arguments, resume=True, stop_requested=lambda: True)
     assert again.left_out == first.left_out
     (train / "train_0002.mp4").write_bytes(b"gone")
-    with pytest.raises(TrainingError, match="1 video cannot be read that could be when the run"):
+    with pytest.raises(TrainingError, match="1 video could be read when the run began"):
         pretrain(**arguments, resume=True)
 
 

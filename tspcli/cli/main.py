@@ -179,7 +179,7 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
     except click.Abort:
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        if not _is_reported_elsewhere(error):
+        if not is_reported_elsewhere(error):
             with suppress(OSError):
                 error.show()
         return error.exit_code
@@ -193,7 +193,7 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
     except TspError as error:
         if debug:
             raise
-        if not _is_reported_elsewhere(error):
+        if not is_reported_elsewhere(error):
             from tspcli.cli.console import show_error
 
             show_error(error)
@@ -224,10 +224,10 @@ def _complain(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _is_reported_elsewhere(error: Exception) -> bool:
+def is_reported_elsewhere(error: Exception) -> bool:
     """Whether another process of this command, which a launcher started too, shows this error."""
     if isinstance(error, TspError) and "reported_elsewhere" in vars(error):
-        return error.reported_elsewhere  # the processes have agreed on who tells it
+        return error.reported_elsewhere  # the processes have agreed on who reports it
     # torchrun gives every process the same words, in which each finds the same fault.
     together = "TORCHELASTIC_RUN_ID" in os.environ
     in_words = isinstance(error, (click.ClickException, UsageError))

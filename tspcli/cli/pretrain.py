@@ -124,7 +124,7 @@ def command(
     if missing:
         raise UsageError(f"Missing {', '.join(missing)}.", remedy="See `tsp pretrain --help`.")
     assert train is not None and valid is not None and out is not None
-    what, how = _split_settings(config, settings)
+    what, how = split_settings(config, settings)
     chosen = load_recipe(recipe, what)
     if gpus is not None and gpus > 1 and "RANK" not in os.environ:
         _relaunch(gpus)
@@ -171,7 +171,7 @@ def command(
     return stop.exit_code if report.stopped else 0
 
 
-def _split_settings(
+def split_settings(
     config: Path | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the recipe and of the execution: those of the TOML file, under the options'."""

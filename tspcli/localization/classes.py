@@ -22,7 +22,7 @@ Classify = Callable[[Tensor], Tensor]
 
 
 class Classifier(Protocol):
-    """Something that tells how likely each class is in each segment of a video."""
+    """Estimates how likely each class is in each segment of a video."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class ActionHeadClassifier:
 
 
 class ClassHead(nn.Module):
-    """A linear layer, or two, on the mean feature of a segment or of the whole video.
+    """A linear layer, or two, on the mean feature of a segment or of the video.
 
     Args:
         feature_dim: C.
@@ -108,7 +108,7 @@ class ClassHead(nn.Module):
     def segments(
         self, center_s: FloatArray, start_s: FloatArray, end_s: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """The stretches whose mean it looks at: the segments, or each time the whole video."""
+        """The stretches whose mean it looks at: the segments, or each time all of the video."""
         if self.config.source == "segment":
             return start_s, end_s
         return np.full_like(start_s, center_s[0]), np.full_like(end_s, center_s[-1])

@@ -174,7 +174,7 @@ def _table(results: Results | str | Path, blocked: set[str]) -> SegmentTable:
 
 
 def _spellings(name: str, annotated: Annotations) -> set[str]:
-    """What the annotations, and results that lost a `v_`, call a video of this name."""
+    """What the annotations, and results without `v_`, call a video of this name."""
     found = annotated.find(name) or name
     bare = result_name(found)
     return {name, found} | (set() if bare in annotated else {bare})

@@ -1,4 +1,4 @@
-"""Localization checkpoints: written whole or not at all, loaded without running code."""
+"""Localization checkpoints: written completely or not at all, loaded without running code."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Localizer:
         model: The network.
         config: How it was trained.
         class_head: Its class head, or None.
-        feature_settings: Of the stores that it was trained on; empty if they did not tell.
+        feature_settings: Of the stores that it was trained on; empty if they have none.
         weights: Name of the encoder's weights, or None.
-        weights_path: Where they lay, if they are no registered ones and the stores told.
+        weights_path: Their path, if they are not registered and the stores hold it.
     """
 
     model: Bmn
@@ -73,7 +73,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """Read a localization checkpoint.
 
     Raises:
-        CheckpointError: If there is none, it carries code, or it is another kind of file.
+        CheckpointError: If it is missing, carries code, or it is another kind of file.
     """
     path = Path(path)
     try:
@@ -82,7 +82,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
         raise CheckpointError(
             f"{path} does not exist.", remedy="Train with `tsp localize train --out RUN` first."
         ) from None
-    except Exception as error:  # torch tells in many ways of damage, and of code that is to run
+    except Exception as error:  # torch reports damage, and code that wants to run, in many ways
         first_line = str(error).strip().split("\n")[0]
         raise CheckpointError(
             f"{path} is no checkpoint that can be loaded safely ({first_line}).",

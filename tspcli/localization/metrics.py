@@ -97,11 +97,11 @@ class DetectionMetrics:
 
 @dataclass(frozen=True)
 class ProposalMetrics:
-    """Recall against the average number of proposals a video.
+    """Recall against the average number of proposals per video.
 
     Attributes:
         tious: The T thresholds.
-        average_proposals: (100,) average number of proposals a video (AN).
+        average_proposals: (100,) average number of proposals per video (AN).
         recall: (T, 100), each in 0..1.
         n_videos: Videos with ground truth.
         n_ground_truth: Number of annotated actions.
@@ -201,7 +201,7 @@ def evaluate_proposals(
     tious: Sequence[float] = ACTIVITYNET_TIOUS,
     max_average_proposals: float | None = MAX_AVERAGE_PROPOSALS,
 ) -> ProposalMetrics:
-    """Average recall against the average number of proposals a video.
+    """Average recall against the average number of proposals per video.
 
     A video's budget is a share of its own proposals, the same share for all videos: so many that
     the average over the videos with ground truth is AN.

@@ -1,4 +1,4 @@
-"""A picture of what was found when in a video, under what is annotated."""
+"""A picture of the predicted actions of a video, below the annotated ones."""
 
 from __future__ import annotations
 

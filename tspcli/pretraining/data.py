@@ -74,10 +74,10 @@ class RunData:
         sampling, preprocessing: Of the clips.
         plans: The clips of ``train`` and ``valid``.
         videos: The files of each, in the order of its table.
-        gvf: One row a video of each, or None.
+        gvf: One row per video of each, or None.
         gvf_dim: Width of the global features; 0 without.
         chance: Chance levels of the heads on the validation clips.
-        notes: What is worth a line.
+        notes: What is worth reporting.
     """
 
     labels: list[str]
@@ -136,7 +136,7 @@ class RunData:
             gvf[split] = None if rows is None else rows[kept]
             if not kept:
                 raise TrainingError(
-                    f"Without the videos that cannot be read there is none left of {split}.",
+                    f"No readable videos are left in the {split} split.",
                     remedy="Check the videos, and that their decoder is installed: `tsp doctor`.",
                 )
         return replace(self, plans=plans, videos=videos, gvf=gvf)

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from tspcli.errors import TrainingError, TspError
 
 _TIMEOUT = timedelta(hours=24)
-"""Long, because one process may build a clip cache while the others wait; a process that dies is
-noticed by its launcher at once, and not by this."""
+"""Long, because one process may build a clip cache while the others wait; if one dies, its launcher
+notices at once."""
 _SLURM_PORTS = (29_500, 20_000)
 
 
@@ -74,7 +74,7 @@ def find_placement(environment: Mapping[str, str]) -> Placement:
             )
     except (KeyError, ValueError) as error:
         raise TrainingError(
-            f"The launcher's environment makes no sense ({error}).",
+            f"The launcher's environment variables cannot be used ({error}).",
             remedy="Start with torchrun, srun, or `tsp pretrain --gpus N`.",
         ) from error
     return Placement()
@@ -196,7 +196,7 @@ class Devices:
     def failing_together(self) -> Iterator[None]:
         """Raise on every process what is wrong on one of them, so that no other waits for it.
 
-        What several find wrong alike, only the first of them tells the user.
+        What several find wrong alike, only the first of them reports to the user.
         """
         own: TspError | None = None
         try:
@@ -207,8 +207,8 @@ class Devices:
         if not problems:
             return
         raised = own or next(iter(problems.values()))
-        teller = next(rank for rank, error in problems.items() if str(error) == str(raised))
-        raised.reported_elsewhere = teller != self.rank
+        speaker = next(rank for rank, error in problems.items() if str(error) == str(raised))
+        raised.reported_elsewhere = speaker != self.rank
         raise raised
 
     def barrier(self) -> None:

@@ -2,7 +2,7 @@
 
 No generator is carried along. A counter-based one (Philox) is keyed anew for each draw, so that any
 clip of any epoch can be had at random, in any process: loader workers cannot share jitter, a run
-that goes on after a kill sees what it would have seen, and two processes see together exactly what
+that resumes after a kill sees what it would have seen, and two processes see together exactly what
 one with their joint batch sees. (The official code restarts one generator from one seed in every
 worker, rank and epoch, so that these repeat each other's jitter.)
 """
@@ -128,7 +128,7 @@ class ClipPlan:
         return start_s + ratio * (end_s - start_s - clip_s)
 
     def _start_sample(self, segment: int, ratio: float) -> int:
-        """The nearest sample at which a whole clip of the video begins."""
+        """The nearest sample at which a complete clip of the video begins."""
         from fractions import Fraction
 
         nearest = int(self.start_s(segment, ratio) * float(self.sampling.frame_rate) + 0.5)

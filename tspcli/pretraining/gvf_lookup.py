@@ -74,7 +74,7 @@ def check_gvf(
         )
     if features.pool is None:
         return features, [
-            f"{path} does not tell which encoder made it, nor how it was pooled; taken for "
+            f"{path} does not say which encoder made it or how it was pooled; taken for "
             f"{recipe.gvf_pool} features of {recipe.gvf_weights or encoder}."
         ]
     if features.pool != recipe.gvf_pool:
@@ -114,27 +114,27 @@ def _require_encoder(features: GlobalFeatures, wanted: str, named: _Named | None
     Raises:
         TrainingError: If they do not.
     """
-    path, told = features.path, features.metadata
-    if not wanted or told.weights is None:
+    path, made = features.path, features.metadata
+    if not wanted or made.weights is None:
         return
-    sha256 = told.settings.get("weights_sha256")
+    sha256 = made.settings.get("weights_sha256")
     if named is not None and sha256 is not None:
         if not str(sha256).startswith(named.sha256):
             raise TrainingError(
-                f"{path} was made with {told.weights} (sha256 {str(sha256)[:8]}…), the recipe says "
+                f"{path} was made with {made.weights} (sha256 {str(sha256)[:8]}…), the recipe says "
                 f"{wanted} (sha256 {named.sha256[:8]}…).",
                 remedy="Give --gvf-weights with the weights that made it, or another file.",
             )
         return
     name = Path(wanted).name if named is None else named.filename
-    if name != Path(told.weights).name:
+    if name != Path(made.weights).name:
         raise TrainingError(
-            f"{path} was made with {told.weights}, the recipe says {wanted}.",
-            remedy=f"Give --gvf-weights {told.weights} if that is meant, or another file.",
+            f"{path} was made with {made.weights}, the recipe says {wanted}.",
+            remedy=f"Give --gvf-weights {made.weights} to accept it, or another file.",
         )
-    if named is not None and told.encoder not in (None, named.backbone):
+    if named is not None and made.encoder not in (None, named.backbone):
         raise TrainingError(
-            f"{path} was made by a {told.encoder}, the recipe says {named.backbone}.",
+            f"{path} was made by a {made.encoder}, the recipe says {named.backbone}.",
             remedy="Give another file.",
         )
 
@@ -142,7 +142,7 @@ def _require_encoder(features: GlobalFeatures, wanted: str, named: _Named | None
 def gvf_rows(
     table: TrainingSegments, vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """The global features of a table's videos, one row a video; NaN where there are none.
+    """The global features of a table's videos, one row per video; NaN where there are none.
 
     A video's key is its file's name, or that without its extension.
     """

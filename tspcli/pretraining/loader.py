@@ -137,7 +137,7 @@ class ClipLoader:
         plan: Of the clips.
         reader: Where clips are read.
         preprocessing: Whose crop is taken.
-        gvf: One row a video of the table, or None.
+        gvf: One row per video of the table, or None.
         skip: What to do about a clip whose video cannot be read: if true, another stands in for it
             in training and it does not count in validation; otherwise the run shall stop.
     """
@@ -154,7 +154,7 @@ class ClipLoader:
         return self.plan.table
 
     def __getitem__(self, request: ClipRequest) -> LoadedClip:
-        """A clip. What cannot be read is told in the result: all devices have to learn of it."""
+        """A clip. What cannot be read is part of the result: all devices have to learn of it."""
         unreadable: list[UnreadableClip] = []
         for candidate in self._candidates(request):
             try:
@@ -198,7 +198,7 @@ class ClipLoader:
         if draw.flip:
             frames = frames[:, :, ::-1]
         rows, columns = self.preprocessing.crop
-        # A copy even where the crop is the whole frame: the reader's next clip overwrites this one.
+        # A copy even where nothing is cropped: the reader's next clip overwrites this one.
         return frames[:, draw.top : draw.top + rows, draw.left : draw.left + columns].copy()
 
     def collate(self, items: Sequence[LoadedClip]) -> ClipBatch:

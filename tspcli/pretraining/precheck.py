@@ -72,7 +72,7 @@ def refuse_unreadable(failed: Mapping[str, str], context: RunContext, began: boo
     more = "; …" if len(failed) > _NAMED else ""
     if failed and began:
         raise TrainingError(
-            f"{counted(len(failed), 'video')} cannot be read that could be when the run began: "
+            f"{counted(len(failed), 'video')} could be read when the run began and no longer can: "
             f"{first}{more}.",
             remedy="Bring them back, or start a new run.",
         )
@@ -91,7 +91,7 @@ def refuse_unreadable(failed: Mapping[str, str], context: RunContext, began: boo
 def try_videos(data: RunData, context: RunContext) -> dict[str, str]:
     """Read the last clip that each video can be asked for.
 
-    A video that is cut short shows there, one that is no video too; damage in the middle does not.
+    That finds videos that are cut short and files that are not videos, but no damage in the middle.
 
     Returns:
         File name to reason, of the videos of all processes.

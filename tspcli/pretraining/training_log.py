@@ -33,7 +33,7 @@ class RunInfo:
         n_steps: Steps of an epoch.
         device, precision: Resolved.
         world_size: Devices.
-        first_epoch, first_step: Where the run begins; not 0 when it goes on.
+        first_epoch, first_step: Where the run begins; not 0 when it is resumed.
         chance: Chance levels of the heads on the validation clips, as fractions of 1.
     """
 
@@ -171,7 +171,7 @@ class PretrainReport:
 
     Attributes:
         out: The run's folder.
-        epochs: One result an epoch, those of earlier sittings included.
+        epochs: One result per epoch, those of earlier sittings included.
         best_epoch: Counted from 0; -1 if no epoch ended.
         best_score: Its mean accuracy of the heads.
         stopped: Whether the run was asked to stop before its end.
@@ -214,7 +214,7 @@ def mean_accuracy(figures: Mapping[str, float]) -> float:
 
 
 def write_results(folder: Path, epochs: Sequence[EpochResult]) -> None:
-    """Write all epochs' results, one JSON object a line; the file is whole at any instant."""
+    """Write all epochs' results, one JSON object per line; the file is complete at any instant."""
     with replacing(folder / RESULTS_FILE) as aside:
         aside.write_text(
             "".join(json.dumps(asdict(epoch), allow_nan=False) + "\n" for epoch in epochs)

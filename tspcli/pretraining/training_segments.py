@@ -86,8 +86,8 @@ def build_segments(
     Args:
         rows: Of a ground-truth table.
         labels: Class names, index = class id.
-        clip_length: Frames a clip.
-        frame_rate: Frames a second inside a clip.
+        clip_length: Frames per clip.
+        frame_rate: Frames per second inside a clip.
         foreground_only: Whether background is left out.
         name: What to call the table in an error.
 
