@@ -172,7 +172,7 @@ def test_all_unreadable_videos_are_named_before_anything_is_written(
     with pytest.raises(TrainingError, match=r"2 videos cannot be read: train_0001.*valid_0001"):
         pretrain(**arguments, reporter=recorder)
     assert sum("cannot be read: " in text for text in recorder.messages) == 2
-    assert any("its pictures end at 2.00 s" in text for text in recorder.messages)
+    assert any("2.00 s" in text for text in recorder.messages)
     assert not out.exists()
     skip = {**arguments, "execution": replace(SKIP, cache=cache)}
     report = pretrain(**skip, stop_requested=lambda: True)
