@@ -17,7 +17,7 @@ from tspcli.exports.export_plan import worst_errors
 from tspcli.exports.planner import make_plan
 from tspcli.sampling import Sampling
 from tspcli.store.schema import sampling_attributes
-from tspcli.store.store_set import Sources
+from tspcli.store.store_set import StoreSet
 
 DOCS = Path(__file__).parents[2] / "docs" / "exports.md"
 LONGEST_S = 800.0
@@ -99,7 +99,7 @@ def test_stated_errors(line: tuple, stores: dict[str, tuple[Path, Path]], tmp_pa
     store, annotations = stores[data_set]
     request = ExportRequest((store,), target, tmp_path / "out", (), None, ExportOptions(**options))
     reader = load_target(target)
-    with Sources((store,), None) as sources:
+    with StoreSet((store,)) as sources:
         plan = make_plan(reader, request, sources, read_together([annotations]))
         found = worst_errors(plan.videos, lambda video: reader.clocks(video, plan))[clock]
     # Neither too low nor a number that nothing reaches.

@@ -88,7 +88,7 @@ class TestInputs:
     def test_a_video_in_two_stores(self, tmp_path: Path, export: Export) -> None:
         one = make_store(tmp_path / "1.h5", ANET[:3], TSP)
         two = make_store(tmp_path / "2.h5", ANET[2:], TSP)
-        with pytest.raises(ExportError, match=ANET[2].key):
+        with pytest.raises(StoreError, match=ANET[2].key):
             export([one, two], "npy", tmp_path / "out")
 
     def test_stores_of_other_settings_do_not_mix(self, tmp_path: Path, export: Export) -> None:
@@ -97,7 +97,7 @@ class TestInputs:
         with pytest.raises(StoreMismatchError, match=r"backbone: r3d_18, not r2plus1d_34"):
             export([one, two], "npy", tmp_path / "out")
         wide = make_foreign(tmp_path / "wide.h5", ANET[3:], TSP, dim=1024)
-        with pytest.raises(StoreMismatchError, match=r"512 .*1024 "):
+        with pytest.raises(StoreMismatchError, match="width 1024"):
             export([one, wide], "npy", tmp_path / "out", sampling=TSP)
 
     @pytest.mark.parametrize("dim", [400, 1024, 2048])
@@ -300,7 +300,7 @@ class TestOptions:
         export(anet_store, "gtad-anet", tmp_path / "g.hdf5", length=100)
         with open_store(tmp_path / "g.hdf5") as again:
             assert again.metadata.settings == {}
-            with pytest.raises(StoreError, match="does not say"):
+            with pytest.raises(StoreError, match="g.hdf5"):
                 _ = again[ANET[0].key].center_s
 
 

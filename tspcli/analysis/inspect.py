@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tspcli.analysis.similarity import unit_rows
 from tspcli.core.run_dir import read_report
 from tspcli.errors import StoreError
 from tspcli.sampling.resampling import FloatArray
 from tspcli.store.gvf import GlobalFeatures
 from tspcli.store.store import FeatureStore, VideoFeatures
-from tspcli.store.store_set import find_key, unit_rows
+from tspcli.store.store_set import find_key
 
 _BLOCK_ROWS = 1024
 

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.analysis.inspect import clip_rows
+from tspcli.analysis.similarity import unit_rows
 from tspcli.annotations import Segment
 from tspcli.errors import StoreError
 from tspcli.sampling.resampling import FloatArray, linear, roi_align
 from tspcli.store.store import VideoFeatures
-from tspcli.store.store_set import unit_rows
 
 MOST_CELLS = 512
 """Cells a side of the similarity matrix; a longer video's rows are averaged into so many."""

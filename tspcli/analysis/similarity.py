@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.sampling.resampling import FloatArray
-from tspcli.store.store_set import unit_rows
 
 FEW_ROWS = 4
 """Fewer rows than these have no mean worth subtracting."""
@@ -27,6 +26,15 @@ FEW_ROWS_LENGTH = 0.03
 
 _SEARCH_ROWS = 2000
 _SHIFT_GAIN = 0.01
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Rows scaled to length 1; a row of zeros stays zeros, one that is not finite becomes NaN."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    finite = np.isfinite(norms)
+    divisors = np.where(finite & (norms > 0), norms, 1)
+    scaled: FloatArray = np.where(finite, rows, np.nan) / divisors
+    return scaled.astype(rows.dtype)
 
 
 def differing_rows(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:

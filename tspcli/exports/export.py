@@ -32,7 +32,7 @@ from tspcli.exports.planner import make_plan, read_rows
 from tspcli.exports.target import Target, Usage
 from tspcli.exports.targets import TARGETS
 from tspcli.sampling import Sampling
-from tspcli.store.store_set import Sources
+from tspcli.store.store_set import StoreSet
 
 MANIFEST = "export.json"
 """Part of every export; only folders with it are ever replaced."""
@@ -108,7 +108,7 @@ def export_features(
     _check_given(request, target, label_ids)
     check_rule(request.options.name_prefix)
     out = request.out.absolute()
-    with Sources(request.stores, sampling) as sources:
+    with StoreSet(request.stores, sampling=sampling) as sources:
         if any(out == path.absolute() or out in path.absolute().parents for path in sources.paths):
             raise ExportError(
                 f"The output {request.out} is, or holds, an exported store.",
@@ -126,7 +126,7 @@ def export_features(
         return _write(target, plan, sources, reporter or Reporter())
 
 
-def _write(target: Target, plan: ExportPlan, sources: Sources, reporter: Reporter) -> ExportReport:
+def _write(target: Target, plan: ExportPlan, sources: StoreSet, reporter: Reporter) -> ExportReport:
     options = plan.options
     is_file = target.is_file(options, plan.out)
     with staged(plan.out, is_file=is_file, overwrite=plan.options.overwrite) as staging:
@@ -184,14 +184,14 @@ def _write(target: Target, plan: ExportPlan, sources: Sources, reporter: Reporte
 def _write_videos(
     write: Callable[[PlannedVideo, Any], None],
     plan: ExportPlan,
-    sources: Sources,
+    sources: StoreSet,
     reporter: Reporter,
 ) -> list[str]:
     """Write all videos; return the keys of those with values that are not finite."""
     odd = []
     reporter.start(TASK, len(plan.videos))
     for number, video in enumerate(plan.videos, 1):
-        features = sources.features(video.source)
+        features = sources[video.source.key]
         rows = read_rows(video, features, plan.width, plan.options.dtype)
         if not np.isfinite(rows).all():
             odd.append(video.source.key)

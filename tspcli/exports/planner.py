@@ -28,7 +28,7 @@ from tspcli.sampling import resampling
 from tspcli.sampling.resampling import Taps
 from tspcli.store.schema import exported_attributes
 from tspcli.store.store import VideoFeatures
-from tspcli.store.store_set import Sources
+from tspcli.store.store_set import StoreSet
 
 MOST_ROWS = 500_000
 """Rows of one video, which is in memory as a whole: 4.6 hours at 30 rows per second, 1 GB at width
@@ -39,7 +39,7 @@ _SHOWN = 3
 
 
 def make_plan(
-    target: Target, request: ExportRequest, sources: Sources, annotations: AnnotationSet | None
+    target: Target, request: ExportRequest, sources: StoreSet, annotations: AnnotationSet | None
 ) -> ExportPlan:
     """Decide on every name, duration and number of rows of an export, and check them.
 
@@ -85,7 +85,7 @@ def make_plan(
         sources.sampling,
         request.out,
         companions_of(request.out) if is_file else request.out,
-        sources.stores[0].metadata if _agreed(sources) else None,
+        sources.metadata if sources.is_described else None,
         lambda video: _extra(sources, video),
     )
     plan.notes += annotations.notes if annotations else []
@@ -134,13 +134,8 @@ def _usable(video: PlannedVideo, faults: Counter[str]) -> PlannedVideo:
     return replace(video, annotated=replace(video.annotated, segments=tuple(kept)))
 
 
-def _agreed(sources: Sources) -> bool:
-    """Whether every store has metadata; that they agree was checked before."""
-    return all(store.metadata.settings for store in sources.stores)
-
-
-def _extra(sources: Sources, video: PlannedVideo) -> dict[str, Any]:
-    return exported_attributes(sources.features(video.source).attrs)
+def _extra(sources: StoreSet, video: PlannedVideo) -> dict[str, Any]:
+    return exported_attributes(sources[video.source.key].attrs)
 
 
 def _missing(videos: list[PlannedVideo], annotations: AnnotationSet | None) -> list[str]:

@@ -28,6 +28,7 @@ from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.parts import iter_store
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import open_store
+from tspcli.store.store_set import StoreSet
 from tspcli.store.store_writer import new_store, write_store
 
 
@@ -302,50 +303,19 @@ def _require_free(out: Path, overwrite: bool) -> None:
 
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
     """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
-    holders: dict[str, Path] = {}
-    n_videos, n_rows = [], 0
-    first: StoreMetadata | None = None
-    width: tuple[int, str] | None = None
-    for path in paths:
-        with open_store(path) as store:
-            if first is None:
-                first = store.metadata
-            _require_same(first, store.metadata, paths[0], path)
-            for key in store:
-                if key in holders:
-                    raise StoreError(
-                        f"{key!r} is in {holders[key]} and in {path}.",
-                        remedy="Give each video once.",
-                    )
-                holders[key] = path
-                video = store[key]
-                n_rows += video.n_rows
-                if width is None:
-                    width = video.dim, f"{key!r} in {path}"
-                if video.dim != width[0]:
-                    raise StoreMismatchError(
-                        f"{key!r} in {path} has width {video.dim}, {width[1]} has {width[0]}.",
-                        remedy="Merge features of one encoder.",
-                    )
-            n_videos.append(len(store))
-    assert first is not None
-    # What was shared out is one again.
-    return replace(first, shard_plan=None), n_videos, n_rows, width[0] if width else 0
-
-
-def _require_same(this: StoreMetadata, that: StoreMetadata, path: Path, other: Path) -> None:
-    if bool(this.settings) != bool(that.settings):
-        known, unknown = (path, other) if this.settings else (other, path)
-        raise StoreMismatchError(
-            f"{unknown} does not say how it was made, {known} does.",
-            remedy="Merge stores that say it with such stores only; `tsp export` joins any.",
-        )
-    differences = that.differences(this)
-    if differences:
-        raise StoreMismatchError(
-            f"{other} was made with other settings than {path}: " + "; ".join(differences) + ".",
-            remedy="Only stores of one encoder and one sampling can be merged.",
-        )
+    with StoreSet(paths) as stores:
+        metadata = stores.metadata or stores.stores[0].metadata
+        unknown = [store.path for store in stores.stores if not store.metadata.settings]
+        if unknown and metadata.settings:
+            raise StoreMismatchError(
+                f"{unknown[0]} does not state how it was made, but others do.",
+                remedy="Merge such stores among themselves; `tsp export` joins any.",
+                path=unknown[0],
+            )
+        n_rows = sum(video.n_rows for video in stores.values())
+        # What was shared out is one again.
+        merged = replace(metadata, shard_plan=None)
+        return merged, [len(store) for store in stores.stores], n_rows, stores.dim
 
 
 def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:

@@ -325,8 +325,15 @@ class StoreMetadata:
         found = differences(self.settings, other.settings)
         return [f"{name}: {text}" for name, text in found.items()]
 
-    def require_same(self, other: StoreMetadata, this: str, that: str) -> None:
-        """Raise unless both describe rows that may stand in one store.
+    def require_same(
+        self,
+        other: StoreMetadata,
+        this: str,
+        that: str,
+        *,
+        remedy: str = "Give the settings of the existing store, another --out, or --overwrite.",
+    ) -> None:
+        """Raise unless both describe rows that may be in one store.
 
         Raises:
             StoreMismatchError: Naming every setting that differs.
@@ -337,7 +344,7 @@ class StoreMetadata:
             that,
             this,
             error=StoreMismatchError,
-            remedy="Give the settings of the existing store, another --out, or --overwrite.",
+            remedy=remedy,
         )
 
 

@@ -1,46 +1,43 @@
-"""The stores of an export, opened as one: who holds which video, and that they fit together.
+"""Several stores as one, and the two questions that every command asks of stores.
 
-Finding a video in a store by what a user calls it.
-
-Where rows lie in time, as the user says it of files that do not say it themselves.
+:class:`StoreSet` opens stores together and refuses those that do not fit. Then: which video is
+called so (:func:`find_key`), and when are its rows, if the file does not state it and the user does
+(:func:`given_sampling`, :func:`require_agreement`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-
 from tspcli.core.video_names import VIDEO_SUFFIXES, find_name, pair_names
-from tspcli.errors import ExportError, StoreMismatchError, UsageError
+from tspcli.errors import ExportError, StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
-from tspcli.sampling.resampling import FloatArray
 from tspcli.sampling.spec import as_rate
+from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import FeatureStore, VideoFeatures, open_store
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """A video of one of the stores.
+    """A video of a store, without its rows.
 
     Attributes:
-        key: Its key there.
-        store: Which store, by position.
+        key: Its key.
         n_rows: Its rows.
         sampling: How it was cut into clips.
-        duration_s: Seconds of the video, or None if the store does not tell.
+        duration_s: Seconds of the video, or None if unknown.
         source_fps: Mean frame rate of the original video, or None.
         source_frames: Frames of the original video, or None.
     """
 
     key: str
-    store: int
     n_rows: int
     sampling: Sampling
     duration_s: float | None
@@ -63,103 +60,139 @@ class SourceVideo:
         return float(self.sampling.clip_end_s(self.n_rows - 1))
 
 
-class Sources:
-    """Several stores opened together. A context manager; rows are read one video at a time."""
+class StoreSet(Mapping[str, VideoFeatures]):
+    """Several stores opened together, as one mapping from a video's key to its features.
 
-    def __init__(self, paths: Sequence[Path], sampling: Sampling | None) -> None:
-        self._stack = ExitStack()
+    A context manager; rows are read when they are asked for.
+
+    Attributes:
+        paths: The files.
+        stores: The open stores, in the same order.
+        metadata: Provenance of the first store that states it, or None.
+        dim: Width of a row; 0 without videos.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, sampling: Sampling | None = None) -> None:
+        """Open the stores.
+
+        Args:
+            paths: The files.
+            sampling: The times of rows in files that do not state them.
+
+        Raises:
+            StoreError: If one cannot be read, or two hold one video.
+            StoreMismatchError: If settings or widths differ.
+            UsageError: If a store states another sampling than the given one.
+        """
+        self._opened = ExitStack()
+        self._holders: dict[str, FeatureStore] = {}
         self.paths = list(paths)
         self.stores: list[FeatureStore] = []
+        self.metadata: StoreMetadata | None = None
+        self.dim = 0
         try:
             for path in paths:
-                store = self._stack.enter_context(open_store(path, sampling=sampling))
-                self.stores.append(store)
-            self._check_settings()
-            for store in self.stores:
+                store = self._opened.enter_context(open_store(path, sampling=sampling))
+                self._add(store)
                 require_agreement(store, sampling)
-            self.videos, self.dim = self._index()
         except BaseException:
-            self._stack.close()
+            self._opened.close()
             raise
 
-    def features(self, video: SourceVideo) -> VideoFeatures:
-        """The rows of a video, still unread."""
-        return self.stores[video.store][video.key]
+    def __getitem__(self, key: str) -> VideoFeatures:
+        return self._holders[key][key]
 
-    @property
-    def sampling(self) -> Sampling | None:
-        """The sampling of all videos, or None if they differ."""
-        samplings = {video.sampling for video in self.videos}
-        return samplings.pop() if len(samplings) == 1 else None
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._holders)
 
-    def __enter__(self) -> Sources:
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._holders
+
+    def __enter__(self) -> StoreSet:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        self._opened.close()
 
-    def _check_settings(self) -> None:
-        known = [
-            (p, s) for p, s in zip(self.paths, self.stores, strict=True) if s.metadata.settings
-        ]
-        for path, store in known[1:]:
-            differences = store.metadata.differences(known[0][1].metadata)
-            if differences:
-                raise StoreMismatchError(
-                    f"{path} was made with other settings than {known[0][0]}: "
-                    + "; ".join(differences)
-                    + ".",
-                    remedy="Export stores of one encoder and one sampling at a time.",
-                )
+    @property
+    def is_described(self) -> bool:
+        """Whether every store states the settings that its rows were made with."""
+        return all(store.metadata.settings for store in self.stores)
 
-    def _index(self) -> tuple[list[SourceVideo], int]:
-        videos: list[SourceVideo] = []
-        seen: dict[str, int] = {}
-        dims: dict[int, str] = {}
-        for number, store in enumerate(self.stores):
-            for key in store:
-                if key in seen:
-                    raise ExportError(
-                        f"{key!r} is in {self.paths[seen[key]]} and in {self.paths[number]}.",
-                        remedy="Give each video once.",
-                    )
-                seen[key] = number
-                features = store[key]
-                dims.setdefault(features.dim, f"{key!r} in {self.paths[number]}")
-                videos.append(self._describe(features, number))
-        if not videos:
+    @cached_property
+    def videos(self) -> list[SourceVideo]:
+        """All videos by key, for programs that need times and at least one row of each.
+
+        Raises:
+            ExportError: If there is none, or one has no rows or no known times.
+        """
+        if not self:
             raise ExportError(
                 f"{', '.join(map(str, self.paths))} holds no video.", remedy="Check the path."
             )
-        if len(dims) > 1:
-            shown = ", ".join(f"{dim} ({where})" for dim, where in dims.items())
-            raise StoreMismatchError(
-                f"The features differ in width: {shown}.",
-                remedy="Export stores of one encoder at a time.",
-            )
-        return sorted(videos, key=lambda video: video.key), next(iter(dims))
+        return [self._describe(key) for key in sorted(self)]
 
-    def _describe(self, features: VideoFeatures, number: int) -> SourceVideo:
+    @property
+    def sampling(self) -> Sampling | None:
+        """The sampling of all :attr:`videos`, or None if they differ."""
+        samplings = {video.sampling for video in self.videos}
+        return samplings.pop() if len(samplings) == 1 else None
+
+    def _add(self, store: FeatureStore) -> None:
+        if store.metadata.settings:
+            if self.metadata is None:
+                self.metadata = store.metadata
+            first = next((s.path for s in self.stores if s.metadata.settings), store.path)
+            store.metadata.require_same(
+                self.metadata,
+                str(first),
+                str(store.path),
+                remedy="Give stores of one encoder and one sampling.",
+            )
+        self.stores.append(store)
+        for key in store:
+            if key in self._holders:
+                raise StoreError(
+                    f"{key!r} is in {self._holders[key].path} and in {store.path}.",
+                    remedy="Give each video once.",
+                    path=store.path,
+                    video=key,
+                )
+            self._holders[key] = store
+            dim = store[key].dim
+            if self.dim and dim != self.dim:
+                raise StoreMismatchError(
+                    f"The features of {key!r} in {store.path} have width {dim}, those before it "
+                    f"{self.dim}.",
+                    remedy="Give stores of one encoder.",
+                    path=store.path,
+                    video=key,
+                )
+            self.dim = dim
+
+    def _describe(self, key: str) -> SourceVideo:
+        features, path = self[key], self._holders[key].path
         if features.n_rows == 0:
             raise ExportError(
-                f"{self.paths[number]}: {features.key!r} has no rows.",
+                f"{path}: {key!r} has no rows.",
                 remedy="Leave it out of the store; no reader takes an empty video.",
+                path=path,
+                video=key,
             )
-        sampling = features.sampling
-        if sampling is None:
+        if features.sampling is None:
             raise ExportError(
-                f"{self.paths[number]} does not say at which seconds its rows lie.",
+                f"{path} does not state the times of its rows.",
                 remedy=f"Add --frame-rate, --stride and --clip-length. {RELEASED}",
+                path=path,
+                video=key,
             )
-        frames = features.attrs.get("source_frames")
+        known = features.attributes
         return SourceVideo(
-            features.key,
-            number,
-            features.n_rows,
-            sampling,
-            features.duration_s,
-            features.source_fps,
-            None if frames is None else int(frames),
+            *(key, features.n_rows, features.sampling),
+            *(known.duration_s, known.source_fps, known.source_frames),
         )
 
 
@@ -191,7 +224,7 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
     for other in names:
         if (key := find_name(other, {*store, *spelled})) is not None:
             return key if key in store else spelled[key]
-    # An ending that is none of a video may belong to the name, so it is only suggested.
+    # A suffix that is not a video's may belong to the name, so it is only suggested.
     near = [Path(name).stem] if Path(name).stem in store else []
     near += difflib.get_close_matches(names[-1], set(store) - set(near), n=_SHOWN, cutoff=0.5)
     shown = near or list(store)[:_SHOWN]
@@ -204,21 +237,12 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
 def matching_keys(first: FeatureStore, second: FeatureStore) -> dict[str, str]:
     """The second store's keys by the first's, of the videos that both have.
 
-    Stores with and without ``v_`` meet.
+    With and without ``v_`` is the same name.
 
     Raises:
-        AnnotationError: If it cannot be told which of two videos is meant.
+        AnnotationError: If a name may mean either of two videos.
     """
     return pair_names(list(first), set(second))
-
-
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; a row of zeros stays zeros, one that is not finite becomes NaN."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    finite = np.isfinite(norms)
-    divisors = np.where(finite & (norms > 0), norms, 1)
-    scaled: FloatArray = np.where(finite, rows, np.nan) / divisors
-    return scaled.astype(rows.dtype)
 
 
 RELEASED = (
@@ -247,10 +271,10 @@ def given_sampling(
 
 
 def require_agreement(store: FeatureStore, given: Sampling | None) -> None:
-    """Refuse a sampling that is not the one that a store tells itself.
+    """Refuse a sampling that is not the one that a store states itself.
 
     Raises:
-        UsageError: With both.
+        UsageError: If they differ.
     """
     own = None if given is None else store.own_sampling
     if own is not None and given is not None and _rhythm(own) != _rhythm(given):
@@ -258,18 +282,17 @@ def require_agreement(store: FeatureStore, given: Sampling | None) -> None:
             f"{store.path} says frame rate {own.frame_rate}, stride {own.stride}, clip length "
             f"{own.clip_length}; the command says {given.frame_rate}, {given.stride}, "
             f"{given.clip_length}.",
-            remedy="Leave --frame-rate, --stride and --clip-length away: the store knows.",
+            remedy="Drop --frame-rate, --stride and --clip-length: the store states them.",
         )
 
 
 def require_agreement_or_use(stores: Sequence[FeatureStore], given: Sampling | None) -> None:
     """:func:`require_agreement` for stores of which each may have a sampling of its own.
 
-    Where one of them does not tell its own, the given one is that store's, and says nothing of the
-    others.
+    Where one does not state its own, the given one is for that store and not for the others.
 
     Raises:
-        UsageError: With both, if every store tells its own and one is not the given one.
+        UsageError: If every store states its own and one differs.
     """
     if given is not None and all(store.own_sampling is not None for store in stores):
         for store in stores:
@@ -277,5 +300,5 @@ def require_agreement_or_use(stores: Sequence[FeatureStore], given: Sampling | N
 
 
 def _rhythm(sampling: Sampling) -> tuple[object, ...]:
-    # Datasets alone hold their rate as a floating-point number.
+    # Datasets hold their rate only as a floating-point number.
     return float(sampling.frame_rate), sampling.stride, sampling.clip_length
