@@ -300,7 +300,7 @@ class TestOptions:
         export(anet_store, "gtad-anet", tmp_path / "g.hdf5", length=100)
         with open_store(tmp_path / "g.hdf5") as again:
             assert again.metadata.settings == {}
-            with pytest.raises(StoreError, match="g.hdf5"):
+            with pytest.raises(StoreError, match=r"g\.hdf5"):
                 _ = again[ANET[0].key].center_s
 
 

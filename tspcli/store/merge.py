@@ -1,11 +1,9 @@
-"""A store that holds no rows but leads to those of other stores, where copying them takes too long.
+"""Joining stores, or the shards of one run, into one store.
 
-Every entry is an HDF5 link that any HDF5 program follows. The links are relative, and lead nowhere
-but into the folder of the file that holds them: a file from elsewhere cannot point at others'.
-
-The shards of one run: whether all are there, whether they fit, and what their reports say.
-
-Joining stores, or the shards of one run, into one store.
+Three parts: merging itself; the shards of a run (whether all are there, whether one plan assigned
+their videos, and what their reports say); and stores of links, which hold no rows but lead to those
+of other stores, where copying them takes too long. Links are relative and lead nowhere but into the
+folder of the file that holds them, so that a file from elsewhere cannot point at others' files.
 """
 
 from __future__ import annotations
@@ -31,43 +29,6 @@ from tspcli.store.store import open_store
 from tspcli.store.store_set import StoreSet
 from tspcli.store.store_writer import new_store, write_store
 
-
-def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> None:
-    """Write a store of links to the videos of others, which were checked to fit.
-
-    Args:
-        out: The file.
-        stores: In its folder or below; they have to stay where they are, as seen from ``out``.
-        metadata: What the file says of itself.
-
-    Raises:
-        UsageError: If a store lies elsewhere, or holds links itself.
-        StoreError: If the folder cannot be written.
-    """
-    names = [_relative(path, out) for path in stores]
-    with new_store(out, metadata.to_hdf5(linked_stores=len(stores))) as links:
-        for path, name in zip(stores, names, strict=True):
-            with open_store(path) as store:
-                if store.is_linked:
-                    raise UsageError(
-                        f"{path} holds links itself.",
-                        remedy="Name the stores that it leads to.",
-                        path=path,
-                    )
-                for key in store:
-                    links.link(key, name)
-
-
-def _relative(path: Path, out: Path) -> str:
-    name = os.path.relpath(path, out.parent)
-    if PurePath(name).parts[0] == os.pardir or path.absolute() == out.absolute():
-        raise UsageError(
-            f"{path} is not in the folder of {out} or below.",
-            remedy="Links lead nowhere else. Write them beside the stores, or leave out --link.",
-        )
-    return name
-
-
 _SHARD = re.compile(r"(?P<name>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)(?P<suffix>.*)")
 """The names that `tsp extract --shard` gives."""
 _Run = tuple[Path, str, str, int]
@@ -79,8 +40,130 @@ _JOINED = ("settings", "counts", "videos", "merged_from")
 _NAMED = 5
 
 
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge wrote.
+
+    Attributes:
+        out: The store.
+        stores: The inputs.
+        n_videos: Videos of each input.
+        n_rows: Total number of rows.
+        dim: Width of a row.
+        n_failed: Videos that failed in the runs that made the inputs, by their reports.
+        missing_shards: Shards of the inputs' runs that were not given, which ``partial`` allows.
+        differing_plans: How the shards of one run do not fit each other, which ``partial`` allows.
+    """
+
+    out: str
+    stores: list[str]
+    n_videos: list[int]
+    n_rows: int
+    dim: int
+    n_failed: int = 0
+    missing_shards: list[str] = field(default_factory=list)
+    differing_plans: list[str] = field(default_factory=list)
+
+
+def merge_stores(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    partial: bool = False,
+    link: bool = False,
+) -> MergeReport:
+    """Join stores into one, which is written aside and renamed into place.
+
+    Rows and attributes are taken over as they are, in constant memory. The reports of the runs
+    that lie beside the inputs are joined too.
+
+    Args:
+        paths: At least one store. Files of other programs may be joined among themselves.
+        out: The store to write.
+        overwrite: Replace it if it exists.
+        partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
+            among the inputs, or were planned over other videos. A shard without a store, whose
+            report says that none of its videos has features, does not count as missing.
+        link: Write links to the inputs, which have to lie in the folder of ``out`` or below and to
+            stay there, instead of their rows. Rows are not compared with their checksums then.
+
+    Raises:
+        UsageError: If links cannot lead to an input.
+        StoreMismatchError: If settings or widths differ; each difference is named.
+        StoreError: If two stores have a video in common, an input cannot be read, a shard is
+            missing or was planned otherwise than the others, or the output exists.
+        StoreLockedError: If a run is writing the output.
+    """
+    inputs, out = [Path(path) for path in paths], Path(out)
+    if not inputs:
+        raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
+    _require_free(out, overwrite)
+    for path in inputs:
+        # A store that cannot be opened is reported before anything else.
+        open_store(path).close()
+    empty, missing = other_shards(inputs)
+    if missing and not partial:
+        verb = "is" if len(missing) == 1 else "are"
+        raise StoreError(
+            f"{', '.join(map(str, missing))} {verb} missing: the other file names say "
+            "that there are more shards.",
+            remedy="Finish those shards and merge all of them; --partial merges what there is.",
+        )
+    differing = differing_plans([*inputs, *empty])
+    if differing and not partial:
+        raise StoreError(
+            " ".join(differing),
+            remedy="Run all shards again with one list of videos, which computes what is missing; "
+            "--partial merges what there is.",
+        )
+    metadata, n_videos, n_rows, dim = _check(inputs)
+    # A run that writes the same store would adopt what it finds there when it ends.
+    with one_writer(out):
+        _require_free(out, overwrite)
+        remove_leftovers(out)
+        remove_leftovers(report_path(out))
+        if link:
+            write_links(out, inputs, metadata)
+        else:
+            write_store(out, _videos(inputs), metadata)
+        n_failed = merge_reports([*inputs, *empty], out)
+    return MergeReport(
+        *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
+        missing_shards=[str(path) for path in missing],
+        differing_plans=differing,
+    )
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+
+
+def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
+    """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
+    with StoreSet(paths) as stores:
+        metadata = stores.metadata or stores.stores[0].metadata
+        unknown = [store.path for store in stores.stores if not store.metadata.settings]
+        if unknown and metadata.settings:
+            raise StoreMismatchError(
+                f"{unknown[0]} does not state how it was made, but others do.",
+                remedy="Merge such stores among themselves; `tsp export` joins any.",
+                path=unknown[0],
+            )
+        n_rows = sum(video.n_rows for video in stores.values())
+        # What was shared out is one again.
+        merged = replace(metadata, shard_plan=None)
+        return merged, [len(store) for store in stores.stores], n_rows, stores.dim
+
+
+def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:
+    for path in paths:
+        yield from iter_store(path)
+
+
 def _shard_of(path: Path) -> tuple[_Run, int] | None:
-    """The run that a store is a shard of, by its name, and which one it is."""
+    """The run that a store is a shard of, judging by its name, and which shard it is."""
     match = _SHARD.fullmatch(path.name)
     if match is None:
         return None
@@ -103,7 +186,7 @@ def other_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _ended_without_features(path: Path) -> bool:
-    """Whether a shard was run, and none of its videos got features, so that it left no store."""
+    """Whether a shard ran and left no store because none of its videos has features."""
     if path.exists():
         return False
     report = read_report(path)
@@ -111,10 +194,10 @@ def _ended_without_features(path: Path) -> bool:
 
 
 def differing_plans(paths: Sequence[Path]) -> list[str]:
-    """In what the shards of one run were not shared out by one plan, a line for each run.
+    """Where the shards of one run do not come from one plan, one line per run.
 
     Args:
-        paths: Stores, and shards that left a report alone.
+        paths: Stores, and shards that left only a report.
     """
     runs: dict[_Run, list[Path]] = {}
     for path in paths:
@@ -160,7 +243,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def merge_reports(paths: Sequence[Path], out: Path) -> int:
-    """Join the runs' reports, so that nothing they say is lost; leave no stale one behind.
+    """Join the reports of the runs; remove a stale one if there are none.
 
     Returns:
         How many videos failed.
@@ -200,124 +283,37 @@ def merge_reports(paths: Sequence[Path], out: Path) -> int:
     return counts.get("failed", 0)
 
 
-@dataclass(frozen=True)
-class MergeReport:
-    """What a merge wrote.
-
-    Attributes:
-        out: The store.
-        stores: The inputs.
-        n_videos: Videos of each input.
-        n_rows: Rows in all.
-        dim: Width of a row.
-        n_failed: Videos that failed in the runs that made the inputs, by their reports.
-        missing_shards: Shards of the inputs' runs that were not given, which ``partial`` allows.
-        differing_plans: In what the shards of one run do not fit each other, which ``partial``
-            allows.
-    """
-
-    out: str
-    stores: list[str]
-    n_videos: list[int]
-    n_rows: int
-    dim: int
-    n_failed: int = 0
-    missing_shards: list[str] = field(default_factory=list)
-    differing_plans: list[str] = field(default_factory=list)
-
-
-def merge_stores(
-    paths: Sequence[str | Path],
-    out: str | Path,
-    *,
-    overwrite: bool = False,
-    partial: bool = False,
-    link: bool = False,
-) -> MergeReport:
-    """Join stores into one, written aside and renamed into place.
-
-    Rows and attributes are taken over as they are, in constant memory. The reports of the runs
-    that lie beside the inputs are joined too.
+def write_links(out: Path, stores: Sequence[Path], metadata: StoreMetadata) -> None:
+    """Write a store of links to the videos of others, which were checked to fit.
 
     Args:
-        paths: At least one store. Files of other programs may be joined among themselves.
-        out: The store to write.
-        overwrite: Replace it if it exists.
-        partial: Join shards although others of the same run (``NAME.shard-2-of-4.h5``) are not
-            among the inputs, or were planned over other videos. A shard without a store, whose
-            report says that none of its videos has features, does not count as missing.
-        link: Write links to the inputs, which have to lie in the folder of ``out`` or below and to
-            stay there, instead of their rows. Rows are not compared with their checksums then.
+        out: The file.
+        stores: In its folder or below; they have to stay where they are, as seen from ``out``.
+        metadata: What the file says of itself.
 
     Raises:
-        UsageError: If links cannot lead to an input.
-        StoreMismatchError: If settings or widths differ; each difference is named.
-        StoreError: If two stores have a video in common, an input cannot be read, a shard is
-            missing or was planned otherwise than the others, or the output exists.
-        StoreLockedError: If a run is writing the output.
+        UsageError: If a store lies elsewhere, or holds links itself.
+        StoreError: If the folder cannot be written.
     """
-    inputs, out = [Path(path) for path in paths], Path(out)
-    if not inputs:
-        raise StoreError("There is nothing to merge.", remedy="Give at least one store.")
-    _require_free(out, overwrite)
-    for path in inputs:
-        # What cannot be opened is told before anything else.
-        open_store(path).close()
-    empty, missing = other_shards(inputs)
-    if missing and not partial:
-        verb = "is" if len(missing) == 1 else "are"
-        raise StoreError(
-            f"{', '.join(map(str, missing))} {verb} missing: the names of the others tell of more "
-            "shards.",
-            remedy="Finish those shards and merge all of them; --partial merges what there is.",
+    names = [_relative(path, out) for path in stores]
+    with new_store(out, metadata.to_hdf5(linked_stores=len(stores))) as links:
+        for path, name in zip(stores, names, strict=True):
+            with open_store(path) as store:
+                if store.is_linked:
+                    raise UsageError(
+                        f"{path} holds links itself.",
+                        remedy="Name the stores that it leads to.",
+                        path=path,
+                    )
+                for key in store:
+                    links.link(key, name)
+
+
+def _relative(path: Path, out: Path) -> str:
+    name = os.path.relpath(path, out.parent)
+    if PurePath(name).parts[0] == os.pardir or path.absolute() == out.absolute():
+        raise UsageError(
+            f"{path} is not in the folder of {out} or below.",
+            remedy="Write the links beside the stores, or drop --link.",
         )
-    differing = differing_plans([*inputs, *empty])
-    if differing and not partial:
-        raise StoreError(
-            " ".join(differing),
-            remedy="Run all shards again with one list of videos, which computes what is missing; "
-            "--partial merges what there is.",
-        )
-    metadata, n_videos, n_rows, dim = _check(inputs)
-    # A run that writes the same store would take over what it finds there when it ends.
-    with one_writer(out):
-        _require_free(out, overwrite)
-        remove_leftovers(out)
-        remove_leftovers(report_path(out))
-        if link:
-            write_links(out, inputs, metadata)
-        else:
-            write_store(out, _videos(inputs), metadata)
-        n_failed = merge_reports([*inputs, *empty], out)
-    return MergeReport(
-        *(str(out), [str(path) for path in inputs], n_videos, n_rows, dim, n_failed),
-        missing_shards=[str(path) for path in missing],
-        differing_plans=differing,
-    )
-
-
-def _require_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
-        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
-
-
-def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
-    """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
-    with StoreSet(paths) as stores:
-        metadata = stores.metadata or stores.stores[0].metadata
-        unknown = [store.path for store in stores.stores if not store.metadata.settings]
-        if unknown and metadata.settings:
-            raise StoreMismatchError(
-                f"{unknown[0]} does not state how it was made, but others do.",
-                remedy="Merge such stores among themselves; `tsp export` joins any.",
-                path=unknown[0],
-            )
-        n_rows = sum(video.n_rows for video in stores.values())
-        # What was shared out is one again.
-        merged = replace(metadata, shard_plan=None)
-        return merged, [len(store) for store in stores.stores], n_rows, stores.dim
-
-
-def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:
-    for path in paths:
-        yield from iter_store(path)
+    return name

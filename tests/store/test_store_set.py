@@ -1,4 +1,4 @@
-"""--frame-rate, --stride and --clip-length: for files that do not tell, against none that do."""
+"""Several stores as one: finding a video in them, and the times of rows that the user states."""
 
 from __future__ import annotations
 
@@ -11,14 +11,56 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.builders.stores import TSP, VIDEOS, features, store
+from tests.builders.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.cli.main import cli
-from tspcli.errors import AnnotationError, UsageError
+from tspcli.core.video_names import store_key
+from tspcli.errors import AnnotationError, StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.gvf import write_gvf
 from tspcli.store.schema import StoreMetadata, sampling_attributes
-from tspcli.store.store_set import given_sampling, require_agreement
+from tspcli.store.store_set import StoreSet, find_video, given_sampling, require_agreement
+
+ODD = "two\nlines \udcff"
+KEYS = ("v_x", "v_one.row", "v_50% off", store_key("v_" + ODD), "v_a%0Ab")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return store(tmp_path / "s.h5", {key: features(3, 0) for key in KEYS})
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("v_x", "v_x"),
+        ("x", "v_x"),
+        ("v_x.mp4", "v_x"),
+        ("x.MKV", "v_x"),
+        ("v_x.ogm", "v_x"),
+        ("videos/v_x.webm", "v_x"),
+        ("v_one.row", "v_one.row"),
+        ("v_one.row.mp4", "v_one.row"),
+        ("50% off", "v_50% off"),
+        ("v_" + ODD, KEYS[3]),
+        (ODD + ".mp4", KEYS[3]),
+        ("v_a%0Ab", "v_a%0Ab"),
+        ("v_a\nb", "v_a%0Ab"),
+    ],
+)
+def test_found(path: Path, name: str, key: str) -> None:
+    with open_store(path) as opened:
+        assert find_video(opened, name).key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"), [("v_x.part2", "'v_x'"), ("v_one.raw.mp4", "'v_one.row'")]
+)
+def test_suggested(path: Path, name: str, suggested: str) -> None:
+    with open_store(path) as opened, pytest.raises(UsageError, match="no video") as caught:
+        find_video(opened, name)
+    assert suggested in str(caught.value.remedy)
+
 
 OWN = ("--frame-rate", "15", "--stride", "16", "--clip-length", "16")
 OTHER = ("--frame-rate", "15", "--stride", "8", "--clip-length", "16")
@@ -101,3 +143,22 @@ def test_localization_is_not_contradicted_either(tmp_path: Path) -> None:
     arguments = ("localize", "train", "-f", path, "-a", "a.csv", "-o", tmp_path / "run")
     assert isinstance(tsp(*arguments, *OTHER).exception, UsageError)
     assert isinstance(tsp(*arguments, *OWN).exception, AnnotationError)
+
+
+def test_stores_that_fit_are_one_mapping(tmp_path: Path) -> None:
+    keys = list(VIDEOS)
+    one = store(tmp_path / "1.h5", {key: VIDEOS[key] for key in keys[2:]})
+    two = store(tmp_path / "2.h5", {key: VIDEOS[key] for key in keys[:2]})
+    with StoreSet([one, two]) as stores:
+        assert set(stores) == set(keys) and len(stores) == len(keys)
+        assert [video.key for video in stores.videos] == keys
+        assert (stores.sampling, stores.dim, stores.is_described) == (TSP, DIM, True)
+        np.testing.assert_array_equal(stores[keys[0]].rows, VIDEOS[keys[0]])
+        assert stores.metadata == stores.stores[0].metadata
+    with pytest.raises(StoreError) as twice:
+        StoreSet([one, two, one])
+    assert twice.value.data["video"] == keys[2]
+    other = store(tmp_path / "3.h5", {"v_9": VIDEOS[keys[0]]}, weights_sha256="11")
+    with pytest.raises(StoreMismatchError) as differs:
+        StoreSet([one, other])
+    assert "weights_sha256" in differs.value.data["differences"]

@@ -1,4 +1,4 @@
-"""tsp inspect and tsp merge."""
+"""Summaries of stores and of videos: `tsp inspect`."""
 
 from __future__ import annotations
 
@@ -11,149 +11,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.builders.stores import DIM, TSP, VIDEOS, features, store
+from tests.builders.stores import DIM, VIDEOS, features, store
 from tspcli.analysis.inspect import summarize, view_video
 from tspcli.cli.main import cli
-from tspcli.core.files import aside_name
-from tspcli.core.run_dir import one_writer
-from tspcli.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
+from tspcli.errors import StoreError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.store import open_store
-from tspcli.store.merge import merge_stores
 from tspcli.store.store_set import find_video
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return store(tmp_path / "base.h5", VIDEOS)
-
-
-class TestMerge:
-    def test_joins(self, tmp_path: Path) -> None:
-        keys = list(VIDEOS)
-        a = store(tmp_path / "a.h5", {k: VIDEOS[k] for k in keys[:2]}, checksums=True)
-        b = store(tmp_path / "b.h5", {k: VIDEOS[k] for k in keys[2:]}, checksums=True)
-        report = merge_stores([b, a], tmp_path / "all.h5")
-        assert report.n_videos == [2, 2] and report.dim == DIM
-        with open_store(tmp_path / "all.h5") as merged, open_store(a) as first:
-            assert list(merged) == keys
-            assert merged.metadata == first.metadata
-            for key in keys:
-                np.testing.assert_array_equal(merged[key].rows, VIDEOS[key])
-                assert merged[key].verify() is True
-                assert merged[key].sampling == TSP
-
-    def test_names_every_setting_that_differs(self, base: Path, tmp_path: Path) -> None:
-        other = store(
-            tmp_path / "b.h5",
-            {"v_9": features(5, 1)},
-            sampling=Sampling(stride=1),
-            weights_sha256="11",
-        )
-        with pytest.raises(StoreMismatchError) as caught:
-            merge_stores([base, other], tmp_path / "all.h5")
-        assert "sampling.stride: 1, not 16" in str(caught.value)
-        assert "weights_sha256: 11, not 00" in str(caught.value)
-        assert not (tmp_path / "all.h5").exists()
-
-    def test_duplicates_are_named(self, base: Path, tmp_path: Path) -> None:
-        other = store(tmp_path / "b.h5", {"v_2": features(5, 1)})
-        with pytest.raises(StoreError, match=r"'v_2' is in .*base\.h5 and in .*b\.h5"):
-            merge_stores([base, other], tmp_path / "all.h5")
-
-    def test_does_not_mix_known_and_unknown(self, base: Path, tmp_path: Path) -> None:
-        foreign = store(tmp_path / "f.h5", {"v_8": features(5, 1)}, sampling=None)
-        with pytest.raises(StoreMismatchError, match="f.h5"):
-            merge_stores([base, foreign], tmp_path / "all.h5")
-        more = store(tmp_path / "g.h5", {"v_9": features(5, 1)}, sampling=None)
-        merge_stores([foreign, more], tmp_path / "all.h5")
-        with open_store(tmp_path / "all.h5") as merged:
-            assert list(merged) == ["v_8", "v_9"]
-        wide = store(tmp_path / "w.h5", {"v_7": np.ones((3, 8), "f4")}, sampling=None)
-        with pytest.raises(StoreMismatchError, match="width 8"):
-            merge_stores([foreign, wide], tmp_path / "other.h5")
-
-    def test_an_existing_store_is_kept(self, base: Path, tmp_path: Path) -> None:
-        other = store(tmp_path / "b.h5", {"v_9": features(5, 1)})
-        with pytest.raises(StoreError, match="--overwrite"):
-            merge_stores([base, other], base)
-        merge_stores([base, other], base, overwrite=True)  # into one of its own inputs
-        with open_store(base) as merged:
-            assert len(merged) == 5
-
-    def test_what_runs_reported_stays_known(self, tmp_path: Path) -> None:
-        paths = []
-        for name, bad in (("a", "v_x"), ("b", "v_y")):
-            paths.append(store(tmp_path / f"{name}.h5", {f"v_{name}": features(5, 1)}))
-            report = {
-                "settings": {"stride": 16},
-                "wall_s": 2.5,
-                "shard": {"index": 1, "keys": ["v_a", "v_b"]},
-                "notes": [f"of {name}"],
-                "videos": [
-                    {"key": f"v_{name}", "status": "done"},
-                    {"key": bad, "status": "failed", "reason": "damaged", "detail": "d"},
-                ],
-            }
-            (tmp_path / f"{name}.h5.report.json").write_text(json.dumps(report))
-        merge_stores(paths, tmp_path / "all.h5")
-        # Keys are those of all videos, for each shard.
-        alone = [{"wall_s": 2.5, "shard": {"index": 1}, "notes": [f"of {name}"]} for name in "ab"]
-        written = json.loads((tmp_path / "all.h5.report.json").read_text())
-        assert written["settings"] == {"stride": 16} and written["runs"] == alone
-        # Merging what is merged loses none of them; what is no list of runs is one.
-        other = store(tmp_path / "c.h5", {"v_c": features(5, 1)})
-        odd = {"runs": 3, "videos": []}
-        (tmp_path / "c.h5.report.json").write_text(json.dumps(odd))
-        merge_stores([tmp_path / "all.h5", other], tmp_path / "more.h5")
-        written = json.loads((tmp_path / "more.h5.report.json").read_text())
-        assert written["runs"] == [*alone, {"runs": 3}] and written["counts"]["failed"] == 2
-        with open_store(tmp_path / "all.h5") as merged:
-            failures = summarize(merged).failures
-        assert [failure["key"] for failure in failures] == ["v_x", "v_y"]
-
-    def test_a_store_that_a_run_writes_is_not_merged_into(self, base: Path, tmp_path: Path) -> None:
-        out = tmp_path / "out.h5"
-        killed = aside_name(out)
-        killed.touch()
-        for link in (False, True):
-            with one_writer(out), pytest.raises(StoreLockedError):
-                merge_stores([base], out, link=link)
-        assert not out.exists()
-        merge_stores([base], out)
-        assert not killed.exists() and not out.with_name("out.h5.lock").exists()
-
-    def test_missing_shards_are_named(self, tmp_path: Path) -> None:
-        shards = [
-            store(tmp_path / f"f.shard-{i}-of-4.h5", {f"v_{i}": features(5, i)}) for i in (1, 3)
-        ]
-        out = tmp_path / "all.h5"
-        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5, .*shard-4-of-4\.h5 are missing"):
-            merge_stores(shards, out)
-        assert not out.exists()
-        arguments = ["merge", *map(str, shards), "-o", str(out)]
-        result = CliRunner().invoke(cli, [*arguments, "--partial"], standalone_mode=False)
-        assert "without" in result.stderr and "shard-4-of-4.h5" in result.stderr
-        with open_store(out) as merged:
-            assert list(merged) == ["v_1", "v_3"]
-        # A shard of no video, or of failed ones alone, leaves a report and no store.
-        for index, videos in ((2, []), (4, [{"key": "bad", "status": "failed"}])):
-            report = {"videos": videos}
-            (tmp_path / f"f.shard-{index}-of-4.h5.report.json").write_text(json.dumps(report))
-        report = merge_stores(shards, out, overwrite=True)
-        assert report.missing_shards == [] and report.n_failed == 1
-        with open_store(out) as merged:
-            assert [failure["key"] for failure in summarize(merged).failures] == ["bad"]
-        # One whose store is gone is missing, whatever its report says.
-        report_path = tmp_path / "f.shard-2-of-4.h5.report.json"
-        report_path.write_text(json.dumps({"videos": [{"key": "v_2", "status": "done"}]}))
-        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5 is missing"):
-            merge_stores(shards, out, overwrite=True)
-
-    def test_command(self, base: Path, tmp_path: Path) -> None:
-        out = tmp_path / "all.h5"
-        result = CliRunner().invoke(cli, ["merge", str(base), "-o", str(out), "--json"])
-        assert json.loads(result.stdout)["n_videos"] == [4] and out.is_file()
 
 
 class TestInspect:
