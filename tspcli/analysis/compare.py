@@ -33,8 +33,9 @@ from tspcli.analysis.similarity import (
 )
 from tspcli.errors import StoreError
 from tspcli.sampling.resampling import FloatArray, interpolate_at
-from tspcli.store.store import FeatureStore, VideoFeatures
+from tspcli.store.store import FeatureStore
 from tspcli.store.store_set import find_video, matching_keys
+from tspcli.store.video_features import VideoFeatures
 
 Verdict = Literal["same", "rows differ", "shifted", "other settings", "other weights", "not finite"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -17,8 +17,9 @@ from tspcli.core.run_dir import read_report
 from tspcli.errors import StoreError
 from tspcli.sampling.resampling import FloatArray
 from tspcli.store.gvf import GlobalFeatures
-from tspcli.store.store import FeatureStore, VideoFeatures
+from tspcli.store.store import FeatureStore
 from tspcli.store.store_set import find_key
+from tspcli.store.video_features import VideoFeatures
 
 _BLOCK_ROWS = 1024
 

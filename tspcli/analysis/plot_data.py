@@ -24,7 +24,7 @@ from tspcli.analysis.similarity import unit_rows
 from tspcli.annotations import Segment
 from tspcli.errors import StoreError
 from tspcli.sampling.resampling import FloatArray, linear, roi_align
-from tspcli.store.store import VideoFeatures
+from tspcli.store.video_features import VideoFeatures
 
 MOST_CELLS = 512
 """Cells a side of the similarity matrix; a longer video's rows are averaged into so many."""

@@ -27,8 +27,8 @@ from tspcli.exports.toolkit import original_rate
 from tspcli.sampling import resampling
 from tspcli.sampling.resampling import Taps
 from tspcli.store.schema import exported_attributes
-from tspcli.store.store import VideoFeatures
 from tspcli.store.store_set import StoreSet
+from tspcli.store.video_features import VideoFeatures
 
 MOST_ROWS = 500_000
 """Rows of one video, which is in memory as a whole: 4.6 hours at 30 rows per second, 1 GB at width

@@ -24,7 +24,8 @@ from tspcli.annotations import AnnotatedVideo, Annotations, Segment
 from tspcli.errors import LocalizationError, StoreMismatchError
 from tspcli.localization.results import require_forward
 from tspcli.sampling import Sampling
-from tspcli.store.store import FeatureStore, VideoFeatures, open_store
+from tspcli.store.store import FeatureStore, open_store
+from tspcli.store.video_features import VideoFeatures
 
 Paths = str | Path | Sequence[str | Path]
 

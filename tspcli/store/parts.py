@@ -30,7 +30,7 @@ from tspcli.core.sealed_file import SealedWriter, read_footer
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.errors import StoreError
 from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import VideoFeatures, open_store, parts_folder
+from tspcli.store.store import open_store, parts_folder
 from tspcli.store.store_writer import (
     DamagedRowsError,
     content_checksum,
@@ -38,6 +38,7 @@ from tspcli.store.store_writer import (
     new_store,
     seal_checksum,
 )
+from tspcli.store.video_features import VideoFeatures
 
 _MAGIC = b"TSPPART1"
 _SETTINGS = "settings.json"

@@ -21,7 +21,8 @@ from tspcli.errors import ExportError, StoreError, StoreMismatchError, UsageErro
 from tspcli.sampling import Sampling
 from tspcli.sampling.spec import as_rate
 from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import FeatureStore, VideoFeatures, open_store
+from tspcli.store.store import FeatureStore, open_store
+from tspcli.store.video_features import VideoFeatures
 
 
 @dataclass(frozen=True)
