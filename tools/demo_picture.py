@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tspcli.encoders import Encoder
-    from tspcli.store.store import FeatureStore, VideoFeatures
+    from tspcli.store.store import FeatureStore
+    from tspcli.store.video_features import VideoFeatures
 
 SMOOTHING_ROWS = 5
 N_CLASSES = 5
