@@ -1,4 +1,4 @@
-"""The messages that users meet first, word for word. Everywhere else tests look at types and data."""
+"""The messages that users meet first, word for word; other tests look at types and data."""
 
 from __future__ import annotations
 
