@@ -21,7 +21,18 @@ from tests.video.pools import expected, make_pool_videos, pool_of
 from tspcli.core import child_process as process
 from tspcli.errors import UsageError
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
-from tspcli.video import DecodePool, Event, Failed, Finished, Frames, Opened, Restarted, VideoFile
+from tspcli.video import (
+    DecodePool,
+    Event,
+    Failed,
+    Finished,
+    Frames,
+    Idle,
+    Opened,
+    Restarted,
+    VideoFile,
+    Woken,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -364,6 +375,40 @@ def test_settings_that_make_no_sense_are_refused(videos: list[VideoFile]) -> Non
         with pytest.raises(UsageError) as caught:
             pool_of(videos, **options)
         assert caught.value.data["value"] == value
+
+
+def test_a_pool_held_open_takes_videos_until_it_is_told_to_finish(videos: list[VideoFile]) -> None:
+    told: list[str] = []
+    late = [videos[1], videos[3]]
+    with pool_of(videos[:1], hold_open=True) as pool:
+        for event in pool.live():
+            if isinstance(event, Frames):
+                event.release()
+            elif isinstance(event, Finished):
+                told.append(event.job.key)
+            elif isinstance(event, Idle):
+                told.append("idle")
+                if late:
+                    pool.add(late.pop(0))
+                else:
+                    pool.finish()
+    assert told == ["v0", "idle", "v1", "idle", "v3", "idle"]
+
+
+def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(videos: list[VideoFile]) -> None:
+    pids: list[list[int]] = []
+    with pool_of(videos[3:], hold_open=True, timeout_s=0.5, grace_s=0.2) as pool:
+        for event in pool.live():
+            if isinstance(event, Frames):
+                event.release()
+            elif isinstance(event, Idle):
+                pids.append(pool.pids)
+                # Longer than a busy worker may be silent.
+                threading.Timer(1.5, pool.wake).start()
+            elif isinstance(event, Woken):
+                pids.append(pool.pids)
+                pool.finish()
+    assert pids[0] and pids[0] == pids[1]
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
