@@ -287,3 +287,20 @@ def test_paths_that_need_quotes(
     assert values["data_root"] == f"{folder / 'mma' / 'csv'}/"
     assert values["model"] == {"feat_dim": 512, "temporal_dim": 100}
     assert Path(values["ann_file_train"]).is_file() and Path(values["ann_file_val"]).is_file()
+
+
+@pytest.mark.parametrize("target", ["actionformer", "opentad", "bmn", "gtad-anet", "mmaction2"])
+@pytest.mark.parametrize(
+    ("annotated_s", "word"),
+    [(35.0, "beyond"), (12.0, "beyond"), (60.0, "before"), (40.0, None), (38.5, None)],
+)
+def test_durations_that_do_not_fit_the_features_are_noted(
+    tmp_path: Path, export: Export, target: str, annotated_s: float, word: str | None
+) -> None:
+    store = make_store(tmp_path / "s.h5", [Clip("v_a", 40.0, 30.0)], TSP)
+    path = anet_json(tmp_path / "a.json", [Clip("v_a", annotated_s, 30.0)])
+    options = {"length": 192} if target == "actionformer" else {}
+    notes = export(store, target, tmp_path / "out", [path], **options).notes
+    found = [note for note in notes if "the annotated end" in note]
+    assert [word in note for note in found] == ([] if word is None else [True])
+    assert all("1 video" in note and "'v_a'" in note for note in found)

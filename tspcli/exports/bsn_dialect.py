@@ -19,7 +19,7 @@ from tspcli.core.text import counted
 from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
 from tspcli.exports.target import Target, Writer
-from tspcli.exports.toolkit import CsvWriter, note_cut_names, note_uncovered
+from tspcli.exports.toolkit import CsvWriter, note_cut_names, note_other_durations
 from tspcli.sampling.resampling import FloatArray, bin_centers_s
 
 _DEFAULT_FPS = 30.0
@@ -133,7 +133,7 @@ class ResizedTables(BsnTarget):
 
     def check(self, plan: ExportPlan) -> None:
         note_cut_names(plan)
-        note_uncovered(plan)
+        note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         folder = main / self.folder.format(plan.options.length)

@@ -207,20 +207,24 @@ def note_cut_names(plan: ExportPlan) -> None:
         )
 
 
-def note_uncovered(plan: ExportPlan) -> None:
-    """Note videos whose rows end well before the annotated end."""
-    short = []
+def note_other_durations(plan: ExportPlan) -> None:
+    """Note videos whose rows end well before, or well after, the annotated end."""
+    short: list[tuple[float, str]] = []
+    long: list[tuple[float, str]] = []
     for video in plan.videos:
+        if video.duration_s is None:
+            continue
+        gap = video.duration_s - video.source.covered_s
         clip_s = float(video.source.sampling.clip_duration_s)
-        gap = (video.duration_s or 0.0) - video.source.covered_s
-        if gap > clip_s + 2 * video.source.step_s:
-            short.append((gap, video.name))
-    if short:
-        gap, name = max(short)
-        plan.notes.append(
-            f"The features of {counted(len(short), 'video')} end well before the annotated end, by "
-            f"{gap:.1f} s at most ({name!r}). Rows there are off by as much."
-        )
+        if abs(gap) > clip_s + 2 * video.source.step_s:
+            (short if gap > 0 else long).append((abs(gap), video.name))
+    for found, where in ((short, "end well before"), (long, "reach well beyond")):
+        if found:
+            gap, name = max(found)
+            plan.notes.append(
+                f"The features of {counted(len(found), 'video')} {where} the annotated end, by "
+                f"{gap:.1f} s at most ({name!r}). Rows there are off by as much."
+            )
 
 
 def by_subset(plan: ExportPlan, reader: str) -> list[tuple[PlannedVideo, str, tuple[Segment, ...]]]:

@@ -23,7 +23,7 @@ from tspcli.exports.toolkit import (
     all_classes,
     by_subset,
     label_ids,
-    note_uncovered,
+    note_other_durations,
     one_stream,
     open_hdf5,
 )
@@ -89,7 +89,7 @@ class ActionFormer(Target):
         if plan.options.length is None:
             plan.require_sampling()
         else:
-            note_uncovered(plan)
+            note_other_durations(plan)
 
     def _feature_path(self, plan: ExportPlan) -> Path:
         if plan.options.container == "hdf5" and not self.is_file(plan.options, plan.out):

@@ -17,7 +17,13 @@ from tspcli.errors import AnnotationError, ExportError, UsageError
 from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
 from tspcli.exports.target import Array, Target, Usage, Writer
-from tspcli.exports.toolkit import NO_CAPTIONS, NpyWriter, captions_by_name, note_uncovered, shell
+from tspcli.exports.toolkit import (
+    NO_CAPTIONS,
+    NpyWriter,
+    captions_by_name,
+    note_other_durations,
+    shell,
+)
 from tspcli.sampling.resampling import bin_centers_s
 
 WIDTH = 1024
@@ -81,7 +87,7 @@ class Bmt(Target):
                 video=longest.source.key,
             )
         captions_by_name(plan, _phase)
-        note_uncovered(plan)
+        note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, lambda rows: self._streams(rows, plan))

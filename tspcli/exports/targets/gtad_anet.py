@@ -14,7 +14,7 @@ from tspcli.exports.toolkit import (
     annotation_switches,
     names_file,
     note_cut_names,
-    note_uncovered,
+    note_other_durations,
     open_hdf5,
     shell,
 )
@@ -50,7 +50,7 @@ class GtadAnet(bsn.BsnTarget):
                 value=plan.width,
             )
         note_cut_names(plan)
-        note_uncovered(plan)
+        note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         path = main if self.is_file(plan.options, plan.out) else main / "features.hdf5"

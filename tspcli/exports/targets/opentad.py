@@ -12,7 +12,7 @@ from tspcli.annotations.dialects import Dialect
 from tspcli.annotations.write import DatabaseEntry, write_database
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
 from tspcli.exports.target import Target, Usage, Writer
-from tspcli.exports.toolkit import NpyWriter, by_subset, note_uncovered, one_stream
+from tspcli.exports.toolkit import NpyWriter, by_subset, note_other_durations, one_stream
 from tspcli.sampling import resampling
 
 LENGTH = 192
@@ -43,7 +43,7 @@ class OpenTad(Target):
                 f"The longest video has {plan.max_rows} rows. OpenTAD's resizing works in half "
                 f"precision, where lengths above {_HALF_EXACT} are rounded."
             )
-        note_uncovered(plan)
+        note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(plan.options.suffix))

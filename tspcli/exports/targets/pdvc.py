@@ -15,7 +15,7 @@ from tspcli.exports.toolkit import (
     NO_CAPTIONS,
     NpyWriter,
     captions_by_name,
-    note_uncovered,
+    note_other_durations,
     one_stream,
 )
 from tspcli.sampling import resampling
@@ -58,7 +58,7 @@ class Pdvc(Target):
                 value=plan.width,
             )
         captions_by_name(plan, _stem)
-        note_uncovered(plan)
+        note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(), lambda name: name[:NAME_LENGTH])
