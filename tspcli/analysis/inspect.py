@@ -1,7 +1,4 @@
-"""What a store holds: a summary of all videos, and one video's rows.
-
-What a file of global features holds: a summary, and the neighbours of one video.
-"""
+"""What a file holds: a store and its videos, or global features and their vectors."""
 
 from __future__ import annotations
 

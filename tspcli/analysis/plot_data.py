@@ -1,10 +1,8 @@
 """What the pictures show, computed once and drawn by whoever draws.
 
-How well features tell foreground from background, as one number.
-
-Small work on pictures of frames; the frames themselves come from the caller.
-
-The colours of annotated segments, the same in pictures, pages and terminals.
+A :class:`FeatureView` per store (similarity of clips, colours, change, and how well features
+separate foreground from background), thumbnails, and one colour per label, the same in pictures,
+pages and terminals.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Global video features: one vector a video, pooled over all its clips.
+"""Global video features: one vector per video, pooled over all its clips.
 
-The layout is that of the official files: HDF5, one dataset a video at the root, named after the
-video, shape (D,), float32, gzip. Where the vectors come from stands in the file's attributes; the
-official files have none, and open all the same.
+The layout is that of the official files: HDF5, one dataset per video at the root, named after the
+video, shape (D,), float32, gzip. The file's attributes say where the vectors come from; the
+official files have none, and can be read too.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""One file a finished video: what makes a run resumable, shardable and safe to kill.
+"""One file per finished video: what makes a run resumable, shardable and safe to kill.
 
-While a run goes on, each video's rows are appended to a file of its own, written aside, which is
-synced and renamed into the store's ``.parts`` folder once the video is whole. At the end all parts
-become the one HDF5 file, written aside and renamed in the same way. A killed run thus leaves whole
-videos and nothing else that counts, and any number of writers can share one folder.
+During a run each video's rows are appended to a file of its own, written aside, which is synced
+and renamed into the store's ``.parts`` folder once the video is complete. At the end all parts
+become the one HDF5 file, written aside and renamed in the same way. A killed run thus leaves
+complete videos and nothing else that counts, and any number of writers can share one folder.
 
 A part is not HDF5: its rows can be appended without knowing their number, in constant memory, and
-a full disk is one refused ``write``. Layout: the rows (little-endian float32), a JSON footer, the
-footer's length (8 bytes), 8 bytes of magic.
+a full disk is one refused ``write``. It is a sealed file (:mod:`tspcli.core.sealed_file`) whose
+content is the rows, little-endian float32.
 """
 
 from __future__ import annotations
