@@ -93,7 +93,7 @@ def _examine(store: Path, as_json: bool) -> int:
 
 
 def _repair(store: Path, as_json: bool) -> int:
-    from tspcli.cli.console import out_console, print_json, printable
+    from tspcli.cli.console import out_console, print_json, printable, say
     from tspcli.cli.main import EXIT_SOME_FAILED
     from tspcli.store.integrity import repair_store
 
@@ -112,21 +112,21 @@ def _repair(store: Path, as_json: bool) -> int:
         verb, them = ("is", "it") if len(repair.lost) == 1 else ("are", "them")
         lost = f"{counted(len(repair.lost), 'video')} {verb} lost"
         lines.append(f"{lost}: `tsp extract` computes {them} again.")
-    out_console().print("\n".join(lines), markup=False, soft_wrap=True)
+    say("\n".join(lines), console=out_console())
     return EXIT_SOME_FAILED if repair.lost else 0
 
 
 def _show(found: Examination, *, promise: bool = True) -> None:
-    from tspcli.cli.console import out_console, printable
+    from tspcli.cli.console import out_console, printable, say
 
     console = out_console()
     for problem in found.problems:
-        console.print(printable(problem), style="red", markup=False, soft_wrap=True)
+        say(problem, "red", console=console)
     for key, why in sorted(found.damaged.items()):
         text = f"damaged: {printable(key)}: {printable(why)}"
         console.print(text, style="red", markup=False, soft_wrap=True)
     for note in found.notes:
-        console.print(printable(note), style="yellow", markup=False, soft_wrap=True)
+        say(note, "yellow", console=console)
     counts = f"{len(found.intact)} intact, {len(found.damaged)} damaged"
     if found.unchecked:
         counts += f", {len(found.unchecked)} without a checksum"

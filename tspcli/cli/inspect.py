@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.console import err_console, out_console, print_json, printable, say
 from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
@@ -109,7 +109,7 @@ def _inspect_global(
             return
         nearest = "  ".join(f"{other} ({cosine:.3f})" for other, cosine in found.neighbours)
         text = f"{found.key}: norm {found.norm:.3f}, nearest videos (cosine): {nearest or 'none'}"
-        out_console().print(printable(text), markup=False, soft_wrap=True)
+        say(text, console=out_console())
         return
     summary = summarize_global(features)
     if as_json:
