@@ -213,7 +213,7 @@ def test_original_rates_of_the_published_table(shared_data: Path) -> None:
     table = shared_data / "thumos14_val_Annotation.csv"
     rates = {}
     for name, video in read_together([table]).videos.items():
-        source = SourceVideo(name, 0, 10, Sampling(stride=1), None, None, None)
+        source = SourceVideo(name, 10, Sampling(stride=1), None, None, None)
         rate = original_rate(PlannedVideo(source, name, name, name, video))
         assert rate is not None
         rates[name] = round(rate, 2)
