@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from reproduction.measures import FEATURES, MEASURES, RUN, measure, results_file
 from reproduction.stages import Command, Stage, Tell
-
-if TYPE_CHECKING:
-    from reproduction.grid import Arm
 
 TRIMMED = "trimmed"
 """The encoder that all arms start from as it is, without any untrimmed video."""
@@ -27,6 +24,31 @@ def options_of(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return words
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to pretrain on untrimmed videos.
+
+    Attributes:
+        name: In folders and tables.
+        title: For people.
+        recipe: ``tac`` or ``tsp``.
+        heads: What is learned; empty for what the recipe says.
+        gvf: ``max``, ``mean`` or ``none``.
+        clip_length: Frames per clip.
+        settings: Values of the recipe to replace.
+        is_control: Whether region labels are permuted within each video.
+    """
+
+    name: str
+    title: str
+    recipe: Literal["tac", "tsp"] = "tsp"
+    heads: tuple[str, ...] = ()
+    gvf: Literal["max", "mean", "none"] = "none"
+    clip_length: int = 16
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    is_control: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reproduction.chain import TRIMMED, Chain, options_of
-from reproduction.grid import ARMS, REGION, TSP_MAX, TSP_MEAN, Arm
+from reproduction.chain import TRIMMED, Arm, Chain, options_of
+from reproduction.grid import ARMS, REGION, TSP_MAX, TSP_MEAN
 from reproduction.measures import COLUMNS, Column
 from reproduction.outcome import Group
 from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE

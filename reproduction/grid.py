@@ -8,12 +8,12 @@ data set and trainings alike. The design and the analysis of the figures are fix
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from reproduction import dataset
-from reproduction.chain import TRIMMED, Chain, options_of
+from reproduction.chain import TRIMMED, Arm, Chain, options_of
 from reproduction.dataset import DatasetSpec
 from reproduction.measures import RUN
 from reproduction.outcome import Group
@@ -26,31 +26,6 @@ SINGLE_FRAME = "single-frame"
 DATA, TABLES, TRIMMED_TABLES, CACHE = "data", "tables", "trimmed-tables", "cache"
 LABELS = "action_label_mapping.json"
 TABLE_FILES = ("train_groundtruth.csv", "valid_groundtruth.csv", LABELS)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to pretrain on untrimmed videos.
-
-    Attributes:
-        name: In folders and tables.
-        title: For people.
-        recipe: ``tac`` or ``tsp``.
-        heads: What is learned; empty for what the recipe says.
-        gvf: ``max``, ``mean`` or ``none``.
-        clip_length: Frames per clip.
-        settings: Values of the recipe to replace.
-        is_control: Whether region labels are permuted within each video.
-    """
-
-    name: str
-    title: str
-    recipe: Literal["tac", "tsp"] = "tsp"
-    heads: tuple[str, ...] = ()
-    gvf: Literal["max", "mean", "none"] = "none"
-    clip_length: int = 16
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    is_control: bool = False
 
 
 TAC = Arm("tac", "TAC", "tac")
