@@ -22,8 +22,8 @@ from pathlib import Path
 import cv2
 
 from benchmarks.figures import NOT_MEASURED, Figure, keep, machine, markdown, show, spent_s
+from tspcli.core.devices import resolve_device
 from tspcli.core.text import first_line
-from tspcli.encoders.precision import resolve_device
 
 PARTS = ("frames", "encoder", "extract", "training", "store", "start")
 GPU_TARGETS = (

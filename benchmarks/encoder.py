@@ -31,10 +31,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.roofs import products
+from tspcli.core.devices import resolve_device
 from tspcli.core.text import first_line
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.fused import inference_form
-from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device, resolve_precision
+from tspcli.encoders.precision import DTYPES, arithmetic, resolve_precision
 from tspcli.encoders.runtimes import CompiledForm, GraphedForm, OpenVinoForm, static_form
 from tspcli.extraction.batch_encoder import kept_memory
 

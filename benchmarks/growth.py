@@ -24,8 +24,8 @@ from benchmarks.figures import Figure, spent_s
 from benchmarks.whole import FirstBatch
 from tests.builders.resident import PeakMemory
 from tests.builders.videos import make_video, repeat_video
+from tspcli.core.devices import resolve_device
 from tspcli.encoders import load_encoder
-from tspcli.encoders.precision import resolve_device
 from tspcli.extraction import extract
 from tspcli.sampling import Sampling
 

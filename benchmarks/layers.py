@@ -25,9 +25,10 @@ import torch
 
 from benchmarks.figures import machine
 from benchmarks.roofs import bandwidth_bytes_per_s, products
+from tspcli.core.devices import resolve_device
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.fused import FoldedConv, inference_form
-from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device, resolve_precision
+from tspcli.encoders.precision import DTYPES, arithmetic, resolve_precision
 from tspcli.extraction.batch_encoder import kept_memory
 
 

@@ -37,10 +37,11 @@ from benchmarks.figures import in_turns, one_thread
 from benchmarks.roofs import bandwidth_bytes_per_s
 from benchmarks.roofs import products as large_products
 from reproduction.synthetic import SyntheticVideo, render_video
+from tspcli.core.devices import resolve_device
 from tspcli.core.text import first_line
 from tspcli.encoders import Heads, TspModel
 from tspcli.encoders.backbones import backbone_spec
-from tspcli.encoders.precision import DTYPES, arithmetic, resolve_device
+from tspcli.encoders.precision import DTYPES, arithmetic
 from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, build_cache, cache_file
 from tspcli.pretraining.clip_cache_file import ClipReader, VideoClips
 from tspcli.pretraining.distributed import Devices, Placement

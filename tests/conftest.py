@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.builders.gpus import gpus  # noqa: F401  # a fixture
+
 # How long an example takes says nothing about it on a machine that others use too.
 settings.register_profile("tspcli", deadline=None)
 settings.load_profile("tspcli")

@@ -125,7 +125,7 @@ class Check:
 PROBES: dict[str, str] = {
     "torch": """
 import json, torch
-from tspcli.encoders.precision import unsupported_gpu
+from tspcli.core.devices import unsupported_gpu
 found = {"version": torch.__version__, "cuda_build": torch.version.cuda, "threads":
          torch.get_num_threads(), "devices": [], "cuda": torch.cuda.is_available()}
 for i in range(torch.cuda.device_count() if found["cuda"] else 0):

@@ -1,4 +1,4 @@
-"""Which device, runtime and arithmetic a name means. GPUs are played by patched queries."""
+"""Which runtime and arithmetic a name means. GPUs are played by patched queries."""
 
 from __future__ import annotations
 
@@ -8,101 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tspcli.encoders.precision import (
-    arithmetic,
-    is_out_of_memory,
-    resolve_device,
-    resolve_precision,
-    resolve_runtime,
-    unsupported_gpu,
-)
+from tests.builders.gpus import Gpus
+from tspcli.encoders.precision import arithmetic, resolve_precision, resolve_runtime
 from tspcli.errors import UsageError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
-Gpus = Callable[..., None]
-
-
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
-    """Lets torch report GPUs of these compute capabilities."""
-
-    def pretend(
-        *capabilities: tuple[int, int], built_for: list[str] = WHEEL, current: int | None = None
-    ) -> None:
-        def index(device: Any) -> int:
-            return device if isinstance(device, int) else device.index or 0
-
-        answers: dict[str, Any] = {
-            "is_available": lambda: bool(capabilities),
-            "device_count": lambda: len(capabilities),
-            "is_initialized": lambda: current is not None,
-            "current_device": lambda: current,
-            "get_device_capability": lambda device: capabilities[index(device)],
-            "get_device_name": lambda device: f"Pretended {index(device)}",
-            "get_arch_list": lambda: built_for,
-        }
-        for name, answer in answers.items():
-            monkeypatch.setattr(torch.cuda, name, answer)
-
-    return pretend
-
-
-def test_cuda_devices_always_have_their_index(gpus: Gpus) -> None:
-    """torch.cuda.set_device takes no other, and each thread has a current device of its own."""
-    gpus((9, 0), (9, 0))
-    for name in ("auto", "cuda", "cuda:0", torch.device("cuda")):
-        assert resolve_device(name) == GPU
-    assert resolve_device("cuda:1") == torch.device("cuda", 1)
-    gpus((9, 0), (9, 0), current=1)
-    for name in ("auto", "cuda"):
-        assert resolve_device(name) == torch.device("cuda", 1)
-
-
-def test_without_a_gpu(gpus: Gpus) -> None:
-    gpus()
-    assert resolve_device("auto") == resolve_device("cpu") == CPU
-    for name in ("cuda", "cuda:0", "abacus", "cpu:x"):
-        with pytest.raises(UsageError) as caught:
-            resolve_device(name)
-        assert caught.value.data == {"option": "device", "value": name}
-    gpus((9, 0))
-    with pytest.raises(UsageError) as caught:
-        resolve_device("cuda:1")
-    assert caught.value.data["value"] == "cuda:1"
-
-
-@pytest.mark.parametrize(
-    ("capability", "built_for", "runs"),
-    [
-        ((9, 0), WHEEL, True),
-        ((8, 9), WHEEL, True),
-        ((12, 0), WHEEL, True),
-        ((12, 1), WHEEL, True),
-        ((7, 0), WHEEL, False),
-        ((6, 1), WHEEL, False),
-        ((11, 0), WHEEL, False),
-        ((9, 0), ["sm_80", "compute_80"], True),
-        ((7, 5), ["sm_80", "compute_80"], False),
-        ((9, 0), ["sm_90a"], True),
-        ((9, 0), [], True),
-        ((9, 0), ["gfx90a"], True),
-    ],
-)
-def test_gpus_that_this_torch_has_no_code_for(
-    gpus: Gpus, capability: tuple[int, int], built_for: list[str], runs: bool
-) -> None:
-    gpus(capability, built_for=built_for)
-    assert (unsupported_gpu(0) is None) == runs
-    if runs:
-        assert resolve_device("auto") == resolve_device("cuda") == GPU
-        return
-    with pytest.raises(UsageError) as caught:
-        resolve_device("cuda")
-    assert "Pretended 0" in caught.value.message
-    assert f"{capability[0]}.{capability[1]}" in caught.value.message
-    with pytest.warns(UserWarning, match="Pretended 0"):
-        assert resolve_device("auto") == CPU
 
 
 @pytest.mark.parametrize(
@@ -239,20 +149,3 @@ def test_training_in_bf16_on_a_cpu_goes_without_onednn() -> None:
         with arithmetic(CPU, precision, training=training):
             assert torch.backends.mkldnn.enabled
     assert torch.backends.mkldnn.enabled
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (MemoryError(), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("CUDA error: device-side assert triggered"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_every_lack_of_memory_is_recognised(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected

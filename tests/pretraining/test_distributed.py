@@ -255,7 +255,7 @@ def test_cuda_device_of_a_process(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda device: None)
     placement = Placement(3, 8, 3, 8, launcher)
     if index is None:
         with pytest.raises(TrainingError) as raised:

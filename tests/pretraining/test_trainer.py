@@ -58,16 +58,20 @@ def built(
 
 
 class Happened:
-    """A CUDA event on a machine without CUDA."""
+    """An event on a machine without its device."""
 
-    def record(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, stream: None) -> None:
         pass
 
 
 @pytest.fixture
 def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
     """Tensors without values: whatever wants to know one of them on the host fails."""
-    monkeypatch.setattr(torch.cuda, "Event", Happened)
+    monkeypatch.setattr(torch, "Event", Happened)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: None)
     # Parameters without values cannot be moved; they are made where they belong.
     monkeypatch.setattr(nn.Module, "to", lambda module, *where, **how: module)
     return FakeTensorMode(allow_non_fake_inputs=True)

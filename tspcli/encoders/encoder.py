@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tspcli.core.devices import sleeping_event
 from tspcli.encoders.backbones import BackboneSpec
 from tspcli.encoders.fused import FastVideoResNet, inference_form
 from tspcli.encoders.precision import DTYPES, Precision, Runtime, arithmetic
@@ -95,7 +96,7 @@ class Encoder:
 
         For every new size cuDNN searches for its fastest algorithms, or the backbone is compiled.
         """
-        return self.device.type == "cuda" or self.runtime == "compiled"
+        return self.device.type != "cpu" or self.runtime == "compiled"
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -140,17 +141,16 @@ class Encoder:
             A function that waits and returns the rows, (B, D) float32 on the CPU.
         """
         self.spec.check_clip_length(clips.shape[2])
-        done: torch.cuda.Event | None = None
+        done: torch.Event | None = None
         with torch.inference_mode(), arithmetic(self.device, self.precision):
             clips = clips.to(self.device, self.dtype)
             features: Tensor = self.form(clips)
             rows = features.float()
-            if self.device.type == "cuda":
+            if self.device.type != "cpu":
                 on_device, rows = rows, torch.empty(rows.shape, pin_memory=True)
                 rows.copy_(on_device, non_blocking=True)
-                # A waiting thread sleeps: spinning would take a core from the decoders.
-                done = torch.cuda.Event(blocking=True)
-                done.record(torch.cuda.current_stream(self.device))
+                done = sleeping_event(self.device)
+                done.record(torch.accelerator.current_stream(self.device))
             else:
                 rows = rows.cpu()
 
@@ -172,8 +172,8 @@ class Encoder:
         """Free a GPU's memory that is kept for later batches."""
         if isinstance(self.form, GraphedForm):
             self.form.release()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
 
     def supports_series(self, sampling: Sampling) -> bool:
         """Whether :meth:`encode_series` takes clips that overlap like this, and is faster."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from tspcli.core.devices import resolve_device
 from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from tspcli.encoders.encoder import Encoder
-from tspcli.encoders.precision import resolve_device, resolve_precision, resolve_runtime
+from tspcli.encoders.precision import resolve_precision, resolve_runtime
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.tsp_model import Heads, TspModel
 from tspcli.encoders.weights import (

@@ -1,8 +1,7 @@
-"""The device, the runtime and the arithmetic that a name means, for inference and for training."""
+"""The runtime and the arithmetic that a name means on a device, for inference and for training."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,92 +24,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """The dtype of activations in each precision."""
 _AMPERE = (8, 0)
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""What torch's errors say where it has no error type of its own for a lack of memory."""
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device that a name means; a CUDA device always has its index.
-
-    ``auto`` is the current CUDA device, or the CPU if there is none or this torch has no code for
-    it (which a warning says).
-
-    Raises:
-        UsageError: If there is no such device here, or this torch has no code for it.
-    """
-    has_cuda = torch.cuda.is_available()
-    if device == "auto":
-        problem = unsupported_gpu(_current_cuda_device()) if has_cuda else None
-        if problem:
-            warnings.warn(f"{problem} Computing on the CPU.", stacklevel=2)
-        use_cuda = has_cuda and not problem
-        return torch.device("cuda", _current_cuda_device()) if use_cuda else torch.device("cpu")
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"There is no device {device!r}.",
-            remedy="Give auto, cpu, cuda or cuda:N.",
-            option="device",
-            value=str(device),
-        ) from error
-    if where.type != "cuda":
-        return where
-    count = torch.cuda.device_count() if has_cuda else 0
-    index = where.index
-    if index is None and count:
-        index = _current_cuda_device()
-    if index is None or index >= count:
-        raise UsageError(
-            f"There is no device {where}: torch sees {count} CUDA devices.",
-            remedy="Use --device cpu, or see `tsp doctor`.",
-            option="device",
-            value=str(device),
-        )
-    if problem := unsupported_gpu(index):
-        raise UsageError(
-            problem,
-            remedy="Install a torch that supports it (such as a wheel for CUDA 12.6), or use "
-            "--device cpu.",
-            option="device",
-            value=str(device),
-        )
-    return torch.device("cuda", index)
-
-
-def _current_cuda_device() -> int:
-    # Before CUDA is initialised nobody can have chosen another than the first.
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
-
-
-def unsupported_gpu(index: int) -> str | None:
-    """Why this build of torch cannot compute on a CUDA device, in a sentence; None if it can.
-
-    Binary code (``sm_XY``) runs on devices of the same major version and at least the same minor
-    one; PTX (``compute_XY``) is compiled for any later device.
-    """
-    if torch.version.hip is not None:
-        return None
-    major, minor = torch.cuda.get_device_capability(index)
-    built_for = torch.cuda.get_arch_list()
-    for name in built_for:
-        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name)
-        if match is None:
-            return None
-        kind, version = match[1], (int(match[2]), int(match[3]))
-        if version <= (major, minor) and (kind == "compute" or version[0] == major):
-            return None
-    if not built_for:
-        return None
-    return (
-        f"{torch.cuda.get_device_name(index)} (cuda:{index}) has compute capability "
-        f"{major}.{minor}, for which torch {torch.__version__} contains no code."
-    )
 
 
 def resolve_runtime(runtime: str, device: str | torch.device, precision: str) -> Runtime:
@@ -208,17 +121,6 @@ def arithmetic(device: torch.device, precision: str, *, training: bool = False) 
         yield
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports a lack of memory, of the device or of the machine.
-
-    torch raises its own type only for its own allocator; CUDA, cuDNN and the CPU's allocator report
-    it in a RuntimeError.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error) for w in _OUT_OF_MEMORY)
-
-
 __all__ = [
     "DTYPES",
     "PRECISIONS",
@@ -226,9 +128,6 @@ __all__ = [
     "Precision",
     "Runtime",
     "arithmetic",
-    "is_out_of_memory",
-    "resolve_device",
     "resolve_precision",
     "resolve_runtime",
-    "unsupported_gpu",
 ]

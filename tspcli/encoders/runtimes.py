@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tspcli.core.devices import is_out_of_memory
 from tspcli.core.text import first_line
-from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import DependencyError, UsageError
 
 _WARM_UP_RUNS = 3

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 
 from tspcli.core.child_process import memory_bytes
+from tspcli.core.devices import is_out_of_memory
 from tspcli.encoders import Encoder
-from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
 from tspcli.extraction.extract_config import EncoderInfo
@@ -38,7 +38,7 @@ _CUDA_BATCH = 64
 _CUDA_PIXELS = _CUDA_BATCH * 16 * 112 * 112
 """Pixels of a batch on a GPU: those of 64 clips of TSP. As many clips of s3d would exceed 32-bit
 indices, and those of swin3d, mvit and i3d the memory of most GPUs."""
-IN_FLIGHT = {"cpu": 0, "cuda": 1}
+IN_FLIGHT = {"cpu": 0, "accelerator": 1}
 """Batches that a device works on while the next one is put together."""
 _SERIES_CLIPS = 16
 """Neighbouring clips that are encoded as one series: the ends of a series are computed twice."""
@@ -89,7 +89,7 @@ class BatchEncoder(Generic[Owner]):
         )
         self._static = encoder.wants_full_batches
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
-        self._n_in_flight = IN_FLIGHT[encoder.device.type]
+        self._n_in_flight = IN_FLIGHT["cpu" if encoder.device.type == "cpu" else "accelerator"]
         self.as_series = encoder.supports_series(sampling) and self._batcher.size >= CPU_BATCH
         """Whether neighbouring clips are to come as a series of frames."""
 

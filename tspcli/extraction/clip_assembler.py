@@ -157,7 +157,7 @@ def _moved(index: torch.Tensor, device: torch.device) -> torch.Tensor:
 
     A copy from ordinary memory would: until the batch before is encoded.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         index = index.pin_memory()
     return index.to(device, non_blocking=True)
 

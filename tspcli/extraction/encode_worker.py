@@ -145,8 +145,8 @@ class EncodeWorker:
 
     def _run(self, task: Task, encoder: Encoder, pool: DecodePool) -> None:
         # Both hold for the thread that asks.
-        if encoder.device.type == "cuda":
-            torch.cuda.set_device(encoder.device)
+        if encoder.device.type != "cpu":
+            torch.accelerator.set_device_index(encoder.device)
         else:
             torch.set_num_threads(self._place.n_cpus)
 

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tspcli.core.devices import is_out_of_memory
 from tspcli.core.stop import GentleStop
 from tspcli.core.text import first_line, storable
 from tspcli.encoders import Encoder
-from tspcli.encoders.precision import is_out_of_memory
 from tspcli.errors import StoreError, TspError, VideoError
 from tspcli.extraction.batch_encoder import BatchEncoder
 from tspcli.extraction.clip_assembler import Batch, ClipAssembler, Clips

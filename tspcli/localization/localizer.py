@@ -134,22 +134,3 @@ def load_localizer(run: str | Path, device: torch.device | str = "cpu") -> Local
     if path.is_dir():
         path = path / BEST
     return localizer_from_state(load(path, device), device)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one.
-
-    Raises:
-        CheckpointError: If there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first_line = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"The device {name!r} cannot be used ({first_line}).", remedy="Give --device cpu."
-        ) from error
-    return device

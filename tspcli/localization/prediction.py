@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tspcli.annotations import Annotations
 from tspcli.core.arithmetic import cuda_arithmetic
+from tspcli.core.devices import resolve_device
 from tspcli.errors import LocalizationError
 from tspcli.localization.boundary_matching import BmnOutput
 from tspcli.localization.classes import Classifier
@@ -31,7 +32,7 @@ from tspcli.localization.feature_windows import (
     windows_of,
 )
 from tspcli.localization.localize_config import PredictConfig
-from tspcli.localization.localizer import Localizer, load_localizer, pick_device
+from tspcli.localization.localizer import Localizer, load_localizer
 from tspcli.localization.matching import segment_tiou
 from tspcli.localization.results import Prediction
 from tspcli.sampling import Sampling
@@ -191,7 +192,7 @@ def predict(
         AnnotationError: If a video of the stores may be either of two annotated ones.
     """
     config = config or PredictConfig()
-    device = pick_device(config.device)
+    device = resolve_device(config.device)
     localizer = run if isinstance(run, Localizer) else load_localizer(run, device)
     localizer.model.to(device).eval()
     labeller: Classifier | None = classifier

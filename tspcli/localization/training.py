@@ -13,6 +13,7 @@ import torch
 
 from tspcli.annotations import Annotations
 from tspcli.core.arithmetic import cuda_arithmetic
+from tspcli.core.devices import resolve_device
 from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import RunDir
@@ -29,7 +30,7 @@ from tspcli.localization.feature_windows import (
     open_features,
 )
 from tspcli.localization.localize_config import TrainConfig
-from tspcli.localization.localizer import Localizer, localizer_state, pick_device
+from tspcli.localization.localizer import Localizer, localizer_state
 from tspcli.localization.training_windows import TrainingWindows, class_samples
 from tspcli.sampling import Sampling
 
@@ -170,7 +171,7 @@ def train(
     reporter = reporter or Reporter()
     out = Path(out)
     folder = RunDir(out, CONFIG, FILES)
-    device = pick_device(config.device)
+    device = resolve_device(config.device)
     with open_features(features, sampling=sampling) as opened:
         videos, missing = annotated_videos(opened, annotations)
         valid_videos: list[LocalizationVideo] = []

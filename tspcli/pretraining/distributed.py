@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tspcli.core.devices import resolve_device
 from tspcli.errors import TrainingError, TspError
 
 _TIMEOUT = timedelta(hours=24)
@@ -120,13 +121,11 @@ class Devices:
         self.placement = placement
         self.rank, self.world_size = placement.rank, placement.world_size
         self.device = self._choose(device)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.set_device_index(self.device)
         self._joined = False
 
     def _choose(self, wanted: str) -> torch.device:
-        from tspcli.encoders.precision import resolve_device
-
         if self.world_size > 1 and wanted in ("auto", "cuda"):
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
             if count == 0 and wanted == "auto":
@@ -152,7 +151,7 @@ class Devices:
         dist.init_process_group(
             # What processes agree on about each step lies on the CPU, so that no device is waited
             # for.
-            "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo",
+            _backends(self.device.type),
             init_method="env://",
             rank=self.rank,
             world_size=self.world_size,
@@ -213,8 +212,8 @@ class Devices:
 
     def barrier(self) -> None:
         """Wait for all."""
-        if self.device.type == "cuda" and self._joined:
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu" and self._joined:
+            torch.accelerator.synchronize(self.device)
         self.sum(torch.zeros(1))
 
     def close(self) -> None:
@@ -229,6 +228,13 @@ class Devices:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _backends(device_type: str) -> str:
+    if device_type == "cpu":
+        return "gloo"
+    own = dist.get_default_backend_for_device(device_type)
+    return f"cpu:gloo,{device_type}:{own}"
 
 
 def launch_command(processes: int, arguments: Sequence[str]) -> list[str]:

@@ -40,13 +40,13 @@ def parameter_groups(model: TspModel, recipe: Recipe, world_size: int = 1) -> li
 
 
 def build_optimizer(model: TspModel, recipe: Recipe, world_size: int = 1) -> torch.optim.SGD:
-    """SGD over :func:`parameter_groups`, as one kernel on CUDA devices."""
+    """SGD over :func:`parameter_groups`, as one kernel on accelerators."""
     return torch.optim.SGD(
         parameter_groups(model, recipe, world_size),
         lr=0.0,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=next(model.parameters()).device.type == "cuda",
+        fused=next(model.parameters()).device.type in ("cuda", "xpu"),
     )
 
 

@@ -63,7 +63,7 @@ class _Unchecked(NamedTuple):
     """
 
     broken: Tensor
-    done: torch.cuda.Event | None
+    done: torch.Event | None
     figures: Meter
     names: list[str]
 
@@ -71,7 +71,7 @@ class _Unchecked(NamedTuple):
 class Trainer:
     """A model on one device of a run: takes steps and validates.
 
-    A step on a CUDA device is launched without waiting for it; whether its loss was finite is
+    A step on an accelerator is launched without waiting for it; whether its loss was finite is
     checked while the next one runs (:attr:`run_ahead`). Until then the device itself leaves the
     parameters alone from the first loss on that is not finite.
 
@@ -104,7 +104,7 @@ class Trainer:
         self.precision = precision
         self.figures = figure_names(recipe.heads)
         on_cuda = devices.device.type == "cuda"
-        self.run_ahead = 1 if on_cuda else 0
+        self.run_ahead = 0 if devices.device.type == "cpu" else 1
         self._unchecked: deque[_Unchecked] = deque()
         channels_last = execution.channels_last
         if channels_last is None:
@@ -205,12 +205,12 @@ class Trainer:
                 yield
 
     def _ask_whether_finite(self, broken: Tensor, figures: Meter, names: list[str]) -> _Unchecked:
-        if self.devices.device.type != "cuda":
+        if self.devices.device.type == "cpu":
             return _Unchecked(broken, None, figures, names)
         copy = torch.empty((), dtype=torch.bool, pin_memory=True)
         copy.copy_(broken, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
+        done = torch.Event(self.devices.device)
+        done.record(torch.accelerator.current_stream(self.devices.device))
         return _Unchecked(copy, done, figures, names)
 
     def check_losses(self, run_ahead: int = 0) -> None:

@@ -195,7 +195,7 @@ def _run(
             stack.callback(tensorboard.close)
     workers = choose_workers(execution.workers, devices.placement.local_size)
     feeds = {
-        name: BatchFeed(data.loader(name, execution), workers, pin=devices.device.type == "cuda")
+        name: BatchFeed(data.loader(name, execution), workers, pin=devices.device.type != "cpu")
         for name in ("train", "valid")
     }
     for feed in feeds.values():

@@ -1,0 +1,145 @@
+"""The devices that torch computes on: which one a name means, and what all of them can do.
+
+Devices other than the CPU are used through ``torch.accelerator``, ``torch.Stream`` and
+``torch.Event``, which are the same for CUDA, ROCm and XPU. Only what CUDA alone has asks for it by
+name.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import torch
+
+from tspcli.errors import UsageError
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch's errors say where it has no error type of its own for a lack of memory."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device that a name means; an accelerator always has its index.
+
+    ``auto`` is the current CUDA device, or the CPU if there is none or this torch has no code for
+    it (which a warning says).
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or another of torch's accelerators.
+
+    Raises:
+        UsageError: If there is no such device here, or this torch has no code for it.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        problem = unsupported_gpu(_current_cuda_device()) if has_cuda else None
+        if problem:
+            warnings.warn(f"{problem} Computing on the CPU.", stacklevel=2)
+        use_cuda = has_cuda and not problem
+        return torch.device("cuda", _current_cuda_device()) if use_cuda else torch.device("cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"There is no device {device!r}.",
+            remedy="Give auto, cpu, cuda or cuda:N.",
+            option="device",
+            value=str(device),
+        ) from error
+    if where.type == "cpu":
+        return where
+    if where.type != "cuda":
+        return _accelerator(where, str(device))
+    count = torch.cuda.device_count() if has_cuda else 0
+    index = where.index
+    if index is None and count:
+        index = _current_cuda_device()
+    if index is None or index >= count:
+        raise UsageError(
+            f"There is no device {where}: torch sees {count} CUDA devices.",
+            remedy="Use --device cpu, or see `tsp doctor`.",
+            option="device",
+            value=str(device),
+        )
+    if problem := unsupported_gpu(index):
+        raise UsageError(
+            problem,
+            remedy="Install a torch that supports it (such as a wheel for CUDA 12.6), or use "
+            "--device cpu.",
+            option="device",
+            value=str(device),
+        )
+    return torch.device("cuda", index)
+
+
+def _accelerator(where: torch.device, name: str) -> torch.device:
+    """A device that is neither a CPU nor CUDA, with its index."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if found and found.type == where.type else 0
+    if (where.index or 0) >= count:
+        raise UsageError(
+            f"There is no device {where}: torch sees {count} of this kind.",
+            remedy="Use --device cpu, or see `tsp doctor`.",
+            option="device",
+            value=name,
+        )
+    if where.index is not None:
+        return where
+    return torch.device(where.type, torch.accelerator.current_device_index())
+
+
+def _current_cuda_device() -> int:
+    # Before CUDA is initialised nobody can have chosen another than the first.
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+
+
+def unsupported_gpu(index: int) -> str | None:
+    """Why this build of torch cannot compute on a CUDA device, in a sentence; None if it can.
+
+    Binary code (``sm_XY``) runs on devices of the same major version and at least the same minor
+    one; PTX (``compute_XY``) is compiled for any later device.
+    """
+    if torch.version.hip is not None:
+        return None
+    major, minor = torch.cuda.get_device_capability(index)
+    built_for = torch.cuda.get_arch_list()
+    for name in built_for:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name)
+        if match is None:
+            return None
+        kind, version = match[1], (int(match[2]), int(match[3]))
+        if version <= (major, minor) and (kind == "compute" or version[0] == major):
+            return None
+    if not built_for:
+        return None
+    return (
+        f"{torch.cuda.get_device_name(index)} (cuda:{index}) has compute capability "
+        f"{major}.{minor}, for which torch {torch.__version__} contains no code."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory, of the device or of the machine.
+
+    torch raises its own type only for its own allocator; CUDA, cuDNN and the CPU's allocator report
+    it in a RuntimeError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in _OUT_OF_MEMORY)
+
+
+def sleeping_event(device: torch.device) -> torch.Event:
+    """An event for which a waiting thread sleeps, where the device can do that.
+
+    A thread that spins instead takes a core from the decoders. ``torch.Event`` ignores its argument
+    ``blocking`` (torch 2.15), so that CUDA's own event is needed.
+    """
+    if device.type == "cuda":
+        return torch.cuda.Event(blocking=True)
+    return torch.Event(device)
