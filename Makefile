@@ -4,7 +4,7 @@
 #   make test PYTHON=python3.12          another interpreter
 #   make test VENV=/somewhere/venv       another place for the environment
 #   make test PYTEST_FLAGS='-k store'    other tests; JOBS=8 runs eight at a time
-#   make bench BENCH_FLAGS='--official TSP'   beside the original script, in a clone of its repository
+#   make bench BENCH_FLAGS='--official TSP'   compared with the original script, in a clone of its repository
 #   make reproduce SCALE=small           another scale; REPRODUCE_FLAGS='--seeds 0,1,2' more seeds
 
 ifndef PYTHON
@@ -104,7 +104,7 @@ format: install-test  ## Let ruff format and repair what it can
 wheel: install-test  ## Build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
 
-bench: install-test  ## Measure speed beside its roofs and targets, on the CPU (.bench/)
+bench: install-test  ## Measure speed against its roofs and targets, on the CPU (.bench/)
 	@mkdir -p "$(BENCH)"
 	$(PY) -m benchmarks --json "$(BENCH)/cpu.jsonl" --markdown "$(BENCH)/cpu.md" $(BENCH_FLAGS)
 

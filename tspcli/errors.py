@@ -134,7 +134,7 @@ class WeightsError(TspError):
 
 
 class DownloadError(WeightsError):
-    """A download that did not arrive whole."""
+    """A download that did not arrive completely."""
 
 
 class AnnotationError(TspError):

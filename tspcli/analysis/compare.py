@@ -1,7 +1,7 @@
 """How two stores of the same videos differ; for checking oneself against released features.
 
 Clip features of one network are all alike in a way (they are averages of rectified activations), so
-raw cosines between unrelated clips are far from 0. What tells apart is therefore measured twice:
+raw cosines between unrelated clips are far from 0. The difference is therefore measured twice:
 
 * the *cosine* of row i with the row of the other store at the same place: 1 for equal rows;
 * the *agreement*: the mean of the same cosine after each store's own mean over the video was
@@ -113,14 +113,14 @@ class Comparison:
     Attributes:
         a: The first file.
         b: The second file.
-        differences: Settings that differ, where both files tell theirs.
+        differences: Settings that differ, where both files state theirs.
         only_a: Videos of the first store alone.
         only_b: Videos of the second store alone.
         videos: The common videos.
         verdict: ``same`` only if every common video is; else the commonest verdict of the others,
             and of equally common ones the worst.
         counts: How often each verdict occurs.
-        told: Whether both files tell how they were made.
+        told: Whether both files state how they were made.
     """
 
     a: str
@@ -344,7 +344,7 @@ def _aligned(
         return rows_a[inside], interpolate_at(len(rows_b), position).apply(rows_b), how
     ratio = len(rows_b) / len(rows_a)
     if len(rows_a) >= FEW_ROWS and not 2 / 3 < ratio < 3 / 2:
-        # Nobody tells the rhythm; as many rows as that can only be another one.
+        # The stride is unknown; so different a number of rows can only be another one.
         position = (np.arange(len(rows_a)) + 0.5) * ratio - 0.5
         how = f"one has {max(ratio, 1 / ratio):.2f} times as many"
         return rows_a, interpolate_at(len(rows_b), position).apply(rows_b), how

@@ -116,7 +116,7 @@ class RowView:
 
     Attributes:
         row: Its number.
-        start_s: Start of its clip; None if the file does not tell.
+        start_s: Start of its clip; None if the file does not state it.
         center_s: Centre of its clip.
         end_s: End of its clip.
         norm: Euclidean length of the feature.
@@ -180,7 +180,7 @@ def clip_rows(video: VideoFeatures) -> int:
 
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
-    """The failures that the run which made a store reports beside it; none if it left no report.
+    """The failures that the run which made a store reports next to it; none if it left no report.
 
     Raises:
         StoreError: If the report is damaged.
@@ -258,7 +258,7 @@ class GlobalVideo:
     Attributes:
         key: The video's key.
         norm: Euclidean length of the vector.
-        n_rows: How many clips it was pooled from, if the file tells.
+        n_rows: How many clips it was pooled from, if the file states it.
         neighbours: (key, cosine) of the most similar videos.
     """
 
@@ -274,7 +274,7 @@ class GlobalSummary:
 
     Attributes:
         path: The file.
-        pool: How clips became one vector: ``max``, ``mean``, or None where the file does not tell.
+        pool: How clips became one vector: ``max``, ``mean``, or None if the file omits it.
         dim: Width of a vector.
         encoder: The backbone, if known.
         weights: The weights' name, if known.

@@ -25,7 +25,7 @@ from tspcli.sampling.resampling import FloatArray, linear, roi_align
 from tspcli.store.video_features import VideoFeatures
 
 MOST_CELLS = 512
-"""Cells a side of the similarity matrix; a longer video's rows are averaged into so many."""
+"""Cells a side of the similarity matrix; a longer video's rows are averaged into this many."""
 
 _FLAT = 0.2
 """Share of the common scale below which a store's own spread is hardly seen."""
@@ -59,7 +59,7 @@ class FeatureView:
         change_s: When the change is measured, seconds, shape (K,).
         change: 1 - cosine of a row and the first later one whose clip shares no frame with its.
         separation: See :func:`tspcli.analysis.plot_data.separation`; None without segments.
-        video_s: Seconds that the video lasts; None if the store does not tell.
+        video_s: Seconds that the video lasts; None if the store does not state it.
     """
 
     title: str

@@ -95,7 +95,7 @@ def row_cosines(a: FloatArray, b: FloatArray, shift: int) -> FloatArray:
 
 
 def _overlap(a: FloatArray, b: FloatArray, shift: int) -> tuple[FloatArray, FloatArray]:
-    """The rows of both that meet when ``b[i + shift]`` is put beside ``a[i]``."""
+    """The rows of both that meet when ``b[i + shift]`` is aligned with ``a[i]``."""
     first = max(0, -shift)
     count = max(0, min(len(a) - first, len(b) - first - shift))
     return a[first : first + count], b[first + shift : first + shift + count]

@@ -25,7 +25,7 @@ _STYLES = {
 }
 
 
-@click.command("compare", short_help="Tell how two stores differ.")
+@click.command("compare", short_help="Report how two stores differ.")
 @click.argument("first", metavar="A.h5", type=PATH)
 @click.argument("second", metavar="B.h5", type=PATH)
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
@@ -44,11 +44,11 @@ def command(
     clip_length: int | None,
     as_json: bool,
 ) -> int:
-    """Tell how the features of the same videos in two stores differ.
+    """Report how the features of the same videos in two stores differ.
 
     Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
     verdict: same, rows differ (they are named), shifted, other settings, other weights, or not
-    finite. Released files fit in, too.
+    finite. Released files can be compared, too.
 
     \b
     Examples:

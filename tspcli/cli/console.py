@@ -34,7 +34,7 @@ def err_console() -> Console:
     """The console of progress, warnings and errors, on stderr.
 
     Whoever reads it may go, or its disk may fill up: what the command does is worth more than its
-    words, so it goes on without them.
+    words, so it continues without them.
     """
     from rich.console import Console
 

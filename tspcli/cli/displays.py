@@ -48,7 +48,7 @@ def stopping_extraction(out: object) -> AbstractContextManager[Stopper]:
     return stoppable(
         say,
         stopping="Stopping: videos under way are finished first. Once more stops at once.",
-        farewell=f"Interrupted. Finished videos are kept beside {out}; the same command resumes.",
+        farewell=f"Interrupted. Finished videos are kept next to {out}; the same command resumes.",
     )
 
 
@@ -113,7 +113,7 @@ class LiveBars(Display):
         if (place := self._tasks.get(task)) is None:
             return
         self.display.update(place, completed=done, figures=printable(_text(figures)))
-        # One bar stays: of several tasks, the one that goes on longest.
+        # One bar stays: of several tasks, the longest.
         if done >= self._totals[task] and len(self._tasks) > 1:
             self.display.remove_task(self._tasks.pop(task))
 

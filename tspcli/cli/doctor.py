@@ -30,7 +30,7 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
 
     With FEATS.h5, every byte of the store is compared with its checksums: exit code 1 if it is
     damaged. Files of other programs carry none and are only read. --repair saves what is intact
-    into a store of the same name and keeps the damaged file beside it: exit code 3 if videos are
+    into a store of the same name and keeps the damaged file next to it: exit code 3 if videos are
     lost, which `tsp extract` then computes again.
 
     \b

@@ -42,11 +42,11 @@ COMMANDS: dict[str, Entry] = {
     "export": Entry("tspcli.cli.export", "Write features as another program reads them."),
     "inspect": Entry("tspcli.cli.inspect", "Show what a store holds."),
     "plot": Entry("tspcli.cli.plot", "Draw the features of one video."),
-    "compare": Entry("tspcli.cli.compare", "Tell how two stores differ."),
+    "compare": Entry("tspcli.cli.compare", "Report how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
     "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
-    "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a remedy for each lack."),
+    "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a fix for each problem."),
     "sample-videos": Entry("tspcli.cli.sample_videos", "Fetch a few free videos to try things on."),
 }
 
@@ -159,7 +159,7 @@ def _may_leave_at_once() -> bool:
 
 def _leave_at_once(code: int) -> NoReturn:
     """End the process without taking torch down, which takes 0.8 s and, once stopped, longer."""
-    with suppress(Exception):  # as Python goes on, too
+    with suppress(Exception):  # as Python continues, too
         if code < EXIT_INTERRUPTED:
             atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -198,7 +198,7 @@ def _run(command: click.Command, arguments: list[str], debug: bool) -> int:
 
             show_error(error)
         return error.exit_code
-    except Exception as error:  # a fault of ours, told in a line instead of a traceback
+    except Exception as error:  # a fault of ours, reported in one line instead of a traceback
         if debug:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

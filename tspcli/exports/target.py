@@ -123,7 +123,7 @@ class Target(ABC):
 
         Args:
             name: The name of its features.
-            prefix: What the reader can be told to put before every video's ID.
+            prefix: What the reader can be configured to put before every video's ID.
         """
         return name
 

@@ -1,4 +1,4 @@
-"""What every worker of a run is told, what it reports, and the queue that the videos wait in."""
+"""What every worker of a run receives, what it reports, and the queue that the videos wait in."""
 
 from __future__ import annotations
 

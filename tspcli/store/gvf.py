@@ -71,8 +71,8 @@ class GlobalFeatures(Mapping[str, npt.NDArray[np.float32]]):
     Attributes:
         path: The file.
         vectors: Key to shape (D,), float32.
-        pool: How clips became one vector; None for files that do not tell.
-        metadata: Encoder and sampling of the clips; empty for files that do not tell.
+        pool: How clips became one vector; None for files that do not state it.
+        metadata: Encoder and sampling of the clips; empty for files that do not state it.
         attributes: Key to what is known of the video, such as ``source_bytes``.
     """
 

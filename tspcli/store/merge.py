@@ -314,6 +314,6 @@ def _relative(path: Path, out: Path) -> str:
     if PurePath(name).parts[0] == os.pardir or path.absolute() == out.absolute():
         raise UsageError(
             f"{path} is not in the folder of {out} or below.",
-            remedy="Write the links beside the stores, or drop --link.",
+            remedy="Write the links next to the stores, or drop --link.",
         )
     return name

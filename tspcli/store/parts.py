@@ -86,7 +86,7 @@ class Part:
             raise self.removed_as_damaged()
 
     def removed_as_damaged(self) -> StoreError:
-        """Remove it, so that its video is computed again; what to tell of that."""
+        """Remove it, so that its video is computed again; return the error that reports it."""
         self.path.unlink()
         return StoreError(
             f"{self.path} is damaged: its checksum differs.",
@@ -199,7 +199,7 @@ class PartsFolder:
 
         Args:
             discard: Throw away finished videos too, unless the run that left them did the same and
-                was this very run, which now goes on.
+                was this very run, which now resumes.
 
         Raises:
             StoreMismatchError: If the parts were made with other settings.
@@ -236,7 +236,7 @@ class PartsFolder:
         """Count a part that another process has committed.
 
         Raises:
-            StoreError: If it is not there, or of a run with other settings that goes on elsewhere.
+            StoreError: If it does not exist, or is of another run with other settings.
         """
         path = self.folder / part_name(key)
         part = read_part(path)
