@@ -22,8 +22,12 @@ _PUBLIC = {
 __all__ = ["__version__", "extract", "load_encoder", "open_store"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> object:
-    """Import the heavy rooms only when something of theirs is asked for."""
+    """Import the heavy packages only when something of theirs is asked for."""
     if name in _PUBLIC:
         from importlib import import_module
 

@@ -118,7 +118,7 @@ MESSAGES = [
     (
         "pretrain --videos v --train t.csv --valid v.csv --out r --config typo.toml",
         2,
-        ("Error: tsp-activitynet has no setting 'epohcs'.\nDid you mean 'epochs'?"),
+        ("Error: typo.toml has no setting 'epohcs'.\nDid you mean 'epochs'?"),
     ),
     (
         "pretrain --videos v --train t.csv --valid v.csv --out r --recipe nonsense",

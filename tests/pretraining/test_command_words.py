@@ -122,6 +122,15 @@ def test_recipe_of_a_run_as_recipe_and_as_config(tmp_path: Path) -> None:
     assert with_values(Execution(), how, "t") == Execution(workers=2)
 
 
+def test_a_misspelt_setting_is_reported_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("epohcs = 3")
+    with pytest.raises(UsageError) as caught:
+        split_settings(path, {})
+    assert caught.value.data == {"option": "epohcs", "path": path}
+    assert str(path) in caught.value.message and "'epochs'" in str(caught.value.remedy)
+
+
 def test_options_that_are_missing_are_named() -> None:
     result = CliRunner().invoke(command, ["--videos", "."], standalone_mode=False)
     assert isinstance(result.exception, UsageError)

@@ -85,6 +85,14 @@ def test_what_is_not_given_is_as_tsp_has_it() -> None:
     assert dense is not None and (dense.stride, dense.clip_length) == (1, 16)
 
 
+def test_row_times_that_are_assumed_are_shown(tmp_path: Path) -> None:
+    released = store(tmp_path / "released.h5", VIDEOS, sampling=None)
+    assumed = tsp("inspect", released, "--stride", "1")
+    assert "--frame-rate 15 --stride 1 --clip-length 16" in assumed.stderr
+    for complete in (OWN, ()):
+        assert "--clip-length" not in tsp("inspect", released, *complete).stderr
+
+
 @pytest.mark.parametrize("telling", ["file", "datasets"])
 @pytest.mark.parametrize("command", ["inspect", "inspect a video", "compare", "plot"])
 def test_a_store_that_tells_is_not_contradicted(tmp_path: Path, telling: str, command: str) -> None:

@@ -197,12 +197,11 @@ def _some(names: list[str], limit: int = 3) -> str:
 
 
 def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
-    from tspcli.cli.console import out_console
+    from functools import partial
 
-    console = out_console()
+    from tspcli.cli import console
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+    say = partial(console.say, console=console.out_console())
 
     for name, part in report.subsets.items():
         say(
@@ -339,29 +338,24 @@ def _files_at_hand(
 
 
 def _show_check(report: CheckReport) -> None:
-    from tspcli.cli.console import out_console
+    from tspcli.cli.console import out_console, say
 
     console = out_console()
     styles = {"error": "red", "warning": "yellow", "note": "dim"}
     for finding in report.findings:
-        console.print(
-            f"{finding.severity}: {finding.subset}: {finding.message} [{finding.kind}]",
-            style=styles[finding.severity],
-            markup=False,
-            soft_wrap=True,
-        )
+        text = f"{finding.severity}: {finding.subset}: {finding.message} [{finding.kind}]"
+        say(text, styles[finding.severity], console=console)
         for example in finding.examples:
-            console.print(f"    {example}", markup=False, soft_wrap=True)
+            say(f"    {example}", console=console)
     for subset, levels in report.chance.items():
         counts = ", ".join(f"{n} {region}" for region, n in report.n_segments[subset].items())
-        console.print(f"{subset}: segments kept: {counts}", markup=False, soft_wrap=True)
+        say(f"{subset}: segments kept: {counts}", console=console)
         for level in levels:
-            console.print(
+            say(
                 f"{subset}: chance level of the {level.head} head: {100 * level.majority:.2f} % "
                 f"(always the most frequent class), {100 * level.uniform:.2f} % (guessing) "
                 f"over {level.n_clips} clips",
-                markup=False,
-                soft_wrap=True,
+                console=console,
             )
     if not report.findings:
-        console.print("Nothing found.")
+        say("Nothing found.", console=console)

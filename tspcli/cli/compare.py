@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
-from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.cli.console import out_console, print_json, printable, say
+from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options, row_times
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def command(
     """
     from tspcli.analysis.compare import compare_stores
     from tspcli.store import open_store
-    from tspcli.store.store_set import given_sampling, require_agreement_or_use
+    from tspcli.store.store_set import require_agreement_or_use
 
-    sampling = given_sampling(frame_rate, stride, clip_length)
+    sampling = row_times(frame_rate, stride, clip_length)
     with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
         require_agreement_or_use([a, b], sampling)
         comparison = compare_stores(a, b, videos=videos or None)
@@ -102,7 +102,7 @@ def _show(comparison: Comparison, limit: int) -> None:
         )
     out.print(table)
     if len(comparison.videos) > limit:
-        err_console().print(f"… and {len(comparison.videos) - limit} more (--limit, or --json)")
+        say(f"… and {len(comparison.videos) - limit} more (--limit, or --json)")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items())
     style = _STYLES[comparison.verdict]
     out.print(
@@ -113,10 +113,8 @@ def _show(comparison: Comparison, limit: int) -> None:
         soft_wrap=True,
     )
     if comparison.verdict == "rows differ" and not comparison.told:
-        out.print(
-            "The official code starts some clips one frame early; such rows are among these.",
-            soft_wrap=True,
-        )
+        text = "The official code starts some clips one frame early; such rows are among these."
+        say(text, console=out)
     for difference in comparison.differences:
-        out.print(f"  setting {difference}", markup=False, soft_wrap=True)
+        say(f"  setting {difference}", console=out)
     sys.stdout.flush()

@@ -93,7 +93,7 @@ def _examine(store: Path, as_json: bool) -> int:
 
 
 def _repair(store: Path, as_json: bool) -> int:
-    from tspcli.cli.console import out_console, print_json, printable, say
+    from tspcli.cli.console import out_console, print_json, say
     from tspcli.cli.main import EXIT_SOME_FAILED
     from tspcli.store.integrity import repair_store
 
@@ -102,12 +102,12 @@ def _repair(store: Path, as_json: bool) -> int:
         print_json(repair.to_dict())
         return EXIT_SOME_FAILED if repair.lost else 0
     _show(repair.found, promise=False)
-    lines = [f"{printable(str(store))} now holds {counted(len(repair.kept), 'video')}."]
+    lines = [f"{store} now holds {counted(len(repair.kept), 'video')}."]
     if not repair.found.is_damaged:
         added = repair.found.notes and not repair.found.unchecked and not repair.found.is_global
         lines = ["An index was added." if added else "There is nothing to repair."]
     if repair.original is not None:
-        lines.append(f"The damaged file is kept as {printable(repair.original)}.")
+        lines.append(f"The damaged file is kept as {repair.original}.")
     if repair.lost:
         verb, them = ("is", "it") if len(repair.lost) == 1 else ("are", "them")
         lost = f"{counted(len(repair.lost), 'video')} {verb} lost"
@@ -117,24 +117,19 @@ def _repair(store: Path, as_json: bool) -> int:
 
 
 def _show(found: Examination, *, promise: bool = True) -> None:
-    from tspcli.cli.console import out_console, printable, say
+    from tspcli.cli.console import out_console, say
 
     console = out_console()
     for problem in found.problems:
         say(problem, "red", console=console)
     for key, why in sorted(found.damaged.items()):
-        text = f"damaged: {printable(key)}: {printable(why)}"
-        console.print(text, style="red", markup=False, soft_wrap=True)
+        say(f"damaged: {key}: {why}", "red", console=console)
     for note in found.notes:
         say(note, "yellow", console=console)
     counts = f"{len(found.intact)} intact, {len(found.damaged)} damaged"
     if found.unchecked:
         counts += f", {len(found.unchecked)} without a checksum"
-    console.print(
-        f"{printable(found.path)}: {counts}. {_verdict(found, promise)}",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{found.path}: {counts}. {_verdict(found, promise)}", console=console)
 
 
 def _verdict(found: Examination, promise: bool) -> str:

@@ -11,7 +11,7 @@ import click
 from tspcli.annotations.dialects import DATA_SETS
 from tspcli.cli.console import out_console, print_json, say, warn
 from tspcli.cli.displays import watch
-from tspcli.cli.options import PATH, POSITIVE, TableChoice, json_option, row_time_options
+from tspcli.cli.options import PATH, POSITIVE, TableChoice, json_option, row_time_options, row_times
 from tspcli.core.text import counted
 from tspcli.exports.export_options import Resize
 from tspcli.exports.targets import TARGETS
@@ -138,10 +138,9 @@ def command(
       tsp export released.h5 --to bmt --out bmt/ --frame-rate 15 --stride 16 --clip-length 16
     """
     from tspcli.exports import ExportOptions, ExportRequest, export_features
-    from tspcli.store.store_set import given_sampling
 
     request = ExportRequest(stores, target, out, annotations, subset, ExportOptions(**options))
-    sampling = given_sampling(frame_rate, stride, clip_length)
+    sampling = row_times(frame_rate, stride, clip_length)
     with watch() as reporter:
         report = export_features(request, sampling=sampling, label_ids=label_ids, reporter=reporter)
     if as_json:

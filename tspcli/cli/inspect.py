@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable, say
-from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options
+from tspcli.cli.console import out_console, print_json, printable, say
+from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options, row_times
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
@@ -66,9 +66,9 @@ def command(
     from tspcli.errors import UsageError
     from tspcli.store import open_store
     from tspcli.store.gvf import is_gvf
-    from tspcli.store.store_set import find_video, given_sampling, require_agreement
+    from tspcli.store.store_set import find_video, require_agreement
 
-    sampling = given_sampling(frame_rate, stride, clip_length)
+    sampling = row_times(frame_rate, stride, clip_length)
     is_global = is_gvf(store)
     if is_global and sampling is not None:
         raise UsageError(
@@ -268,7 +268,7 @@ def _show_video(key: str, rows: list[RowView], limit: int) -> None:
 
 def _more(count: int, limit: int) -> None:
     if count > limit:
-        err_console().print(f"… and {count - limit} more (--limit {count}, or --json)")
+        say(f"… and {count - limit} more (--limit {count}, or --json)")
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -19,6 +19,7 @@ from tspcli.cli.options import (
     TableChoice,
     json_option,
     row_time_options,
+    row_times,
     setting_options,
     videos_option,
 )
@@ -383,9 +384,9 @@ def _train_config(options: Mapping[str, Any]) -> TrainConfig:
 def _row_times(options: dict[str, Any], features: tuple[Path, ...]) -> Sampling | None:
     """Take what was given of the rows' times out of the options; no store may contradict it."""
     from tspcli.store import open_store
-    from tspcli.store.store_set import given_sampling, require_agreement_or_use
+    from tspcli.store.store_set import require_agreement_or_use
 
-    given = given_sampling(*(options.pop(k) for k in ("frame_rate", "stride", "clip_length")))
+    given = row_times(*(options.pop(k) for k in ("frame_rate", "stride", "clip_length")))
     if given is not None:
         with ExitStack() as stack:
             stores = [stack.enter_context(open_store(path)) for path in features]

@@ -6,13 +6,17 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tspcli.cli.rules import ruled_option
 from tspcli.core.settings import Setting, Settings, settings_of
+from tspcli.encoders import PRECISIONS, RUNTIMES
 from tspcli.video.decoders import DECODERS
+
+if TYPE_CHECKING:
+    from tspcli.sampling import Sampling
 
 PATH = click.Path(path_type=Path)
 """A file or folder that may not be there; whoever opens it reports that."""
@@ -207,11 +211,6 @@ def option_name(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-# Repeated here so that help pages need no torch; a test compares them with the encoder's.
-PRECISION_NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
-RUNTIME_NAMES = ("torch", "compiled", "openvino")
-
-
 def videos_option(*, required: bool = False, text: str = "") -> Option:
     """``--videos``: what to decode."""
     return ruled_option(
@@ -264,14 +263,14 @@ encoder_options = together(
     click.option("--gpus", type=NumberOr("all", "all"), help="Number of GPUs, or 'all'."),
     click.option(
         "--precision",
-        type=click.Choice(PRECISION_NAMES),
+        type=click.Choice(PRECISIONS),
         default="auto",
         show_default=True,
         help="fp32 rounds nothing; auto is fp16 on CUDA, fp32 on a CPU.",
     ),
     click.option(
         "--runtime",
-        type=click.Choice(RUNTIME_NAMES),
+        type=click.Choice(RUNTIMES),
         default="torch",
         show_default=True,
         help="What runs the encoder: compiled is torch's compiler, which takes a minute or more "
@@ -343,6 +342,27 @@ def row_time_options(*, conflicts: Sequence[str] = ()) -> Callable[[Command], Co
             help="Likewise: frames per clip (16).",
         ),
     )
+
+
+def row_times(
+    frame_rate: str | None, stride: int | None, clip_length: int | None
+) -> Sampling | None:
+    """The sampling that the row time options state; what they leave to TSP is shown on stderr.
+
+    Returns:
+        The sampling; None if none of the options is given.
+    """
+    from tspcli.store.store_set import given_sampling
+
+    given = given_sampling(frame_rate, stride, clip_length)
+    if given is not None and None in (frame_rate, stride, clip_length):
+        from tspcli.cli.console import warn
+
+        warn(
+            f"row times: --frame-rate {given.frame_rate} --stride {given.stride} --clip-length "
+            f"{given.clip_length}; what was not given is TSP's."
+        )
+    return given
 
 
 def json_option(what: str = "the report") -> Option:

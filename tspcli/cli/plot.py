@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import out_console, printable, say, warn
-from tspcli.cli.options import PATH, row_time_options
+from tspcli.cli.options import PATH, row_time_options, row_times
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
@@ -90,7 +90,6 @@ def command(
     """
     from tspcli.analysis import PlotData, write_page, write_picture
     from tspcli.errors import UsageError
-    from tspcli.store.store_set import given_sampling
 
     terminal = out_console()
     if not out and not terminal.is_terminal:
@@ -99,7 +98,7 @@ def command(
         )
     stores = [store] if against is None else [store, against]
     _check_given(len(stores), out, titles)
-    sampling = given_sampling(frame_rate, stride, clip_length)
+    sampling = row_times(frame_rate, stride, clip_length)
     key, views, segments = _load(stores, video, titles, annotations, sampling)
     frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)

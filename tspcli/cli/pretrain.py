@@ -175,6 +175,8 @@ def split_settings(
     config: Path | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the recipe and of the execution: those of the TOML file, under the options'."""
+    import difflib
+
     from tspcli.core.settings import parse_toml, read_toml_text
     from tspcli.errors import UsageError
 
@@ -190,6 +192,17 @@ def split_settings(
                 f"{config}: execution is {execution!r}.", remedy="It is a table: [execution]."
             )
         merged = {**content, **execution}
+        # Later nobody knows which settings the file gave.
+        known = {item.name for item in (*fields(Recipe), *fields(Execution))}
+        for name in merged:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UsageError(
+                    f"{config} has no setting {name!r}.",
+                    remedy=f"Did you mean {near[0]!r}?" if near else None,
+                    option=name,
+                    path=config,
+                )
     merged.update({name: value for name, value in options.items() if value is not None})
     of_execution = {item.name for item in fields(Execution)}
     how = {name: value for name, value in merged.items() if name in of_execution}

@@ -239,11 +239,11 @@ def explain_write_errors(
         words = f"{path} cannot be written: {problem.strerror or problem}."
         remedy = "Check that the folder exists and that you may write there."
         if problem.errno == errno.ENAMETOOLONG:
-            words, remedy = too_long(path), "Give a shorter one."
+            words, remedy = too_long(path), ""
         elif problem.errno in (errno.ENOTDIR, errno.EEXIST):
             blocking = [parent for parent in path.parents if parent.is_file()]
             remedy = f"{blocking[0]} is a file; name a folder." if blocking else remedy
-        raise error(words, remedy=remedy, path=path) from problem
+        raise error(words, remedy=remedy or None, path=path) from problem
 
 
 def too_long(path: Path) -> str:

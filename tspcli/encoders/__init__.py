@@ -1,11 +1,12 @@
 """Encoders: preprocessing, backbones, the TSP model, checkpoints and the registry of weights.
 
-Names are imported when they are used: listing weights needs no torch.
+Names are imported when they are used: listing weights needs no torch. Neither do help pages, which
+list the precisions and runtimes defined here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from tspcli.encoders.backbones import BACKBONES as BACKBONES
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from tspcli.encoders.weights import fetch_weights as fetch_weights
     from tspcli.encoders.weights import list_weights as list_weights
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+PRECISIONS = ("auto", *get_args(Precision))
+Runtime = Literal["torch", "compiled", "openvino"]
+RUNTIMES = get_args(Runtime)
+
 _MODULES = {
     "BACKBONES": "backbones",
     "BackboneEntry": "backbones",
@@ -39,7 +45,11 @@ _MODULES = {
     "load_encoder": "loading",
     "save_checkpoint": "checkpoints",
 }
-__all__ = sorted(_MODULES)
+__all__ = sorted([*_MODULES, "PRECISIONS", "RUNTIMES", "Precision", "Runtime"])
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> object:

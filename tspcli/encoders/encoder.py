@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tspcli.core.devices import sleeping_event
+from tspcli.encoders import Precision, Runtime
 from tspcli.encoders.backbones import BackboneSpec
 from tspcli.encoders.fused import FastVideoResNet, inference_form
-from tspcli.encoders.precision import DTYPES, Precision, Runtime, arithmetic
+from tspcli.encoders.precision import DTYPES, arithmetic
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.runtimes import GraphedForm, OpenVinoForm, static_form
 from tspcli.encoders.shared_clips import SharedVideoResNet

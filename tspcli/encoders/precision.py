@@ -5,17 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 
 from tspcli.core.arithmetic import cuda_arithmetic
+from tspcli.encoders import PRECISIONS, RUNTIMES, Precision, Runtime
 from tspcli.errors import UsageError
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-PRECISIONS = ("auto", *get_args(Precision))
-Runtime = Literal["torch", "compiled", "openvino"]
-RUNTIMES = get_args(Runtime)
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "tf32": torch.float32,
