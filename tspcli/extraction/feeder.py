@@ -146,10 +146,10 @@ class FramePreparer:
         """Start to prepare (N, h, w, 3) frames; their memory may be used again at once."""
         if self._stream is None:
             return PreparedFrames(self._encoder.prepare(pixels))
-        # Torch keeps the page-locked copy until the stream has read it.
-        staged = pixels.pin_memory()
         with self._stream:
-            prepared = self._encoder.prepare(staged)
+            # Torch keeps the page-locked copy until the stream has read it.
+            copied = pixels.pin_memory().to(self._encoder.device, non_blocking=True)
+            prepared = self._encoder.prepare(copied)
             return PreparedFrames(prepared, self._stream.record_event())
 
 
