@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "tspcli"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "tspcli"
 
 # What a package may import besides itself and `errors`.
 _GROUND = {"core", "sampling"}
@@ -90,6 +91,37 @@ def test_the_package_outside_of_it_is_not_imported() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.module if isinstance(node, ast.ImportFrom) else None
             assert (name or "").split(".")[0] not in outside, path
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """The private names of the package that a test imports, or patches by its name."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tspcli":
+            found |= {*str(node.module).split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "tspcli"]
+            found |= {part for name in names for part in name.split(".")}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            (".setattr", ".delattr")
+        ):
+            texts = [str(a.value) for a in node.args[:2] if isinstance(a, ast.Constant)]
+            is_path = isinstance(node.args[0], ast.Constant)
+            if texts and (not is_path or texts[0].startswith("tspcli.")):
+                found |= {part for text in texts for part in text.split(".")}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_no_test_uses_a_private_name() -> None:
+    """Tests hold what is promised, so that what is behind it can change."""
+    found = {
+        str(path.relative_to(TESTS)): names
+        for path in TESTS.rglob("*.py")
+        if (names := private_names(ast.parse(path.read_text())))
+    }
+    # Of the system's os, which is patched where the process would really end.
+    assert found.pop("core/test_stop.py", {"_exit"}) == {"_exit"}
+    assert not found
 
 
 def test_no_file_is_too_long_to_read() -> None:

@@ -40,7 +40,7 @@ class Telling(Encoder):
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
         return frames.permute(0, 3, 1, 2).float()
 
-    def start(self, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def encode_async(self, clips: torch.Tensor) -> Callable[[], torch.Tensor]:
         rows = torch.zeros(len(clips), DIM)
         for row, clip in zip(rows, clips, strict=True):
             pictures = clip.permute(1, 2, 3, 0).numpy()

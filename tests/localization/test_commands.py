@@ -53,12 +53,12 @@ def test_train_says_what_it_does_and_repeats_nothing(
     report = json.loads(said.out)
     assert report["n_videos"] == 8
     assert len(report["history"]) == 1
-    assert "8 videos in 8 windows" in said.err
+    assert "8 training videos in 8 windows" in said.err
     assert "epoch 1/1: loss" in said.err
     assert tsp(*arguments) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == report
-    assert "going on after epoch 1" in said.err
+    assert "Resuming after epoch 1" in said.err
     assert tsp(*arguments, "--seed", "3") == 1
     assert "config.seed: 0, not 3" in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_a_subset_of_which_the_store_has_no_video_is_refused(
     )  # fmt: skip
     assert code == 1
     said = capsys.readouterr().err
-    assert "None of the videos with features belongs to the subset 'training'" in said
+    assert "'training'" in said and "training0" in said
     assert not out.exists()
 
 

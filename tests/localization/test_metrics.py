@@ -84,7 +84,7 @@ def test_memory_blocks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch
     ]
     truth, guess = truth_table(truths), guess_table(found)
     whole = evaluate_detection(truth, guess), evaluate_proposals(truth, guess)
-    monkeypatch.setattr(pairing, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(pairing, "PAIRS_AT_ONCE", 7)
     parts = evaluate_detection(truth, guess), evaluate_proposals(truth, guess)
     assert whole[0].average_map > 0.01
     np.testing.assert_array_equal(whole[0].ap, parts[0].ap)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 4_000_000
+PAIRS_AT_ONCE = 4_000_000
 
 
 def segment_tiou(
@@ -89,7 +89,7 @@ def overlaps(
     while start < len(item_key):
         # At least one item, and no more pairs at a time than memory is to be spent on.
         done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS_AT_ONCE, side="right")))
         item = np.repeat(np.arange(start, stop), count[start:stop])
         within = np.arange(len(item)) - (ends[item] - count[item] - done)
         truth = by_key[first[item] + within]
