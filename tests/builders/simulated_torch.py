@@ -14,11 +14,10 @@ from tests.builders.simulated_accelerator import (
     Event,
     Graph,
     Machine,
-    Mode,
-    Simulated,
     Stream,
     _running,
 )
+from tests.builders.simulated_tensors import Mode, Simulated
 
 
 @contextlib.contextmanager
