@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +23,8 @@ from tspcli.sampling import Sampling
 from tspcli.store import open_store
 from tspcli.store.integrity import examine_store, repair_store
 from tspcli.store.merge import merge_stores
+from tspcli.store.schema import StoreMetadata
+from tspcli.store.store_writer import content_checksum, write_store
 
 
 @pytest.fixture
@@ -250,3 +253,22 @@ def test_links_of_strangers_lead_nowhere(linked: Path, tmp_path: Path) -> None:
         for key in names:
             with pytest.raises(StoreError, match="link"):
                 opened[key]
+
+
+def test_videos_of_an_older_version_are_not_merged(tmp_path: Path) -> None:
+    """Each is complete in itself, so that only the index shows that a write was lost."""
+    about = StoreMetadata.build(sampling=Sampling(), encoder={"backbone": "tiny"})
+    versions = []
+    for value in (1, 2):
+        rows = np.full((4, 8), value, np.float32)
+        attributes: dict[str, Any] = {"duration_s": 3.5}
+        attributes["checksum"] = content_checksum(rows, attributes)
+        write_store(tmp_path / f"{value}.h5", [("v", rows, attributes)], about)
+        versions.append((tmp_path / f"{value}.h5").read_bytes())
+    older, newer = versions
+    end = int.from_bytes(newer[28:36], "little")
+    (tmp_path / "lost.h5").write_bytes(older[:end] + newer[end:])
+    with pytest.raises(StoreError) as refused:
+        merge_stores([tmp_path / "lost.h5"], tmp_path / "out.h5")
+    assert refused.value.data["value"] == "v"
+    assert not (tmp_path / "out.h5").exists()

@@ -209,7 +209,7 @@ def test_hdf5_checks_every_byte_and_every_version_since_1_10_reads_it(tmp_path: 
     with h5py.File(path, "r") as file:
         dataset = file["v"]
         assert dataset.fletcher32 and dataset.compression is None
-        assert dataset.chunks == (200, 1024), "three of at most 1 MiB, none of them mostly empty"
+        assert dataset.chunks == (16, 1024), "each at most 64 KiB, the last one half full"
         for item in (file, dataset):
             kinds = [item.attrs.get_id(name).get_type() for name in item.attrs]
             texts = [kind for kind in kinds if isinstance(kind, h5py.h5t.TypeStringID)]

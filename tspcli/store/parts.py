@@ -322,7 +322,13 @@ class PartsFolder:
 
 
 def iter_store(path: Path) -> Iterator[tuple[str, h5py.Dataset, dict[str, Any]]]:
-    """(key, dataset, attributes) of each video of a store, one at a time."""
+    """(key, dataset, attributes) of each video of a store, one at a time.
+
+    Raises:
+        StoreError: If the store or a video cannot be read, or a video is of an older version.
+    """
     with open_store(path) as store:
         for key in store:
-            yield key, store[key].dataset, store[key].attrs
+            video = store[key]
+            video.require_indexed()
+            yield key, video.dataset, video.attrs

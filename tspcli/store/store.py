@@ -91,7 +91,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         if self.is_linked and isinstance(link, h5py.ExternalLink):
             return self._linked(key, link)
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = own_entry(self._file, key)
+            item = own_entry(self._file, key, link)
         if not isinstance(item, h5py.Dataset) or item.ndim != 2:
             remedy = "A feature store has one dataset of shape (rows, width) per video."
             if getattr(item, "ndim", None) == 1:
@@ -243,13 +243,20 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
     return FeatureStore(path, sampling=sampling)
 
 
-def own_entry(file: h5py.File, key: str) -> Any:
+def own_entry(file: h5py.File, key: str, link: Any = None) -> Any:
     """What a file holds under a name, in that file itself.
+
+    Args:
+        file: The file.
+        key: The name.
+        link: The link of that name, where the caller has it already.
 
     Raises:
         ValueError: If its content is in another file, which nobody meant to show.
     """
-    if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
+    if link is None:
+        link = file.get(key, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
         raise ValueError("it is a link to another file")
     item = file[key]
     if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):

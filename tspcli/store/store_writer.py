@@ -19,7 +19,8 @@ from tspcli.errors import StoreError, UsageError
 from tspcli.store.index import Index, append_index
 from tspcli.store.schema import StoreMetadata, hdf5_value, plain
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
+"""Reading a few rows reads and checks their chunks; larger ones make that slower."""
 _COPY_ROWS = 16_384
 """Rows copied at a time, so that memory does not depend on a video's length."""
 _ALL_COMPACT = 65_535, 0
@@ -194,7 +195,7 @@ def _compact(kind: Any) -> Any:
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of at most 1 MiB, of equal length so that the last one is as good as full."""
+    """Chunks of at most 64 KiB, of equal length so that the last one is as good as full."""
     n_rows, row_shape = shape[0], shape[1:]
     most = max(1, _CHUNK_BYTES // max(1, 4 * int(np.prod(row_shape))))
     n_chunks = max(1, -(-n_rows // most))

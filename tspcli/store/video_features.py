@@ -167,6 +167,15 @@ class VideoFeatures:
             return False
         return self._matches(hashlib.sha256(rows.data))
 
+    def require_indexed(self) -> None:
+        """Raise unless the stored checksum is the one in the file's index; reads no rows.
+
+        Raises:
+            StoreError: If they differ, as in a video of an older version of the file.
+        """
+        if len(self._checksums()) > 1:
+            raise self._altered()
+
     def _checksums(self) -> set[str]:
         """The stored checksums: one, unless the file is damaged."""
         stored = {self.attrs.get("checksum"), self._indexed_checksum}
