@@ -384,7 +384,7 @@ def test_a_store_that_tells_no_times_needs_a_sampling(tmp_path: Path) -> None:
         rows = [(key, store[key].rows, {}) for key in store]
         write_store(tmp_path / "bare.h5", rows, StoreMetadata({}, {}, None))
     config = replace(SHORT, epochs=1)
-    with pytest.raises(StoreError, match="bare.h5"):
+    with pytest.raises(StoreError, match=r"bare\.h5"):
         train(tmp_path / "bare.h5", learned, tmp_path / "run", config=config)
     train(tmp_path / "a.h5", learned, tmp_path / "told", config=config)
     train(tmp_path / "bare.h5", learned, tmp_path / "run", config=config, sampling=SAMPLING)
