@@ -120,7 +120,7 @@ def test_standardized_features_need_no_scale() -> None:
 def test_impossible_networks_are_refused() -> None:
     with pytest.raises(UsageError, match="120 cells"):
         BmnConfig(temporal_scale=100, max_duration=120)
-    with pytest.raises(UsageError, match="N samples is 0"):
+    with pytest.raises(UsageError, match="n_samples"):
         BmnConfig(n_samples=0)
 
 

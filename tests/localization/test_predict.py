@@ -78,5 +78,5 @@ def test_proposals_are_those_of_plain_loops(n_cells: int, durations: int, seed: 
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="sigma is 0"):
         PredictConfig(nms_sigma=0)
-    with pytest.raises(UsageError, match="Max proposals is 0"):
+    with pytest.raises(UsageError, match="max_proposals"):
         PredictConfig(max_proposals=0)
