@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tspcli.cli.rules import ruled_option
-from tspcli.core.settings import Setting, Settings, settings_of
 from tspcli.encoders import PRECISIONS, RUNTIMES
 from tspcli.video.decoders import DECODERS
 
 if TYPE_CHECKING:
+    from tspcli.core.settings import Setting, Settings
     from tspcli.sampling import Sampling
 
 PATH = click.Path(path_type=Path)
@@ -184,6 +184,8 @@ def setting_options(
         names: Those that get an option; all by default.
         text: The help of each.
     """
+    from tspcli.core.settings import settings_of  # takes longer than the rest of a help page
+
     known = settings_of(settings)
     return together(*(_setting_option(known[name], text) for name in names or known))
 
