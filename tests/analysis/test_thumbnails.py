@@ -57,9 +57,10 @@ def test_frames_lie_over_their_seconds(data: PlotData) -> None:
         Thumbnail((number + 0.5) * 16, np.full((90, 160, 3), 60 * number, np.uint8))
         for number in range(4)
     ]
-    axes = strip(drawn(replace(data, thumbnails=frames)), "video")
-    assert len(axes.images) == 4
-    for frame, picture in zip(frames, axes.images, strict=True):
-        left, right = picture.get_extent()[:2]
-        assert (left + right) / 2 == pytest.approx(frame.time_s)
-        assert (np.asarray(picture.get_array()) == frame.rgb[0, 0, 0]).all()
+    with drawn(replace(data, thumbnails=frames)) as figure:
+        axes = strip(figure, "video")
+        assert len(axes.images) == 4
+        for frame, picture in zip(frames, axes.images, strict=True):
+            left, right = picture.get_extent()[:2]
+            assert (left + right) / 2 == pytest.approx(frame.time_s)
+            assert (np.asarray(picture.get_array()) == frame.rgb[0, 0, 0]).all()

@@ -176,7 +176,7 @@ def test_compiled(plain: tuple[np.ndarray, TspModel]) -> None:
 
 
 def test_what_does_not_go_together() -> None:
-    with pytest.raises(UsageError, match="do not go together"):
+    with pytest.raises(UsageError, match="cannot be combined"):
         Execution(compile=True, checkpoint_activations=True)
     with pytest.raises(UsageError, match="CUDA"):
         resolve_precision("tf32", torch.device("cpu"))
