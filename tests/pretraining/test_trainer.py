@@ -81,7 +81,8 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(
     pretended_cuda: FakeTensorMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pretended_cuda:
-        trainer, optimizer = built(Pretended("cuda:0"))
+        # Not the first: constants are kept per device, and simulated ones are kept for that.
+        trainer, optimizer = built(Pretended("cuda:7"))
         # Both want a driver.
         monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
         monkeypatch.setattr(optimizer.optimizer, "step", lambda: None)
@@ -93,12 +94,12 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(
 
 def test_cuda_has_channels_last_and_a_fused_optimizer(pretended_cuda: FakeTensorMode) -> None:
     with pretended_cuda:
-        trainer, optimizer = built(Pretended("cuda:0"))
+        trainer, optimizer = built(Pretended("cuda:7"))
         assert trainer.memory_format == torch.channels_last_3d
         assert optimizer.optimizer.param_groups[0]["fused"]
         plain = replace(QUIET, channels_last=False)
         assert (
-            built(Pretended("cuda:0"), execution=plain)[0].memory_format != torch.channels_last_3d
+            built(Pretended("cuda:7"), execution=plain)[0].memory_format != torch.channels_last_3d
         )
     trainer, optimizer = built(Pretended("cpu"))
     assert trainer.memory_format == torch.contiguous_format

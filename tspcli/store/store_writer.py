@@ -185,6 +185,8 @@ def _create(path: Path) -> h5py.File:
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     creation = _compact(h5py.h5p.FILE_CREATE)
+    # Otherwise the root would hold the time, and equal stores would differ.
+    creation.set_obj_track_times(False)
     return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
 
 
