@@ -328,12 +328,14 @@ def _starting_processes() -> Iterator[None]:
     Python's own -c puts the current folder first on the path, where a stray signal.py would be run;
     3.10 knows no other way than the environment to keep them from it.
     """
-    resource_tracker.ensure_running()  # unblocks signals when it starts
     name = "PYTHONSAFEPATH"
     before = os.environ.get(name)
     os.environ[name] = "1"
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # A process of Python's own, which unblocks signals when it is started.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
