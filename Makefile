@@ -95,7 +95,7 @@ fuzz: install-test  ## Coverage-guided fuzzing of our parsers (needs atheris); F
 	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)
 
 faults: install-test  ## The long form of the fault tests; hours
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and faults" -s tests/faults
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and faults" -s tests
 
 format: install-test  ## Let ruff format and repair what it can
 	$(PY) -m ruff format .

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tspcli.core.extension_table import Table
+from tspcli.errors import DependencyError
 
 
 class Line(NamedTuple):
@@ -56,3 +57,21 @@ def test_unknown_names() -> None:
     assert "green" not in lines and lines.get("green") is None
     with pytest.raises(KeyError):
         lines["green"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_entries_of_others_come_first_where_the_order_decides() -> None:
+    assert [line.name for line in table().added_first()] == ["red", "one", "two"]
+
+
+def test_a_package_whose_entry_cannot_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tmp_path / "broken-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[tspcli.test_lines]\nbad = absent_module:BAD\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DependencyError) as caught:
+        table().complete()
+    assert caught.value.data["value"] == "absent_module:BAD" and "broken" in str(caught.value)

@@ -74,7 +74,8 @@ def _dialect_of(source: Source, name: str | None) -> tuple[Dialect, ModuleType]:
         raise UsageError(
             f"There is no dialect {name!r}; the dialects are {', '.join(DIALECTS)}.", value=name
         )
-    for dialect in DIALECTS.complete().values() if name is None else (DIALECTS[name],):
+    # Entries of others first: they are made for something more special than our own.
+    for dialect in DIALECTS.added_first() if name is None else [DIALECTS[name]]:
         module = import_module(dialect.module)
         if name is not None or module.detects(source):
             return dialect, module

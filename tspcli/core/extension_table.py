@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
+from tspcli.errors import DependencyError
+
 
 class NamedEntry(Protocol):
     """Anything that a table can hold."""
@@ -33,18 +35,37 @@ class Table(dict[str, Entry]):
     def __init__(self, group: str, entries: Iterable[Entry]) -> None:
         super().__init__((entry.name, entry) for entry in entries)
         self.group = group
+        self._n_own = len(self)
         self._is_complete = False
 
     def complete(self) -> Table[Entry]:
-        """This table, with the entries of installed packages in it."""
+        """This table, with the entries of installed packages in it.
+
+        Raises:
+            DependencyError: If a package's entry cannot be loaded.
+        """
         if not self._is_complete:
             from importlib.metadata import entry_points
 
             self._is_complete = True
             for point in entry_points(group=self.group):
-                entry: Entry = point.load()
-                self.setdefault(entry.name, entry)
+                try:
+                    entry: Entry = point.load()
+                    self.setdefault(entry.name, entry)
+                except Exception as error:  # whatever the package of others raises
+                    package = point.dist.name if point.dist is not None else point.value
+                    raise DependencyError(
+                        f"{package} adds {point.name!r} ({point.value}) to {self.group}, which "
+                        f"cannot be loaded: {type(error).__name__}: {error}.",
+                        remedy="Repair or uninstall that package.",
+                        value=point.value,
+                    ) from error
         return self
+
+    def added_first(self) -> list[Entry]:
+        """All entries, those of programs and installed packages before our own."""
+        entries = list(self.complete().values())
+        return entries[self._n_own :] + entries[: self._n_own]
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or dict.__contains__(self.complete(), name)

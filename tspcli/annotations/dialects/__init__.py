@@ -146,7 +146,7 @@ def data_set_of(names: Iterable[str]) -> Dialect:
 
 def role_by_name(name: str) -> Role | None:
     """The part that a video plays by its name alone, as THUMOS14's do, or None."""
-    roles = (_role(dialect, name) for dialect in DIALECTS.values())
+    roles = (_role(dialect, name) for dialect in DIALECTS.complete().values())
     return next((role for role in roles if role is not None), None)
 
 
