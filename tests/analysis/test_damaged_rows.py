@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
-from tests.builders.stores import features, store
+from tests.builders.stores import damaged_store, features, store
 from tspcli.analysis import view_features
 from tspcli.analysis.compare import compare_stores
 from tspcli.errors import StoreError
@@ -17,15 +15,7 @@ from tspcli.store import open_store
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """Rows that are no longer those of which the checksum was made."""
-    path = store(
-        tmp_path / "damaged.h5",
-        {"v_good": features(20, 0), "v_bad": features(20, 1)},
-        checksums=True,
-    )
-    with h5py.File(path, "r+") as file:
-        file["v_bad"][7] = np.float32(0.5)
-    return path
+    return damaged_store(tmp_path / "damaged.h5")
 
 
 def test_damaged_rows_are_neither_drawn_nor_compared(damaged: Path, tmp_path: Path) -> None:

@@ -71,3 +71,11 @@ def store(
 
 
 VIDEOS = {f"v_{n}": features(60 + n, n) for n in range(4)}
+
+
+def damaged_store(path: Path) -> Path:
+    """A store in which the rows of one video are not those of which the checksum was made."""
+    store(path, {"v_good": features(20, 0), "v_bad": features(20, 1)}, checksums=True)
+    with h5py.File(path, "r+") as file:
+        file["v_bad"][7] = np.float32(0.5)
+    return path

@@ -73,7 +73,7 @@ MESSAGES = [
         2,
         "Error: --features cannot be combined with --stride.",
     ),
-    ("inspect missing.h5", 1, ("Error: missing.h5 does not exist.\nCheck the path.")),
+    ("inspect missing.h5", 1, ("Error: missing.h5 does not exist.")),
     (
         "inspect notes.txt",
         1,
@@ -85,7 +85,7 @@ MESSAGES = [
     ("inspect missing.h5 --neighbours 2", 2, "Error: --neighbours needs [VIDEO]."),
     ("plot missing.h5 v --own-scales", 2, "Error: --own-scales needs --against."),
     ("plot missing.h5 v --thumbnails 3", 2, "Error: --thumbnails needs --video."),
-    ("merge missing.h5 --out all.h5", 1, ("Error: missing.h5 does not exist.\nCheck the path.")),
+    ("merge missing.h5 --out all.h5", 1, ("Error: missing.h5 does not exist.")),
     ("doctor --repair", 2, "Error: --repair needs a store: tsp doctor FEATS.h5 --repair"),
     (
         "weights fetch nonsense",
@@ -153,7 +153,7 @@ MESSAGES = [
     (
         "export missing.h5 --to npy --out o",
         1,
-        ("Error: missing.h5 does not exist.\nCheck the path."),
+        ("Error: missing.h5 does not exist."),
     ),
 ]
 

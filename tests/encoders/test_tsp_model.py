@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tspcli.encoders.tsp_model import REGION_CLASSES, Heads, Logits, TspModel
+from tspcli.core.regions import REGION_CLASSES
+from tspcli.encoders.tsp_model import Heads, Logits, TspModel
 from tspcli.errors import UsageError
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.builders.refusals import refused
-from tests.builders.stores import features, store
+from tests.builders.stores import damaged_store
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
 from tspcli.cli.main import cli
 from tspcli.core.run_dir import one_writer
@@ -132,15 +132,7 @@ class TestInputs:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """Rows that are no longer those of which the checksum was made."""
-    path = store(
-        tmp_path / "damaged.h5",
-        {"v_good": features(20, 0), "v_bad": features(20, 1)},
-        checksums=True,
-    )
-    with h5py.File(path, "r+") as file:
-        file["v_bad"][7] = np.float32(0.5)
-    return path
+    return damaged_store(tmp_path / "damaged.h5")
 
 
 def test_damaged_rows_are_not_exported(damaged: Path, export: Export, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tspcli.annotations import GroundTruthRow
-from tspcli.encoders.tsp_model import REGION_CLASSES
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.errors import TrainingError
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan, epoch_order
 from tspcli.pretraining.training_segments import TrainingSegments, build_segments

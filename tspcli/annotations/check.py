@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tspcli.annotations.dialects.table import REGION_LABELS
 from tspcli.annotations.training_tables import CLIP_S, GroundTruthRow
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.errors import UsageError
 
 Severity = Literal["error", "warning", "note"]
@@ -116,7 +116,7 @@ def check_groundtruth(
             report.findings += _check_files(subset, rows, videos[subset], named)
         kept = [row for row in rows if usable_length_s(row) >= min_segment_s]
         report.n_segments[subset] = {
-            region: sum(row.region == region for row in kept) for region in REGION_LABELS
+            region: sum(row.region == region for row in kept) for region in REGION_CLASSES
         }
         report.chance[subset] = chance_levels(kept, labels, clips_per_segment)
     if "train" in tables and "valid" in tables:
@@ -135,7 +135,7 @@ def chance_levels(
     levels = []
     for head, counts, n_classes in (
         ("action", actions, len(labels) if labels else len(actions)),
-        ("region", regions, len(REGION_LABELS)),
+        ("region", regions, len(REGION_CLASSES)),
     ):
         total = sum(counts.values())
         if total:
@@ -154,7 +154,7 @@ def _finding(
 
 
 def _name(row: GroundTruthRow) -> str:
-    what = row.label or REGION_LABELS[1]
+    what = row.label or REGION_CLASSES[1]
     return f"{row.filename} {row.start_s:.2f}-{row.end_s:.2f} s ({what})"
 
 
@@ -340,7 +340,7 @@ def _check_labels(
         "warning",
         subset,
         "Region classes without a sample, so that the region head learns nothing: {n}.",
-        [region for region in REGION_LABELS if region not in regions],
+        [region for region in REGION_CLASSES if region not in regions],
     )
 
 

@@ -13,9 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from tspcli.annotations.dialects import GapRule
-from tspcli.annotations.dialects.table import REGION_LABELS, region_label
+from tspcli.annotations.dialects.table import region_label
 from tspcli.annotations.segments import Segment
 from tspcli.annotations.text_files import Table, number, read_text, seconds
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.core.text import refuses_damage
 from tspcli.core.video_names import without_suffix
 from tspcli.errors import AnnotationError, VideoError
@@ -124,7 +125,7 @@ class GroundTruthRow:
     @property
     def region(self) -> str:
         """``Action`` or ``No action``."""
-        return REGION_LABELS[0 if self.label is not None else 1]
+        return REGION_CLASSES[0 if self.label is not None else 1]
 
 
 def write_groundtruth(path: Path, rows: Iterable[GroundTruthRow]) -> None:

@@ -183,7 +183,7 @@ def split_settings(
     merged: dict[str, Any] = {}
     if config is not None:
         if not config.is_file():
-            raise UsageError(f"There is no file {config}.", remedy="Check --config.")
+            raise UsageError(f"There is no file {config}.", option="--config")
         content = parse_toml(read_toml_text(config), str(config))
         content.pop("tool_version", None)
         execution = content.pop("execution", {})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
+from tspcli.core.lazy_face import lazy_face
+
 if TYPE_CHECKING:
     from tspcli.encoders.backbones import BACKBONES as BACKBONES
     from tspcli.encoders.backbones import BackboneEntry as BackboneEntry
@@ -45,16 +47,8 @@ _MODULES = {
     "load_encoder": "loading",
     "save_checkpoint": "checkpoints",
 }
-__all__ = sorted([*_MODULES, "PRECISIONS", "RUNTIMES", "Precision", "Runtime"])
+_DEFINED_HERE = ("PRECISIONS", "RUNTIMES", "Precision", "Runtime")
+__all__ = sorted((*_MODULES, *_DEFINED_HERE))
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_face(__name__, _MODULES, *_DEFINED_HERE)

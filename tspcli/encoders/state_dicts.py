@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.encoders.backbones import (
     BackboneSpec,
     backbone_spec,
     build_backbone,
     usable_specs,
 )
-from tspcli.encoders.tsp_model import REGION_CLASSES, Heads
+from tspcli.encoders.tsp_model import Heads
 from tspcli.errors import CheckpointError, DependencyError
 
 OFFICIAL_PREFIX = "features."

@@ -9,12 +9,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.encoders.backbones import backbone_spec, build_backbone
 from tspcli.errors import UsageError
-
-REGION_CLASSES = ("Action", "No action")
-"""The region head's classes in the order of its outputs and of the official labels: a clip inside
-an action (foreground) is class 0, one outside (background) is class 1."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,6 @@ class Heads:
         if self.n_actions is not None and self.n_actions < 1:
             raise UsageError(
                 f"An action head needs at least one class, not {self.n_actions}.",
-                remedy="Give None for no action head.",
                 value=self.n_actions,
             )
         if self.gvf_dim < 0 or (self.gvf_dim and not self.region):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tspcli.core.lazy_face import lazy_face
+
 if TYPE_CHECKING:
     from tspcli.localization.evaluation import evaluate as evaluate
     from tspcli.localization.prediction import predict as predict
@@ -19,11 +21,4 @@ if TYPE_CHECKING:
 _MODULES = {"evaluate": "evaluation", "predict": "prediction", "train": "training"}
 __all__ = sorted(_MODULES)
 
-
-def __getattr__(name: str) -> object:
-    """Import the module of a public name when it is first used."""
-    if name in _MODULES:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_face(__name__, _MODULES)

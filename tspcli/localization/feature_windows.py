@@ -213,7 +213,7 @@ class FeatureSet(Mapping[str, VideoFeatures]):
                 )
             self.dim = dim
         if not self._of_key:
-            raise LocalizationError("The stores hold no video.", remedy="Check the path.")
+            raise LocalizationError("The stores hold no video.")
 
     def __getitem__(self, key: str) -> VideoFeatures:
         return self._of_key[key][key]

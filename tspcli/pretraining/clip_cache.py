@@ -197,7 +197,7 @@ def check_cache_folder(folder: Path, settings: CacheSettings) -> None:
         )
         return
     if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"The --cache {folder} is a file.", remedy="Give a folder.")
+        raise TrainingError(f"The --cache {folder} is a file.", path=folder)
     with replacing(about) as aside:
         aside.write_text(json.dumps(settings.to_dict(), indent=1) + "\n")
 

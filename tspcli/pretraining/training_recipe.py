@@ -255,7 +255,6 @@ class Execution(Settings):
         if self.compile and self.checkpoint_activations:
             raise UsageError(
                 "torch.compile and activation checkpointing cannot be combined here.",
-                remedy="Choose one of the two.",
                 option="compile",
             )
 

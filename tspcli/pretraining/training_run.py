@@ -92,7 +92,7 @@ def pretrain(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe) if recipe is not None else load_recipe()
     if resume and overwrite:
-        raise UsageError("A run cannot be resumed and overwritten.", remedy="Choose one of them.")
+        raise UsageError("A run cannot be resumed and overwritten.")
     execution = execution or Execution()
     folders = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
     inputs = RunInputs(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.annotations.training_tables import GroundTruthRow
-from tspcli.encoders.tsp_model import REGION_CLASSES
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.errors import TrainingError
 
 NO_LABEL = -1

@@ -7,7 +7,6 @@ from fractions import Fraction
 from functools import cached_property
 
 from tspcli.errors import UsageError
-from tspcli.sampling.clock import grid_tick
 
 MOST_SAMPLES = 10**9
 """Two years at 15 samples a second; beyond, numbers no longer fit where they are stored."""
@@ -116,10 +115,6 @@ class Sampling:
     def clip_end_s(self, clip: int) -> Fraction:
         """End of a clip in seconds after the first frame."""
         return (clip * self.stride + self.clip_length) / self.frame_rate
-
-    def n_clips_at_least(self, duration_s: Fraction) -> int:
-        """Clips of a video of ``duration_s`` seconds, before its frames are known."""
-        return self.n_clips(grid_tick(duration_s, self.grid_rate))
 
     def to_dict(self) -> dict[str, str | int]:
         """The sampling as plain values; rates as exact strings (``"15"``, ``"30000/1001"``)."""

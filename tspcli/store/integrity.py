@@ -110,7 +110,7 @@ def examine_store(path: str | Path, *, timeout_s: float = _LIMIT_S) -> Examinati
     """
     path = Path(path)
     if not path.is_file():
-        raise StoreError(f"There is no file {path}.", remedy="Check the path.", path=path)
+        raise StoreError(f"There is no file {path}.", path=path)
     result = run_isolated(
         _EXAMINE, absolute(path), timeout_s=timeout_s, memory_limit_bytes=_LIMIT_BYTES
     )

@@ -287,7 +287,7 @@ def _require_file(path: Path) -> None:
             else "Run the `tsp extract` command again: it resumes where it stopped.",
             path=path,
         )
-    raise StoreError(f"{path} does not exist.", remedy="Check the path.", path=path)
+    raise StoreError(f"{path} does not exist.", path=path)
 
 
 def _open_hdf5(path: Path) -> h5py.File:

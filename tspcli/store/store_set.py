@@ -131,9 +131,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
             ExportError: If there is none, or one has no rows or no known times.
         """
         if not self:
-            raise ExportError(
-                f"{', '.join(map(str, self.paths))} holds no video.", remedy="Check the path."
-            )
+            raise ExportError(f"{', '.join(map(str, self.paths))} holds no video.")
         return [self._describe(key) for key in sorted(self)]
 
     @property

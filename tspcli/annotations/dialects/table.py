@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Kind, Segment, same_subset
 from tspcli.annotations.text_files import Place, Row, Source, Table, count, number, parse_time
+from tspcli.core.regions import REGION_CLASSES
 from tspcli.core.video_names import without_suffix
 from tspcli.errors import AnnotationError
 
@@ -28,9 +29,6 @@ _DURATIONS = ("video-duration", "duration")
 _FRAMES = ("startframe", "endframe")
 _SUBSETS = ("subset", "split")
 _REGION = "temporal-region-label"
-
-REGION_LABELS = ("Action", "No action")
-"""Names of the temporal region classes; a name's index is its id."""
 
 
 def detects(source: Source) -> bool:
@@ -121,11 +119,11 @@ def region_label(row: Row, place: Place) -> str | None:
     """
     label = (row.get("action-label") or "").strip() or None
     region = (row.get(_REGION) or "").strip()
-    if region and region not in REGION_LABELS:
+    if region and region not in REGION_CLASSES:
         raise place.at(_REGION).error(
-            f"{region!r} is neither {REGION_LABELS[0]!r} nor {REGION_LABELS[1]!r}.", value=region
+            f"{region!r} is neither {REGION_CLASSES[0]!r} nor {REGION_CLASSES[1]!r}.", value=region
         )
-    if region and (region == REGION_LABELS[0]) != (label is not None):
+    if region and (region == REGION_CLASSES[0]) != (label is not None):
         raise place.at(_REGION).error(
             f"the region is {region!r}, but the action label is {label!r}.", value=region
         )
