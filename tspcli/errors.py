@@ -122,7 +122,7 @@ class StoreMismatchError(StoreError):
 
 
 class StoreLockedError(StoreError):
-    """Another run is writing the same output."""
+    """Another run is writing the same output, or another program has the file open for writing."""
 
 
 class CheckpointError(TspError):

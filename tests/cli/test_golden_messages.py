@@ -78,8 +78,9 @@ MESSAGES = [
         "inspect notes.txt",
         1,
         (
-            "Error: notes.txt is not an HDF5 file.\n"
-            "If it was a feature store, restore it from a copy or compute it again."
+            "Error: notes.txt is not an HDF5 file, but text.\n"
+            "A store is an HDF5 file with one dataset of shape (rows, width) per video at its "
+            "root; docs/store.md shows how to write one from arrays."
         ),
     ),
     ("inspect missing.h5 --neighbours 2", 2, "Error: --neighbours needs [VIDEO]."),

@@ -27,6 +27,7 @@ from tspcli.errors import (
 )
 from tspcli.extraction import ExtractConfig, extract
 from tspcli.store import open_store
+from tspcli.store.edit import remove_videos, rename_video
 from tspcli.store.merge import merge_stores
 
 
@@ -82,6 +83,23 @@ def test_a_video_that_changed_is_computed_again(
     extract(sources / "b.mp4", tmp_path / "b.h5", encoder=encoder)
     with open_store(tmp_path / "feats.h5") as store, open_store(tmp_path / "b.h5") as expected:
         np.testing.assert_array_equal(store["a"].rows, expected["b"].rows)
+
+
+def test_videos_of_the_store_that_a_run_does_not_have_are_noted(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    out = tmp_path / "feats.h5"
+    first = extract([sources / "a.mp4", sources / "short.mp4"], out, encoder=encoder)
+    assert not first.notes
+    shutil.copy(sources / "a.mp4", tmp_path / "renamed.mp4")
+    moved = [tmp_path / "renamed.mp4", sources / "short.mp4"]
+    others, renamed = extract(moved, out, encoder=encoder).notes
+    assert "1 video of" in others and "a" in others
+    assert f"tsp store rename {out} a renamed" in renamed
+    assert not extract([*moved, sources / "a.mp4"], out, encoder=encoder).notes
+    remove_videos(out, ["renamed"])
+    rename_video(out, "a", "renamed")
+    assert extract(moved, out, encoder=encoder).n_clips == 0, "its rows are kept"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

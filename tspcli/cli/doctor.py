@@ -104,8 +104,11 @@ def _repair(store: Path, as_json: bool) -> int:
     _show(repair.found, promise=False)
     lines = [f"{store} now holds {counted(len(repair.kept), 'video')}."]
     if not repair.found.is_damaged:
-        added = repair.found.notes and not repair.found.unchecked and not repair.found.is_global
-        lines = ["An index was added." if added else "There is nothing to repair."]
+        lines = ["There is nothing to repair."]
+        if repair.found.lacks_only_an_index:
+            lines = ["An index was added."]
+        elif repair.found.notes:
+            lines = ["Nothing else had to be repaired."]
     if repair.original is not None:
         lines.append(f"The damaged file is kept as {repair.original}.")
     if repair.lost:

@@ -48,6 +48,14 @@ class RowRate(click.ParamType):
     help="Annotations in any known dialect; may be repeated. They are rewritten for the reader, "
     "filtered to the exported videos.",
 )
+@click.option(
+    "--concat",
+    multiple=True,
+    type=PATH,
+    metavar="FEATS.h5",
+    help="Features of another encoder, of the same videos at the same times, whose channels are "
+    "appended to each row; may be repeated.",
+)
 @click.option("--subset", help="Subset of annotated videos for which no file gives one.")
 @click.option(
     "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
@@ -119,6 +127,7 @@ def command(
     annotations: tuple[Path, ...],
     subset: str | None,
     label_ids: Path | None,
+    concat: tuple[Path, ...],
     frame_rate: str | None,
     stride: int | None,
     clip_length: int | None,
@@ -134,12 +143,15 @@ def command(
     Examples:
       tsp export train.h5 valid.h5 --to gtad-anet --out anet.hdf5 -a activity_net.v1-3.min.json
       tsp export feats.h5 --to actionformer --out af/ -a activity_net.v1-3.min.json --missing skip
+      tsp export rgb.h5 --concat flow.h5 --to official --out both.h5
       tsp export dense.h5 --to gtad-thumos --out gtad/ -a val_Annotation.csv -a test_Annotation.csv
       tsp export released.h5 --to bmt --out bmt/ --frame-rate 15 --stride 16 --clip-length 16
     """
     from tspcli.exports import ExportOptions, ExportRequest, export_features
 
-    request = ExportRequest(stores, target, out, annotations, subset, ExportOptions(**options))
+    request = ExportRequest(
+        stores, target, out, annotations, subset, ExportOptions(**options), concat
+    )
     sampling = row_times(frame_rate, stride, clip_length)
     with watch() as reporter:
         report = export_features(request, sampling=sampling, label_ids=label_ids, reporter=reporter)

@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "plot": Entry("tspcli.cli.plot", "Draw the features of one video."),
     "compare": Entry("tspcli.cli.compare", "Report how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
+    "store": Entry("tspcli.cli.store", "List, rename and remove the videos of a store."),
     "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
     "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a fix for each problem."),

@@ -108,7 +108,7 @@ def export_features(
     _check_given(request, target, label_ids)
     check_rule(request.options.name_prefix)
     out = request.out.absolute()
-    with StoreSet(request.stores, sampling=sampling) as sources:
+    with StoreSet(request.stores, sampling=sampling, concat=request.concat) as sources:
         if any(out == path.absolute() or out in path.absolute().parents for path in sources.paths):
             raise ExportError(
                 f"The output {request.out} is, or holds, an exported store.",

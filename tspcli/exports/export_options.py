@@ -110,6 +110,7 @@ class ExportRequest:
         annotations: Annotation files of any dialect.
         subset: The subset of annotated videos for which no file gives one.
         options: The choices.
+        concat: Feature files of further encoders, whose channels are appended to each row.
     """
 
     stores: tuple[Path, ...]
@@ -118,6 +119,7 @@ class ExportRequest:
     annotations: tuple[Path, ...] = ()
     subset: str | None = None
     options: ExportOptions = ExportOptions()
+    concat: tuple[Path, ...] = ()
 
 
 def option_name(name: str) -> str:

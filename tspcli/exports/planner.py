@@ -88,6 +88,7 @@ def make_plan(
         sources.metadata if sources.is_described else None,
         lambda video: _extra(sources, video),
     )
+    plan.notes += sources.notes
     plan.notes += annotations.notes if annotations else []
     plan.notes += [f"{what}: {counted(count, 'segment')}." for what, count in faults.items()]
     _check_missing(plan, options)

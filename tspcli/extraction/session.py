@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -40,6 +41,8 @@ from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import open_store
 from tspcli.video import VideoFile, describe_skipped, find_videos
+
+_SHOWN = 3
 
 
 class Kept(NamedTuple):
@@ -123,7 +126,9 @@ def run_session(
                 )
         with one_writer(out):
             parts = task.parts()
-            todo = _todo(files, parts, output, log, overwrite=config.overwrite)
+            todo = _todo(
+                files, parts, output, log, listed=listing.videos, overwrite=config.overwrite
+            )
             replanned = plan is not None and _was_planned_otherwise(parts, log)
             log.figures.n_videos = len(todo)
             log.figures.total_bytes = sum(file_size(file.path) for file in todo)
@@ -171,9 +176,24 @@ def require_known(metadata: StoreMetadata, out: Path) -> None:
 
 
 def _todo(
-    files: list[VideoFile], parts: PartsFolder, output: Output, log: RunLog, *, overwrite: bool
+    files: list[VideoFile],
+    parts: PartsFolder,
+    output: Output,
+    log: RunLog,
+    *,
+    listed: list[VideoFile],
+    overwrite: bool,
 ) -> list[VideoFile]:
-    """Open the parts, report the videos that are done already, and return those that are not."""
+    """Open the parts, report the videos that are done already, and return those that are not.
+
+    Args:
+        files: The videos of this run.
+        parts: The parts of its output.
+        output: What kind of file it writes.
+        log: Where to report.
+        listed: The videos of all shards.
+        overwrite: Whether to do what is done already again.
+    """
     kept = {} if overwrite else output.kept(parts.store, parts.metadata)
     parts.open(discard=overwrite)
     for problem in parts.discarded:
@@ -184,7 +204,34 @@ def _todo(
             del kept[file.key]
             log.note(change)
     log.report.videos += [_result(file, kept[file.key]) for file in files if file.key in kept]
-    return [file for file in files if file.key not in kept]
+    todo = [file for file in files if file.key not in kept]
+    others = {key: kept[key] for key in sorted(kept.keys() - {file.key for file in listed})}
+    if others:
+        _note_others(others, todo, parts.store, log)
+    return todo
+
+
+def _note_others(others: Mapping[str, Kept], todo: list[VideoFile], out: Path, log: RunLog) -> None:
+    """Note the videos of the store that this run does not have, and which may have been renamed."""
+    names = list(others)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    verb = "is" if len(names) == 1 else "are"
+    log.note(
+        f"{counted(len(names), 'video')} of {out} {verb} not in --videos: "
+        f"{', '.join(names[:_SHOWN])}{more}. `tsp store` renames and removes videos."
+    )
+    sizes = Counter(kept.attributes.get("source_bytes") for kept in others.values())
+    by_size = {
+        kept.attributes.get("source_bytes"): key
+        for key, kept in others.items()
+        if sizes[kept.attributes.get("source_bytes")] == 1
+    }
+    for file in todo:
+        if (old := by_size.get(file_size(file.path) or -1)) is not None:
+            log.note(
+                f"{file.path} has the size of {old!r}. If it is that video, renamed, `tsp store "
+                f"rename {out} {old} {file.key}` keeps its rows."
+            )
 
 
 def _was_planned_otherwise(parts: PartsFolder, log: RunLog) -> bool:

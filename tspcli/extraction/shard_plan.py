@@ -139,7 +139,7 @@ def check_out(out: Path) -> None:
         UsageError: If ``out`` is a folder, has too long a name, or is a file that is not HDF5:
             perhaps a video or a list, which ``--overwrite`` would destroy.
     """
-    import h5py
+    from tspcli.store.hdf5_file import is_hdf5
 
     if out.is_dir():
         raise UsageError(
@@ -153,7 +153,7 @@ def check_out(out: Path) -> None:
             option="--out",
             path=str(out),
         )
-    if out.exists() and not h5py.is_hdf5(out):
+    if out.exists() and not is_hdf5(out):
         raise UsageError(
             f"The output {out} exists and is not an HDF5 file; it is left unchanged.",
             remedy="Choose another --out, or move this file away.",

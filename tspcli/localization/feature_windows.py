@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment
-from tspcli.errors import LocalizationError, StoreMismatchError
+from tspcli.errors import LocalizationError, StoreError, StoreMismatchError
 from tspcli.localization.results import require_forward
 from tspcli.sampling import Sampling
-from tspcli.store.store import FeatureStore, open_store
+from tspcli.store.store_set import StoreSet
 from tspcli.store.video_features import VideoFeatures
 
 Paths = str | Path | Sequence[str | Path]
@@ -177,56 +177,8 @@ class LocalizationVideo:
         return self.features.key
 
 
-class FeatureSet(Mapping[str, VideoFeatures]):
-    """The videos of one or more stores, seen as one; made by :func:`open_features`.
-
-    Attributes:
-        settings: What the features depend on, as the first store with settings has them.
-        weights, weights_path: The encoder's name, and its place if it is a file of the user's.
-        dim: C, the width of a feature.
-    """
-
-    def __init__(self, stores: Sequence[FeatureStore]) -> None:
-        self._of_key: dict[str, FeatureStore] = {}
-        described = [store for store in stores if store.metadata.settings]
-        for store in described[1:]:
-            first = described[0]
-            first.metadata.require_same(store.metadata, str(first.path), str(store.path))
-        self.settings: dict[str, Any] = dict(described[0].metadata.settings) if described else {}
-        self.weights = described[0].metadata.weights if described else None
-        self.weights_path = described[0].metadata.weights_path if described else None
-        self.dim = 0
-        for store in stores:
-            for key in store:
-                if key in self._of_key:
-                    raise LocalizationError(
-                        f"{store.path} and {self._of_key[key].path} both hold {key!r}.",
-                        remedy="Give stores of different videos.",
-                    )
-                self._of_key[key] = store
-        for key in self._of_key:
-            dim = self[key].dim
-            if self.dim and dim != self.dim:
-                raise LocalizationError(
-                    f"The features of {key!r} have width {dim}, those before it {self.dim}.",
-                    remedy="Give stores of one encoder.",
-                )
-            self.dim = dim
-        if not self._of_key:
-            raise LocalizationError("The stores hold no video.")
-
-    def __getitem__(self, key: str) -> VideoFeatures:
-        return self._of_key[key][key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of_key)
-
-    def __len__(self) -> int:
-        return len(self._of_key)
-
-
 @contextmanager
-def open_features(paths: Paths, *, sampling: Sampling | None = None) -> Iterator[FeatureSet]:
+def open_features(paths: Paths, *, sampling: Sampling | None = None) -> Iterator[StoreSet]:
     """Open one or more feature stores as one.
 
     Args:
@@ -234,14 +186,17 @@ def open_features(paths: Paths, *, sampling: Sampling | None = None) -> Iterator
         sampling: Where rows lie in time, for files that do not say so.
 
     Raises:
-        StoreError: If one cannot be read.
-        StoreMismatchError: If they were made with different settings.
-        LocalizationError: If two hold one video, or they hold none.
+        StoreError: If one cannot be read, two hold one video, or they hold none.
+        StoreMismatchError: If they were made with different settings, or widths differ.
+        UsageError: If every store states its sampling and one differs from the given one.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    with ExitStack() as stack:
-        stores = [stack.enter_context(open_store(path, sampling=sampling)) for path in several]
-        yield FeatureSet(stores)
+    with StoreSet([Path(path) for path in several], sampling=sampling) as stores:
+        if not stores:
+            raise StoreError(
+                f"{', '.join(map(str, stores.paths))} holds no video.", path=stores.paths[0]
+            )
+        yield stores
 
 
 def describe(features: VideoFeatures, annotated: AnnotatedVideo | None) -> LocalizationVideo:
@@ -265,7 +220,7 @@ def describe(features: VideoFeatures, annotated: AnnotatedVideo | None) -> Local
 
 
 def annotated_videos(
-    features: FeatureSet, annotations: Annotations
+    features: StoreSet, annotations: Annotations
 ) -> tuple[list[LocalizationVideo], list[str]]:
     """The videos that have both features and actions, sorted by key.
 

@@ -199,7 +199,7 @@ def predict(
     if labeller is None and localizer.class_head is not None:
         labeller = localizer.class_head.to(device).eval()
     with open_features(features, sampling=sampling) as opened:
-        require_same_encoder(localizer.feature_settings, opened.settings)
+        require_same_encoder(localizer.feature_settings, opened.metadata.settings)
         if opened.dim != localizer.feature_dim:
             raise LocalizationError(
                 f"The features have width {opened.dim}, the network takes {localizer.feature_dim}.",

@@ -23,7 +23,6 @@ from tspcli.localization import localizer as checkpoints
 from tspcli.localization.boundary_matching import Bmn, bmn_loss
 from tspcli.localization.classes import ClassHead, train_class_head
 from tspcli.localization.feature_windows import (
-    FeatureSet,
     LocalizationVideo,
     Paths,
     annotated_videos,
@@ -33,6 +32,7 @@ from tspcli.localization.localize_config import TrainConfig
 from tspcli.localization.localizer import Localizer, localizer_state
 from tspcli.localization.training_windows import TrainingWindows, class_samples
 from tspcli.sampling import Sampling
+from tspcli.store.store_set import StoreSet
 
 CONFIG = "config.json"
 LOG = "log.json"
@@ -265,7 +265,7 @@ class _State:
 
 def _fresh(
     config: TrainConfig,
-    features: FeatureSet,
+    features: StoreSet,
     windows: TrainingWindows,
     videos: list[LocalizationVideo],
     annotations: Annotations,
@@ -286,8 +286,9 @@ def _fresh(
             fit = train_class_head(head, class_samples(videos, head), config.seed)
         right = f"{fit['accuracy']:.1%} of {counted(fit['n_samples'], 'training sample')}"
         reporter.message(f"class head: {right}.")
+    made = features.metadata
     localizer = Localizer(
-        model.to(device), config, head, features.settings, features.weights, features.weights_path
+        model.to(device), config, head, dict(made.settings), made.weights, made.weights_path
     )
     return _State(localizer)
 
@@ -340,7 +341,7 @@ def _means(sums: torch.Tensor, count: int, prefix: str, epoch: int | None) -> di
 
 def _identity(
     config: TrainConfig,
-    features: FeatureSet,
+    features: StoreSet,
     videos: list[LocalizationVideo],
     valid_videos: list[LocalizationVideo],
 ) -> dict[str, Any]:
@@ -352,7 +353,7 @@ def _identity(
             for v in chosen
         ]
         digests[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-    settings = json.dumps(features.settings, sort_keys=True)
+    settings = json.dumps(features.metadata.settings, sort_keys=True)
     return {
         "config": replace(config, device="auto").to_dict(),
         "features": {

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
+from tspcli.store.hdf5_file import open_hdf5
 from tspcli.store.schema import FORMAT, GVF_FORMAT, StoreMetadata, gvf_attributes, plain_attributes
 from tspcli.store.store import open_store
 from tspcli.store.store_writer import new_store
@@ -100,12 +100,12 @@ class GlobalFeatures(Mapping[str, npt.NDArray[np.float32]]):
 def is_gvf(path: str | Path) -> bool:
     """Whether a file holds global features: it says so, or its first entry is one vector."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(Path(path)) as file:
             if "format" in file.attrs:
                 return bool(plain_attributes(file.attrs)["format"] == GVF_FORMAT)
             first = next(iter(file), None)
             return first is not None and getattr(file[first], "ndim", None) == 1
-    except (OSError, RuntimeError, KeyError):
+    except (StoreError, OSError, RuntimeError, KeyError):
         return False
 
 

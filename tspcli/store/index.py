@@ -24,14 +24,12 @@ from typing import IO, Any
 from tspcli.core.sealed_file import read_footer, seal
 from tspcli.core.text import MALFORMED
 from tspcli.errors import StoreError
+from tspcli.store.hdf5_file import hdf5_end
 
 _MAGIC = b"TSPINDEX"
 _VERSION = 2
 _BLOCK_BYTES = 1 << 20
 _MOST_BYTES = 1 << 31
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SUPERBLOCKS = (2, 3)
-"""Versions that format 2 may have, which other programs rarely write."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def read_index(path: Path) -> Index | None:
             found = read_footer(file.fileno(), _MAGIC, with_digest=True, most_bytes=_MOST_BYTES)
             if found is not None:
                 return _parse(found.values, file, found.start)
-            end = _hdf5_end(file)
+            end = hdf5_end(file)
             if end is not None and os.fstat(file.fileno()).st_size > end:
                 raise ValueError("it is incomplete")
         except MALFORMED as error:
@@ -99,7 +97,7 @@ def _parse(values: Any, file: IO[bytes], hdf5_bytes: int) -> Index | None:
             # A file of global features or of links: all of it was just compared.
             return None
         videos = {key: v["attributes"].get("checksum") for key, v in videos.items()}
-    elif _hdf5_end(file) != hdf5_bytes:
+    elif hdf5_end(file) != hdf5_bytes:
         raise ValueError("its length is not that of the file that was written")
     return Index(dict(values["attributes"]), videos)
 
@@ -117,15 +115,6 @@ def _frame_sha256(file: IO[bytes], size: int, spans: list[tuple[int, int]]) -> s
             at += len(block)
         at = offset + length
     return digest.hexdigest()
-
-
-def _hdf5_end(file: IO[bytes]) -> int | None:
-    """The length that the superblock of an HDF5 file states; None in old versions of it."""
-    file.seek(0)
-    head = file.read(36)
-    if len(head) < 36 or not head.startswith(_HDF5_SIGNATURE) or head[8] not in _SUPERBLOCKS:
-        return None
-    return int.from_bytes(head[28:36], "little")
 
 
 def damaged_file(path: Path, why: str) -> StoreError:

@@ -13,6 +13,12 @@ from tspcli.core.child_process import run_isolated
 from tspcli.core.files import absolute, explain_write_errors, link_or_copy, sync_folder
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, TspError
+from tspcli.store.hdf5_file import (
+    is_marked_open,
+    remove_mark,
+    require_closed,
+    require_no_writer,
+)
 from tspcli.store.store import FeatureStore
 from tspcli.store.store_writer import new_store
 
@@ -106,11 +112,13 @@ def examine_store(path: str | Path, *, timeout_s: float = _LIMIT_S) -> Examinati
         timeout_s: After how many seconds reading it counts as not terminating.
 
     Raises:
-        StoreError: If there is no such file.
+        StoreError: If there is no such file, or it is marked as open for writing.
+        StoreLockedError: If another program has it open for writing.
     """
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"There is no file {path}.", path=path)
+    require_closed(path)
     result = run_isolated(
         _EXAMINE, absolute(path), timeout_s=timeout_s, memory_limit_bytes=_LIMIT_BYTES
     )
@@ -177,11 +185,17 @@ def repair_store(path: str | Path) -> Repair:
     Raises:
         StoreError: If there is no such file, nothing of it can be saved, or the disk is full; then
             everything stays as it is.
-        StoreLockedError: If a run is writing it.
+        StoreLockedError: If a run is writing it, or another program has it open for writing.
     """
     path = Path(path)
     with one_writer(path):
+        require_no_writer(path)
+        marked = is_marked_open(path)
+        if marked:
+            remove_mark(path)
         found = examine_store(path)
+        if marked:
+            found.notes.append("The mark of a program that was killed while writing it is removed.")
         if not found.is_damaged and not found.lacks_only_an_index:
             return Repair(found, found.savable if not found.is_global else found.intact, [], None)
         _require_repairable(path, found)

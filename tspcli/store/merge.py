@@ -143,7 +143,7 @@ def _require_free(out: Path, overwrite: bool) -> None:
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
     """Check that the stores may become one; (metadata, videos of each, rows in all, width)."""
     with StoreSet(paths) as stores:
-        metadata = stores.metadata or stores.stores[0].metadata
+        metadata = stores.metadata
         unknown = [store.path for store in stores.stores if not store.metadata.settings]
         if unknown and metadata.settings:
             raise StoreMismatchError(

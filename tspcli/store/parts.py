@@ -27,10 +27,10 @@ import numpy.typing as npt
 from tspcli.core.files import explain_write_errors, remove_leftovers, replacing
 from tspcli.core.run_dir import report_path
 from tspcli.core.sealed_file import SealedWriter, read_footer
-from tspcli.core.text import MALFORMED, parse_json
+from tspcli.core.text import MALFORMED, counted, parse_json
 from tspcli.errors import StoreError
 from tspcli.store.schema import StoreMetadata
-from tspcli.store.store import open_store, parts_folder
+from tspcli.store.store import FeatureStore, open_store, parts_folder
 from tspcli.store.store_writer import (
     DamagedRowsError,
     content_checksum,
@@ -264,7 +264,7 @@ class PartsFolder:
         with new_store(self.store, attributes, resumable=True) as store, ExitStack() as opened:
             existing: Mapping[str, VideoFeatures] = {}
             if keep_existing and self.store.exists():
-                found = opened.enter_context(open_store(self.store))
+                found = opened.enter_context(self._open_existing())
                 # Another program may have put another store there since the run began.
                 found.metadata.require_same(self.metadata, "this run", str(self.store))
                 existing = found
@@ -281,6 +281,14 @@ class PartsFolder:
         count = len(store.videos)
         self.remove()
         return count
+
+    def _open_existing(self) -> FeatureStore:
+        try:
+            return open_store(self.store)
+        except StoreError as error:
+            finished = counted(len(self.parts), "finished video")
+            error.message += f" {finished} of this run wait in {self.folder}."
+            raise
 
     def remove(self) -> None:
         """Remove the parts and their folder."""

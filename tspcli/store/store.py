@@ -22,6 +22,8 @@ from tspcli.core.run_dir import writer_of
 from tspcli.core.text import counted
 from tspcli.errors import StoreError
 from tspcli.sampling import Sampling
+from tspcli.store.foreign import require_rows, require_vector
+from tspcli.store.hdf5_file import LAYOUT, open_hdf5, require_closed
 from tspcli.store.index import Index, damaged_file, explain_read_errors, read_index
 from tspcli.store.schema import StoreMetadata, plain_attributes
 from tspcli.store.store_writer import content_checksum
@@ -60,10 +62,12 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         try:
             self._index = read_index(self.path)
         except StoreError as error:
+            # What another program is changing is not damaged.
+            require_closed(self.path)
             if not salvage:
                 raise
             self.damage.append(error.message)
-        self._file = self._opened.enter_context(_open_hdf5(self.path))
+        self._file = self._opened.enter_context(open_hdf5(self.path))
         try:
             with explain_read_errors(self.path, "the attributes"):
                 self.file_attributes = plain_attributes(self._file.attrs)
@@ -92,20 +96,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             return self._linked(key, link)
         with explain_read_errors(self.path, f"the entry {key!r}"):
             item = own_entry(self._file, key, link)
-        if not isinstance(item, h5py.Dataset) or item.ndim != 2:
-            remedy = "A feature store has one dataset of shape (rows, width) per video."
-            if getattr(item, "ndim", None) == 1:
-                remedy = (
-                    "It looks like a file of global features, one vector per video: `tsp inspect` "
-                    "shows it, `tsp pretrain --gvf` takes it."
-                )
-            shape = getattr(item, "shape", "a group")
-            raise StoreError(
-                f"{self.path}: the entry {key!r} is {shape}, not rows of features.",
-                remedy=remedy,
-                path=self.path,
-                value=key,
-            )
+        require_rows(item, key, self.path)
         return VideoFeatures(
             key,
             item,
@@ -160,14 +151,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         with explain_read_errors(self.path, f"the entry {key!r}"):
             item = own_entry(self._file, key)
             attributes = plain_attributes(item.attrs)
-            if not isinstance(item, h5py.Dataset) or item.ndim != 1:
-                shape = getattr(item, "shape", "a group")
-                raise StoreError(
-                    f"{self.path}: the entry {key!r} is {shape}, not one vector.",
-                    remedy="Turn a feature store into global features with `tsp gvf --features`.",
-                    path=self.path,
-                    value=key,
-                )
+            require_vector(item, key, self.path)
             vector = np.asarray(item[()], dtype=np.float32)
             indexed = self._indexed_checksum(key)
             if indexed is not None and indexed != content_checksum(vector, attributes):
@@ -273,7 +257,9 @@ def parts_folder(path: str | Path) -> Path:
 def _require_file(path: Path) -> None:
     parts = parts_folder(path)
     if path.is_dir():
-        raise StoreError(f"{path} is a folder, not an HDF5 file.", path=path)
+        raise StoreError(
+            f"{path} is a folder, not an HDF5 file.", remedy=LAYOUT, path=path, kind="not-hdf5"
+        )
     if path.exists():
         return
     if parts.is_dir():
@@ -288,16 +274,3 @@ def _require_file(path: Path) -> None:
             path=path,
         )
     raise StoreError(f"{path} does not exist.", path=path)
-
-
-def _open_hdf5(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        is_hdf5 = h5py.is_hdf5(path) or not os.access(path, os.R_OK)
-        what = f"cannot be opened as HDF5 ({error})" if is_hdf5 else "is not an HDF5 file"
-        raise StoreError(
-            f"{path} {what}.",
-            remedy="If it was a feature store, restore it from a copy or compute it again.",
-            path=path,
-        ) from error

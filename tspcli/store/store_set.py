@@ -1,7 +1,8 @@
 """Several stores as one, and the two questions that every command asks of stores.
 
-:class:`StoreSet` opens stores together and refuses those that do not fit. Then: which video is
-called so (:func:`find_key`), and when are its rows, if the file does not state it and the user does
+:class:`StoreSet` opens stores together and refuses those that do not fit; stores of further
+encoders add their channels to each row (:class:`JoinedFeatures`). Then: which video is called so
+(:func:`find_key`), and when are its rows, if the file does not state it and the user does
 (:func:`given_sampling`, :func:`require_agreement`).
 """
 
@@ -13,16 +14,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from tspcli.core.text import counted
 from tspcli.core.video_names import VIDEO_SUFFIXES, find_name, pair_names
 from tspcli.errors import ExportError, StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.sampling.spec import as_rate
+from tspcli.store.foreign import TRANSPOSED, look_transposed
+from tspcli.store.joined import JoinedFeatures, joined_metadata
 from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import FeatureStore, open_store
 from tspcli.store.video_features import VideoFeatures
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,14 @@ class SourceVideo:
         return float(self.sampling.clip_end_s(self.n_rows - 1))
 
 
+class _Further(NamedTuple):
+    """A further encoder's store."""
+
+    stores: StoreSet
+    names: Mapping[str, str]
+    """Its name of each video, by the set's."""
+
+
 class StoreSet(Mapping[str, VideoFeatures]):
     """Several stores opened together, as one mapping from a video's key to its features.
 
@@ -68,40 +82,58 @@ class StoreSet(Mapping[str, VideoFeatures]):
 
     Attributes:
         paths: The files.
-        stores: The open stores, in the same order.
-        metadata: Provenance of the first store that states it, or None.
+        stores: The open stores, in the same order, and then those of further encoders.
+        metadata: Provenance of the first store that states it, joined with that of further
+            encoders; of an unknown program if none states it.
         dim: Width of a row; 0 without videos.
+        notes: What joining left out, in words.
     """
 
-    def __init__(self, paths: Sequence[Path], *, sampling: Sampling | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        sampling: Sampling | None = None,
+        concat: Sequence[Path] = (),
+    ) -> None:
         """Open the stores.
 
         Args:
             paths: The files.
             sampling: The times of rows in files that do not state them.
+            concat: Files of further encoders, each with all videos of ``paths``. Their channels are
+                appended to each row, in this order.
 
         Raises:
-            StoreError: If one cannot be read, or two hold one video.
-            StoreMismatchError: If settings or widths differ.
-            UsageError: If a store states another sampling than the given one.
+            StoreError: If one cannot be read, or two of ``paths`` hold one video.
+            StoreMismatchError: If settings or widths differ; or if a file of ``concat`` lacks a
+                video, or has its rows at other times.
+            UsageError: If every store states its sampling and one differs from the given one.
         """
         self._opened = ExitStack()
         self._holders: dict[str, FeatureStore] = {}
-        self.paths = list(paths)
+        self._joined: list[_Further] = []
+        self.paths = [*paths, *concat]
         self.stores: list[FeatureStore] = []
-        self.metadata: StoreMetadata | None = None
+        self.metadata = StoreMetadata({}, {}, None)
         self.dim = 0
+        self.notes: list[str] = []
         try:
             for path in paths:
-                store = self._opened.enter_context(open_store(path, sampling=sampling))
-                self._add(store)
-                require_agreement(store, sampling)
+                self._add(self._opened.enter_context(open_store(path, sampling=sampling)))
+            for path in concat:
+                self._join(self._opened.enter_context(StoreSet([path], sampling=sampling)))
+            require_agreement_or_use(self.stores, sampling)
         except BaseException:
             self._opened.close()
             raise
 
     def __getitem__(self, key: str) -> VideoFeatures:
-        return self._holders[key][key]
+        own = self._holders[key][key]
+        if not self._joined:
+            return own
+        others = [further.stores[further.names[key]] for further in self._joined]
+        return JoinedFeatures([own, *others])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._holders)
@@ -142,7 +174,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
 
     def _add(self, store: FeatureStore) -> None:
         if store.metadata.settings:
-            if self.metadata is None:
+            if not self.metadata.settings:
                 self.metadata = store.metadata
             first = next((s.path for s in self.stores if s.metadata.settings), store.path)
             store.metadata.require_same(
@@ -166,11 +198,82 @@ class StoreSet(Mapping[str, VideoFeatures]):
                 raise StoreMismatchError(
                     f"The features of {key!r} in {store.path} have width {dim}, those before it "
                     f"{self.dim}.",
-                    remedy="Give stores of one encoder.",
+                    remedy=TRANSPOSED
+                    if look_transposed((video.n_rows, video.dim) for video in self.values())
+                    else "Give stores of one encoder.",
                     path=store.path,
                     video=key,
                 )
             self.dim = dim
+
+    def _join(self, stores: StoreSet) -> None:
+        """Append the channels of a further encoder to the rows of all videos."""
+        [path], own = stores.paths, self.paths[0]
+        names = pair_names(list(self), set(stores))
+        if missing := sorted(set(self) - set(names)):
+            raise StoreMismatchError(
+                f"{path} lacks {counted(len(missing), 'video')} of {own}: {_some(missing)}.",
+                remedy="Extract them with that encoder too, or take them out of a copy of the "
+                "first store (`tsp store remove`).",
+                path=path,
+                video=missing[0],
+            )
+        if extra := sorted(set(stores) - set(names.values())):
+            self.notes.append(
+                f"{counted(len(extra), 'video')} of {path} not in {own}, left out: {_some(extra)}."
+            )
+        shorter = [key for key in self if not self._fits(self[key], stores[names[key]], path)]
+        if shorter:
+            self.notes.append(
+                f"{counted(len(shorter), 'video')} with one row more or less in {path} than in "
+                f"{own}; that last row is left out: {_some(shorter)}."
+            )
+        known = bool(self.metadata.settings and stores.metadata.settings)
+        self.metadata = (
+            joined_metadata(self.metadata, stores.metadata)
+            if known
+            else StoreMetadata({}, {}, None)
+        )
+        self._joined.append(_Further(stores, names))
+        self.stores += stores.stores
+        self.notes.append(
+            f"Channels {self.dim} to {self.dim + stores.dim - 1} of every row are those of {path}."
+        )
+        self.dim += stores.dim
+
+    def _fits(self, video: VideoFeatures, other: VideoFeatures, path: Path) -> bool:
+        """Whether two encoders have equally many rows of a video; raise if these cannot be joined.
+
+        Raises:
+            StoreMismatchError: If the rows lie at other times, or more than the last one differs.
+        """
+        rhythms = [
+            None if s is None else (s.stride_s, s.clip_duration_s)
+            for s in (video.sampling, other.sampling)
+        ]
+        known = "; ".join(
+            "unknown" if r is None else f"{float(r[1]):.6g} s every {float(r[0]):.6g} s"
+            for r in rhythms
+        )
+        if rhythms[0] != rhythms[1]:
+            raise StoreMismatchError(
+                f"The rows of {video.key!r} lie at other times in {path} than in {self.paths[0]} "
+                f"(clips of {known}).",
+                remedy="Extract both with one --frame-rate, --stride and --clip-length."
+                if None not in rhythms
+                else f"Give the times of the rows. {RELEASED}",
+                path=path,
+                video=video.key,
+            )
+        if abs(video.n_rows - other.n_rows) > 1:
+            raise StoreMismatchError(
+                f"{video.key!r} has {counted(video.n_rows, 'row')} in {self.paths[0]} and "
+                f"{other.n_rows} in {path}.",
+                remedy="Extract both from the same video file.",
+                path=path,
+                video=video.key,
+            )
+        return video.n_rows == other.n_rows
 
     def _describe(self, key: str) -> SourceVideo:
         features, path = self[key], self._holders[key].path
@@ -195,7 +298,9 @@ class StoreSet(Mapping[str, VideoFeatures]):
         )
 
 
-_SHOWN = 3
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def find_video(store: FeatureStore, name: str) -> VideoFeatures:

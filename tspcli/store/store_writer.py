@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,17 +16,12 @@ import numpy.typing as npt
 from tspcli.core.files import replacing, require_room
 from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
+from tspcli.store.chunks import Rows, chunk_shape, read_chunks, write_chunk
 from tspcli.store.index import Index, append_index
 from tspcli.store.schema import StoreMetadata, hdf5_value, plain
 
-_CHUNK_BYTES = 1 << 16
-"""Reading a few rows reads and checks their chunks; larger ones make that slower."""
-_COPY_ROWS = 16_384
-"""Rows copied at a time, so that memory does not depend on a video's length."""
 _ALL_COMPACT = 65_535, 0
 """Attributes stay in the object's header however many there are."""
-
-Rows: TypeAlias = "npt.NDArray[Any] | h5py.Dataset"
 
 
 class NewStore:
@@ -65,7 +60,7 @@ class NewStore:
                 value=key,
             )
         self._require_room(4 * int(np.prod(rows.shape)))
-        chunks = _chunks(rows.shape)
+        chunks = chunk_shape(rows.shape)
         dataset = self._file.create_dataset(
             key,
             shape=rows.shape,
@@ -76,11 +71,12 @@ class NewStore:
             **options,
         )
         digest = hashlib.sha256()
-        step = chunks[0] * max(1, _COPY_ROWS // chunks[0])
-        for start in range(0, rows.shape[0], step):
-            block = np.ascontiguousarray(rows[start : start + step], dtype="<f4")
+        for number, block in enumerate(read_chunks(rows, chunks[0])):
             digest.update(block.data)
-            dataset[start : start + step] = block
+            if len(chunks) == 2 and not options:
+                write_chunk(dataset, number * chunks[0], block)
+            else:
+                dataset[number * chunks[0] : number * chunks[0] + len(block)] = block
         _set_attributes(dataset, attributes)
         known = {name: plain(value) for name, value in attributes.items()}
         checksum = seal_checksum(digest, known)
@@ -184,6 +180,8 @@ def _create(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    # Nobody else knows this file, and file systems without locks would refuse it.
+    access.set_file_locking(False, True)
     creation = _compact(h5py.h5p.FILE_CREATE)
     # Otherwise the root would hold the time, and equal stores would differ.
     creation.set_obj_track_times(False)
@@ -194,14 +192,6 @@ def _compact(kind: Any) -> Any:
     properties = h5py.h5p.create(kind)
     properties.set_attr_phase_change(*_ALL_COMPACT)
     return properties
-
-
-def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of at most 64 KiB, of equal length so that the last one is as good as full."""
-    n_rows, row_shape = shape[0], shape[1:]
-    most = max(1, _CHUNK_BYTES // max(1, 4 * int(np.prod(row_shape))))
-    n_chunks = max(1, -(-n_rows // most))
-    return max(1, -(-n_rows // n_chunks)), *(max(1, width) for width in row_shape)
 
 
 def _set_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
