@@ -247,6 +247,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.tasks: list[tuple[torch.device, Task]] = []
+        self.is_open = True
 
     def replay(self) -> None:
         machine = running()
@@ -264,6 +265,7 @@ class Graph:
                 yield
         finally:
             del machine.here.graph
+            graph.is_open = False
 
 
 class Block:
@@ -272,7 +274,11 @@ class Block:
     def __init__(self, machine: Machine, memory: torch.Tensor, home: Stream) -> None:
         self.machine, self.home = machine, home
         self.used_on: list[Stream] = []
-        weakref.finalize(self, _free, machine, memory.detach(), home, self.used_on)
+        graph: Graph | None = getattr(machine.here, "graph", None)
+        if graph is None:
+            weakref.finalize(self, _free, machine, memory.detach(), home, self.used_on)
+        else:
+            weakref.finalize(self, _free_captured, graph, memory.detach(), home)
 
 
 def _free(machine: Machine, memory: torch.Tensor, home: Stream, used_on: list[Stream]) -> None:
@@ -281,6 +287,12 @@ def _free(machine: Machine, memory: torch.Tensor, home: Stream, used_on: list[St
         for stream in used_on:
             home.queue.append(stream.point())
         home.queue.append(lambda: poison(memory))
+
+
+def _free_captured(graph: Graph, memory: torch.Tensor, home: Stream) -> None:
+    """The memory stays the graph's: only later steps of the graph get it again."""
+    if graph.is_open:
+        graph.tasks.append((home.device, lambda: poison(memory)))
 
 
 def poison(memory: torch.Tensor) -> None:

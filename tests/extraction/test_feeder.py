@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from tspcli.encoders import load_encoder
+from tspcli.encoders.yuv_frames import YuvFrames
 from tspcli.extraction.clip_assembler import ClipAssembler
 from tspcli.extraction.feeder import FramePreparer
 from tspcli.sampling import Sampling
+from tspcli.sampling.yuv import YuvFormat, YuvReading
 
 
 def prepared_in_turn(device: str) -> None:
@@ -30,6 +32,30 @@ def prepared_in_turn(device: str) -> None:
 
 def test_on_a_cpu() -> None:
     prepared_in_turn("cpu")
+
+
+def made_of_coded_pictures(device: str) -> None:
+    encoder = load_encoder("random", backbone="tiny", device=device)
+    preparer = FramePreparer(encoder)
+    # More formats than are kept.
+    for width in range(120, 260, 2):
+        reading = YuvReading(YuvFormat(90, width, 1), encoder.frame_spec)
+        random = torch.Generator().manual_seed(width)
+        packed = torch.randint(0, 256, (2, reading.n_bytes), dtype=torch.uint8, generator=random)
+        frames = YuvFrames(reading, torch.device("cpu")).from_packed(packed)
+        found = preparer.prepare(packed, reading.format).receive()
+        assert (found - encoder.prepare(frames)).abs().max() < 1e-5
+
+
+def test_frames_are_made_of_coded_pictures_on_a_cpu() -> None:
+    made_of_coded_pictures("cpu")
+
+
+@pytest.mark.gpu
+def test_frames_are_made_of_coded_pictures_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    made_of_coded_pictures("cuda")
 
 
 @pytest.mark.gpu

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.video.coded import frame_of
 from tests.video.pools import usable
 from tspcli.errors import VideoError
+from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DECODERS, open_source
 
 pytestmark = pytest.mark.skipif(
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 X264 = ("-c:v", "libx264")
 X265 = ("-c:v", "libx265", "-x265-params", "log-level=none")
+SOURCE = "testsrc2=size=160x120:rate=25:duration=0.32"
 FIELDS = ("-flags", "+ildct+ilme")
 KINDS: dict[str, tuple[str, ...]] = {
     "progressive.mp4": (*X264, "-pix_fmt", "yuv420p"),
@@ -52,8 +55,7 @@ BOUNDS = {("decord", name): 3 for name in ("10-bit.mp4", "10-bit-chroma-top-left
 @pytest.mark.parametrize("name", KINDS)
 def test_pixels_are_those_of_ffmpeg(tmp_path: Path, name: str, decoder: str) -> None:
     path = tmp_path / name
-    source = ("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=0.32")
-    _ffmpeg(*source, *KINDS[name], str(path))
+    _ffmpeg("-f", "lavfi", "-i", SOURCE, *KINDS[name], str(path))
     words = ("-i", str(path), "-vsync", "0", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     try:
         with open_source(path, usable(decoder)) as opened:
@@ -64,6 +66,25 @@ def test_pixels_are_those_of_ffmpeg(tmp_path: Path, name: str, decoder: str) -> 
     theirs = np.frombuffer(_ffmpeg(*words), np.uint8).reshape(-1, *ours.shape[1:])
     difference = np.abs(ours.astype(np.int16) - theirs[: len(ours)])
     assert difference.mean() <= BOUNDS.get((decoder, name), 0)
+
+
+# Of 8 bits and 4:2:0, with an even height: interlaced or not, wherever the chroma samples are.
+CODED = ["progressive.mp4", "chroma-top-left.mp4", "chroma-bottom-left.mkv", "interlaced.mp4"]
+CODED += ["interlaced-bff.mkv", "interlaced.mpg", "interlaced.ts", "full-range.avi", "dv-420.avi"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_coded_pictures_have_the_same_pixels(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    _ffmpeg("-f", "lavfi", "-i", SOURCE, *KINDS[name], str(path))
+    with open_source(path, "pyav") as opened:
+        for frame in opened.frames():
+            picture = frame.yuv()
+            assert (picture is not None) == (name in CODED)
+            if picture is not None:
+                rgb = frame.rgb()
+                whole = FrameSpec(ResizeSpec(*rgb.shape[:2]), dtype="float32")
+                assert (frame_of(picture, whole) == rgb).all()
 
 
 def _ffmpeg(*words: str) -> bytes:

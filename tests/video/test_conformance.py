@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.builders.videos import make_video, read_number
+from tests.video.coded import frame_of
 from tests.video.pools import usable
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
@@ -192,6 +193,25 @@ def test_decoders_agree_on_samples_times_and_pixels(
         assert ours.start_s == theirs.start_s
         # Without a duration in the file the index knows the last frame's alone.
         assert abs(ours.end_s - theirs.end_s) < Fraction(1, 30)
+
+
+def test_coded_pictures_give_the_same_pixels(video: tuple[Case, Path]) -> None:
+    """Bit for bit before scaling, and the same frames after it; other formats have none."""
+    case, path = video
+    scaled = FrameSpec(ResizeSpec(32, 43), crop=(24, 24), dtype="float32")
+    n_coded = 0
+    with open_source(path, "pyav") as source:
+        for frame in source.frames():
+            picture = frame.yuv()
+            if picture is None:
+                continue
+            n_coded += 1
+            rgb = frame.rgb()
+            whole = FrameSpec(ResizeSpec(*rgb.shape[:2]), dtype="float32")
+            assert (frame_of(picture, whole) == rgb).all()
+            assert np.abs(frame_of(picture, scaled) - frame.scaled(scaled)).max() < 1e-4
+    coded_otherwise = case.file in ("422.mp4", "444-odd.mp4", "420-odd.webm", "10-bit.mp4")
+    assert (n_coded > 0) != coded_otherwise
 
 
 def test_facts_agree_with_the_frames(video: tuple[Case, Path], decoder: str) -> None:

@@ -80,19 +80,19 @@ def test_decode_processes_are_distributed_among_the_devices(tmp_path: Path) -> N
 
 
 class PoolAsked(Exception):
-    """A pool was to be made; the message names its devices."""
+    """A pool was to be made; the message names its devices, and whether they scale."""
 
 
 @pytest.fixture
 def no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pool(*_: object, devices: Sequence[str], **__: object) -> DecodePool:
-        raise PoolAsked(",".join(devices))
+    def pool(*_: object, devices: Sequence[str], as_yuv: bool, **__: object) -> DecodePool:
+        raise PoolAsked(f"{','.join(devices)} {as_yuv}")
 
     monkeypatch.setattr(decoding, "DecodePool", pool)
 
 
-@pytest.mark.parametrize(("device", "told"), [("cuda:1", "cuda:1"), ("cpu", "")])
-def test_a_run_decodes_where_it_encodes(no_pool: None, device: str, told: str) -> None:
+@pytest.mark.parametrize(("device", "told"), [("cuda:1", "cuda:1 True"), ("cpu", " False")])
+def test_a_run_decodes_and_scales_where_it_encodes(no_pool: None, device: str, told: str) -> None:
     encoder = load_encoder("random", backbone="tiny", device="cpu")
     encoder.device = torch.device(device)
     log = RunLog(ExtractReport("", {}), Reporter())

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 
 from tspcli.encoders import Encoder
+from tspcli.encoders.yuv_frames import YuvFrames
 from tspcli.errors import DependencyError
 from tspcli.extraction.extract_config import EncoderInfo, ExtractConfig
 from tspcli.extraction.run_report import Trace
 from tspcli.sampling import Sampling
+from tspcli.sampling.yuv import YuvFormat, YuvReading
 from tspcli.video import (
     DECODERS,
     DecodePool,
@@ -39,6 +41,8 @@ _CUDA_CHUNK_BYTES = 4 << 20
 float32 frames of the same memory; on CUDA larger copies are worth more."""
 _LOOK_UP_S = 0.25
 _QUEUED_CHUNKS = 2
+_KEPT_FORMATS = 64
+"""Formats whose tables are kept on the device, 0.8 MB each for 112 x 112 pixels."""
 
 
 class Heartbeat:
@@ -81,6 +85,7 @@ def open_pool(
     Raises:
         DependencyError: If the decoder needs a GPU and there is none.
     """
+    on_cpu = encoder.device_type == "cpu"
     decoder = DECODERS.get(config.decoder)
     if decoder is not None and decoder.on_gpu and not torch.cuda.is_available():
         raise DependencyError(
@@ -93,10 +98,12 @@ def open_pool(
         videos,
         sampling=sampling,
         spec=encoder.frame_spec,
+        # A CPU would take from the encoder what the decode processes save.
+        as_yuv=not on_cpu,
         workers=config.workers,
         decoder=config.decoder,
         timeout_s=config.decode_timeout_s,
-        chunk_bytes=_CPU_CHUNK_BYTES if encoder.device_type == "cpu" else _CUDA_CHUNK_BYTES,
+        chunk_bytes=_CPU_CHUNK_BYTES if on_cpu else _CUDA_CHUNK_BYTES,
         threads=threads,
         devices=[device] if device.startswith("cuda") else [],
         hold_open=hold_open,
@@ -141,16 +148,36 @@ class FramePreparer:
         self._stream: torch.Stream | None = None
         if encoder.device.type != "cpu":
             self._stream = torch.Stream(encoder.device)
+        # By format; they belong to this thread's stream.
+        self._yuv_frames: dict[YuvFormat, YuvFrames] = {}
 
-    def prepare(self, pixels: torch.Tensor) -> PreparedFrames:
-        """Start to prepare (N, h, w, 3) frames; their memory may be used again at once."""
+    def prepare(self, pixels: torch.Tensor, yuv: YuvFormat | None = None) -> PreparedFrames:
+        """Start to prepare frames; their memory may be used again at once.
+
+        Args:
+            pixels: (N, h, w, 3) frames, or (N, bytes) packed pictures.
+            yuv: The format of the pictures.
+        """
         if self._stream is None:
-            return PreparedFrames(self._encoder.prepare(pixels))
+            return PreparedFrames(self._prepared(pixels, yuv))
         with self._stream:
             # Torch keeps the page-locked copy until the stream has read it.
             copied = pixels.pin_memory().to(self._encoder.device, non_blocking=True)
-            prepared = self._encoder.prepare(copied)
+            prepared = self._prepared(copied, yuv)
             return PreparedFrames(prepared, self._stream.record_event())
+
+    def _prepared(self, pixels: torch.Tensor, yuv: YuvFormat | None) -> torch.Tensor:
+        if yuv is not None:
+            pixels = self._frames_of(yuv).from_packed(pixels)
+        return self._encoder.prepare(pixels)
+
+    def _frames_of(self, yuv: YuvFormat) -> YuvFrames:
+        if yuv not in self._yuv_frames:
+            if len(self._yuv_frames) >= _KEPT_FORMATS:
+                self._yuv_frames.clear()
+            reading = YuvReading(yuv, self._encoder.frame_spec)
+            self._yuv_frames[yuv] = YuvFrames(reading, self._encoder.device)
+        return self._yuv_frames[yuv]
 
 
 @dataclass
@@ -204,7 +231,7 @@ def feed(
                     if isinstance(event, Frames):
                         trace.decoded(event)
                         with trace.span("prepare", frames=len(event.ticks)):
-                            frames = preparer.prepare(torch.from_numpy(event.pixels))
+                            frames = preparer.prepare(torch.from_numpy(event.pixels), event.yuv)
                         event.release()
                         put(Prepared(event, frames))
                     else:

@@ -50,6 +50,8 @@ class DecodePool:
         jobs: The videos.
         sampling: Which frames the clips are made of.
         spec: Size, crop and dtype of the frames.
+        as_yuv: Give coded pictures, packed for ``spec``, wherever the consumer can make the same
+            frames of them (:attr:`~tspcli.video.messages.Frames.yuv`).
         workers: Number of processes; None takes one per core, but no more than videos.
         decoder: ``auto``, a decoder's name or entry, or several to try one after the other.
         timeout_s: Seconds without a frame after which a decoder counts as hung.
@@ -82,6 +84,7 @@ class DecodePool:
         *,
         sampling: Sampling,
         spec: FrameSpec,
+        as_yuv: bool = False,
         workers: int | None = None,
         decoder: str | DecoderEntry | Sequence[str | DecoderEntry] = "auto",
         timeout_s: float = 60.0,
@@ -120,6 +123,7 @@ class DecodePool:
             threads=threads or max(1, min(cores // self.n_workers, _MAX_THREADS)),
             memory_limit_bytes=memory_limit_bytes,
             first_decoder=self._decoders[0],
+            as_yuv=as_yuv,
         )
         self._devices = tuple(dict.fromkeys(devices))
         self._workers: list[WorkerHandle] = []

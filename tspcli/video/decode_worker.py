@@ -9,6 +9,7 @@ decoder hangs, even one that holds the interpreter lock. The kernel ends it when
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 
 from tspcli.core.child_process import die_with_parent, limit_memory
 from tspcli.errors import DependencyError, VideoError
+from tspcli.sampling.yuv import YuvFormat, YuvReading
 from tspcli.video.decoders import FINAL_REASONS, DecoderEntry, open_with, preload
 from tspcli.video.messages import SlotMemory, WorkerSetup
 from tspcli.video.sampled import SampledFrames
@@ -147,9 +149,10 @@ class Worker:
         dtype: str,
         ticks: list[Any],
         span_s: tuple[float, float],
+        yuv: YuvFormat | None,
     ) -> None:
         """Send a filled slot to the parent."""
-        self._connection.send(("chunk", number, slot, shape, dtype, ticks, span_s))
+        self._connection.send(("chunk", number, slot, shape, dtype, ticks, span_s, yuv))
         self._beat(force=True)
 
     def _wait_for_message(self) -> None:
@@ -180,52 +183,74 @@ class Worker:
 
 
 class _Chunk:
-    """Collects frames in one slot."""
+    """Collects frames in one slot: scaled ones, or packed pictures of one format."""
 
     def __init__(self, worker: Worker, number: int, source: VideoSource) -> None:
         self._worker = worker
         self._number = number
         spec = worker._setup.spec
         self._spec = spec
-        self._dtype = np.dtype(spec.dtype)
-        height, width = spec.output_shape(source.info.height, source.info.width)
-        self._shape = (height, width, 3)
-        self._frame_bytes = height * width * 3 * self._dtype.itemsize
-        self._capacity = max(1, worker._setup.chunk_bytes // self._frame_bytes)
+        self._as_yuv = worker._setup.as_yuv
+        self._size = source.info.height, source.info.width
+        self._scaled_shape = (*spec.output_shape(*self._size), 3)
+        self._yuv: YuvFormat | None = None
+        self._reading: YuvReading | None = None
         self._ticks: list[tuple[int, ...]] = []
         self._slot = -1
         self._began_s = time.monotonic()
         self._pixels: Any = None
 
     def add(self, frame: Frame, ticks: tuple[int, ...]) -> None:
-        if self._slot < 0:
-            waiting_s = time.monotonic()
-            self._slot = self._worker.take_slot(self._frame_bytes)
-            # The first frame is decoded by now; the time waited for a slot is not decoding.
-            self._began_s += time.monotonic() - waiting_s
-            shape = (self._capacity, *self._shape)
-            flat = np.frombuffer(
-                self._worker.slot(self._slot), self._dtype, count=int(np.prod(shape))
-            )
-            self._pixels = flat.reshape(shape)
-        frame.scaled(self._spec, out=self._pixels[len(self._ticks)])
-        self._ticks.append(ticks)
-        if len(self._ticks) == self._capacity:
+        picture = frame.yuv() if self._as_yuv else None
+        # Frames of another size than the first ones are scaled to their size, which is done here.
+        if picture is not None and picture.format.upright_size != self._size:
+            picture = None
+        yuv = None if picture is None else picture.format
+        if yuv != self._yuv:
             self.flush()
+            self._yuv = yuv
+            self._reading = None if yuv is None else YuvReading(yuv, self._spec)
+        if self._slot < 0:
+            self._begin()
+        out = self._pixels[len(self._ticks)]
+        if picture is None or self._reading is None:
+            frame.scaled(self._spec, out=out)
+        else:
+            self._reading.pack(picture.planes, out)
+        self._ticks.append(ticks)
+        if len(self._ticks) == len(self._pixels):
+            self.flush()
+
+    def _begin(self) -> None:
+        """Take a slot."""
+        shape: tuple[int, ...] = self._scaled_shape
+        dtype = np.dtype(self._spec.dtype)
+        if self._reading is not None:
+            shape, dtype = (self._reading.n_bytes,), np.dtype(np.uint8)
+        frame_bytes = math.prod(shape) * dtype.itemsize
+        waiting_s = time.monotonic()
+        self._slot = self._worker.take_slot(frame_bytes)
+        # The first frame is decoded by now; the time waited for a slot is not decoding.
+        self._began_s += time.monotonic() - waiting_s
+        capacity = max(1, self._worker._setup.chunk_bytes // frame_bytes)
+        flat = np.frombuffer(
+            self._worker.slot(self._slot), dtype, count=capacity * math.prod(shape)
+        )
+        self._pixels = flat.reshape(capacity, *shape)
 
     def flush(self) -> None:
         if self._slot < 0:
             return
-        shape = (len(self._ticks), *self._shape)
-        self._pixels = None
+        pixels, self._pixels = self._pixels, None
         now_s = time.monotonic()
         self._worker.send_chunk(
             self._number,
             self._slot,
-            shape,
-            self._dtype.name,
+            (len(self._ticks), *pixels.shape[1:]),
+            pixels.dtype.name,
             self._ticks,
             (self._began_s, now_s),
+            self._yuv,
         )
         self._began_s = now_s
         self._slot, self._ticks = -1, []

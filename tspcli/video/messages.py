@@ -3,8 +3,8 @@
 Down: a :class:`WorkerSetup` once, then ``("job", number, path, decoders)`` per video and
 ``("free", slot)`` per chunk that was released. Up: ``("ready",)`` once the imports are done, then
 per video ``("trying", number, index, why)``, ``("opened", number, info, stamp)``,
-``("chunk", number, slot, shape, dtype, ticks, span_s)``, and ``("finished", number, figures)`` or
-``("failed", number, failures)``; in between ``("beat",)`` as a sign of life and
+``("chunk", number, slot, shape, dtype, ticks, span_s, yuv)``, and ``("finished", number,
+figures)`` or ``("failed", number, failures)``; in between ``("beat",)`` as a sign of life and
 ``("grown", slot_bytes)`` when the slots were made larger. They are plain tuples because one is sent
 for every megabyte of frames. Pixels travel in :class:`SlotMemory`.
 """
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
+from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
 from tspcli.video.source import VideoInfo
@@ -43,6 +44,7 @@ class WorkerSetup:
     threads: int
     memory_limit_bytes: int
     first_decoder: DecoderEntry
+    as_yuv: bool = False
     device: str | None = None
 
 
@@ -116,6 +118,8 @@ class Frames:
         pixels: Shape (n, h, w, 3), uint8 or float32 in 0..255; a view of shared memory, valid
             until :meth:`release` is called. Decoding continues only when frames are released.
         span: When they were decoded, if that is known.
+        yuv: The format of coded pictures, if ``pixels`` are these: (n, bytes), uint8, each packed
+            for the pool's spec as :class:`~tspcli.sampling.yuv.YuvReading` does it.
     """
 
     job: VideoFile
@@ -123,6 +127,7 @@ class Frames:
     pixels: npt.NDArray[Any]
     _release: Callable[[Frames], None] = field(repr=False)
     span: DecodeSpan | None = None
+    yuv: YuvFormat | None = None
 
     def release(self) -> None:
         """Give the memory back, from any thread. Calling it again does nothing."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tspcli.core.files import absolute
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec
+from tspcli.sampling.yuv import YuvFormat
 
 MAX_PIXELS = 1 << 26
 """The most pixels that a frame may have (8192 x 8192, twice those of 8K video): a damaged header
@@ -72,6 +73,18 @@ class VideoInfo:
         return {n: str(v) if isinstance(v, Fraction) else v for n, v in values}
 
 
+class YuvPicture(NamedTuple):
+    """A picture as it is coded: 8-bit 4:2:0.
+
+    Attributes:
+        format: What becomes of its samples.
+        planes: Y, U and V, uint8; their rows need not be contiguous.
+    """
+
+    format: YuvFormat
+    planes: tuple[npt.NDArray[np.uint8], ...]
+
+
 class Frame:
     """One frame: its time, and its picture when it is asked for.
 
@@ -101,6 +114,14 @@ class Frame:
             LookupError: If the caller's ``wanted`` left this frame out.
         """
         raise LookupError(f"the frame at {float(self.pts_s):.3f} s was left out by `wanted`")
+
+    def yuv(self) -> YuvPicture | None:
+        """The coded picture, if :func:`tspcli.sampling.yuv.to_rgb` gives the pixels of :meth:`rgb`.
+
+        It is valid until the next frame is taken from the source. None if it is coded otherwise, or
+        the decoder does not give it.
+        """
+        return None
 
     def scaled(self, spec: FrameSpec, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The picture scaled and cropped, shape (h, w, 3), with the dtype of ``spec``.

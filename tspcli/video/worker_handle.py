@@ -17,6 +17,7 @@ import numpy as np
 from tspcli.core.child_process import ChildProcess, anonymous_file
 from tspcli.core.files import absolute
 from tspcli.errors import VideoError
+from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import DecodeSpan, Frames, SlotMemory, WorkerSetup
@@ -128,13 +129,14 @@ class WorkerHandle:
         dtype: str,
         ticks: list[tuple[int, ...]],
         span_s: tuple[float, float],
+        yuv: YuvFormat | None,
     ) -> Frames:
         """The frames that it has put into a slot."""
         size = int(np.prod(shape))
         flat = np.frombuffer(self.process.memory.slot(slot), np.dtype(dtype), count=size)
         span = DecodeSpan(self.process.pid, *span_s)
         release = partial(self.release, slot)
-        frames = Frames(file, ticks, flat.reshape(shape), release, span)
+        frames = Frames(file, ticks, flat.reshape(shape), release, span, yuv)
         with self._lock:
             self._held[slot] = frames
         return frames

@@ -22,6 +22,7 @@ from av.video.reformatter import VideoReformatter
 
 from tspcli.core.text import storable
 from tspcli.errors import VideoError
+from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders.containers import (
     UPRIGHT,
     Lookahead,
@@ -32,10 +33,17 @@ from tspcli.video.decoders.containers import (
     orientation_of,
     pick_stream,
 )
-from tspcli.video.source import MAX_PIXELS, Frame, VideoSource, Wanted, check_file, check_size
+from tspcli.video.decoders.swscale import FULL_RANGE, converts_by_tables, rows_of, to_rgb24
+from tspcli.video.source import (
+    MAX_PIXELS,
+    Frame,
+    VideoSource,
+    Wanted,
+    YuvPicture,
+    check_file,
+    check_size,
+)
 
-# FFmpeg's own default filter for chroma planes of other sizes than 4:2:0.
-_CHROMA_FILTER = "BICUBIC"
 _MAX_SEEKS_BACK = 6
 # Only in these do packets have presentation times, and is it certain that no frame refers to one.
 _SKIP_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
@@ -82,6 +90,9 @@ class PyavFrame(Frame):
 
     def rgb(self) -> npt.NDArray[np.uint8]:
         return self._source.convert(self._frame)
+
+    def yuv(self) -> YuvPicture | None:
+        return self._source.coded(self._frame)
 
 
 class PyavSource(VideoSource):
@@ -159,13 +170,31 @@ class PyavSource(VideoSource):
         """A PyAV frame as RGB, uint8, shape (height, width, 3), upright."""
         if frame.colorspace not in _CONVERTIBLE:
             self._replace_matrix(frame)
-        picture = _to_rgb24(self._reformatter, self._without_flags(frame))
+        picture = to_rgb24(self._reformatter, self._without_flags(frame))
         plane = picture.planes[0]
         height, width = picture.height, picture.width
         row_bytes = plane.line_size
         rows = np.frombuffer(plane, np.uint8, count=row_bytes * height).reshape(height, row_bytes)
         rgb = rows[:, : width * 3].reshape(height, width, 3)
         return rgb if self.orientation == UPRIGHT else self.orientation.apply(rgb)
+
+    def coded(self, frame: Any) -> YuvPicture | None:
+        """The planes of a PyAV frame, if swscale's pixels can be had from tables."""
+        kind = frame.format.name
+        # swscale takes another way for pictures of odd height.
+        if kind not in ("yuv420p", "yuvj420p") or frame.height % 2:
+            return None
+        if frame.colorspace not in _CONVERTIBLE:
+            self._replace_matrix(frame)
+        full_range = kind == "yuvj420p" or frame.color_range == FULL_RANGE
+        if not converts_by_tables(int(frame.colorspace), full_range):
+            return None
+        if any(plane.line_size <= 0 for plane in frame.planes):
+            return None
+        planes = tuple(rows_of(plane)[:, : plane.width] for plane in frame.planes)
+        turned = self.orientation.rotation_deg, self.orientation.mirrored
+        size = frame.height, frame.width
+        return YuvPicture(YuvFormat(*size, int(frame.colorspace), full_range, *turned), planes)
 
     def _without_flags(self, frame: Any) -> Any:
         """The same planes without the frame's flags, where these change how chroma is scaled.
@@ -183,7 +212,7 @@ class PyavSource(VideoSource):
         if plain is None or (plain.width, plain.height, plain.format.name) != size:
             plain = self._plain = av.VideoFrame(*size)
         for source, target in zip(frame.planes, plain.planes, strict=True):
-            _rows(target)[:] = _rows(source)[:, : target.line_size]
+            rows_of(target)[:] = rows_of(source)[:, : target.line_size]
         plain.colorspace, plain.color_range = frame.colorspace, frame.color_range
         return plain
 
@@ -384,16 +413,3 @@ class PyavSource(VideoSource):
 def _from_on(start_s: Fraction, wanted: Wanted | None) -> Wanted:
     """Frames between the key frame and the one shown at the start are not needed."""
     return lambda pts_s, next_s: next_s > start_s and (wanted is None or wanted(pts_s, next_s))
-
-
-def _rows(plane: Any) -> npt.NDArray[np.uint8]:
-    """The bytes of a plane, row by row."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
-
-
-def _to_rgb24(reformatter: Any, frame: Any) -> Any:
-    # One thread: swscale would start a pool of threads for every frame.
-    try:
-        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER, threads=1)
-    except TypeError:
-        return reformatter.reformat(frame, format="rgb24", interpolation=_CHROMA_FILTER)
