@@ -69,6 +69,7 @@ class Chain:
         init: Where training on untrimmed videos starts from.
         init_stage: The stage that makes ``init``; empty if it is at hand.
         gvf_weights: The encoder of the global features, likewise from ``init_stage``.
+        gvf_rows: The stage with that encoder's features; empty if they are yet to be computed.
         pretrain_options, localize_options: Further options of these commands, as words.
         untrimmed: Settings of the recipe to replace.
         stride_frames, gvf_stride_frames: From feature to feature.
@@ -92,6 +93,7 @@ class Chain:
     init: str
     init_stage: str
     gvf_weights: str
+    gvf_rows: str = ""
     pretrain_options: tuple[str, ...] = ()
     localize_options: tuple[str, ...] = ()
     untrimmed: Mapping[str, Any] = field(default_factory=dict)
@@ -105,10 +107,11 @@ class Chain:
         """Global features, all trainings, and localization with each encoder's features."""
         # The longest first, so that nothing waits for one long stage at the end.
         ordered = sorted(arms, key=lambda arm: -arm.clip_length)
-        stages = [self._gvf(), *(self._pretrain_stage(arm) for arm in ordered)]
-        for name in (TRIMMED, *(arm.name for arm in ordered)):
-            stages += [self.extract_stage(name), self._localize_stage(name)]
-        return stages
+        stages = [self.extract_stage(TRIMMED), self._gvf()]
+        stages += [self._pretrain_stage(arm) for arm in ordered]
+        for arm in ordered:
+            stages += [self.extract_stage(arm.name), self._localize_stage(arm.name)]
+        return [*stages, self._localize_stage(TRIMMED)]
 
     def folder(self, name: str) -> Path:
         """Where a stage of this seed lies."""
@@ -117,6 +120,10 @@ class Chain:
     @property
     def _from_init(self) -> tuple[str, ...]:
         return (self.init_stage,) if self.init_stage else ()
+
+    @property
+    def _sources(self) -> tuple[str, ...]:
+        return (*self.before, *self._from_init)
 
     def _videos(self) -> list[str]:
         return [word for folder in self.folders for word in ("--videos", str(folder))]
@@ -128,24 +135,26 @@ class Chain:
         words += ["--labels", str(self.labels), "--backbone", self.backbone]
         return [*words, "--device", self.device, "--seed", str(self.seed), *self.pretrain_options]
 
-    def _extract(self, weights: str, out: Path, stride_frames: int) -> Command:
+    def extract(self, weights: str, out: Path, stride_frames: int) -> Command:
+        """Features of the videos."""
         words = ["extract", *self._videos(), "--weights", weights, "--out", str(out)]
         words += ["--stride", str(stride_frames), "--device", self.device]
         return (*words, *(("--workers", str(self.workers)) if self.workers else ()))
 
     def _gvf(self) -> Stage:
         folder = self.folder(GVF)
-        rows = folder / GVF_ROWS
+        rows = self.folder(self.gvf_rows) / FEATURES if self.gvf_rows else folder / GVF_ROWS
+        extract = self.extract(self.gvf_weights, rows, self.gvf_stride_frames)
         pools = tuple(
             ("gvf", "--features", str(rows), "--pool", pool, "--out", str(folder / f"{pool}.h5"))
             for pool in ("max", "mean")
         )
         return Stage(
             self.prefix + GVF,
-            (self._extract(self.gvf_weights, rows, self.gvf_stride_frames), *pools),
-            after=(*self.before, *self._from_init),
+            pools if self.gvf_rows else (extract, *pools),
+            after=(self.prefix + self.gvf_rows,) if self.gvf_rows else self._sources,
             outputs=("max.h5", "mean.h5"),
-            cost=25,
+            cost=1 if self.gvf_rows else 25,
             about="global video features",
         )
 
@@ -158,7 +167,7 @@ class Chain:
         words += options_of({**self.untrimmed, **arm.settings})
         if arm.heads:
             words += ["--heads", ",".join(arm.heads)]
-        after = [*self.before, *self._from_init]
+        after = [*self._sources]
         if arm.recipe == "tsp":
             words += ["--gvf-pool", arm.gvf]
         if arm.gvf != "none":
@@ -181,21 +190,13 @@ class Chain:
             return self.gvf_weights, self._from_init
         return str(self.folder(name) / RUN / "last.pth"), (self.prefix + name,)
 
-    def extract_stage(self, name: str, *, clip_length: int | None = None) -> Stage:
-        """Features of all videos by one encoder.
-
-        Args:
-            name: Of the arm.
-            clip_length: Frames per clip, where the encoder's own is not meant.
-        """
+    def extract_stage(self, name: str) -> Stage:
+        """Features of all videos by one encoder."""
         weights, source = self._weights_of(name)
         store = self.folder(f"{name}.features") / FEATURES
-        words = self._extract(weights, store, self.stride_frames)
-        if clip_length is not None:
-            words += ("--clip-length", str(clip_length))
         return Stage(
             f"{self.prefix}{name}.features",
-            (words,),
+            (self.extract(weights, store, self.stride_frames),),
             after=(*self.before, *source),
             outputs=(FEATURES,),
             cost=80,

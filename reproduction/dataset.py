@@ -64,7 +64,7 @@ class DatasetSpec(RenderSpec):
     n_unseen: int = 48
     scene_share: float = 0.9
     n_trimmed_train: int = 240
-    n_trimmed_valid: int = 60
+    n_trimmed_valid: int = 120
     duration_s: tuple[float, float] = (22.0, 28.0)
     action_s: tuple[float, float] = (2.5, 5.0)
     gap_s: tuple[float, float] = (3.0, 6.0)

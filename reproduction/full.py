@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reproduction.chain import TRIMMED, Arm, Chain, options_of
-from reproduction.grid import ARMS, REGION, TSP_MAX, TSP_MEAN
 from reproduction.measures import COLUMNS, Column
 from reproduction.outcome import Group
 from reproduction.published import PUBLISHED_ACTIVITYNET, PUBLISHED_NOTE
+from reproduction.scales import ARMS, REGION, TSP_MAX, TSP_MEAN
 from reproduction.stages import ReproductionError, Stage
 from tspcli.annotations.dialects import Role
 from tspcli.core.files import replacing

@@ -107,9 +107,13 @@ def measure(
         if said is not None:
             figures.update({prefix + k: v for k, v in head_figures(*said, annotated).items()})
     figures.update(last_epoch(Path(weights).parent))
+    _write(folder, figures)
+    return figures
+
+
+def _write(folder: Path, figures: Figures) -> None:
     with replacing(folder / MEASURES) as aside:
         aside.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    return figures
 
 
 def localization_figures(annotated: Annotations, results: Path, protocol: str) -> Figures:
@@ -280,6 +284,40 @@ def last_epoch(run: Path) -> Figures:
     last = read_epochs(run)[-1]
     figures: Figures = {k: v for k, v in last.valid.items() if k.endswith("_accuracy")}
     figures.update({f"train_{k}": v for k, v in last.train.items() if k.endswith("_accuracy")})
+    return figures
+
+
+def single_frame_figures(
+    folder: Path, single: Path, clips: Path, annotations: Path, n_classes: int
+) -> Figures:
+    """What the scene gives away, into ``measures.json``.
+
+    Args:
+        folder: Where features of untrimmed videos by the classifier of single frames lie.
+        single: The run of that classifier.
+        clips: The run of the classifier of clips, trained on the same trimmed clips.
+        annotations: Of the untrimmed videos.
+        n_classes: Which decides on chance.
+
+    Returns:
+        ``single_frame_accuracy`` and ``clip_accuracy`` on trimmed validation clips, and R, their
+        ratio above chance, as ``scene_ratio``; the accuracy of single frames inside the actions of
+        untrimmed validation videos, ``untrimmed_accuracy``, and its ratio to that on trimmed clips,
+        ``kept``, which the design wants to be at least 0.9.
+    """
+    said = said_actions(folder / FEATURES, str(single / "last.pth"))
+    assert said is not None
+    inside = head_figures(*said, read_actions(annotations, "validation"))["says_inside"]
+    frames, whole = (read_epochs(run)[-1].valid["action_accuracy"] for run in (single, clips))
+    assert inside is not None
+    figures: Figures = {
+        "single_frame_accuracy": frames,
+        "clip_accuracy": whole,
+        "scene_ratio": (frames - 1 / n_classes) / (whole - 1 / n_classes),
+        "untrimmed_accuracy": inside,
+        "kept": inside / frames,
+    }
+    _write(folder, figures)
     return figures
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.full import FULL, FullPlan, FullScale
-from reproduction.grid import GridPlan, Scale, cells_of, find_scale
+from reproduction.grid import GridPlan
 from reproduction.measures import MEASURES
 from reproduction.pictures import require_libraries
+from reproduction.processes import run_process, stop_processes
 from reproduction.report import PAGE, SUMMARY, TABLE, write_report
+from reproduction.scales import Scale, find_scale
 from reproduction.stages import Execute, Stage, StageRunner, Tell, digest_of
 from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import one_writer
@@ -57,7 +59,7 @@ def reproduce(
     data: str | Path | None = None,
     skip_missing: bool = False,
     reporter: Reporter | None = None,
-    execute: Execute | None = None,
+    execute: Execute = run_process,
 ) -> ReproductionReport:
     """Run what of an experiment is not complete yet, and write its report.
 
@@ -68,7 +70,7 @@ def reproduce(
         data: The folder of the real data sets, for ``full``; see ``docs/reproduction.md``.
         skip_missing: For ``full``: leave out annotated videos that are not there.
         reporter: Receives the progress, as :class:`StageRunner` says.
-        execute: Runs a command; a process of its own by default.
+        execute: Runs a command; in a process of its own by default.
 
     Raises:
         UsageError: If the scale is unknown or the seeds make no sense.
@@ -94,15 +96,16 @@ def reproduce(
         plan.require_everything()
         title = "Reproduction of TSP on ActivityNet v1.3 and THUMOS14"
     else:
-        scale = replace(scale, cells=cells_of(scale, seeds))
+        scale = scale if seeds is None else replace(scale, seeds=tuple(seeds))
         plan = GridPlan(scale, root)
         title = f"Reproduction of TSP on rendered videos ({scale.name})"
     root.mkdir(parents=True, exist_ok=True)
-    if execute is None:
-        os.environ["OMP_NUM_THREADS"] = str(scale.threads)
+    os.environ["OMP_NUM_THREADS"] = str(scale.threads)
     with one_writer(root / "reproduction"):
         stages, groups = plan.stages(), plan.groups()
-        runner = StageRunner(root, stages, jobs=scale.jobs, reporter=reporter, execute=execute)
+        runner = StageRunner(
+            root, stages, execute, stop=stop_processes, jobs=scale.jobs, reporter=reporter
+        )
 
         def call(folder: Path, tell: Tell) -> None:
             write_report(folder, title, groups, scale.to_dict(), runner.records, plan.remarks())

@@ -113,8 +113,12 @@ class Scene:
     def background(self, time_s: float) -> Pixels:
         """What lies behind the actor at a time, as large as a frame."""
         wide = self.backdrop.shape[1]
-        left = int(self.start + self.drift * time_s)
-        return np.ascontiguousarray(self.backdrop[:, (np.arange(wide // 2) + left) % wide])
+        left = int(self.start + self.drift * time_s) % wide
+        right = left + wide // 2
+        seen = self.backdrop[:, left:right]
+        if right > wide:
+            return np.concatenate([seen, self.backdrop[:, : right - wide]], axis=1)
+        return np.ascontiguousarray(seen)
 
 
 def draw_scene(kind: SceneKind, rng: np.random.Generator, height: int, width: int) -> Scene:

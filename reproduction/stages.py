@@ -8,14 +8,9 @@ stage whose digest is unchanged is not run again; one that was started with the 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -154,23 +149,25 @@ class StageRunner:
         jobs: How many run at a time.
         reporter: Receives the progress, from several threads: :data:`STAGES`, a task per stage, and
             a :class:`StageResult` for each.
-        execute: Runs a command; a process of its own by default.
+        execute: Runs a command.
+        stop: Ends the commands that run, after Ctrl-C.
     """
 
     def __init__(
         self,
         root: Path,
         stages: Sequence[Stage],
+        execute: Execute,
         *,
+        stop: Callable[[], None] = lambda: None,
         jobs: int = 1,
         reporter: Reporter | None = None,
-        execute: Execute | None = None,
     ) -> None:
         self.root = root
         self.stages = list(stages)
         self.jobs = jobs
         self.reporter = reporter or Reporter()
-        self.execute = execute or run_process
+        self.execute, self.stop = execute, stop
         self.records: dict[str, StageRecord] = {}
         self._began = time.monotonic()
         self._cost_run = 0.0
@@ -205,7 +202,7 @@ class StageRunner:
                 try:
                     ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 except KeyboardInterrupt:
-                    stop_processes()
+                    self.stop()
                     raise
                 for future in ended:
                     stage = running.pop(future)
@@ -313,60 +310,3 @@ def digest_of(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path)}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
-
-
-_PROCESSES: set[subprocess.Popen[bytes]] = set()
-
-
-def stop_processes() -> None:
-    """End all commands that run, with what they started."""
-    for process in list(_PROCESSES):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-def run_process(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
-    """Run ``tsp`` in a process that ends when this one does; pass on the log's latest line."""
-    root = str(Path(__file__).parents[1])
-    with stdout.open("wb") as out, log.open("ab") as err:
-        process = subprocess.Popen(
-            [sys.executable, *(command if command[0] == "-m" else ("-m", "tspcli", *command))],
-            stdout=out,
-            stderr=err,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            cwd=root,  # Python looks there first, so that it is this very program that runs
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
-    _PROCESSES.add(process)
-    try:
-        last = ""
-        while True:
-            try:
-                return process.wait(timeout=2.0)
-            except subprocess.TimeoutExpired:
-                line = _last_line(log)
-                if line and line != last:
-                    last = line
-                    tell(line)
-    finally:
-        _PROCESSES.discard(process)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Or a run that is killed would leave commands behind that hold locks on their outputs."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _last_line(log: Path) -> str:
-    with log.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - 2000))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from reproduction.run import ReproductionReport, reproduce
-from tests.reproduction.running import MINIATURE, run_command
+from tests.reproduction.running import MINIATURE
 
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReproductionReport]:
     """The experiment's folder and its outcome."""
     root = tmp_path_factory.mktemp("experiment")
-    return root, reproduce(MINIATURE, root, execute=run_command)
+    return root, reproduce(MINIATURE, root)

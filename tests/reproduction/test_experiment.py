@@ -12,7 +12,7 @@ import pytest
 
 from reproduction.run import ReproductionReport, reproduce
 from reproduction.stages import STAGES, StageRecord
-from tests.reproduction.running import MINIATURE, run_command
+from tests.reproduction.running import MINIATURE
 from tspcli.core.progress import Reporter
 
 pytestmark = pytest.mark.timeout(900)
@@ -71,7 +71,7 @@ def test_a_second_run_does_nothing(experiment: Experiment) -> None:
     root, report = experiment
     before = report.page.stat().st_mtime_ns
     watch = Watch()
-    again = reproduce(MINIATURE, root, execute=run_command, reporter=watch)
+    again = reproduce(MINIATURE, root, reporter=watch)
     assert watch.begun == []
     assert again == report and again.page.stat().st_mtime_ns == before
 
@@ -81,7 +81,7 @@ def test_what_is_lost_is_made_again_and_nothing_else(experiment: Experiment) -> 
     lost = "p0.9/seed3/tsp-none.localized"
     (root / lost / "results-validation.json").unlink()
     watch = Watch()
-    reproduce(MINIATURE, root, execute=run_command, reporter=watch)
+    reproduce(MINIATURE, root, reporter=watch)
     assert watch.begun[0] == lost and set(watch.begun) <= {lost, "report"}
 
 

@@ -14,7 +14,7 @@ from reproduction.full import ACTIVITYNET, FULL, THUMOS14, FullPlan
 from reproduction.run import reproduce
 from reproduction.stages import ReproductionError
 from reproduction.synthetic import SyntheticVideo, render_video
-from tests.reproduction.running import MINIATURE, run_command
+from tests.reproduction.running import MINIATURE
 from tspcli.encoders import TspModel, save_checkpoint
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import UsageError
@@ -145,7 +145,7 @@ def test_every_step_on_a_miniature(data: Path, tmp_path: Path) -> None:
         extract_workers=1,
         arms=tuple(a for a in FULL.arms if a.name in ("tac-matched", "tsp-none", "tsp-max")),
     )
-    report = reproduce(scale, tmp_path / "out", seeds=(0,), data=data, execute=run_command)
+    report = reproduce(scale, tmp_path / "out", seeds=(0,), data=data)
     assert len(report.verdicts) == 2
     text = report.table.read_text()
     assert "## ActivityNet v1.3" in text and "## THUMOS14" in text

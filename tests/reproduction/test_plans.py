@@ -9,8 +9,9 @@ import click
 import pytest
 
 from reproduction.full import FULL, FullPlan
-from reproduction.grid import SCALES, GridPlan
+from reproduction.grid import GridPlan
 from reproduction.run import reproduce
+from reproduction.scales import SCALES
 from reproduction.stages import Command, Stage
 from tspcli.cli.main import COMMANDS
 from tspcli.errors import UsageError

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,11 +18,12 @@ from reproduction.stages import (
     StageResult,
     StageRunner,
     Tell,
-    run_process,
 )
 from tspcli.core.progress import Reporter
 
-ROOT = Path(__file__).parents[2]
+
+def no_command(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
+    raise AssertionError(command)
 
 
 class Watch(Reporter):
@@ -63,7 +60,7 @@ def copying(root: Path) -> Stage:
 
 def run(root: Path, text: str) -> Watch:
     watch = Watch()
-    StageRunner(root, [writing(text), copying(root)], reporter=watch).run()
+    StageRunner(root, [writing(text), copying(root)], no_command, reporter=watch).run()
     return watch
 
 
@@ -101,15 +98,15 @@ def test_a_stage_that_was_stopped_goes_on_in_its_folder(tmp_path: Path) -> None:
         return Stage("one", call=call, outputs=("whole.txt",), settings={"n": setting})
 
     with pytest.raises(InterruptedError):
-        StageRunner(tmp_path, [stage(1)]).run()
+        StageRunner(tmp_path, [stage(1)], no_command).run()
     watch = Watch()
-    StageRunner(tmp_path, [stage(1)], reporter=watch).run()
+    StageRunner(tmp_path, [stage(1)], no_command, reporter=watch).run()
     assert watch.resumed == ["one"]
     record = StageRecord.read(tmp_path / "one")
     assert record is not None and record.sittings == 2 and record.done
     # With other settings nothing of the old folder is left, and so it stops half way again.
     with pytest.raises(InterruptedError):
-        StageRunner(tmp_path, [stage(2)]).run()
+        StageRunner(tmp_path, [stage(2)], no_command).run()
     assert not (tmp_path / "one" / "whole.txt").exists()
 
 
@@ -120,13 +117,17 @@ def test_stages_that_do_not_need_each_other_run_together(tmp_path: Path) -> None
         meeting.wait()
 
     stages = [Stage("left", call=call), Stage("right", call=call)]
-    assert set(StageRunner(tmp_path, stages, jobs=2).run()) == {"left", "right"}
+    assert set(StageRunner(tmp_path, stages, no_command, jobs=2).run()) == {"left", "right"}
 
 
 def test_a_failure_says_where_and_what(tmp_path: Path) -> None:
-    stages = [Stage("bad", commands=(("inspect", str(tmp_path / "none.h5")),)), copying(tmp_path)]
+    def execute(command: Command, stdout: Path, log: Path, tell: Tell) -> int:
+        log.write_text("none.h5 is missing\n")
+        return 1
+
+    stage = Stage("bad", commands=(("inspect", "none.h5"),))
     with pytest.raises(ReproductionError, match="Stage bad: `tsp inspect` ended with code 1") as e:
-        StageRunner(tmp_path, stages[:1]).run()
+        StageRunner(tmp_path, [stage], execute).run()
     assert "none.h5" in e.value.message and "log.txt" in str(e.value.remedy)
     record = StageRecord.read(tmp_path / "bad")
     assert record is not None and not record.done
@@ -137,7 +138,7 @@ def test_videos_that_cannot_be_decoded_are_noted(tmp_path: Path) -> None:
         return 3
 
     stage = Stage("some", commands=(("extract", "x"),))
-    records = StageRunner(tmp_path, [stage], execute=execute).run()
+    records = StageRunner(tmp_path, [stage], execute).run()
     assert records["some"].notes == ["tsp extract: some videos could not be decoded"]
 
 
@@ -147,56 +148,6 @@ def test_the_time_left_shrinks(tmp_path: Path) -> None:
 
     watch = Watch()
     stages = [Stage(f"s{i}", call=call, cost=10) for i in range(4)]
-    StageRunner(tmp_path, stages, reporter=watch).run()
+    StageRunner(tmp_path, stages, no_command, reporter=watch).run()
     left = [value for value in watch.left if value is not None]
     assert len(left) == 4 and left[-1] == 0 and left[0] > 0
-
-
-def test_a_command_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
-    if sys.platform != "linux":
-        pytest.skip("processes outlive their parents here")
-    code = (
-        "import sys, pathlib\n"
-        "import reproduction.stages as stages\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "sys.executable = str(folder / 'sleeper')\n"
-        "stages.run_process(('x',), folder / 'out', folder / 'log', print)\n"
-    )
-    sleeper = tmp_path / "sleeper"
-    sleeper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 300\n")
-    sleeper.chmod(0o755)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    child = int((tmp_path / "pid").read_text())
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(child)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def test_a_process_runs_tsp_of_this_very_installation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tspcli.py").write_text("raise SystemExit('another program')")
-    monkeypatch.chdir(tmp_path)
-    out, log = tmp_path / "out", tmp_path / "log"
-    assert run_process(("--version",), out, log, print) == 0
-    from tspcli import __version__
-
-    assert __version__ in out.read_text()
-    assert run_process(("no-such",), out, log, print) == 2
-    assert "There is no command 'no-such'" in log.read_text()
