@@ -66,7 +66,7 @@ def test_pooled_store_has_the_official_layout(store: Path, tmp_path: Path, pool:
             dataset = file[key]
             assert (dataset.shape, dataset.dtype, dataset.compression) == ((3,), "<f4", "gzip")
             np.testing.assert_allclose(dataset[()], value, rtol=1e-6)
-        attributes = plain_attributes(file.attrs)
+        attributes = plain_attributes(file)
         assert (attributes["pool"], attributes["weights"]) == (pool, "w")
     assert made.pool == pool
     assert made.metadata.encoder == "tiny"

@@ -1,14 +1,15 @@
 """Rows as HDF5 keeps them in a store: chunks of rows, each with HDF5's own checksum.
 
-Chunks are read and written as they lie in the file (``read_direct_chunk``), past HDF5's filters:
-copying a video then computes each checksum once, and the chunks of two stores are the same bytes.
+Chunks are written as they lie in the file (``write_direct_chunk``), past HDF5's filters: those of
+another store are copied with their checksums, and a video's chunks are the same bytes however it
+came into a store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import h5py
 import numpy as np
@@ -32,41 +33,54 @@ def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return max(1, -(-n_rows // n_chunks)), *(max(1, width) for width in row_shape)
 
 
-def read_chunks(rows: Rows, n_rows: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Rows of shape (N, D), ``n_rows`` at a time, little-endian float32.
+class Chunk(NamedTuple):
+    """Some rows of a video.
+
+    Attributes:
+        rows: Shape (n, D), little-endian float32.
+        stored: The chunk as it lies in a store, with its checksum; None if it lies in none.
+    """
+
+    rows: npt.NDArray[np.float32]
+    stored: bytes | None = None
+
+
+def read_chunks(rows: Rows, n_rows: int) -> Iterator[Chunk]:
+    """Rows of shape (N, D), ``n_rows`` at a time; those of a store as they lie there.
 
     Raises:
         OSError: If a chunk is not as it was written.
     """
-    if isinstance(rows, h5py.Dataset) and _is_plain(rows, n_rows):
-        shape = rows.shape
-        for start in range(0, shape[0], n_rows):
-            skipped, chunk = rows.id.read_direct_chunk((start, 0))
-            data = chunk[:-_CHECKSUM_BYTES]
-            if skipped or fletcher32(data) != int.from_bytes(chunk[-_CHECKSUM_BYTES:], "little"):
-                raise OSError("data error detected by Fletcher32 checksum")
-            found = np.frombuffer(data, "<f4").reshape(n_rows, shape[1])
-            yield found[: shape[0] - start]
-        return
+    stored = rows if isinstance(rows, h5py.Dataset) and _is_plain(rows, n_rows) else None
     step = max(1, _COPY_ROWS // n_rows) * n_rows
     for start in range(0, rows.shape[0], step):
         block = np.ascontiguousarray(rows[start : start + step], dtype="<f4")
         for at in range(0, len(block), n_rows):
-            yield block[at : at + n_rows]
+            part = block[at : at + n_rows]
+            if stored is None:
+                yield Chunk(part)
+                continue
+            # HDF5 has compared the rows with the chunk's checksum, which is copied with them.
+            skipped, chunk = stored.id.read_direct_chunk((start + at, 0))
+            if skipped or not chunk.startswith(part.tobytes()):
+                raise OSError("a chunk changed while it was read")
+            yield Chunk(part, chunk)
 
 
-def write_chunk(dataset: h5py.Dataset, start: int, rows: npt.NDArray[np.float32]) -> None:
+def write_chunk(dataset: h5py.Dataset, start: int, chunk: Chunk) -> None:
     """Write a chunk of a dataset of shape (N, D) whose only filter is HDF5's checksum.
 
     Args:
         dataset: The dataset.
         start: The chunk's first row.
-        rows: Its rows, little-endian float32; the last chunk may have fewer.
+        chunk: Its rows; the last chunk may have fewer than the others.
     """
-    data = rows.tobytes()
-    data += bytes(4 * int(np.prod(dataset.chunks)) - len(data))
-    checksum = fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little")
-    dataset.id.write_direct_chunk((start, 0), data + checksum)
+    stored = chunk.stored
+    if stored is None:
+        n_rows, width = dataset.chunks
+        data = chunk.rows.tobytes() + bytes(4 * width * (n_rows - len(chunk.rows)))
+        stored = data + fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little")
+    dataset.id.write_direct_chunk((start, 0), stored)
 
 
 def fletcher32(data: bytes) -> int:

@@ -102,7 +102,7 @@ def is_gvf(path: str | Path) -> bool:
     try:
         with open_hdf5(Path(path)) as file:
             if "format" in file.attrs:
-                return bool(plain_attributes(file.attrs)["format"] == GVF_FORMAT)
+                return bool(plain_attributes(file)["format"] == GVF_FORMAT)
             first = next(iter(file), None)
             return first is not None and getattr(file[first], "ndim", None) == 1
     except (StoreError, OSError, RuntimeError, KeyError):

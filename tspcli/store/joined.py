@@ -25,6 +25,7 @@ class JoinedFeatures(VideoFeatures):
         super().__init__(
             first.key,
             first.dataset,
+            first.path,
             sampling=first.own_sampling,
             fallback=first.sampling,
         )

@@ -151,10 +151,9 @@ def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
                 remedy="Merge such stores among themselves; `tsp export` joins any.",
                 path=unknown[0],
             )
-        n_rows = sum(video.n_rows for video in stores.values())
         # What was shared out is one again.
         merged = replace(metadata, shard_plan=None)
-        return merged, [len(store) for store in stores.stores], n_rows, stores.dim
+        return merged, [len(store) for store in stores.stores], stores.n_rows, stores.dim
 
 
 def _videos(paths: Sequence[Path]) -> Iterator[tuple[str, h5py.Dataset, Mapping[str, Any]]]:

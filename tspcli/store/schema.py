@@ -377,11 +377,40 @@ def plain(value: Any) -> Any:
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "surrogateescape")
         if isinstance(value, list):
             return [plain(item) for item in value]
     return value
 
 
-def plain_attributes(attributes: h5py.AttributeManager) -> dict[str, Any]:
+def plain_attributes(item: h5py.File | h5py.Dataset) -> dict[str, Any]:
     """HDF5 attributes as plain Python values."""
-    return {key: plain(value) for key, value in attributes.items()}
+    values = {}
+    for name in item.attrs:
+        attribute = h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
+        kind = attribute.dtype
+        is_plain = kind.kind == "S" or (kind.kind in "iuf" and kind.metadata is None)
+        if is_plain and attribute.shape == ():
+            # The kinds that a run writes; h5py takes several times as long for all it considers.
+            value = np.empty((), kind)
+            attribute.read(value)
+            values[name] = plain(value)
+        else:
+            values[name] = plain(item.attrs[name])
+    return values
+
+
+def write_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
+    """Write attributes that an item does not have yet, texts with a fixed length."""
+    # In one order, whether they come from memory or from a file.
+    for name in sorted(attributes):
+        value = hdf5_value(attributes[name])
+        if isinstance(value, str | int | float) or getattr(value, "shape", None) == ():
+            array = np.asarray(value)
+            kind = h5py.h5t.py_create(array.dtype, logical=True)
+            place = h5py.h5s.create(h5py.h5s.SCALAR)
+            encoded = name.encode("utf-8", "surrogateescape")
+            h5py.h5a.create(item.id, encoded, kind, place).write(array, mtype=kind)
+        else:
+            item.attrs[name] = value

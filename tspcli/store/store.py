@@ -70,7 +70,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         self._file = self._opened.enter_context(open_hdf5(self.path))
         try:
             with explain_read_errors(self.path, "the attributes"):
-                self.file_attributes = plain_attributes(self._file.attrs)
+                self.file_attributes = plain_attributes(self._file)
             if self._index is not None:
                 self.damage += self._index.differences(self.file_attributes, self)
                 if self.damage and not salvage:
@@ -88,18 +88,16 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return self._index is not None
 
     def __getitem__(self, key: str) -> VideoFeatures:
-        with explain_read_errors(self.path, f"the entry {key!r}"):
-            link = self._file.get(key, getlink=True) if key in self else None
-        if link is None:
+        if key not in self:
             raise KeyError(key)
-        if self.is_linked and isinstance(link, h5py.ExternalLink):
-            return self._linked(key, link)
-        with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = own_entry(self._file, key, link)
+        if self.is_linked and self._is_external(key):
+            return self._linked(key, self._file.get(key, getlink=True))
+        item = self._own_entry(key)
         require_rows(item, key, self.path)
         return VideoFeatures(
             key,
             item,
+            str(self.path),
             sampling=self.metadata.sampling,
             fallback=self._fallback,
             indexed_checksum=self._indexed_checksum(key),
@@ -136,11 +134,10 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def is_vector(self, key: str) -> bool:
         """Whether an entry is one vector, as in files of global features."""
-        with explain_read_errors(self.path, f"the entry {key!r}"):
-            if isinstance(self._file.get(key, getlink=True), h5py.ExternalLink):
-                return False
-            item = own_entry(self._file, key)
-            return isinstance(item, h5py.Dataset) and item.ndim == 1
+        if self._is_external(key):
+            return False
+        item = self._own_entry(key)
+        return isinstance(item, h5py.Dataset) and item.ndim == 1
 
     def read_vector(self, key: str) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """One vector of a file of global features, shape (D,), and its attributes as plain values.
@@ -148,9 +145,9 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         Raises:
             StoreError: If the entry is not one, or not as it was written.
         """
+        item = self._own_entry(key)
         with explain_read_errors(self.path, f"the entry {key!r}"):
-            item = own_entry(self._file, key)
-            attributes = plain_attributes(item.attrs)
+            attributes = plain_attributes(item)
             require_vector(item, key, self.path)
             vector = np.asarray(item[()], dtype=np.float32)
             indexed = self._indexed_checksum(key)
@@ -170,6 +167,25 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def _indexed_checksum(self, key: str) -> str | None:
         return None if self._index is None else self._index.videos.get(key)
+
+    def _is_external(self, key: str) -> bool:
+        """Whether an entry is a link to another file."""
+        name = key.encode("utf-8", "surrogateescape")
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            return bool(self._file.id.links.get_info(name).type == h5py.h5l.TYPE_EXTERNAL)
+
+    def _own_entry(self, key: str) -> Any:
+        """What this file itself holds under a name."""
+        external = self._is_external(key)
+        with explain_read_errors(self.path, f"the entry {key!r}"):
+            if external:
+                raise ValueError("it is a link to another file")
+            item = self._file[key]
+            if isinstance(item, h5py.Dataset):
+                properties = item.id.get_create_plist()
+                if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+                    raise ValueError("its rows are in another file")
+        return item
 
     def _linked(self, key: str, link: h5py.ExternalLink) -> VideoFeatures:
         """A video of another store, which has to be in this one's folder and of its settings."""
@@ -225,27 +241,6 @@ def open_store(path: str | Path, *, sampling: Sampling | None = None) -> Feature
         ((130, 512), array([0.533, 1.6  ]))
     """
     return FeatureStore(path, sampling=sampling)
-
-
-def own_entry(file: h5py.File, key: str, link: Any = None) -> Any:
-    """What a file holds under a name, in that file itself.
-
-    Args:
-        file: The file.
-        key: The name.
-        link: The link of that name, where the caller has it already.
-
-    Raises:
-        ValueError: If its content is in another file, which nobody meant to show.
-    """
-    if link is None:
-        link = file.get(key, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        raise ValueError("it is a link to another file")
-    item = file[key]
-    if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-        raise ValueError("its rows are in another file")
-    return item
 
 
 def parts_folder(path: str | Path) -> Path:

@@ -86,6 +86,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
         metadata: Provenance of the first store that states it, joined with that of further
             encoders; of an unknown program if none states it.
         dim: Width of a row; 0 without videos.
+        n_rows: Rows of all videos of ``paths``.
         notes: What joining left out, in words.
     """
 
@@ -117,6 +118,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
         self.stores: list[FeatureStore] = []
         self.metadata = StoreMetadata({}, {}, None)
         self.dim = 0
+        self.n_rows = 0
         self.notes: list[str] = []
         try:
             for path in paths:
@@ -193,13 +195,15 @@ class StoreSet(Mapping[str, VideoFeatures]):
                     video=key,
                 )
             self._holders[key] = store
-            dim = store[key].dim
+            video = store[key]
+            self.n_rows += video.n_rows
+            dim = video.dim
             if self.dim and dim != self.dim:
                 raise StoreMismatchError(
                     f"The features of {key!r} in {store.path} have width {dim}, those before it "
                     f"{self.dim}.",
                     remedy=TRANSPOSED
-                    if look_transposed((video.n_rows, video.dim) for video in self.values())
+                    if look_transposed((known.n_rows, known.dim) for known in self.values())
                     else "Give stores of one encoder.",
                     path=store.path,
                     video=key,

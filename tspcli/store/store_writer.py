@@ -18,7 +18,7 @@ from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
 from tspcli.store.chunks import Rows, chunk_shape, read_chunks, write_chunk
 from tspcli.store.index import Index, append_index
-from tspcli.store.schema import StoreMetadata, hdf5_value, plain
+from tspcli.store.schema import StoreMetadata, plain, write_attributes
 
 _ALL_COMPACT = 65_535, 0
 """Attributes stay in the object's header however many there are."""
@@ -32,7 +32,7 @@ class NewStore:
         self.attributes = {name: plain(value) for name, value in attributes.items()}
         self.videos: dict[str, str | None] = {}
         self._n_bytes = 0
-        _set_attributes(file, attributes)
+        write_attributes(file, attributes)
 
     def add(self, key: str, rows: Rows, attributes: Mapping[str, Any], **options: Any) -> None:
         """Add one video's rows, shape (N, D) or (D,), a block at a time.
@@ -71,13 +71,14 @@ class NewStore:
             **options,
         )
         digest = hashlib.sha256()
-        for number, block in enumerate(read_chunks(rows, chunks[0])):
-            digest.update(block.data)
+        for number, chunk in enumerate(read_chunks(rows, chunks[0])):
+            digest.update(chunk.rows.data)
+            start = number * chunks[0]
             if len(chunks) == 2 and not options:
-                write_chunk(dataset, number * chunks[0], block)
+                write_chunk(dataset, start, chunk)
             else:
-                dataset[number * chunks[0] : number * chunks[0] + len(block)] = block
-        _set_attributes(dataset, attributes)
+                dataset[start : start + len(chunk.rows)] = chunk.rows
+        write_attributes(dataset, attributes)
         known = {name: plain(value) for name, value in attributes.items()}
         checksum = seal_checksum(digest, known)
         if known.get("checksum", "") not in ("", checksum):
@@ -192,9 +193,3 @@ def _compact(kind: Any) -> Any:
     properties = h5py.h5p.create(kind)
     properties.set_attr_phase_change(*_ALL_COMPACT)
     return properties
-
-
-def _set_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
-    # In one order, whether they come from memory or from a file.
-    for name in sorted(attributes):
-        item.attrs[name] = hdf5_value(attributes[name])

@@ -25,12 +25,14 @@ class VideoFeatures:
     Attributes:
         key: The video.
         dataset: The HDF5 dataset, for copying rows without holding all of them.
+        path: The file, which may be one that a store of links leads to.
     """
 
     def __init__(
         self,
         key: str,
         dataset: h5py.Dataset,
+        path: str,
         *,
         sampling: Sampling | None = None,
         fallback: Sampling | None = None,
@@ -41,13 +43,14 @@ class VideoFeatures:
         Args:
             key: The video.
             dataset: Its rows.
+            path: The file.
             sampling: The sampling that the file states for all its videos.
             fallback: The sampling where neither the file nor the dataset states one.
             indexed_checksum: The checksum in the file's index.
         """
         self.key = key
         self.dataset = dataset
-        self._path = dataset.file.filename
+        self.path = path
         self._sampling = sampling
         self._fallback = fallback
         self._indexed_checksum = indexed_checksum
@@ -77,7 +80,7 @@ class VideoFeatures:
     def attrs(self) -> dict[str, Any]:
         """All attributes of the dataset, those of other programs included, as plain values."""
         with self._reading("the attributes"):
-            return plain_attributes(self.dataset.attrs)
+            return plain_attributes(self.dataset)
 
     @cached_property
     def attributes(self) -> VideoAttributes:
@@ -193,25 +196,25 @@ class VideoFeatures:
 
     def _altered(self) -> StoreError:
         return StoreError(
-            f"{self._path}: the rows or the attributes of {self.key!r} are not those that were "
+            f"{self.path}: the rows or the attributes of {self.key!r} are not those that were "
             "written: their checksum differs.",
-            remedy=f"Save the intact videos with `tsp doctor {self._path} --repair`, and compute "
+            remedy=f"Save the intact videos with `tsp doctor {self.path} --repair`, and compute "
             "that video again.",
-            path=self._path,
+            path=self.path,
             value=self.key,
         )
 
     def _reading(self, what: str) -> AbstractContextManager[None]:
-        return explain_read_errors(self._path, f"{what} of {self.key!r}")
+        return explain_read_errors(self.path, f"{what} of {self.key!r}")
 
     def _require_sampling(self) -> Sampling:
         sampling = self.sampling
         if sampling is None:
             raise StoreError(
-                f"{self._path} does not state the times of the rows of {self.key!r}.",
+                f"{self.path} does not state the times of the rows of {self.key!r}.",
                 remedy="Give frame rate, stride and clip length; the features released with TSP "
                 "have 15, 16 (THUMOS14: 1) and 16.",
-                path=self._path,
+                path=self.path,
                 value=self.key,
             )
         return sampling
