@@ -119,7 +119,7 @@ def test_a_store_that_does_not_tell_takes_what_the_other_contradicts(tmp_path: P
     result = tsp("compare", own, released, *OWN, "--json")
     assert result.exception is None
     (video,) = json.loads(result.stdout)["videos"]
-    assert video["verdict"] == "other settings"
+    assert video["verdict"] == "other times"
     assert "every 0.533 s and one of 1.067 s every 1.067 s" in video["reason"]
 
 

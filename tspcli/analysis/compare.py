@@ -15,38 +15,37 @@ the rows of the video lie apart (:func:`tspcli.analysis.similarity.differing_row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tspcli.analysis.similarity import (
-    FEW_ROWS,
-    agreement,
-    best_shift,
-    differing_rows,
-    filled,
-    length_ratio,
-    not_finite_rows,
-    row_cosines,
-)
+from tspcli.analysis.inspect import clip_rows
+from tspcli.analysis.plot_data import foreground_rows, separation
+from tspcli.analysis.similarity import EQUAL_COSINE, Similarity, measure
+from tspcli.annotations import AnnotatedVideo
+from tspcli.core.video_names import pair_names
 from tspcli.errors import StoreError
-from tspcli.sampling.resampling import FloatArray, interpolate_at
 from tspcli.store.store import FeatureStore
 from tspcli.store.store_set import find_video, matching_keys
 from tspcli.store.video_features import VideoFeatures
 
-Verdict = Literal["same", "rows differ", "shifted", "other settings", "other weights", "not finite"]
+Verdict = Literal[
+    "same",
+    "rows differ",
+    "shifted",
+    "other scale",
+    "other times",
+    "other preprocessing",
+    "other weights",
+    "not finite",
+]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From the mildest to the worst."""
 
 SAME_COSINE = 0.99
 """Median cosine from which rows count as equal. Reduced precision keeps it above 0.999."""
-
-EQUAL_COSINE = 0.9999
-"""Median cosine from which rows count as equal whatever their agreement: a video in which nothing
-moves has none, for what is left of its rows without their mean is rounding."""
 
 SAME_AGREEMENT = 0.9
 """Agreement that equal rows have; between this and 1 lies reduced precision."""
@@ -60,8 +59,7 @@ RELATED_COSINE = 0.95
 LENGTH_SLACK = 0.05
 """How far from 1 the ratio of equal rows' lengths may be, by the median."""
 
-MAX_SHIFT_S = 5.0
-_MAX_SHIFT_ROWS = 100
+_WEIGHTS = {"backbone", "weights_sha256"}
 _ROW_COUNT_SLACK = 1
 _SHOWN_ROWS = 3
 
@@ -120,7 +118,11 @@ class Comparison:
         verdict: ``same`` only if every common video is; else the commonest verdict of the others,
             and of equally common ones the worst.
         counts: How often each verdict occurs.
-        told: Whether both files state how they were made.
+        settings_known: Whether both files state how they were made.
+        separations: For each store, the mean separation of foreground and background over the
+            videos where both have one (:func:`tspcli.analysis.plot_data.separation`); None
+            without annotations.
+        n_separated: The number of those videos.
     """
 
     a: str
@@ -131,7 +133,9 @@ class Comparison:
     videos: list[VideoComparison]
     verdict: Verdict
     counts: dict[str, int]
-    told: bool
+    settings_known: bool
+    separations: tuple[float, float] | None = None
+    n_separated: int = 0
 
     @property
     def all_same(self) -> bool:
@@ -148,7 +152,11 @@ class Comparison:
 
 
 def compare_stores(
-    a: FeatureStore, b: FeatureStore, *, videos: Sequence[str] | None = None
+    a: FeatureStore,
+    b: FeatureStore,
+    *,
+    videos: Sequence[str] | None = None,
+    annotated: Mapping[str, AnnotatedVideo] | None = None,
 ) -> Comparison:
     """Compare the videos that two stores have in common. One video is in memory at a time.
 
@@ -158,9 +166,11 @@ def compare_stores(
         a: The first store.
         b: The second store.
         videos: Only these videos.
+        annotated: Annotations, by which separation is measured.
 
     Raises:
-        StoreError: If the stores have no video in common, or the second lacks one of ``videos``.
+        StoreError: If the stores have no video in common, the second lacks one of ``videos``, or
+            the times of annotated rows are unknown.
         UsageError: If the first store lacks one of ``videos``.
     """
     pairs = matching_keys(a, b)
@@ -169,104 +179,144 @@ def compare_stores(
         raise StoreError(
             f"{a.path} and {b.path} have no video in common.",
             remedy=f"The first has {_some(a)}; the second {_some(b)}.",
+            path=b.path,
         )
     if videos is not None:
         common = sorted({find_video(a, name).key for name in videos})
         for key in common:
             if key not in pairs:
-                raise StoreError(f"{key!r} is in {a.path} alone.", remedy="Compare other videos.")
-    found = [compare_videos(key, a[key], b[pairs[key]]) for key in common]
+                raise StoreError(f"{key!r} is in {a.path} alone.", path=b.path, value=key)
+    known = bool(a.metadata.settings and b.metadata.settings)
+    differences = a.metadata.differences(b.metadata) if known else []
+    differing = {text.split(":")[0].split(".")[0] for text in differences}
+    names = pair_names(common, annotated or {})
+    found, separations = [], []
+    for key in common:
+        first, second = a[key], b[pairs[key]]
+        found.append(compare_videos(key, first, second, differing=differing))
+        if annotated and key in names:
+            both = [_separation(video, annotated[names[key]]) for video in (first, second)]
+            separations += [both] if None not in both else []
     counts = Counter(video.verdict for video in found)
     verdict = max(counts, key=lambda v: (v != "same", counts[v], VERDICTS.index(v)))
-    told = bool(a.metadata.settings and b.metadata.settings)
+    means = np.mean(np.array(separations, dtype=float), axis=0) if separations else None
     return Comparison(
         str(a.path),
         str(b.path),
-        a.metadata.differences(b.metadata) if told else [],
+        differences,
         sorted(set(a) - set(pairs)),
         sorted(set(b) - set(pairs.values())),
         found,
         verdict,
         {v: counts[v] for v in VERDICTS if v in counts},
-        told,
+        known,
+        None if means is None else (float(means[0]), float(means[1])),
+        len(separations),
     )
 
 
-def compare_videos(key: str, a: VideoFeatures, b: VideoFeatures) -> VideoComparison:
+def _separation(video: VideoFeatures, annotated: AnnotatedVideo) -> float | None:
+    """How well a store's rows of a video separate foreground from background."""
+    foreground = foreground_rows(video.center_s, annotated.segments)
+    return separation(video.rows, foreground, apart=clip_rows(video))
+
+
+def compare_videos(
+    key: str, a: VideoFeatures, b: VideoFeatures, *, differing: Collection[str] = ()
+) -> VideoComparison:
     """Compare two versions of one video.
 
-    The verdicts: *same* if every row is, and their number to within one; *rows differ* if only a
-    few are not; *shifted* if rows are the same after one version was moved; *other settings* if
-    rows differ although the channels mean the same, or lie at other seconds; *other weights* if the
-    channels do not mean the same; *not finite* if there are rows with values that are not finite,
-    and the others are the same.
+    Args:
+        key: Its key.
+        a: The first version.
+        b: The second version.
+        differing: The settings, by their outermost names, in which the two are known to differ.
 
     Raises:
         StoreError: If rows cannot be read, or are not those that were written.
     """
-    n_rows, dims = (a.n_rows, b.n_rows), (a.dim, b.dim)
-    raw_a, raw_b = a.checked_rows(), b.checked_rows()
-    odd_a, odd_b = not_finite_rows(raw_a), not_finite_rows(raw_b)
-    not_finite = np.flatnonzero(odd_a).tolist(), np.flatnonzero(odd_b).tolist()
-
-    def incomparable(verdict: Verdict, reason: str) -> VideoComparison:
-        return VideoComparison(
-            *(key, n_rows, dims, None, None, [], None, not_finite),
-            *(None, 0, None, None, verdict, reason),
-        )
-
-    if dims[0] != dims[1]:
-        return incomparable("other weights", f"widths differ: {dims[0]} and {dims[1]}")
-    if not all(n_rows):
-        return incomparable("other settings", "a version has no rows")
-    if odd_a.all() or odd_b.all():
-        return incomparable("not finite", _say_not_finite(not_finite, a, b))
-    rows_a, rows_b, aligned = _aligned(a, b, filled(raw_a, odd_a), filled(raw_b, odd_b))
-    meet = min(len(rows_a), len(rows_b))
-    finite = ~odd_a[:meet] if aligned else ~(odd_a[:meet] | odd_b[:meet])
-    if not finite.any():
-        return incomparable("not finite", _say_not_finite(not_finite, a, b))
-    cosines = row_cosines(rows_a, rows_b, 0)
-    median = float(np.median(cosines[finite]))
-    shift = 0 if median >= EQUAL_COSINE else best_shift(rows_a, rows_b, _max_shift(a))
-    alike = agreement(rows_a, rows_b, shift)
-    shifted = float(np.median(row_cosines(rows_a, rows_b, shift)))
-    differing = np.flatnonzero(differing_rows(rows_a[:meet], rows_b[:meet]) & finite).tolist()
-    verdict, reason = _judge(median, shifted, shift, alike, n_rows, aligned)
-    ratio = length_ratio(rows_a[:meet], rows_b[:meet])
-    if verdict == "same" and abs(ratio - 1) > LENGTH_SLACK:
-        verdict = "other settings"
-        reason = f"the directions are the same, but the second's rows are {ratio:.3g} times as long"
-    if verdict == "same" and differing:
-        verdict, reason = "rows differ", f"{_say_rows(differing, a)}, of {meet}"
-    elif verdict != "same":
-        differing = []
-    if any(not_finite):
-        worse = verdict not in ("same", "rows differ")
-        said = _say_not_finite(not_finite, a, b)
-        reason = f"{reason}; {said}" if verdict != "same" else said
-        verdict = verdict if worse else "not finite"
-    lowest = int(np.argmin(np.where(finite, cosines, np.inf)))
-    padded = np.full(len(rows_a), np.nan)
-    padded[:meet] = np.where(finite, cosines, np.nan)
-    step = None if a.sampling is None else float(a.sampling.stride_s)
+    found = measure(a, b)
+    verdict, reason = judge(found, differing)
+    rows = list(found.differing) if verdict == "same" else []
+    if verdict == "same" and rows:
+        verdict, reason = "rows differ", f"{_say_rows(rows, a)}, of {found.n_compared}"
+    if any(found.not_finite):
+        said = _say_not_finite(found.not_finite, a, b)
+        if verdict in ("same", "rows differ", "not finite"):
+            reason = f"{reason}; {said}" if verdict == "rows differ" else said
+            verdict = "not finite"
+        else:
+            reason = f"{reason}; {said}"
+    step = None if a.sampling is None or found.cosine is None else float(a.sampling.stride_s)
     return VideoComparison(
         key,
-        n_rows,
-        dims,
-        median,
-        (lowest, float(cosines[lowest])),
-        differing,
-        None if step is None else [round(float(a.center_s[row]), 6) for row in differing],
-        not_finite,
-        alike,
-        shift,
-        None if step is None else shift * step,
-        shifted,
+        found.n_rows,
+        found.dims,
+        found.cosine,
+        found.lowest,
+        rows,
+        None if step is None else [round(float(a.center_s[row]), 6) for row in rows],
+        found.not_finite,
+        found.agreement,
+        found.shift_rows,
+        None if step is None else found.shift_rows * step,
+        found.shifted_cosine,
         verdict,
         reason,
-        padded.tolist(),
+        list(found.cosines),
     )
+
+
+def judge(found: Similarity, differing: Collection[str] = ()) -> tuple[Verdict, str]:
+    """What two versions of a video look like, but for single rows; and why.
+
+    *same* if rows are, and their number to within one; *shifted* if they are after one version was
+    moved; *other times* if they lie at other seconds or there are more of them; *other scale* if
+    they point the same way and differ in length; *other preprocessing* if they differ although the
+    channels mean the same; *other weights* if the channels do not, or the settings say so; *not
+    finite* if nothing else can be compared.
+
+    Args:
+        found: What was measured.
+        differing: See :func:`compare_videos`.
+    """
+    n_rows, counts = found.n_rows, f"{found.n_rows[0]} and {found.n_rows[1]} rows"
+    if found.dims[0] != found.dims[1]:
+        return "other weights", f"widths differ: {found.dims[0]} and {found.dims[1]}"
+    if not all(n_rows):
+        return "other times", "a version has no rows"
+    if found.cosine is None or found.shifted_cosine is None:
+        return "not finite", counts
+    best = max(found.cosine, found.shifted_cosine)
+    related = best >= RELATED_COSINE
+    if found.agreement is not None:
+        related = found.agreement >= RELATED_AGREEMENT
+    if found.aligned is not None:
+        if related:
+            return "other times", f"{counts}, {found.aligned}"
+        return "other weights", f"{counts}, {found.aligned}, and the channels mean other things"
+    equal = found.agreement is None or found.agreement >= SAME_AGREEMENT
+    still = found.cosine >= SAME_COSINE and equal and not found.shift_rows
+    if found.cosine >= EQUAL_COSINE or still:
+        if abs(n_rows[0] - n_rows[1]) > _ROW_COUNT_SLACK:
+            return "other times", f"the rows are equal, but there are {counts}"
+        if abs(found.length_ratio - 1) > LENGTH_SLACK:
+            return "other scale", (
+                f"the directions are the same, but the second's rows are {found.length_ratio:.3g} "
+                "times as long"
+            )
+        other = f", {counts}" if n_rows[0] != n_rows[1] else ""
+        return "same", f"median cosine {found.cosine:.5f}{other}"
+    if found.shift_rows and found.shifted_cosine >= SAME_COSINE and equal:
+        return "shifted", (
+            f"by {found.shift_rows:+d} rows the median cosine is {found.shifted_cosine:.5f}"
+        )
+    if related:
+        reason = f"the channels mean the same, but the median cosine is {best:.3f}"
+        if _WEIGHTS & set(differing):
+            return "other weights", reason
+        return ("other times" if "sampling" in differing else "other preprocessing"), reason
+    return "other weights", f"the channels mean other things (median cosine {found.cosine:.3f})"
 
 
 def _say_not_finite(
@@ -289,71 +339,6 @@ def _say_rows(rows: list[int], video: VideoFeatures) -> str:
     ]
     more = f" and {len(rows) - len(shown)} more" if len(rows) > len(shown) else ""
     return f"{'row' if len(rows) == 1 else 'rows'} {', '.join(shown)}{more}"
-
-
-def _judge(
-    cosine: float,
-    shifted: float,
-    shift: int,
-    agreement: float | None,
-    n_rows: tuple[int, int],
-    aligned: str | None,
-) -> tuple[Verdict, str]:
-    counts = f"{n_rows[0]} and {n_rows[1]} rows"
-    related = agreement is not None and agreement >= RELATED_AGREEMENT
-    if agreement is None:
-        related = max(cosine, shifted) >= RELATED_COSINE
-    if aligned is not None:
-        if related:
-            return "other settings", f"{counts}, {aligned}"
-        return "other weights", f"{counts}, {aligned}, and the channels mean other things"
-    equal = agreement is None or agreement >= SAME_AGREEMENT
-    if cosine >= EQUAL_COSINE or (cosine >= SAME_COSINE and equal and not shift):
-        if abs(n_rows[0] - n_rows[1]) <= _ROW_COUNT_SLACK:
-            other = f", {counts}" if n_rows[0] != n_rows[1] else ""
-            return "same", f"median cosine {cosine:.5f}{other}"
-        return "other settings", f"the rows are equal, but there are {counts}"
-    if shift and shifted >= SAME_COSINE and equal:
-        return "shifted", f"by {shift:+d} rows the median cosine is {shifted:.5f}"
-    if related:
-        return "other settings", (
-            f"the channels mean the same, but the median cosine is {max(cosine, shifted):.3f}"
-        )
-    return "other weights", f"the channels mean other things (median cosine {cosine:.3f})"
-
-
-def _aligned(
-    a: VideoFeatures, b: VideoFeatures, rows_a: FloatArray, rows_b: FloatArray
-) -> tuple[FloatArray, FloatArray, str | None]:
-    """Both versions' rows, the second's brought to the first's seconds if their rhythms differ."""
-    first, second = a.sampling, b.sampling
-    if first is not None and second is not None:
-        rhythm = (first.stride_s, first.clip_duration_s)
-        if rhythm == (second.stride_s, second.clip_duration_s):
-            return rows_a, rows_b, None
-        times = a.center_s
-        inside = times <= b.center_s[-1] + float(second.stride_s)
-        position = (times[inside] - b.center_s[0]) / float(second.stride_s)
-        how = (
-            f"a clip of {float(first.clip_duration_s):.3f} s every {float(first.stride_s):.3f} s "
-            f"and one of {float(second.clip_duration_s):.3f} s every "
-            f"{float(second.stride_s):.3f} s"
-        )
-        if not inside.any():
-            position, inside = np.zeros(1), np.arange(len(rows_a)) < 1
-        return rows_a[inside], interpolate_at(len(rows_b), position).apply(rows_b), how
-    ratio = len(rows_b) / len(rows_a)
-    if len(rows_a) >= FEW_ROWS and not 2 / 3 < ratio < 3 / 2:
-        # The stride is unknown; so different a number of rows can only be another one.
-        position = (np.arange(len(rows_a)) + 0.5) * ratio - 0.5
-        how = f"one has {max(ratio, 1 / ratio):.2f} times as many"
-        return rows_a, interpolate_at(len(rows_b), position).apply(rows_b), how
-    return rows_a, rows_b, None
-
-
-def _max_shift(a: VideoFeatures) -> int:
-    step = 16 / 15 if a.sampling is None else float(a.sampling.stride_s)
-    return min(_MAX_SHIFT_ROWS, max(1, round(MAX_SHIFT_S / step)))
 
 
 def _some(store: FeatureStore) -> str:

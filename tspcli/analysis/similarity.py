@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.sampling.resampling import FloatArray
+from tspcli.sampling.resampling import FloatArray, interpolate_at
+from tspcli.store.video_features import VideoFeatures
+
+EQUAL_COSINE = 0.9999
+"""Median cosine from which rows count as equal whatever their agreement: a video in which nothing
+moves has none, for what is left of its rows without their mean is rounding."""
+
+MAX_SHIFT_S = 5.0
+_MAX_SHIFT_ROWS = 100
 
 FEW_ROWS = 4
 """Fewer rows than these have no mean worth subtracting."""
@@ -26,6 +36,87 @@ FEW_ROWS_LENGTH = 0.03
 
 _SEARCH_ROWS = 2000
 _SHIFT_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two versions of one video are.
+
+    What compares rows is None, or empty, where the versions have no width in common or no rows that
+    are finite in both.
+
+    Attributes:
+        n_rows: Rows in the first and in the second version.
+        dims: Widths.
+        not_finite: Rows of each version with values that are not finite.
+        aligned: How the second version was brought to the times of the first, in words; None if
+            rows were compared one by one.
+        n_compared: Rows of the first version that have a counterpart.
+        cosines: Cosine of each row of the first version, NaN where it has no finite counterpart.
+        cosine: Their median.
+        lowest: The lowest, and of which row.
+        differing: Rows that differ by more than reduced precision explains.
+        shift_rows: By how many rows the second version lags, at best.
+        shifted_cosine: Median cosine at that shift.
+        agreement: Mean cosine after subtracting the means, at that shift; None for few rows.
+        length_ratio: How many times as long as the first version's rows the second's are.
+    """
+
+    n_rows: tuple[int, int]
+    dims: tuple[int, int]
+    not_finite: tuple[list[int], list[int]]
+    aligned: str | None = None
+    n_compared: int = 0
+    cosines: tuple[float, ...] = ()
+    cosine: float | None = None
+    lowest: tuple[int, float] | None = None
+    differing: tuple[int, ...] = ()
+    shift_rows: int = 0
+    shifted_cosine: float | None = None
+    agreement: float | None = None
+    length_ratio: float = 1.0
+
+
+def measure(a: VideoFeatures, b: VideoFeatures) -> Similarity:
+    """Measure how alike two versions of one video are.
+
+    Raises:
+        StoreError: If rows cannot be read, or are not those that were written.
+    """
+    n_rows, dims = (a.n_rows, b.n_rows), (a.dim, b.dim)
+    raw_a, raw_b = a.checked_rows(), b.checked_rows()
+    odd_a, odd_b = not_finite_rows(raw_a), not_finite_rows(raw_b)
+    not_finite = np.flatnonzero(odd_a).tolist(), np.flatnonzero(odd_b).tolist()
+    nothing = Similarity(n_rows, dims, not_finite)
+    if dims[0] != dims[1] or odd_a.all() or odd_b.all():
+        return nothing
+    rows_a, rows_b, aligned = _aligned(a, b, filled(raw_a, odd_a), filled(raw_b, odd_b))
+    meet = min(len(rows_a), len(rows_b))
+    finite = ~odd_a[:meet] if aligned else ~(odd_a[:meet] | odd_b[:meet])
+    if not finite.any():
+        return nothing
+    cosines = np.full(len(rows_a), np.nan)
+    cosines[:meet] = np.where(finite, row_cosines(rows_a, rows_b, 0), np.nan)
+    median = float(np.nanmedian(cosines))
+    lowest = int(np.nanargmin(cosines))
+    shift = 0 if median >= EQUAL_COSINE else best_shift(rows_a, rows_b, _max_shift(a))
+    return Similarity(
+        n_rows,
+        dims,
+        not_finite,
+        aligned,
+        n_compared=meet,
+        cosines=tuple(cosines.tolist()),
+        cosine=median,
+        lowest=(lowest, float(cosines[lowest])),
+        differing=tuple(
+            np.flatnonzero(differing_rows(rows_a[:meet], rows_b[:meet]) & finite).tolist()
+        ),
+        shift_rows=shift,
+        shifted_cosine=float(np.median(row_cosines(rows_a, rows_b, shift))),
+        agreement=agreement(rows_a, rows_b, shift),
+        length_ratio=length_ratio(rows_a[:meet], rows_b[:meet]),
+    )
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:
@@ -134,3 +225,37 @@ def agreement(a: FloatArray, b: FloatArray, shift: int) -> float | None:
         return None
     # Weighted by length: rows near the mean have a direction that rounding decides.
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+
+
+def _aligned(
+    a: VideoFeatures, b: VideoFeatures, rows_a: FloatArray, rows_b: FloatArray
+) -> tuple[FloatArray, FloatArray, str | None]:
+    """Both versions' rows, the second's brought to the first's seconds if their rhythms differ."""
+    first, second = a.sampling, b.sampling
+    if first is not None and second is not None:
+        rhythm = (first.stride_s, first.clip_duration_s)
+        if rhythm == (second.stride_s, second.clip_duration_s):
+            return rows_a, rows_b, None
+        times = a.center_s
+        inside = times <= b.center_s[-1] + float(second.stride_s)
+        position = (times[inside] - b.center_s[0]) / float(second.stride_s)
+        how = (
+            f"a clip of {float(first.clip_duration_s):.3f} s every {float(first.stride_s):.3f} s "
+            f"and one of {float(second.clip_duration_s):.3f} s every "
+            f"{float(second.stride_s):.3f} s"
+        )
+        if not inside.any():
+            position, inside = np.zeros(1), np.arange(len(rows_a)) < 1
+        return rows_a[inside], interpolate_at(len(rows_b), position).apply(rows_b), how
+    ratio = len(rows_b) / len(rows_a)
+    if len(rows_a) >= FEW_ROWS and not 2 / 3 < ratio < 3 / 2:
+        # The stride is unknown; so different a number of rows can only be another one.
+        position = (np.arange(len(rows_a)) + 0.5) * ratio - 0.5
+        how = f"one has {max(ratio, 1 / ratio):.2f} times as many"
+        return rows_a, interpolate_at(len(rows_b), position).apply(rows_b), how
+    return rows_a, rows_b, None
+
+
+def _max_shift(a: VideoFeatures) -> int:
+    step = 16 / 15 if a.sampling is None else float(a.sampling.stride_s)
+    return min(_MAX_SHIFT_ROWS, max(1, round(MAX_SHIFT_S / step)))

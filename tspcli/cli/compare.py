@@ -19,7 +19,9 @@ _STYLES = {
     "same": "green",
     "rows differ": "yellow",
     "shifted": "yellow",
-    "other settings": "yellow",
+    "other scale": "yellow",
+    "other times": "yellow",
+    "other preprocessing": "yellow",
     "other weights": "red",
     "not finite": "red",
 }
@@ -29,6 +31,13 @@ _STYLES = {
 @click.argument("first", metavar="A.h5", type=PATH)
 @click.argument("second", metavar="B.h5", type=PATH)
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
+@click.option(
+    "--annotations",
+    "-a",
+    multiple=True,
+    type=PATH,
+    help="Annotations in any known dialect, by which separation is measured; may be repeated.",
+)
 @click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
 @click.option("--expect-same", is_flag=True, help="Exit with 1 unless every video is the same.")
 @row_time_options()
@@ -37,6 +46,7 @@ def command(
     first: Path,
     second: Path,
     videos: tuple[str, ...],
+    annotations: tuple[Path, ...],
     limit: int,
     expect_same: bool,
     frame_rate: str | None,
@@ -47,23 +57,27 @@ def command(
     """Report how the features of the same videos in two stores differ.
 
     Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
-    verdict: same, rows differ (they are named), shifted, other settings, other weights, or not
-    finite. Released files can be compared, too.
+    verdict: same, rows differ (they are named), shifted, other scale, other times, other
+    preprocessing, other weights, or not finite. Released files can be compared, too.
+
+    With --annotations it also shows how well each store separates foreground from background.
 
     \b
     Examples:
       tsp compare mine.h5 r2plus1d_34-tsp_on_activitynet-valid_features.h5
       tsp compare before.h5 after.h5 --expect-same
-      tsp compare a.h5 b.h5 --json
+      tsp compare tac.h5 tsp.h5 -a activity_net.v1-3.min.json
     """
     from tspcli.analysis.compare import compare_stores
+    from tspcli.annotations import read_together
     from tspcli.store import open_store
     from tspcli.store.store_set import require_agreement_or_use
 
     sampling = row_times(frame_rate, stride, clip_length)
     with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
         require_agreement_or_use([a, b], sampling)
-        comparison = compare_stores(a, b, videos=videos or None)
+        annotated = read_together(annotations).videos if annotations else None
+        comparison = compare_stores(a, b, videos=videos or None, annotated=annotated)
     if as_json:
         print_json(comparison.to_dict())
     else:
@@ -112,7 +126,14 @@ def _show(comparison: Comparison, limit: int) -> None:
         f"{len(comparison.only_b)} only in the second",
         soft_wrap=True,
     )
-    if comparison.verdict == "rows differ" and not comparison.told:
+    if comparison.separations is not None:
+        first, second = comparison.separations
+        out.print(
+            f"separation, mean of {counted(comparison.n_separated, 'annotated video')}: "
+            f"{first:+.3f} in the first store, {second:+.3f} in the second",
+            soft_wrap=True,
+        )
+    if comparison.verdict == "rows differ" and not comparison.settings_known:
         text = "The official code starts some clips one frame early; such rows are among these."
         say(text, console=out)
     for difference in comparison.differences:

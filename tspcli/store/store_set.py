@@ -339,6 +339,8 @@ def find_key(store: Mapping[str, Any], name: str, path: Path) -> str:
     raise UsageError(
         f"{path} has no video {name!r}.",
         remedy=f"It has {', '.join(map(repr, shown))}{' …' if len(store) > len(shown) else ''}.",
+        path=path,
+        value=name,
     )
 
 
