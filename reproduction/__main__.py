@@ -14,11 +14,12 @@ from tspcli.cli.options import PATH, POSITIVE, IntList, json_option
 @click.command("reproduction")
 @click.option(
     "--scale",
-    type=click.Choice(["tiny", "curve", "small", "full"]),
+    type=click.Choice(["tiny", "curve", "explore", "small", "full"]),
     default="tiny",
     show_default=True,
-    help="tiny: one cell on two cores; curve: the whole plan on two cores, hours; small: one GPU; "
-    "full: ActivityNet v1.3 and THUMOS14, which you have. All but full render their videos.",
+    help="tiny: one cell on two cores; curve: the whole plan on two cores, hours; explore: the "
+    "plan and exploratory variations; small: one GPU; full: ActivityNet v1.3 and THUMOS14, which "
+    "you have. All but full render their videos.",
 )
 @click.option(
     "--out",

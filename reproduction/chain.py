@@ -108,10 +108,11 @@ class Chain:
         # The longest first, so that nothing waits for one long stage at the end.
         ordered = sorted(arms, key=lambda arm: -arm.clip_length)
         stages = [self.extract_stage(TRIMMED), self._gvf()]
-        stages += [self._pretrain_stage(arm) for arm in ordered]
-        for arm in ordered:
-            stages += [self.extract_stage(arm.name), self._localize_stage(arm.name)]
-        return [*stages, self._localize_stage(TRIMMED)]
+        stages += [self.pretrain_stage(arm) for arm in ordered]
+        for name in (TRIMMED, *(arm.name for arm in ordered)):
+            stages += [self.extract_stage(name)] if name != TRIMMED else []
+            stages.append(self.localize_stage(name))
+        return stages
 
     def folder(self, name: str) -> Path:
         """Where a stage of this seed lies."""
@@ -158,7 +159,8 @@ class Chain:
             about="global video features",
         )
 
-    def _pretrain_stage(self, arm: Arm) -> Stage:
+    def pretrain_stage(self, arm: Arm) -> Stage:
+        """Training one arm."""
         run = self.folder(arm.name) / RUN
         words = self.pretrain(f"{arm.recipe}-{self.recipe_suffix}", run)
         if arm.is_control:
@@ -203,10 +205,15 @@ class Chain:
             about=f"features: {name}",
         )
 
-    def _localize_stage(self, name: str) -> Stage:
-        """What a localizer finds with an encoder's features, and all figures of it."""
+    def localize_stage(self, name: str, *, suffix: str = "") -> Stage:
+        """What a localizer finds with an encoder's features, and all figures of it.
+
+        Args:
+            name: Of the encoder.
+            suffix: Of the result's name, where one encoder has several localizers.
+        """
         weights, source = self._weights_of(name)
-        features, stage = f"{name}.features", f"{name}.localized"
+        features, stage = f"{name}.features", f"{name}{suffix}.localized"
         folder, store = self.folder(stage), self.folder(features) / FEATURES
         network = folder / RUN
         device = ("--device", self.device)
@@ -228,5 +235,5 @@ class Chain:
             after=(*self.before, *source, self.prefix + features),
             outputs=(MEASURES, *map(results_file, self.subsets), f"{RUN}/log.json"),
             cost=35,
-            about=f"localize: {name}",
+            about=f"localize: {name}{suffix}",
         )

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from reproduction import dataset
 from reproduction.chain import TRIMMED, Chain, options_of
+from reproduction.explore import explored_table, plain, variations
 from reproduction.measures import FEATURES, MEASURES, RUN, single_frame_figures
-from reproduction.outcome import Group
+from reproduction.outcome import SINGLE_FRAME, Group
 from reproduction.scales import Cell, Scale
 from reproduction.stages import Command, Stage, Tell
 from reproduction.synthetic import MOTIONS
 from tspcli.core.files import replacing
-
-SINGLE_FRAME = "single-frame"
-"""A classifier of single frames of the trimmed clips, which measures what the scene gives away."""
 
 DATA, TABLES, TRIMMED_TABLES, CACHE = "data", "tables", "trimmed-tables", "cache"
 LABELS = "action_label_mapping.json"
@@ -39,7 +37,11 @@ class GridPlan:
 
     def stages(self) -> list[Stage]:
         """All stages; those that a stage reads stand before it."""
-        return [stage for cell in self.scale.cells for stage in self._cell(cell)]
+        stages = [stage for cell in self.scale.cells for stage in self._cell(cell)]
+        if self.scale.explored:
+            stages += GridPlan(plain(self.scale), self.root).stages()
+            stages += variations(self.chain, self.scale)
+        return stages
 
     def groups(self) -> list[Group]:
         """What the report shows: cells that differ in their seed alone."""
@@ -67,6 +69,10 @@ class GridPlan:
             "In a share p of the videos the scene belongs to the class of the action. The last "
             "epoch of every training counts; nothing is chosen on the validation videos."
         ]
+
+    def explored(self) -> list[list[str]]:
+        """Header and rows of the exploratory table; empty if nothing is explored."""
+        return explored_table(self.root, self.scale.explored)
 
     def _cell(self, cell: Cell) -> list[Stage]:
         chain = self.chain(cell)

@@ -11,6 +11,8 @@ from reproduction.inference import ALPHA, Contrast, differences, holm
 from reproduction.measures import COLUMNS, MEASURES, Column, Figures
 
 HEADLINE = "map"
+SINGLE_FRAME = "single-frame"
+"""A classifier of single frames of the trimmed clips, which measures what the scene gives away."""
 TAC, MATCHED, NONE, MAX = "tac", "tac-matched", "tsp-none", "tsp-max"
 SMALLEST_LEAD = 0.02
 """A lead whose whole interval lies below it refutes the claim; fixed by the design."""
@@ -61,6 +63,12 @@ class Outcome:
                 path = folder / f"{arm}.localized" / MEASURES
                 if path.exists():
                     self.figures.setdefault(arm, {})[seed] = json.loads(path.read_text("utf-8"))
+
+        self.scenes: dict[int, Figures] = {}
+        for seed, folder in group.folders.items():
+            path = folder / f"{SINGLE_FRAME}.features" / MEASURES
+            if path.exists():
+                self.scenes[seed] = json.loads(path.read_text("utf-8"))
 
     def values(self, arm: str, key: str = HEADLINE) -> dict[int, float]:
         """One figure of one arm by seed."""
@@ -118,6 +126,32 @@ class Outcome:
                 names = (self.group.titles[better], self.group.titles[worse], titles[key])
                 rows.append([*names, *shown(contrast, key != "separation")])
         return rows
+
+
+SCENE_COLUMNS = (
+    Column("scene_ratio", "R", percent=False),
+    Column("single_frame_accuracy", "single frames, trimmed"),
+    Column("untrimmed_accuracy", "single frames, untrimmed"),
+    Column("kept", "kept", percent=False),
+    Column("clip_accuracy", "clips, trimmed"),
+)
+_HEAD_COLUMNS = (
+    (TAC, Column("train_action_accuracy", "TAC, training clips")),
+    (MATCHED, Column("background_share", "K of TAC, matched", percent=False)),
+    (NONE, Column("background_share", "K of TSP, no GVF", percent=False)),
+)
+
+
+def scene_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """Header and rows: what scenes give away at each share, R and K, and the gates."""
+    titles = [column.title for column in (*SCENE_COLUMNS, *(c for _, c in _HEAD_COLUMNS))]
+    rows = [["p", "seeds", *titles]]
+    for outcome in outcomes:
+        scenes = outcome.scenes.values()
+        cells = [c.show([figures.get(c.key) for figures in scenes]) for c in SCENE_COLUMNS]
+        cells += [c.show(list(outcome.values(arm, c.key).values())) for arm, c in _HEAD_COLUMNS]
+        rows.append([f"{outcome.group.share:g}", str(len(scenes)), *cells])
+    return rows
 
 
 def shown(contrast: Contrast, percent: bool = True) -> list[str]:

@@ -22,8 +22,10 @@ from reproduction.outcome import (
     markdown,
     planned_table,
     planned_tests,
+    scene_table,
     verdict,
 )
+from reproduction.predictions import prediction_table
 from reproduction.stages import StageRecord
 from tspcli import __version__
 from tspcli.core.files import replacing
@@ -48,6 +50,13 @@ pre { overflow-x: auto; font-size: 12px; }
 small { opacity: .8; }
 """
 
+_SCENES_NOTE = (
+    "R: accuracy of single frames over that of clips, both above chance, on trimmed validation "
+    "clips. Kept: accuracy of single frames in untrimmed actions over that on trimmed clips (gate: "
+    "0.9). TAC on its training clips (gate: 80 %). K: how often the action head says the video's "
+    "class in its background, as a share of how often it does in its actions."
+)
+
 
 def write_report(
     folder: Path,
@@ -56,6 +65,7 @@ def write_report(
     settings: Mapping[str, Any],
     records: Mapping[str, StageRecord],
     remarks: Sequence[str] = (),
+    explored: Sequence[Sequence[str]] = (),
 ) -> None:
     """Write the page, the tables and a summary for programs into a folder.
 
@@ -66,6 +76,7 @@ def write_report(
         settings: All settings as plain values.
         records: Of the stages, for times and commands.
         remarks: What a reader has to know as well.
+        explored: Header and rows of variations, if there are any.
 
     Raises:
         DependencyError: If matplotlib or scipy is not installed.
@@ -76,13 +87,18 @@ def write_report(
     verdicts = [verdict(outcome) for outcome in outcomes]
     facts = environment_facts(settings, groups, records)
     sections = [_Section("", verdicts=verdicts, remarks=remarks)]
+    if foreseen := prediction_table(outcomes):
+        sections.append(_Section("The predictions of the design", foreseen))
     if tests:
         sections.append(_Section("The tests of the design", planned_table(tests)))
-    if any(outcome.group.share is not None for outcome in outcomes):
+    if all(outcome.group.share is not None for outcome in outcomes):
         picture = pictures.lead_over_share(outcomes)
         sections.append(_Section("Lead over the share of scenes", picture=picture))
+        sections.append(_Section("What scenes give away", scene_table(outcomes), _SCENES_NOTE))
     for outcome in outcomes:
         sections += _group_sections(outcome)
+    if explored:
+        sections.append(_Section("Exploratory, without tests", [list(row) for row in explored]))
     sections.append(_Section("Run", [["what", "value"], *map(list, facts.items())]))
     with replacing(folder / TABLE) as aside:
         aside.write_text(_markdown(title, sections), encoding="utf-8")

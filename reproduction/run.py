@@ -108,7 +108,9 @@ def reproduce(
         )
 
         def call(folder: Path, tell: Tell) -> None:
-            write_report(folder, title, groups, scale.to_dict(), runner.records, plan.remarks())
+            explored = plan.explored() if isinstance(plan, GridPlan) else []
+            records = runner.records
+            write_report(folder, title, groups, scale.to_dict(), records, plan.remarks(), explored)
 
         runner.stages.append(
             Stage(
@@ -156,5 +158,5 @@ def _check_seeds(seeds: Sequence[int] | None) -> None:
 def _code_digest() -> str:
     """Of the modules that write the report: it costs little, so that it follows their changes."""
     folder = Path(__file__).parent
-    modules = ("report", "pictures", "outcome", "inference")
+    modules = ("report", "pictures", "outcome", "inference", "predictions", "explore")
     return "".join(digest_of(folder / f"{name}.py")[:12] for name in modules)

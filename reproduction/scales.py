@@ -30,15 +30,17 @@ class Cell(NamedTuple):
     Attributes:
         share: Of scenes that belong to their class.
         seed: Of the data set and of all trainings.
+        variant: Ends the folder's name where the data set is a variant.
     """
 
     share: float
     seed: int
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """Its folder below the experiment's."""
-        return f"p{self.share:g}/seed{self.seed}"
+        return f"p{self.share:g}{self.variant}/seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Scale:
         gvf_stride_frames: From clip to clip of the global features.
         min_gap_s: Shorter gaps between actions are no background.
         control_share: At which share the control runs, too; None for nowhere.
+        variant: Of all cells.
+        explored: Seeds with the variations of :mod:`reproduction.explore`.
     """
 
     name: str
@@ -83,6 +87,8 @@ class Scale:
     arms: tuple[Arm, ...] = ARMS
     n_described: int = 0
     control_share: float | None = None
+    variant: str = ""
+    explored: tuple[int, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -90,7 +96,7 @@ class Scale:
         cells = []
         for number, seed in enumerate(self.seeds):
             described = (1.0,) if number < self.n_described else ()
-            cells += [Cell(share, seed) for share in (*self.shares, *described)]
+            cells += [Cell(share, seed, self.variant) for share in (*self.shares, *described)]
         return tuple(cells)
 
     def arms_of(self, cell: Cell) -> tuple[Arm, ...]:
@@ -158,6 +164,7 @@ CURVE = replace(
     n_described=2,
     control_share=0.9,
 )
+EXPLORE = replace(CURVE, name="explore", explored=CURVE.seeds[:3])
 
 SMALL = Scale(
     name="small",
@@ -191,7 +198,7 @@ SMALL = Scale(
     bmn={"temporal_scale": 100, "max_duration": 24},
 )
 
-SCALES = {scale.name: scale for scale in (TINY, CURVE, SMALL)}
+SCALES = {scale.name: scale for scale in (TINY, CURVE, EXPLORE, SMALL)}
 
 
 def find_scale(name: str) -> Scale:
