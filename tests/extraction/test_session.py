@@ -72,3 +72,22 @@ def test_a_store_of_two_runs_is_byte_for_byte_that_of_one(
     extract(sources / "b.mp4", grown, encoder=encoder, workers=1, batch_size=1)
     extract(sources, grown, encoder=encoder, workers=1, batch_size=1)
     assert whole.read_bytes() == grown.read_bytes()
+
+
+def test_the_resolved_sampling_is_stated_first(
+    sources: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Whoever changes the clips' length alone sees that the stride stays."""
+    said: list[str] = []
+    listener = Reporter()
+    listener.message = said.append  # type: ignore[method-assign]  # of this one alone
+    extract(
+        sources / "b.mp4",
+        tmp_path / "f.h5",
+        encoder=encoder,
+        frame_rate=25,
+        clip_length=32,
+        reporter=listener,
+    )
+    for part in ("clips of 1.28 s", "every 0.64 s (stride 16)", "from a 30 Hz grid", "112×112"):
+        assert part in said[0]

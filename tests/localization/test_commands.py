@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,10 @@ def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str])
     shown, said = capsys.readouterr()
     for text in ("0.95", "average", "AR@100", "AUC"):
         assert text in shown
+    truth = read_actions(planted / "all.json", role="validation")
+    for label in LABELS:
+        count = sum(s.label == label for video in truth.values() for s in video.segments)
+        assert re.search(rf"{label} *│ *[0-9.]+ *│ *{count} ", shown)
     assert f"mAP is of {found}." in said
     assert f"AR and AUC are of {planted / 'found.proposals.json'}." in said
     assert "another label" not in said

@@ -28,7 +28,7 @@ def test_step_of_every_backbone(name: str, recipe_name: str) -> None:
     sampling = clip_sampling(recipe, spec)
     assert sampling.frame_rate == spec.sampling.frame_rate
     assert sampling.is_regular  # so that the clip cache serves it
-    height, width = frame_preprocessing(recipe, spec).crop
+    height, width = frame_preprocessing(recipe, spec.preprocessing).crop
     with torch.device("meta"):
         heads = Heads(7, "region" in recipe.heads, 512 if "region" in recipe.heads else 0)
         model = TspModel(name, heads).train()

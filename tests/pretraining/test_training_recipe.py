@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,17 @@ def test_unknown_recipe_and_broken_file(tmp_path: Path) -> None:
     path.write_text("epochs = = 3")
     with pytest.raises(UsageError, match=r"broken\.toml"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("alphas", [{"action": 1.0}, {"action": 1.0, "region": 1.0, "other": 1.0}])
+def test_a_loss_without_a_weight_is_found_at_import(
+    monkeypatch: pytest.MonkeyPatch, alphas: dict[str, float]
+) -> None:
+    """And a weight without a loss, which would have no effect."""
+    from tspcli.pretraining import tsp_losses
+
+    monkeypatch.setattr(Recipe, "alphas", property(lambda recipe: alphas))
+    spec = tsp_losses.__spec__
+    assert spec is not None and spec.loader is not None
+    with pytest.raises(TypeError, match=r"region|other"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

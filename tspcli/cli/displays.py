@@ -152,16 +152,24 @@ def summarize(report: ExtractReport, *, of: str = "") -> None:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables of both metrics on stdout."""
+    """Print the tables of both metrics on stdout, and the AP of each class, the highest first."""
     from rich.table import Table
+    from rich.text import Text
 
     console = out_console()
-    if evaluation.detection is not None:
+    if (found := evaluation.detection) is not None:
+        # The headline comes last, where the eye is: there may be hundreds of classes.
+        title = f"AP per class, mean over tIoU {found.tious[0]:g} to {found.tious[-1]:g}"
+        table = Table("class", "AP %", "actions", title=title)
+        classes = zip(found.ap.mean(axis=0), found.labels, found.n_per_class, strict=True)
+        for value, label, count in sorted(classes, reverse=True):
+            table.add_row(Text(printable(label)), f"{100 * value:.2f}", str(count))
+        console.print(table)
         table = Table("tIoU", "mAP %", title="Detection")
-        for tiou in evaluation.detection.tious:
-            table.add_row(f"{tiou:.2f}", f"{100 * evaluation.detection.map_at(tiou):.2f}")
+        for tiou in found.tious:
+            table.add_row(f"{tiou:.2f}", f"{100 * found.map_at(tiou):.2f}")
         table.add_section()
-        table.add_row("average", f"{100 * evaluation.detection.average_map:.2f}")
+        table.add_row("average", f"{100 * found.average_map:.2f}")
         console.print(table)
     table = Table("", "%", title="Proposals")
     for count in (1, 10, 100):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -19,6 +20,7 @@ from tspcli.encoders.weights import (
     WeightsEntry,
     class_names,
     locate,
+    named_entry,
 )
 from tspcli.errors import UsageError
 from tspcli.fetch.url import Progress
@@ -125,16 +127,53 @@ def _class_names(checkpoint: Checkpoint, entry: WeightsEntry | None) -> tuple[st
     return names if names is not None and len(names) == checkpoint.heads.n_actions else None
 
 
+class WeightsInput(NamedTuple):
+    """What weights were made for, as far as it is known.
+
+    Attributes:
+        backbone: Theirs.
+        sampling: The clips.
+        preprocessing: The frames.
+    """
+
+    backbone: str
+    sampling: Sampling
+    preprocessing: Preprocessing
+
+
+def describe_weights(weights: str | Path) -> WeightsInput:
+    """What weights were made for; those of the registry are not fetched for it.
+
+    Args:
+        weights: As for :func:`load_encoder`.
+
+    Raises:
+        WeightsError, CheckpointError: If there are none, or if they cannot be read.
+    """
+    entry = named_entry(weights)
+    if entry is None or entry.embedded is not None:
+        checkpoint = load_checkpoint(weights if entry is None else entry.local_path())
+        backbone, (sampling, preprocessing) = checkpoint.backbone, _suited_input(checkpoint, entry)
+    else:
+        # Files of other publishers state neither.
+        backbone, (sampling, preprocessing) = entry.backbone, _stated_input(entry)
+    spec = backbone_spec(backbone)
+    return WeightsInput(backbone, sampling or spec.sampling, preprocessing or spec.preprocessing)
+
+
 def _suited_input(
     checkpoint: Checkpoint, entry: WeightsEntry | None
 ) -> tuple[Sampling | None, Preprocessing | None]:
     """The clips and frames that suit the weights: the registry's, else the checkpoint's own."""
-    sampling, preprocessing = checkpoint.sampling, checkpoint.preprocessing
-    if entry is not None and entry.sampling is not None:
-        sampling = Sampling.from_dict(dict(entry.sampling))
-    if entry is not None and entry.preprocessing is not None:
-        preprocessing = Preprocessing.from_dict(entry.preprocessing)
-    return sampling, preprocessing
+    sampling, preprocessing = _stated_input(entry) if entry is not None else (None, None)
+    return sampling or checkpoint.sampling, preprocessing or checkpoint.preprocessing
+
+
+def _stated_input(entry: WeightsEntry) -> tuple[Sampling | None, Preprocessing | None]:
+    return (
+        None if entry.sampling is None else Sampling.from_dict(dict(entry.sampling)),
+        None if entry.preprocessing is None else Preprocessing.from_dict(entry.preprocessing),
+    )
 
 
 def convert_checkpoint(

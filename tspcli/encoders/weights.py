@@ -218,9 +218,9 @@ def locate(
         WeightsError: If the name is unknown, or the file has another checksum than the registry.
         DownloadError: If they cannot be downloaded; the remedy names the file and its place.
     """
-    if isinstance(weights, Path) or Path(weights).exists() or _looks_like_path(weights):
+    entry = named_entry(weights)
+    if entry is None:
         return LocatedWeights(checkpoint_file(weights), None, backbone)
-    entry = find_weights(weights)
     if backbone not in (None, entry.backbone):
         raise UsageError(
             f"The weights {weights!r} are for {entry.backbone}, not {backbone}.",
@@ -228,6 +228,17 @@ def locate(
             value=backbone,
         )
     return _fetch(entry, on_progress)
+
+
+def named_entry(weights: str | Path) -> WeightsEntry | None:
+    """The entry that :func:`locate` would take; None if the weights are a path.
+
+    Raises:
+        WeightsError: If they are neither a path nor a name of the registry.
+    """
+    if isinstance(weights, Path) or Path(weights).exists() or _looks_like_path(weights):
+        return None
+    return find_weights(weights)
 
 
 def fetch_weights(name: str, on_progress: Progress | None = None) -> Path:

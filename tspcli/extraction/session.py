@@ -124,6 +124,7 @@ def run_session(
                     f"{counted(plan.n_unknown, 'video')} of {plan.n_videos} without a duration in "
                     "the header, distributed by file size."
                 )
+        reporter.message(f"Sampling: {sampling.line()}; {info.frame_spec.line()}.")
         with one_writer(out):
             parts = task.parts()
             todo = _todo(

@@ -54,6 +54,7 @@ class DetectionMetrics:
         n_ground_truth: Number of annotated actions.
         n_predictions: Number of predictions that were counted.
         n_unknown_label: Predictions left out because no ground truth has their class.
+        n_per_class: Number of annotated actions of each class.
     """
 
     tious: tuple[float, ...]
@@ -62,6 +63,7 @@ class DetectionMetrics:
     n_ground_truth: int
     n_predictions: int
     n_unknown_label: int
+    n_per_class: tuple[int, ...]
 
     @property
     def map_per_tiou(self) -> FloatArray:
@@ -192,6 +194,7 @@ def evaluate_detection(
         len(ground_truth),
         len(order),
         len(predictions) - len(order),
+        tuple(n_truths.tolist()),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tspcli.core.devices import resolve_device
 from tspcli.core.files import replacing
 from tspcli.core.progress import Reporter
 from tspcli.core.run_dir import RunDir
-from tspcli.core.text import MALFORMED, counted, parse_json
+from tspcli.core.text import MALFORMED, clock, counted, parse_json
 from tspcli.errors import CheckpointError, TrainingError
 from tspcli.localization import localizer as checkpoints
 from tspcli.localization.boundary_matching import Bmn, bmn_loss
@@ -202,8 +203,14 @@ def train(
         if not folder.about_path.exists():
             with replacing(folder.about_path) as aside:
                 aside.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        began, first = time.monotonic(), state.epoch
+
+        def left(epochs: float) -> str:
+            speed_s = (time.monotonic() - began) / (epochs - first)
+            return f"{clock(speed_s * (config.epochs - epochs))} left"
+
         while state.epoch < config.epochs:
-            losses = _train_epoch(state, windows, device, reporter)
+            losses = _train_epoch(state, windows, device, reporter, left)
             if valid_windows is not None:
                 losses.update(_validate(state.localizer.model, valid_windows, device))
             state.finish_epoch(losses, out)
@@ -294,7 +301,11 @@ def _fresh(
 
 
 def _train_epoch(
-    state: _State, windows: TrainingWindows, device: torch.device, reporter: Reporter
+    state: _State,
+    windows: TrainingWindows,
+    device: torch.device,
+    reporter: Reporter,
+    left: Callable[[float], str],
 ) -> dict[str, float]:
     config, model = state.localizer.config, state.localizer.model
     epoch = state.epoch + 1
@@ -314,7 +325,8 @@ def _train_epoch(
         state.optimizer.step()
         sums += torch.stack([part.detach() for part in loss]) * len(batch)
         done += len(batch)
-        reporter.advance(STEPS, done, f"epoch {epoch}/{config.epochs}")
+        so_far = left(state.epoch + done / len(order))
+        reporter.advance(STEPS, done, f"epoch {epoch}/{config.epochs}, {so_far}")
     return _means(sums, len(order), "train", epoch)
 
 

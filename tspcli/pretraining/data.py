@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.annotations import read_groundtruth, read_label_mapping
+from tspcli.annotations import GroundTruthRow, read_groundtruth, read_label_mapping
 from tspcli.annotations.check import check_groundtruth
+from tspcli.core.problems import Problems
 from tspcli.core.progress import Reporter
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
+from tspcli.encoders.loading import describe_weights
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TrainingError, UsageError
 from tspcli.pretraining.clip_cache import CachedClips, CacheSettings, cache_file
@@ -22,10 +24,11 @@ from tspcli.pretraining.distributed import Devices
 from tspcli.pretraining.epoch_plan import BatchPlan, ClipPlan, ValidationPlan
 from tspcli.pretraining.gvf_lookup import check_gvf, gvf_rows
 from tspcli.pretraining.loader import ClipLoader
-from tspcli.pretraining.training_recipe import Execution, Recipe
+from tspcli.pretraining.training_recipe import PRETRAINED, RANDOM, Execution, Recipe
 from tspcli.pretraining.training_segments import TrainingSegments, build_segments, find_videos
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
+from tspcli.store.gvf import GlobalFeatures
 
 
 @dataclass(frozen=True)
@@ -183,33 +186,58 @@ class RunData:
         )
 
 
-def load_data(inputs: RunInputs, recipe: Recipe) -> RunData:
+def load_data(
+    inputs: RunInputs, recipe: Recipe, preprocessing: Preprocessing | None = None
+) -> RunData:
     """Read and check the tables, the videos' places and the global features.
 
+    Args:
+        inputs: The files.
+        recipe: What is learned.
+        preprocessing: Of the frames, unless the recipe names sizes; by default that of the initial
+            weights.
+
     Raises:
-        AnnotationError, TrainingError, StoreError, UsageError: If they do not fit together.
+        AnnotationError, TrainingError, StoreError, UsageError: If they do not fit together; a
+            TrainingError with all ``problems`` if there are several.
     """
     spec = backbone_spec(recipe.backbone)
-    spec.check_clip_length(recipe.clip_length)
-    tables = {"train": read_groundtruth(inputs.train), "valid": read_groundtruth(inputs.valid)}
-    if inputs.labels is not None:
-        labels = read_label_mapping(inputs.labels)
-    else:
-        labels = sorted({row.label for row in tables["train"] if row.label is not None})
+    problems = Problems(TrainingError)
+    with problems.noted():
+        spec.check_clip_length(recipe.clip_length)
+    with problems.noted():
+        preprocessing = frame_preprocessing(recipe, preprocessing or initial_input(recipe)[1])
+    features: tuple[GlobalFeatures | None, list[str]] = (None, [])
+    with problems.noted():
+        features = check_gvf(inputs.gvf, recipe, spec)
+    tables: dict[str, list[GroundTruthRow]] = {}
+    for name in ("train", "valid"):
+        with problems.noted():
+            tables[name] = read_groundtruth(getattr(inputs, name))
+    labels: list[str] | None = None
+    with problems.noted():
+        if inputs.labels is not None:
+            labels = read_label_mapping(inputs.labels)
+        elif "train" in tables:
+            labels = sorted({row.label for row in tables["train"] if row.label is not None})
+    segments: dict[str, TrainingSegments] = {}
+    videos: dict[str, list[Path]] = {}
+    for name, rows in tables.items() if labels is not None else ():
+        with problems.noted():
+            segments[name] = build_segments(
+                rows,
+                labels or [],
+                clip_length=recipe.clip_length,
+                frame_rate=float(recipe.rate),
+                foreground_only=recipe.foreground_only,
+                name=str(getattr(inputs, name)),
+            )
+            videos[name] = find_videos(segments[name].filenames, inputs.videos)
+    problems.require_none()
+    assert labels is not None and preprocessing is not None
     sampling = clip_sampling(recipe, spec)
-    segments = {
-        name: build_segments(
-            rows,
-            labels,
-            clip_length=recipe.clip_length,
-            frame_rate=float(recipe.rate),
-            foreground_only=recipe.foreground_only,
-            name=str(getattr(inputs, name)),
-        )
-        for name, rows in tables.items()
-    }
-    features = check_gvf(inputs.gvf, recipe, spec)
-    notes = list(features[1])
+    vectors, notes = features
+    notes = list(notes)
     for name, table in segments.items():
         notes += _segment_notes(name, table)
     report = check_groundtruth(
@@ -219,20 +247,17 @@ def load_data(inputs: RunInputs, recipe: Recipe) -> RunData:
         clips_per_segment=recipe.clips_per_segment,
     )
     notes += [f"{f.subset}: {f.message}" for f in report.findings if f.severity == "error"]
-    vectors = features[0]
     return RunData(
         labels=labels,
         sampling=sampling,
-        preprocessing=frame_preprocessing(recipe, spec),
+        preprocessing=preprocessing,
         plans={
             name: ClipPlan(
                 table, sampling, recipe.clips_per_segment, recipe.seed, training=name == "train"
             )
             for name, table in segments.items()
         },
-        videos={
-            name: find_videos(table.filenames, inputs.videos) for name, table in segments.items()
-        },
+        videos=videos,
         gvf={
             name: None if vectors is None else gvf_rows(table, vectors)
             for name, table in segments.items()
@@ -241,6 +266,28 @@ def load_data(inputs: RunInputs, recipe: Recipe) -> RunData:
         chance={level.head: level.majority for level in report.chance["valid"]},
         notes=notes,
     )
+
+
+def initial_input(recipe: Recipe) -> tuple[Sampling, Preprocessing]:
+    """The clips and frames that the initial weights were made for; random ones: the backbone's.
+
+    Raises:
+        WeightsError, CheckpointError: If there are no such weights.
+        TrainingError: If they are those of another backbone.
+    """
+    if recipe.init in (PRETRAINED, RANDOM):
+        spec = backbone_spec(recipe.backbone)
+        return spec.sampling, spec.preprocessing
+    made = describe_weights(recipe.init)
+    if made.backbone != recipe.backbone:
+        raise TrainingError(
+            f"The initial weights {recipe.init} are those of a {made.backbone}, not of a "
+            f"{recipe.backbone}.",
+            remedy="Leave --backbone out, or give weights of it.",
+            option="backbone",
+            value=made.backbone,
+        )
+    return made.sampling, made.preprocessing
 
 
 def clip_sampling(recipe: Recipe, spec: BackboneSpec) -> Sampling:
@@ -261,9 +308,8 @@ def clip_sampling(recipe: Recipe, spec: BackboneSpec) -> Sampling:
     )
 
 
-def frame_preprocessing(recipe: Recipe, spec: BackboneSpec) -> Preprocessing:
-    """The backbone's preprocessing, with the recipe's sizes where it names any."""
-    own = spec.preprocessing
+def frame_preprocessing(recipe: Recipe, own: Preprocessing) -> Preprocessing:
+    """The preprocessing of the initial weights, with the recipe's sizes where it names any."""
     resize = own.resize
     if recipe.resize:
         resize = ResizeSpec(height=recipe.resize[0], width=recipe.resize[1])

@@ -63,6 +63,7 @@ class Loop:
         default_factory=lambda: deque(maxlen=_SPEED_OVER_STEPS)
     )
     _saved_at: float = field(default_factory=time.monotonic)
+    _has_reported: bool = False
 
     def __post_init__(self) -> None:
         context = self.context
@@ -90,6 +91,7 @@ class Loop:
         self._recent.clear()
         self.context.reporter.start(TRAINING, self._batches.n_steps, state.step)
         began, waited_before = time.perf_counter(), feed.waited_s
+        self._recent.append((began, waited_before, 0))
         train_s, waited_s = state.train_s, state.waited_s
         for batch in feed(self._batches.epoch(epoch, state.step)):
             step = state.step
@@ -134,10 +136,17 @@ class Loop:
         state = self.state
         done = state.epoch * self._batches.n_steps + state.step
         is_last = state.step == self._batches.n_steps
-        if state.step % self.context.execution.log_every_steps and not is_last:
+        is_due = is_last or not state.step % self.context.execution.log_every_steps
+        if not is_due and self._has_reported:
             return
         status = self._status(step, rates)
+        if not self._has_reported:
+            # Loader processes are still starting, so the estimate is high.
+            self.context.reporter.message(f"First step: {status.line()}, at this step's speed.")
+            self._has_reported = True
         self.context.reporter.advance(TRAINING, status.step, status)
+        if not is_due:
+            return
         if self.tensorboard is not None:
             self.tensorboard.step(done, status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from tspcli.encoders.backbones import BACKBONES, BackboneSpec, backbone_spec
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.encoders.weights import checkpoint_file, find_weights
 from tspcli.errors import TrainingError, WeightsError
-from tspcli.pretraining.training_recipe import Recipe
+from tspcli.pretraining.training_recipe import Recipe, load_recipe
 from tspcli.pretraining.training_segments import TrainingSegments
+from tspcli.recipes.catalog import recipe_names
 from tspcli.store.gvf import GlobalFeatures, read_gvf
 
 
@@ -90,6 +92,32 @@ def check_gvf(
             f"pooled over clips that do not overlap ({sampling.clip_length})."
         ]
     return features, []
+
+
+def with_gvf_weights(recipe: Recipe, path: Path | None) -> tuple[Recipe, list[str]]:
+    """The recipe with the encoder that the global features name, and a warning if it changed.
+
+    Our recipes name the encoder of the official features. Whoever names one himself, in a file or
+    with ``--gvf-weights``, means it: :func:`check_gvf` then refuses another.
+    """
+    if path is None or recipe.gvf_pool == "none" or not path.is_file():
+        return recipe, []
+    if recipe.name not in recipe_names("training"):
+        return recipe, []
+    chosen = {"backbone": recipe.backbone, "gvf_pool": recipe.gvf_pool}
+    features = read_gvf(path)
+    made = features.metadata.weights
+    if made is None or load_recipe(recipe.name, chosen).gvf_weights != recipe.gvf_weights:
+        return recipe, []
+    try:
+        _require_encoder(features, recipe.gvf_weights, _named_weights(recipe.gvf_weights))
+    except TrainingError:
+        text = (
+            f"{path} was made with {made}, and the recipe {recipe.name} is for features of "
+            f"{recipe.gvf_weights}: {made} is taken."
+        )
+        return replace(recipe, gvf_weights=made), [text]
+    return recipe, []
 
 
 def _named_weights(weights: str) -> _Named | None:

@@ -17,6 +17,7 @@ from tspcli.core.settings import parse_toml, read_toml_text, to_toml
 from tspcli.core.text import MALFORMED, parse_json
 from tspcli.core.version import __version__
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
+from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.tsp_model import TspModel
 from tspcli.encoders.weights import BEST_CHECKPOINT
 from tspcli.errors import TrainingError, UsageError
@@ -135,9 +136,17 @@ class RunFolder:
                 raise TrainingError(f"{self.path} is a file, not a folder.", path=self.path)
             self._refuse_inputs({*own.present(), *self.path.glob("epoch_*.pth")}, context)
         else:
-            # As it would be stored: not every name of a file can be.
-            identity = parse_toml(to_toml(recipe.to_dict()), "the recipe")
-            own.require_own(_recipe_values, identity, resume=resume)
+            own.require_own(_recipe_values, _stored_form(recipe.to_dict()), resume=resume)
+
+    def frames(self, recipe: Recipe) -> Preprocessing | None:
+        """The preprocessing that a run which is resumed began with; None if it stored nothing.
+
+        Raises:
+            CheckpointError: If its checkpoint is damaged.
+        """
+        if not self.last.exists():
+            return None
+        return load_checkpoint(self.last, recipe.backbone).preprocessing
 
     def _own(self, recipe: Recipe) -> RunDir:
         epochs = (f"epoch_{number}.pth" for number in range(recipe.epochs))
@@ -236,7 +245,19 @@ def read_run_recipe(folder: str | Path) -> Recipe:
 
 def _recipe_values(path: Path) -> dict[str, Any]:
     content = parse_toml(read_toml_text(path), str(path))
-    return {k: v for k, v in content.items() if k not in ("execution", "tool_version")}
+    return _stored_form(
+        {k: v for k, v in content.items() if k not in ("execution", "tool_version")}
+    )
+
+
+def _stored_form(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a recipe as its file gives them back, with the defaults of those that it lacks.
+
+    A file lacks the fields that a later version added and those that were None, and some names
+    cannot be written as they are.
+    """
+    complete = {**Recipe().to_dict(), **values}
+    return parse_toml(to_toml(complete), "the recipe")
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -354,7 +375,7 @@ class Checkpointer:
                 path=file,
             )
         try:
-            require_same(run["recipe"], recipe.to_dict(), where)
+            require_same(_stored_form(run["recipe"]), _stored_form(recipe.to_dict()), where)
             if run["world_size"] != world_size:
                 raise TrainingError(
                     f"{where} was started on {run['world_size']} devices, not {world_size}.",

@@ -22,6 +22,10 @@ EPOCHS, TRAINING, VALIDATION = "epochs", "training", "validation"
 in every epoch; :class:`StepStatus` are the figures of the training."""
 
 
+FEW_STEPS = 20
+"""Fewer steps in an epoch than this are worth a hint: the recipes warm up for two epochs."""
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """What is known before the first step.
@@ -35,6 +39,7 @@ class RunInfo:
         world_size: Devices.
         first_epoch, first_step: Where the run begins; not 0 when it is resumed.
         chance: Chance levels of the heads on the validation clips, as fractions of 1.
+        clips: How videos are sampled and frames scaled, in words.
     """
 
     out: str
@@ -48,9 +53,10 @@ class RunInfo:
     first_epoch: int
     first_step: int
     chance: Mapping[str, float]
+    clips: str = ""
 
     def line(self) -> str:
-        """The run in one line."""
+        """The run, its clips and, where an epoch is short, what would make it longer."""
         epochs = int(self.recipe["epochs"])
         where = f"{self.world_size} × {self.device}" if self.world_size > 1 else self.device
         chance = ", ".join(f"{head} {100 * level:.2f}%" for head, level in self.chance.items())
@@ -64,6 +70,18 @@ class RunInfo:
             f"{counted(epochs, 'epoch')} of {counted(self.n_train_clips, 'clip')} in "
             f"{counted(self.n_steps, 'step')}, {counted(self.n_valid_clips, 'validation clip')}; "
             f"chance level: {chance}.{again}"
+            + (f"\nSampling: {self.clips}." if self.clips else "")
+            + self._hint()
+        )
+
+    def _hint(self) -> str:
+        size, clips = self.recipe["batch_size"], self.recipe["clips_per_segment"]
+        if self.n_steps >= FEW_STEPS or self.first_epoch >= int(self.recipe["epochs"]):
+            return ""
+        return (
+            f"\nAn epoch has only {counted(self.n_steps, 'step')} and the weights change once per "
+            f"step; a smaller --batch-size ({size}), more --clips-per-segment ({clips}) or more "
+            f"--epochs ({self.recipe['epochs']}) give more."
         )
 
 

@@ -7,6 +7,7 @@ in :class:`Execution`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Annotated, Any, Literal, get_args
 from msgspec import Meta
 
 from tspcli.core.settings import Settings, with_values
-from tspcli.errors import UsageError
+from tspcli.errors import TspError, UsageError
 from tspcli.recipes.catalog import read_recipe
 from tspcli.sampling.spec import as_rate
 
 DEFAULT_RECIPE = "tsp-activitynet"
+PRETRAINED = "pretrained"
+RANDOM = "random"
 Head = Literal["action", "region"]
 HEADS: tuple[Head, ...] = get_args(Head)
 MAX_SEED = 2**64 - 1
@@ -38,14 +41,16 @@ class Recipe(Settings):
     name: Annotated[str, Meta(description="Name of the recipe that this one started from.")] = (
         "custom"
     )
-    backbone: Annotated[str, Meta(description="A registered backbone.")] = "r2plus1d_34"
+    backbone: Annotated[
+        str, Meta(description="A registered backbone; with --init that of the weights.")
+    ] = "r2plus1d_34"
     init: Annotated[
         str,
         Meta(
             description="Weights to start from: pretrained (the backbone's Kinetics weights), a "
             "name in the registry, a checkpoint, a run directory, or random."
         ),
-    ] = "pretrained"
+    ] = PRETRAINED
     heads: Annotated[
         tuple[Head, ...],
         Meta(
@@ -76,11 +81,14 @@ class Recipe(Settings):
     ] = 5
     resize: Annotated[
         tuple[_Count, ...],
-        Meta(description="Height and width of frames before the crop; the backbone's by default."),
+        Meta(
+            description="Height and width of frames before the crop; the initial weights' by "
+            "default."
+        ),
     ] = ()
     crop: Annotated[
         tuple[_Count, ...],
-        Meta(description="Height and width of the crop; the backbone's by default."),
+        Meta(description="Height and width of the crop; the initial weights' by default."),
     ] = ()
     epochs: Annotated[_Count, Meta(description="Passes over the segments.")] = 8
     batch_size: Annotated[_Count, Meta(description="Clips per step on each device.")] = 32
@@ -268,10 +276,28 @@ def load_recipe(
         recipe: A name of ``recipe_names("training")``, or a TOML file with fields of
             :class:`Recipe`; see :mod:`tspcli.recipes.catalog` for its ``base`` and ``variant``. The
             ``recipe.toml`` of a run will do: what it says of that run's machine is left aside.
-        overrides: Fields to replace.
+        overrides: Fields to replace. Weights to start from bring their backbone, unless a file or
+            the overrides name one.
 
     Raises:
         UsageError: If there is no such recipe, or a field is unknown or of the wrong kind.
     """
-    values = read_recipe("training", recipe, overrides, ignored=("tool_version", "execution"))
+    values = read_recipe(
+        "training",
+        recipe,
+        overrides,
+        ignored=("tool_version", "execution"),
+        implied=_implied_by_weights,
+    )
     return with_values(Recipe(), values, str(recipe))
+
+
+def _implied_by_weights(told: Mapping[str, Any]) -> dict[str, Any]:
+    init = told.get("init")
+    if not isinstance(init, str) or init in (PRETRAINED, RANDOM):
+        return {}
+    from tspcli.encoders.loading import describe_weights
+
+    with suppress(TspError):  # a run reports it together with all else that is wrong
+        return {"backbone": describe_weights(init).backbone}
+    return {}

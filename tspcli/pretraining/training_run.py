@@ -10,16 +10,20 @@ from pathlib import Path
 
 import torch
 
+from tspcli.core.problems import Problems
 from tspcli.core.progress import Reporter
 from tspcli.core.text import counted, first_line
-from tspcli.encoders import BACKBONES, Heads, TspModel
+from tspcli.encoders import Heads, TspModel
+from tspcli.encoders.backbones import backbone_spec
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.encoders.precision import arithmetic, resolve_precision
+from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.encoders.weights import list_weights, locate
 from tspcli.errors import TrainingError, UsageError
-from tspcli.pretraining.data import RunContext, RunData, RunInputs, load_data
+from tspcli.pretraining.data import RunContext, RunData, RunInputs, initial_input, load_data
 from tspcli.pretraining.distributed import Devices, find_placement
 from tspcli.pretraining.epoch_loop import Loop
+from tspcli.pretraining.gvf_lookup import with_gvf_weights
 from tspcli.pretraining.loader import BatchFeed, choose_workers
 from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
 from tspcli.pretraining.precheck import prepare_videos
@@ -33,10 +37,13 @@ from tspcli.pretraining.training_log import (
     draw_curves,
     write_results,
 )
-from tspcli.pretraining.training_recipe import Execution, Recipe, load_recipe
-
-PRETRAINED = "pretrained"
-RANDOM = "random"
+from tspcli.pretraining.training_recipe import (
+    PRETRAINED,
+    RANDOM,
+    Execution,
+    Recipe,
+    load_recipe,
+)
 
 
 def pretrain(
@@ -80,8 +87,9 @@ def pretrain(
 
     Raises:
         UsageError, AnnotationError, TrainingError, StoreError, WeightsError, CheckpointError: If
-            the inputs do not fit together, before anything is computed; TrainingError also if a
-            clip cannot be read or a loss is not finite.
+            the inputs do not fit together, before anything is computed; a TrainingError with all
+            ``problems`` if several do not. TrainingError also if a clip cannot be read or a loss
+            is not finite.
 
     Example:
         >>> report = pretrain("videos/", "train.csv", "valid.csv", "run/",  # doctest: +SKIP
@@ -108,19 +116,57 @@ def pretrain(
     watched = reporter if devices.is_first else Reporter()
     with ExitStack() as stack:
         stack.enter_context(devices)
-        with devices.failing_together():
-            recipe = _resolve_init(recipe)
-            context = RunContext(inputs, recipe, execution, devices, watched)
         folder = RunFolder(Path(out))
         with devices.failing_together():
-            if devices.is_first:
-                folder.check(context, resume=resume, overwrite=overwrite)
+            context, data = _checked(
+                RunContext(inputs, recipe, execution, devices, watched),
+                folder,
+                resume=resume,
+                overwrite=overwrite,
+            )
         asked = stop_requested or reporter.stop_requested
-        return _run(context, folder, stack, asked, resume=resume, overwrite=overwrite)
+        return _run(context, data, folder, stack, asked, resume=resume, overwrite=overwrite)
+
+
+def _checked(
+    context: RunContext, folder: RunFolder, *, resume: bool, overwrite: bool
+) -> tuple[RunContext, RunData]:
+    """The run with its recipe resolved, and its data; all that is wrong is found at once."""
+    recipe, inputs, execution = context.recipe, context.inputs, context.execution
+    problems = Problems(TrainingError)
+    notes: list[str] = []
+    frames: Preprocessing | None = None
+    with problems.noted():
+        recipe = _resolve_init(recipe)
+    with problems.noted():
+        recipe, notes = with_gvf_weights(recipe, inputs.gvf)
+    context = replace(context, recipe=recipe)
+    with problems.noted():
+        if context.devices.is_first:
+            folder.check(context, resume=resume, overwrite=overwrite)
+        frames = folder.frames(recipe) if resume else None
+    with problems.noted():
+        resolve_precision(execution.precision, context.devices.device, training=True)
+    data: RunData | None = None
+    with problems.noted():
+        data = load_data(inputs, recipe, frames)
+        if execution.on_unreadable == "stop":
+            data.require_gvf()
+    problems.require_none()
+    assert data is not None
+    clips = initial_input(recipe)[0]
+    if (clips.frame_rate, clips.clip_length) != (recipe.rate, recipe.clip_length):
+        notes.append(
+            f"{recipe.backbone if recipe.init == RANDOM else recipe.init} is made for clips of "
+            f"{clips.clip_length} at {float(clips.frame_rate):g} frames/s; the recipe trains on "
+            f"{recipe.clip_length} at {float(recipe.rate):g}."
+        )
+    return context, replace(data, notes=[*notes, *data.notes])
 
 
 def _run(
     context: RunContext,
+    data: RunData,
     folder: RunFolder,
     stack: ExitStack,
     stop_requested: Callable[[], bool],
@@ -130,15 +176,10 @@ def _run(
 ) -> PretrainReport:
     recipe, execution = context.recipe, context.execution
     devices, reporter = context.devices, context.reporter
-    with devices.failing_together():
-        data = load_data(context.inputs, recipe)
-        precision = resolve_precision(execution.precision, devices.device, training=True)
+    precision = resolve_precision(execution.precision, devices.device, training=True)
     notes = list(data.notes)
     for note in notes:
         reporter.message(note)
-    if execution.on_unreadable == "stop":
-        with devices.failing_together():
-            data.require_gvf()
     # Whatever can be wrong about the model shows before hours of caching.
     model = build_model(recipe, data, devices)
     trainer = Trainer(model, recipe, execution, devices, data.preprocessing, precision)
@@ -184,6 +225,7 @@ def _run(
             first_epoch=state.epoch,
             first_step=state.step,
             chance=data.chance,
+            clips=f"{data.sampling.line()}; {data.preprocessing.frame_spec().line()}",
         )
     )
     reporter.start(EPOCHS, recipe.epochs, state.epoch)
@@ -261,23 +303,13 @@ def build_model(recipe: Recipe, data: RunData, devices: Devices) -> TspModel:
                 locate(recipe.init)
         with devices.failing_together():
             located = locate(recipe.init)
-            checkpoint = load_checkpoint(located.path, located.backbone)
-            if checkpoint.backbone != recipe.backbone:
-                raise TrainingError(
-                    f"The initial weights {recipe.init} are those of a {checkpoint.backbone}, not "
-                    f"of a {recipe.backbone}.",
-                    remedy="Give weights of the backbone, or `--init random`.",
-                )
-            checkpoint.load_into(model, heads=False)
+            load_checkpoint(located.path, recipe.backbone).load_into(model, heads=False)
     return model
 
 
 def _resolve_init(recipe: Recipe) -> Recipe:
     """Replace ``pretrained`` by the name of the backbone's Kinetics weights."""
-    if recipe.backbone not in BACKBONES:
-        raise UsageError(
-            f"There is no backbone {recipe.backbone!r}.", remedy=f"Known: {', '.join(BACKBONES)}."
-        )
+    backbone_spec(recipe.backbone)  # refuses what is none
     if recipe.init != PRETRAINED:
         return recipe
     named = [entry.name for entry in list_weights() if entry.backbone == recipe.backbone]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tspcli.encoders.tsp_model import Logits
+from tspcli.pretraining.training_recipe import Recipe
 from tspcli.pretraining.training_segments import NO_LABEL
 
 
@@ -78,6 +79,9 @@ LOSSES = {
     "action": Loss("action", "foreground", cross_entropy),
     "region": Loss("region", "clips", cross_entropy),
 }
+
+if _unmatched := LOSSES.keys() ^ Recipe().alphas.keys():
+    raise TypeError(f"Each loss has a weight NAME_alpha in the recipe; see {sorted(_unmatched)}.")
 
 
 def tsp_losses(logits: Logits, targets: Targets) -> dict[str, Tensor]:

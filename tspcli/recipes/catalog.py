@@ -3,14 +3,14 @@
 A kind of recipe is a folder (``training``); what its fields mean and which values they take is the
 business of whoever reads that kind. Two tables are of every kind:
 
-* ``base = "NAME"`` in a user's file takes the values of another recipe, which the file then
-  replaces;
+* ``base = "NAME"`` takes the values of another recipe or file, which has perhaps a base of its own,
+  and replaces some of them;
 * ``[[variant]]`` with ``if = {…}`` and ``set = {…}`` changes some values where others are chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,34 +35,65 @@ def read_recipe(
     overrides: Mapping[str, Any] | None = None,
     *,
     ignored: Collection[str] = (),
+    implied: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda chosen: {},
 ) -> dict[str, Any]:
     """The values of a recipe, ``name`` among them.
 
     Args:
         kind: Of the recipe.
         recipe: A name of :func:`recipe_names`, or a TOML file.
-        overrides: Values that replace those of the recipe and of its base. Variants apply where
+        overrides: Values that replace those of the recipe and of its bases. Variants apply where
             their condition holds for the replaced values, but never over them.
         ignored: Fields of a file that are no values of a recipe.
+        implied: What follows from the values that the user's files and ``overrides`` choose; it
+            replaces values of our recipes alone.
 
     Raises:
-        UsageError: If there is no such recipe, or it is not TOML.
+        UsageError: If there is no such recipe, or it is not TOML, or it is its own base.
     """
-    ignored = {*ignored, "summary"}
-    content = _content(kind, recipe, ignored)
-    fixed: dict[str, Any] = {}
-    base = content.pop("base", None)
-    if base is not None:
-        fixed = {key: value for key, value in content.items() if key != "variant"}
-        content = {**_content(kind, str(base), ignored), "name": str(base)}
-    fixed |= overrides or {}
-    variants = content.pop("variant", [])
-    values = {"name": Path(recipe).stem, **content, **fixed}
-    for variant in variants if isinstance(variants, list) else [variants]:
-        condition, change = _parts(variant, recipe)
-        if all(values.get(key) == value for key, value in condition.items()):
-            values = {**values, **change, **fixed}
-    return values
+    layers, n_ours = _layers(kind, recipe, {*ignored, "summary"})
+    variants = [layer.pop("variant", []) for layer in layers]
+    given = dict(overrides or {})
+    told = {**_merged(layers[n_ours:]), **given}
+    given |= {key: value for key, value in implied(told).items() if key not in told}
+    values = {**_merged(layers), **given}
+    for place, named in enumerate(variants):
+        # A variant is over its own recipe and its bases, and under whatever is based on it.
+        fixed = {**_merged(layers[place + 1 :]), **given}
+        for variant in named if isinstance(named, list) else [named]:
+            condition, change = _parts(variant, recipe)
+            if all(values.get(key) == value for key, value in condition.items()):
+                values = {**values, **change, **fixed}
+    return {"name": Path(recipe).stem, **values}
+
+
+def _merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for layer in layers for key, value in layer.items()}
+
+
+def _layers(
+    kind: str, recipe: str | Path, ignored: Collection[str]
+) -> tuple[list[dict[str, Any]], int]:
+    """The bases of a recipe, the lowest first, and the recipe; how many of these are ours."""
+    layers: list[dict[str, Any]] = []
+    known, seen = recipe_names(kind), [str(recipe)]
+    while True:
+        named = seen[-1]
+        layers.insert(0, _content(kind, named, ignored))
+        if named in known:
+            return [{**layers[0], "name": named}, *layers[1:]], 1
+        base = layers[0].pop("base", None)
+        if base is None:
+            return layers, 0
+        # A file names another file from its own folder.
+        beside = Path(named).parent / str(base)
+        seen.append(str(beside if beside.is_file() else base))
+        if seen[-1] in seen[:-1]:
+            raise UsageError(
+                f"The recipe {recipe} is its own base: {' → '.join(seen)}.",
+                path=recipe,
+                value=seen[-1],
+            )
 
 
 def _parts(variant: Any, recipe: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

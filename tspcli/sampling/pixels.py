@@ -38,6 +38,16 @@ class ResizeSpec:
             return self.short_side, int(self.short_side * width / height)
         return int(self.short_side * height / width), self.short_side
 
+    def line(self) -> str:
+        """The size in a word or two.
+
+        >>> ResizeSpec(128, 171).line(), ResizeSpec(short_side=256).line()
+        ('128×171', '256 on the short side')
+        """
+        if self.short_side is not None:
+            return f"{self.short_side} on the short side"
+        return f"{self.height}×{self.width}"
+
 
 @dataclass(frozen=True)
 class FrameSpec:
@@ -53,6 +63,15 @@ class FrameSpec:
     resize: ResizeSpec
     crop: tuple[int, int] | None = None
     dtype: FrameDtype = "uint8"
+
+    def line(self) -> str:
+        """The frames in one line.
+
+        >>> FrameSpec(ResizeSpec(128, 171), (112, 112)).line()
+        'frames 128×171 → 112×112'
+        """
+        crop = "" if self.crop is None else f" → {self.crop[0]}×{self.crop[1]}"
+        return f"frames {self.resize.line()}{crop}"
 
     def crop_origin(self, height: int, width: int) -> tuple[int, int]:
         """(top, left) of the centre crop in a scaled frame; halves are rounded to even."""

@@ -116,6 +116,20 @@ class Sampling:
         """End of a clip in seconds after the first frame."""
         return (clip * self.stride + self.clip_length) / self.frame_rate
 
+    def line(self) -> str:
+        """The sampling in one line.
+
+        >>> Sampling(frame_rate=Fraction(25), clip_length=32).line()
+        'clips of 1.28 s (length 32) every 0.64 s (stride 16), 25 frames/s taken from a 30 Hz grid'
+        """
+        rate, grid = _number(self.frame_rate), _number(self.grid_rate)
+        source = "straight from the video" if rate == grid else f"from a {grid} Hz grid"
+        return (
+            f"clips of {_number(self.clip_duration_s)} s (length {self.clip_length}) "
+            f"every {_number(self.stride_s)} s (stride {self.stride}), {rate} frames/s taken "
+            f"{source}"
+        )
+
     def to_dict(self) -> dict[str, str | int]:
         """The sampling as plain values; rates as exact strings (``"15"``, ``"30000/1001"``)."""
         return {
@@ -134,6 +148,10 @@ class Sampling:
             stride=int(values["stride"]),
             grid_rate=as_rate(values["grid_rate"], "grid rate"),
         )
+
+
+def _number(value: Fraction) -> str:
+    return f"{float(value):.4g}"
 
 
 def as_rate(value: Fraction | float | str, name: str = "rate") -> Fraction:
