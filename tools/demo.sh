@@ -18,3 +18,5 @@ show tsp weights fetch i3d-kinetics400
 show tsp extract --videos "$out/videos" --out "$out/feats.h5" --weights i3d-kinetics400
 show tsp inspect "$out/feats.h5"
 show python tools/demo_picture.py "$out/feats.h5" dancer "$out/dancer.png"
+
+printf '\nLook at it in the browser:\n  %s\n' "$bin/tsp view $out/feats.h5 --videos $out/videos --annotations $out/actions.csv"

@@ -86,7 +86,11 @@ def test_it_holds_every_package_and_data_file_and_nothing_else(wheel: Path) -> N
         for path in (ROOT / "weights").rglob(f"*.{ending}")
     }
     assert "tspcli/_weights/registry.json" in data
-    missing = (modules | data | {"tspcli/py.typed", "tspcli/analysis/page.html"}) - names
+    data |= {str(path.relative_to(ROOT)) for path in (ROOT / "tspcli/viewer/static").iterdir()} | {
+        "tspcli/py.typed",
+        "tspcli/analysis/page.html",
+    }
+    missing = (modules | data) - names
     assert missing == set(), "a folder without __init__.py, or an ending that setup.py leaves out"
     foreign = {name for name in names if not name.startswith(("tspcli/", "tspcli-"))}
     assert foreign == set()

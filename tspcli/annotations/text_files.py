@@ -136,6 +136,7 @@ class Table:
     Attributes:
         path: The file.
         columns: The header.
+        delimiter: What separates its fields.
 
     Raises:
         AnnotationError: If the header names a column twice.
@@ -143,9 +144,9 @@ class Table:
 
     def __init__(self, text: str, path: str | Path) -> None:
         header = text.split("\n", 1)[0]
-        delimiter = max(",\t;", key=header.count)
         self.path = path
-        self._reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        self.delimiter = max(",\t;", key=header.count)
+        self._reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=self.delimiter)
         self.columns = [name for name in self._reader.fieldnames or [] if name]
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
         if twice:

@@ -42,6 +42,8 @@ COMMANDS: dict[str, Entry] = {
     "export": Entry("tspcli.cli.export", "Write features as another program reads them."),
     "inspect": Entry("tspcli.cli.inspect", "Show what a store holds."),
     "plot": Entry("tspcli.cli.plot", "Draw the features of one video."),
+    "view": Entry("tspcli.cli.view", "Look at features, annotations, predictions in the browser."),
+    "search": Entry("tspcli.cli.search", "Find moments like an example in all videos."),
     "compare": Entry("tspcli.cli.compare", "Report how two stores differ."),
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
     "store": Entry("tspcli.cli.store", "List, rename and remove the videos of a store."),

@@ -28,7 +28,8 @@ KNOWN_COLUMNS: dict[str, tuple[str, ...]] = {
 _DURATIONS = ("video-duration", "duration")
 _FRAMES = ("startframe", "endframe")
 _SUBSETS = ("subset", "split")
-_REGION = "temporal-region-label"
+REGION_COLUMN = "temporal-region-label"
+"""Official TSP's column of the region classes."""
 
 
 def detects(source: Source) -> bool:
@@ -67,7 +68,7 @@ def read_segments(table: Table, given: Mapping[str, str], kind: Kind = "actions"
     Raises:
         AnnotationError: As :func:`read`.
     """
-    chosen = {role: _column(role, table, given) for role in KNOWN_COLUMNS}
+    chosen = choose_columns(table, given)
     subset, duration = _first(_SUBSETS, table.columns), _first(_DURATIONS, table.columns)
     frames = [c for c in (_first((name,), table.columns) for name in _FRAMES) if c]
     found = Annotations(path=Path(table.path), kind=kind)
@@ -94,7 +95,7 @@ def read_segments(table: Table, given: Mapping[str, str], kind: Kind = "actions"
             video = replace(video, duration_s=number(row[duration], place.at(duration)))
         found[name] = video
         label = (row[chosen["label"]] or "").strip()
-        if _REGION in row and chosen["label"] == "action-label":
+        if REGION_COLUMN in row and chosen["label"] == "action-label":
             region_label(row, place)
         if not label:
             found.skipped["no label"] += 1
@@ -111,6 +112,19 @@ def read_segments(table: Table, given: Mapping[str, str], kind: Kind = "actions"
     return found
 
 
+def choose_columns(table: Table, given: Mapping[str, str]) -> dict[str, str]:
+    """The table's column for each of ``video``, ``start``, ``end`` and ``label``.
+
+    Args:
+        table: The table.
+        given: See :func:`read_segments`.
+
+    Raises:
+        AnnotationError: If one is missing.
+    """
+    return {role: _column(role, table, given) for role in KNOWN_COLUMNS}
+
+
 def region_label(row: Row, place: Place) -> str | None:
     """The class name of an official table's row; None for background.
 
@@ -118,13 +132,13 @@ def region_label(row: Row, place: Place) -> str | None:
         AnnotationError: If the action label and the temporal region contradict each other.
     """
     label = (row.get("action-label") or "").strip() or None
-    region = (row.get(_REGION) or "").strip()
+    region = (row.get(REGION_COLUMN) or "").strip()
     if region and region not in REGION_CLASSES:
-        raise place.at(_REGION).error(
+        raise place.at(REGION_COLUMN).error(
             f"{region!r} is neither {REGION_CLASSES[0]!r} nor {REGION_CLASSES[1]!r}.", value=region
         )
     if region and (region == REGION_CLASSES[0]) != (label is not None):
-        raise place.at(_REGION).error(
+        raise place.at(REGION_COLUMN).error(
             f"the region is {region!r}, but the action label is {label!r}.", value=region
         )
     return label
