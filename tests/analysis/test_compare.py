@@ -259,6 +259,19 @@ class TestCompare:
         assert data["verdict"] == "other weights" and len(data["videos"]) == 4
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_nothing_is_cut_in_a_narrow_terminal(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    other = {k: features(len(r), int(k[2:]), weights=1) for k, r in VIDEOS.items()}
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = compare_command(base, store(tmp_path / "b.h5", other))
+    table = text.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= columns and "…" not in table
+    assert all(key in table for key in VIDEOS)
+    assert "thechannelsmeanotherthings" in "".join(table.split())
+
+
 @pytest.mark.parametrize("prefix", ["", "v_"])
 def test_separation_of_each_store(tmp_path: Path, prefix: str) -> None:
     rng = np.random.default_rng(4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.builders.refusals import refused as expect_refusal
 from tests.builders.stores import DIM, VIDEOS, features, store
 from tspcli.analysis.inspect import summarize, view_video
 from tspcli.cli.main import cli
@@ -136,7 +137,7 @@ class TestInspect:
         assert view.neighbours == []
 
     def test_unknown_video(self, base: Path) -> None:
-        with open_store(base) as opened, pytest.raises(UsageError, match="no video 'v_7'") as error:
+        with open_store(base) as opened, expect_refusal(UsageError, value="v_7") as error:
             find_video(opened, "v_7")
         assert "v_" in str(error.value.remedy)
 
@@ -166,3 +167,49 @@ class TestInspect:
         assert data["n_videos"] == 4 and data["failures"][0]["key"] == "v_bad"
         text = run(cli, ["inspect", str(base), "v_0", "--limit", "5"]).output
         assert "1.600" in text and "and 55 more" in text
+
+
+LONG = "v_" + "name" * 12
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("words", [["--check"], [LONG, "--limit", "3"]])
+def test_nothing_is_cut_in_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, words: list[str]
+) -> None:
+    warning = "frames could not be decoded " * 3
+    videos = {LONG: features(60, 0), "v_1": features(5, 1)}
+    path = store(
+        tmp_path / "s.h5", videos, checksums=True, warnings={LONG: [warning]},
+        preprocessing={"height": 128, "a long name": {"of a setting": "x" * 50}},
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = CliRunner().invoke(cli, ["inspect", path.name, *words])
+    lines = result.output.splitlines()
+    assert max(map(len, lines[:-1])) <= columns and not any("…" in line for line in lines[:-1])
+    whole = "".join(result.output.split())
+    # Side by side in columns, folded texts are not in one piece.
+    pieces = [LONG, "".join(warning.split())] if columns == 40 else ["name", "decoded"]
+    for part in [*pieces, "x" * 50] if len(words) == 1 else ["3.200", LONG]:
+        assert part in whole
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/runs/tsp/best.pth", "tsp/best.pth (sha256 abababab)"),
+        ("tac/best.pth", "tac/best.pth (sha256 abababab)"),
+        ("best.pth", "best.pth (sha256 abababab)"),
+        (None, "best.pth"),
+    ],
+)
+def test_weights_of_two_runs_are_told_apart(tmp_path: Path, path: str | None, name: str) -> None:
+    more = {} if path is None else {"weights_path": path}
+    made = store(
+        tmp_path / "s.h5", {"v": features(5, 0)}, weights="best.pth", weights_sha256="ab" * 32,
+        **more,
+    )  # fmt: skip
+    assert name in CliRunner().invoke(cli, ["inspect", str(made)]).stdout
+    with open_store(made) as opened:
+        assert opened.metadata.weights_in_words == name

@@ -20,7 +20,7 @@ from tspcli.errors import StoreError, StoreLockedError
 from tspcli.store import open_store
 from tspcli.store.gvf import gvf_from_store, read_gvf
 from tspcli.store.index import read_index
-from tspcli.store.integrity import examine_store, repair_store
+from tspcli.store.integrity import check_store, examine_store, repair_store
 from tspcli.store.merge import merge_stores
 
 pytestmark = pytest.mark.faults
@@ -54,13 +54,13 @@ def test_what_a_repair_saves_is_what_was_written(original: Path, tmp_path: Path)
     # Behind the attributes of the file, damage to which costs the store.
     for at in (rng.randrange(data.index(b"v0.mp4"), len(data)) for _ in range(12)):
         path = flip(tmp_path / "feats.h5", data, at, rng.randrange(8))
-        found = examine_store(path)
+        found = check_store(path)
         if not found.is_damaged:
             continue
         repair = repair_store(path)
         assert repair.original is not None and repair.lost == sorted(found.damaged)
         assert seen(path) == (attributes, {key: videos[key] for key in repair.kept})
-        assert examine_store(path).is_whole
+        assert check_store(path).is_whole
         saved += len(repair.kept)
         Path(repair.original).unlink()
     assert saved > 12

@@ -64,6 +64,7 @@ class StoreSummary:
         path: The file.
         encoder: The backbone, if known.
         weights: The weights' name, if known.
+        weights_in_words: The same, with folder and digest for a local file.
         tool_version: The version that wrote it; None for a file of another program.
         settings: What the rows depend on, nested names joined by dots.
         videos: The videos, sorted by key.
@@ -73,6 +74,7 @@ class StoreSummary:
     path: str
     encoder: str | None
     weights: str | None
+    weights_in_words: str | None
     tool_version: str | None
     settings: dict[str, Any]
     videos: list[VideoSummary]
@@ -144,6 +146,7 @@ def summarize(store: FeatureStore, *, check: bool = False) -> StoreSummary:
         str(store.path),
         metadata.encoder,
         metadata.weights,
+        metadata.weights_in_words,
         metadata.tool_version,
         flatten(metadata.settings),
         [_summarize(store[key], check) for key in store],
@@ -278,6 +281,7 @@ class GlobalSummary:
         dim: Width of a vector.
         encoder: The backbone, if known.
         weights: The weights' name, if known.
+        weights_in_words: The same, with folder and digest for a local file.
         tool_version: The version that wrote it; None for a file of another program.
         settings: What the vectors depend on, nested names joined by dots.
         videos: The videos, sorted by key.
@@ -288,6 +292,7 @@ class GlobalSummary:
     dim: int
     encoder: str | None
     weights: str | None
+    weights_in_words: str | None
     tool_version: str | None
     settings: dict[str, Any]
     videos: list[GlobalVideo]
@@ -306,6 +311,7 @@ def summarize_global(features: GlobalFeatures) -> GlobalSummary:
         features.dim,
         metadata.encoder,
         metadata.weights,
+        metadata.weights_in_words,
         metadata.tool_version,
         flatten(metadata.settings),
         [_video(features, key, []) for key in sorted(features)],

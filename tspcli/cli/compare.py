@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.console import out_console, print_json, printable, say
+from tspcli.cli.console import out_console, print_json, print_table, printable, say
 from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options, row_times
 from tspcli.core.text import counted
 
@@ -87,14 +87,9 @@ def command(
 
 def _show(comparison: Comparison, limit: int) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     out = out_console()
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("video", overflow="ellipsis", no_wrap=True, min_width=12)
-    for column in ("rows", "cosine", "lowest (row)", "best shift"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    rows = []
     # What is not the same comes first, so that no limit hides it.
     for video in sorted(comparison.videos, key=lambda v: v.verdict == "same")[:limit]:
         lowest = "" if video.lowest is None else f"{video.lowest[1]:.4f} ({video.lowest[0]})"
@@ -106,15 +101,18 @@ def _show(comparison: Comparison, limit: int) -> None:
         verdict = f"[{_STYLES[video.verdict]}]{video.verdict}[/]"
         if video.verdict != "same" or video.n_rows[0] != video.n_rows[1]:
             verdict += f": {escape(video.reason)}"
-        table.add_row(
-            escape(printable(video.key)),
-            f"{video.n_rows[0]} / {video.n_rows[1]}",
-            "" if video.cosine is None else f"{video.cosine:.5f}",
-            lowest,
-            shift,
-            verdict,
+        rows.append(
+            (
+                escape(printable(video.key)),
+                f"{video.n_rows[0]} / {video.n_rows[1]}",
+                "" if video.cosine is None else f"{video.cosine:.5f}",
+                lowest,
+                shift,
+                verdict,
+            )
         )
-    out.print(table)
+    titles = ("video", "rows", "cosine", "lowest (row)", "best shift", "verdict")
+    print_table(titles, rows, texts=["video", "verdict"], console=out)
     if len(comparison.videos) > limit:
         say(f"… and {len(comparison.videos) - limit} more (--limit, or --json)")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items())

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tspcli.errors import TspError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _UNBOUNDED_COLUMNS = 10_000
+_FOLDED_COLUMNS = 16
+"""The narrowest that a column of texts becomes."""
 
 
 def out_console() -> Console:
@@ -61,6 +64,52 @@ def say(text: str, style: str | None = None, *, console: Console | None = None) 
 def warn(text: str) -> None:
     """Print a note on stderr."""
     say(f"Note: {text}", "yellow")
+
+
+def print_table(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    texts: Collection[str] = (),
+    console: Console,
+) -> None:
+    """Print a table, or, where that does not fit, each row as a paragraph under its name.
+
+    Args:
+        titles: Of the columns; the first names a row.
+        rows: Cells, as rich's markup.
+        texts: Titles of the columns that may be folded and stand at the left; the others are
+            numbers.
+        console: Where to.
+    """
+    from rich.cells import cell_len
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    lengths = [
+        max(cell_len(Text.from_markup(cell).plain) for cell in (title, *cells))
+        for title, *cells in zip(titles, *rows, strict=True)
+    ]
+    widths = [
+        min(length, _FOLDED_COLUMNS) if title in texts else length
+        for title, length in zip(titles, lengths, strict=True)
+    ]
+    if sum(widths) + 2 * (len(widths) - 1) <= console.width:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title, least in zip(titles, widths, strict=True):
+            if title in texts:
+                table.add_column(title, overflow="fold", min_width=least)
+            else:
+                table.add_column(title, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    for name, *cells in rows:
+        console.print(f"[bold]{name}[/]" if titles[0] in texts else f"[bold]{titles[0]} {name}[/]")
+        told = [f"{title} {cell}" for title, cell in zip(titles[1:], cells, strict=True) if cell]
+        console.print(Padding(Text.from_markup(", ".join(told)), (0, 0, 0, 2)))
 
 
 def live_bars(console: Console, width: int = 24) -> Progress:

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tspcli.cli.console import out_console, print_json, printable, say
+from tspcli.cli.console import out_console, print_json, print_table, printable, say
 from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options, row_times
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+
     from tspcli.analysis.inspect import GlobalSummary, RowView, StoreSummary, VideoSummary
+
+
+_LEAST_COLUMNS = 14
+"""Of a value beside a name that is not folded."""
 
 
 @click.command("inspect", cls=RuledCommand, short_help="Show what a store holds.")
@@ -126,49 +135,54 @@ def _inspect_global(
 
 def _show_global_videos(summary: GlobalSummary, limit: int) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
+    rows = [
+        (
+            escape(printable(video.key)),
+            "?" if video.n_rows is None else str(video.n_rows),
+            f"{video.norm:.3f}",
+        )
+        for video in summary.videos[:limit]
+    ]
     out = out_console()
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("video", overflow="fold")
-    for column in ("of rows", "norm"):
-        table.add_column(column, justify="right")
-    for video in summary.videos[:limit]:
-        n_rows = "?" if video.n_rows is None else str(video.n_rows)
-        table.add_row(escape(printable(video.key)), n_rows, f"{video.norm:.3f}")
     out.print()
-    out.print(table)
+    print_table(("video", "of rows", "norm"), rows, texts=["video"], console=out)
     _more(len(summary.videos), limit)
     sys.stdout.flush()
 
 
 def _show_head(summary: StoreSummary | GlobalSummary, *lines: tuple[str, str]) -> None:
     """What the file is and how it was made."""
+    out = out_console()
+    head = {
+        "file": summary.path,
+        **dict(lines),
+        "encoder": summary.encoder or "unknown (a file of another program)",
+        "weights": summary.weights_in_words or "unknown",
+        "written by": f"tspcli {summary.tool_version}" if summary.tool_version else "unknown",
+    }
+    out.print(_grid(head, out, "bold"))
+    if summary.settings:
+        out.print("\n[bold]settings[/]")
+        out.print(_grid({f"  {name}": value for name, value in summary.settings.items()}, out))
+
+
+def _grid(values: Mapping[str, object], console: Console, style: str | None = None) -> Table:
+    """Names and their values, which are folded before the names are."""
     from rich.markup import escape
     from rich.table import Table
 
-    out = out_console()
-    head = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("file", summary.path),
-        *lines,
-        ("encoder", summary.encoder or "unknown (a file of another program)"),
-        ("weights", summary.weights or "unknown"),
-        ("written by", f"tspcli {summary.tool_version}" if summary.tool_version else "unknown"),
-    ):
-        head.add_row(f"[bold]{name}[/]", escape(printable(str(value))))
-    out.print(head)
-    if summary.settings:
-        out.print("\n[bold]settings[/]")
-        grid = Table.grid(padding=(0, 2))
-        for name, value in summary.settings.items():
-            grid.add_row(f"  {escape(name)}", escape(printable(str(value))))
-        out.print(grid)
+    grid = Table.grid(padding=(0, 2))
+    whole = max(map(len, values)) + _LEAST_COLUMNS <= console.width
+    grid.add_column(no_wrap=whole, overflow="fold", style=style)
+    grid.add_column(overflow="fold")
+    for name, value in values.items():
+        grid.add_row(escape(name), escape(printable(str(value))))
+    return grid
 
 
 def _show_store(summary: StoreSummary, limit: int) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     out = out_console()
     _show_head(
@@ -178,28 +192,24 @@ def _show_store(summary: StoreSummary, limit: int) -> None:
         ("seconds", "unknown" if summary.seconds is None else f"{summary.seconds:.1f}"),
     )
     checked = any(video.is_checked for video in summary.videos)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("video", overflow="fold")
-    for column in ("rows", "covers s", "of s", "fps"):
-        table.add_column(column, justify="right")
-    table.add_column("decoder")
-    if checked:
-        table.add_column("content")
-    table.add_column("warnings", overflow="fold")
-    for video in summary.videos[:limit]:
-        cells = [
+    titles = ["video", "rows", "covers s", "of s", "fps", "decoder"]
+    titles += ["content"] if checked else []
+    rows = [
+        [
             escape(printable(video.key)),
             str(video.n_rows),
             _number(video.covered_s),
             _number(video.duration_s),
             _number(video.source_fps, 3),
             escape(video.decoder or ""),
+            *([_content(video)] if checked else []),
+            escape(printable("; ".join(video.warnings))),
         ]
-        if checked:
-            cells.append(_content(video))
-        table.add_row(*cells, escape(printable("; ".join(video.warnings))))
+        for video in summary.videos[:limit]
+    ]
     out.print()
-    out.print(table)
+    texts = ["video", "decoder", "content", "warnings"]
+    print_table([*titles, "warnings"], rows, texts=texts, console=out)
     _more(len(summary.videos), limit)
     _show_warnings_and_failures(summary, out)
     sys.stdout.flush()
@@ -207,7 +217,6 @@ def _show_store(summary: StoreSummary, limit: int) -> None:
 
 def _show_warnings_and_failures(summary: StoreSummary, out: Any) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     videos = summary.videos
     warned = sum(bool(video.warnings) for video in videos)
@@ -226,26 +235,20 @@ def _show_warnings_and_failures(summary: StoreSummary, out: Any) -> None:
         style = None
     out.print("\n" + ", ".join(closing), style=style)
     if summary.failures:
-        failures = Table(box=None, header_style="bold red", pad_edge=False)
-        for column in ("failed", "reason", "detail"):
-            failures.add_column(column, overflow="fold")
-        for failure in summary.failures:
-            failures.add_row(
-                *(escape(printable(str(failure[k] or ""))) for k in ("key", "reason", "detail"))
-            )
-        out.print(failures)
+        titles = ("failed", "reason", "detail")
+        rows = [
+            [escape(printable(str(failure[name] or ""))) for name in ("key", "reason", "detail")]
+            for failure in summary.failures
+        ]
+        print_table(titles, rows, texts=titles, console=out)
 
 
 def _show_video(key: str, rows: list[RowView], limit: int) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, title=escape(printable(key)))
-    for column in ("row", "start s", "centre s", "end s", "norm"):
-        table.add_column(column, justify="right")
-    table.add_column("nearest rows (cosine)")
-    for row in rows[:limit]:
-        table.add_row(
+    out = out_console()
+    out.print(printable(key), style="italic", markup=False)
+    titles = ("row", "start s", "centre s", "end s", "norm", "nearest rows (cosine)")
+    cells = [
+        (
             str(row.row),
             _number(row.start_s, 3),
             _number(row.center_s, 3),
@@ -253,8 +256,9 @@ def _show_video(key: str, rows: list[RowView], limit: int) -> None:
             f"{row.norm:.3f}",
             "  ".join(f"{other} ({cosine:.3f})" for other, cosine in row.neighbours),
         )
-    out = out_console()
-    out.print(table)
+        for row in rows[:limit]
+    ]
+    print_table(titles, cells, texts=titles[-1:], console=out)
     _more(len(rows), limit)
     odd = [row.row for row in rows if not math.isfinite(row.norm)]
     if odd:

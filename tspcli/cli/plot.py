@@ -189,7 +189,11 @@ def _load(
                 warn(note)
         elif annotations:
             warn(f"the annotations do not mention {key!r}.")
-        called = [*titles, *(path.stem for path in stores[len(titles) :])]
+        stems = [path.stem for path in stores]
+        if len(set(stems)) < len(stems):
+            # Each run's own features.
+            stems = [f"{path.absolute().parent.name}/{path.stem}" for path in stores]
+        called = [*titles, *stems[len(titles) :]]
         views = [
             view_features(features, title, segments)
             for features, title in zip(found, called, strict=True)

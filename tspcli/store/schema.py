@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any, ClassVar, TypeVar
 
 import h5py
@@ -260,6 +261,18 @@ class StoreMetadata:
     def weights(self) -> str | None:
         """The weights' name, or None."""
         return self.labels.get("weights")
+
+    @property
+    def weights_in_words(self) -> str | None:
+        """The weights' name, for a local file with its folder and the start of its sha256.
+
+        So that two runs' ``best.pth`` can be told apart.
+        """
+        if self.weights is None or self.weights_path is None:
+            return self.weights
+        folder = PurePath(self.weights_path).parent.name
+        name = f"{folder}/{self.weights}" if folder else self.weights
+        return f"{name} (sha256 {str(self.settings.get('weights_sha256'))[:8]})"
 
     @property
     def weights_path(self) -> str | None:
