@@ -13,7 +13,7 @@ from tspcli.core.child_process import ChildProcess, available_cores, die_with_pa
 from tspcli.core.files import absolute
 from tspcli.core.text import storable
 from tspcli.errors import VideoError
-from tspcli.video.source import check_file
+from tspcli.video.source import check_file, file_stamp
 
 _FILES_PER_CHILD = 64
 """Starting a process takes as long as reading this many headers."""
@@ -131,7 +131,11 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
 
 
 def header_duration_ms(path: str) -> int | None:
-    """The duration of one file or None. A damaged file may crash or stall this process."""
+    """The duration of one file or None. A damaged file may crash or stall this process.
+
+    A file whose clock seems to step is read as a whole.
+    """
+    from tspcli.video.decoders.clock_steps import may_step, read_clock, seems_stepped
     from tspcli.video.decoders.containers import describe, open_container, pick_stream
 
     text = storable(path)
@@ -139,9 +143,12 @@ def header_duration_ms(path: str) -> int | None:
         name = check_file(path)
         size = os.stat(path).st_size
         with open_container(name, text) as container:
-            info = describe(container, pick_stream(container, text), text)
+            stream = pick_stream(container, text)
+            duration_s = describe(container, stream, text).duration_s
+            if may_step(container) and seems_stepped(container, stream, size):
+                duration_s = read_clock(name, stream.index, file_stamp(path)).duration_s
     except (VideoError, OSError, ValueError, ArithmeticError, MemoryError):
         return None
-    if info.duration_s is None or not 0 < info.duration_s * LEAST_BYTES_PER_S <= size:
+    if duration_s is None or not 0 < duration_s * LEAST_BYTES_PER_S <= size:
         return None
-    return max(1, round(info.duration_s * 1000))
+    return max(1, round(duration_s * 1000))

@@ -20,6 +20,9 @@ from tspcli.video.source import Frame, VideoSource
 MAX_STILL_S = 6 * 3600
 """The longest time in seconds for which a frame may be shown: one wrong bit makes it centuries."""
 
+_WITHIN_A_TICK = Fraction(1, 20)
+"""The largest share of frames that a varying rate may leave without a tick, unreported."""
+
 
 @dataclass(frozen=True)
 class SampledFrame:
@@ -77,16 +80,11 @@ class SampledFrames:
         shift_s = self.source.info.origin_s
         shown: Frame | None = None
         last: Frame | None = None
-        latest_s: Fraction | None = None
-        tick_s = 1 / self.sampling.grid_rate
-        n_lost = 0
+        unshown = _Unshown()
         for frame in self.source.frames(wanted=self._is_wanted):
             self.n_frames += 1
             last = frame
-            if latest_s is None or frame.pts_s > latest_s:
-                latest_s = frame.pts_s
-            elif latest_s - frame.pts_s > tick_s:
-                n_lost += 1
+            unshown.push(self._tick(frame.pts_s), frame.pts_s)
             if self._on_frame is not None:
                 self._on_frame()
             if not frame.has_picture:
@@ -103,10 +101,8 @@ class SampledFrames:
             shown = frame
         if shown is None or last is None:
             raise VideoError("no-frames", path=self.source.info.path)
-        if n_lost:
-            self.source.warnings.append(
-                f"clock: it steps back, so {n_lost} of {self.n_frames} frames are in no row"
-            )
+        fps, rate = self.source.info.fps, self.sampling.grid_rate
+        self.source.warnings.extend(unshown.warnings(self.n_frames, fps, rate))
         self.end_s = self._display_end_s(last)
         if needed := self._needed.among(self._believable(track.finish(self.end_s - shift_s))):
             yield SampledFrame(needed, shown.pts_s, shown)
@@ -151,6 +147,47 @@ class SampledFrames:
         denominator = time_s.denominator * shift_s.denominator * rate.denominator
         magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
         return magnitude if numerator >= 0 else -magnitude
+
+
+class _Unshown:
+    """Counts the frames of a video that show no tick, by reason.
+
+    A frame that comes within the same tick as the one before it takes its place. That is expected
+    where there are more frames than ticks, and happens now and then where the rate varies.
+    """
+
+    def __init__(self) -> None:
+        self._n_late = self._n_within_a_tick = 0
+        self._tick: int | None = None
+        self._time_s = Fraction(0)
+
+    def push(self, tick: int, time_s: Fraction) -> None:
+        """Take the next frame's tick and time."""
+        if self._tick is None or tick > self._tick:
+            self._tick, self._time_s = tick, time_s
+        elif time_s > self._time_s:
+            self._time_s = time_s
+            self._n_within_a_tick += 1
+        else:
+            self._n_late += 1
+
+    def warnings(self, n_frames: int, fps: Fraction | None, grid_rate: Fraction) -> Iterator[str]:
+        """What the times and the announced frame rate do not explain."""
+        if self._n_late:
+            yield (
+                f"clock: {self._n_late} of {n_frames} frames come no later than the frame before, "
+                "so as many are in no row"
+            )
+        if (
+            fps is not None
+            and fps <= grid_rate
+            and self._n_within_a_tick > n_frames * _WITHIN_A_TICK
+        ):
+            yield (
+                f"clock: {self._n_within_a_tick} of {n_frames} frames come within 1/{grid_rate} s "
+                f"of the frame before, although the file announces {float(fps):g} frames/s, so as "
+                "many are in no row"
+            )
 
 
 def sampled_frames(source: VideoSource, sampling: Sampling) -> SampledFrames:

@@ -27,6 +27,7 @@ from av.stream import Disposition
 
 from tspcli.errors import VideoError
 from tspcli.sampling.clock import round_half_away
+from tspcli.video.decoders import clock_steps
 from tspcli.video.source import VideoInfo, looks_like_mp4
 
 _DEFAULT_SCORE, _PACKETS_SCORE = 5_000_000, 100_000_000
@@ -175,8 +176,11 @@ def describe(
         duration_s = max(Fraction(0), duration_s - stream.start_time * base)
     origin_s = Fraction(0)
     if container.start_time is not None:
+        start_us = container.start_time
+        if clock_steps.may_step(container):
+            start_us = clock_steps.start_us(container, clock_steps.timed_streams(container, stream))
         # ffmpeg moves timestamps by the container's start in units of the stream.
-        start = Fraction(container.start_time, av.time_base)
+        start = Fraction(start_us, av.time_base)
         origin_s = round_half_away(start / base) * base
     width, height = context.width, context.height
     if orientation.rotation_deg % 180:

@@ -24,9 +24,10 @@ import numpy.typing as npt
 
 from tspcli.core.text import first_line
 from tspcli.errors import VideoError
+from tspcli.video.decoders.clock_steps import may_step, read_clock
 from tspcli.video.decoders.containers import missing_end
 from tspcli.video.decoders.pyav_source import PyavSource
-from tspcli.video.source import Frame, VideoInfo, VideoSource, Wanted
+from tspcli.video.source import Frame, VideoInfo, VideoSource, Wanted, file_stamp
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ def scan_packets(path: str) -> FrameIndex:
     pts, durations = array("q"), array("q")
     with av.open(source.name, metadata_errors="replace") as container:
         stream: Any = container.streams[info.stream_index]
+        if may_step(container):
+            stamp = file_stamp(source.name)
+            if n_steps := read_clock(source.name, info.stream_index, stamp).n_steps:
+                raise VideoError(
+                    "unsupported",
+                    f"its clock steps {n_steps} times, which only PyAV's times are corrected for",
+                    path=info.path,
+                )
         sizes = [(other.width, other.height) for other in container.streams.video]
         last_dts = -math.inf
         try:

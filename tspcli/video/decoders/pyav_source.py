@@ -23,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 from tspcli.core.text import storable
 from tspcli.errors import VideoError
 from tspcli.sampling.yuv import YuvFormat
+from tspcli.video.decoders.clock_steps import ClockSteps, may_step, read_clock, timed_streams
 from tspcli.video.decoders.containers import (
     UPRIGHT,
     Lookahead,
@@ -42,6 +43,7 @@ from tspcli.video.source import (
     YuvPicture,
     check_file,
     check_size,
+    file_stamp,
 )
 
 _MAX_SEEKS_BACK = 6
@@ -229,8 +231,11 @@ class PyavSource(VideoSource):
         context.thread_count = self._threads
         context.thread_type = "AUTO" if self._threads > 1 else "NONE"
         context.options = {**(context.options or {}), "max_pixels": str(MAX_PIXELS)}
+        self._demuxed = [self._stream]
+        if may_step(self._container):
+            self._demuxed = timed_streams(self._container, self._stream)
         for stream in self._container.streams:
-            if stream.index != self._stream.index and hasattr(stream, "discard"):
+            if stream not in self._demuxed and hasattr(stream, "discard"):
                 stream.discard = type(stream.discard)["all"]
 
     def _is_skippable(self) -> bool:
@@ -254,6 +259,9 @@ class PyavSource(VideoSource):
         self._n_bad_frames = 0
         self._last_error: Exception | None = None
         self._last_end: int | None = None
+        self._steps: ClockSteps | None = None
+        if may_step(self._container):
+            self._steps = ClockSteps(self._container, self._demuxed)
         base = self.info.time_base
         # Each time is needed repeatedly, and making a Fraction is slow.
         self._time_s = lru_cache(maxsize=256)(lambda units: units * base)
@@ -281,7 +289,8 @@ class PyavSource(VideoSource):
         """Seek to the key frame before ``start_s``, then decode up to the frame shown there."""
         before: Frame | None = None
         seek_to_s = start_s
-        for attempt in range(_MAX_SEEKS_BACK + 1):
+        # No seek leads to a corrected time.
+        for attempt in range(_MAX_SEEKS_BACK if self._is_stepped() else 0, _MAX_SEEKS_BACK + 1):
             self._wanted = None
             if attempt == _MAX_SEEKS_BACK:
                 self._reopen()
@@ -304,6 +313,11 @@ class PyavSource(VideoSource):
         yield before
         yield from self._running
 
+    def _is_stepped(self) -> bool:
+        if self._steps is None:
+            return False
+        return read_clock(self.name, self._stream.index, file_stamp(self.name)).n_steps > 0
+
     def _seek(self, time_s: Fraction) -> None:
         offset = int(time_s / self.info.time_base // 1)
         self._begin()
@@ -319,7 +333,7 @@ class PyavSource(VideoSource):
         has_pts = "avi" not in self.info.container.split(",")
         guess = TimestampGuess()
         last_pts = 0
-        lookahead = Lookahead(self._packets())
+        lookahead = Lookahead(self._packets() if self._steps is None else self._unstepped())
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
         # An iteration that was not finished may have left the decoder skipping.
@@ -369,7 +383,7 @@ class PyavSource(VideoSource):
         return self._time_s(pts), self._time_s(duration) if duration > 0 else None
 
     def _packets(self) -> Iterator[Any]:
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux(self._demuxed)
         while True:
             try:
                 packet = next(packets)
@@ -383,6 +397,14 @@ class PyavSource(VideoSource):
                 yield None
                 return
             yield packet
+
+    def _unstepped(self) -> Iterator[Any]:
+        """The packets of the video, their times corrected where the file's clock steps."""
+        assert self._steps is not None
+        for packet in self._steps.corrected(self._packets()):
+            # The index of the packet that drains the decoder says nothing.
+            if packet is None or packet.stream.index == self._stream.index:
+                yield packet
 
     def _decode_packet(self, packet: Any) -> list[Any]:
         try:
@@ -403,7 +425,11 @@ class PyavSource(VideoSource):
         if self._n_bad_frames:
             noun = "frame" if self._n_bad_frames == 1 else "frames"
             self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
-        if self._last_end is not None:
+        stepped = None if self._steps is None else self._steps.warning()
+        if stepped is not None:
+            self.warnings.append(stepped)
+        # The end that is announced for a clock that steps is that of one of its parts.
+        elif self._last_end is not None:
             end_s = self._last_end * self.info.time_base
             missing = missing_end(self.name, self._container, self._stream, self.info, end_s)
             if missing is not None:
