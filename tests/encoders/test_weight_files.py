@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,6 +59,14 @@ def content_of_a_run() -> dict[str, Any]:
     args = argparse.Namespace(backbone="tiny", lr_milestones=[4, 6])
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     return {**state, "epoch": 5, "args": args}
+
+
+def test_threads_read_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(content_of_a_run(), path)
+    with ThreadPoolExecutor(4) as pool:
+        for read in pool.map(read_weight_file, [path] * 60):
+            assert read.content["args"].backbone == "tiny"
 
 
 @pytest.mark.parametrize("payload", [MakesAFolder, CallsOpen])

@@ -11,6 +11,7 @@ import argparse
 import math
 import pickle
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ from tspcli.core.text import first_line, parse_json
 from tspcli.errors import CheckpointError
 
 _TRUSTED_CLASSES = (argparse.Namespace,)
+_TRUSTING = threading.Lock()
 _ZIP_START = b"PK\x03\x04"
 _TORCH_PICKLE_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _PICKLE_START = b"\x80"
@@ -97,7 +99,8 @@ def _refused(path: Path, needed: str, remedy: str) -> CheckpointError:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(list(_TRUSTED_CLASSES)):
+        # What torch trusts is one list per process, which another thread's end of this would empty.
+        with _TRUSTING, torch.serialization.safe_globals(list(_TRUSTED_CLASSES)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needed = _named_class(str(error))
