@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -41,7 +42,7 @@ class TestTable:
     def test_it_imports_none_of_the_dialects(self) -> None:
         code = (
             "import sys, tspcli.annotations.dialects as d; print(*(m for m in sys.modules if "
-            "m.startswith('tspcli.annotations.') and m != d.__name__), 'numpy' in sys.modules)"
+            "m.startswith('tspcli.annotations.dialects.')), 'numpy' in sys.modules)"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert found.stdout.split() == ["False"], found.stderr
@@ -59,12 +60,24 @@ class TestTable:
         assert {name: dialect.tious for name, dialect in DATA_SETS.items()} == {
             "activitynet": ACTIVITYNET_TIOUS,
             "thumos14": THUMOS14_TIOUS,
+            "multithumos": tuple(np.linspace(0.1, 0.9, 9)),
+            "charades": tuple(np.linspace(0.1, 0.9, 9)),
+            "epic-kitchens": tuple(np.linspace(0.1, 0.5, 5)),
+            "ego4d": tuple(np.linspace(0.1, 0.5, 5)),
+            "hacs": ACTIVITYNET_TIOUS,
+            "fineaction": ACTIVITYNET_TIOUS,
+            "own": ACTIVITYNET_TIOUS,
         }
 
     def test_names_decide_on_the_data_set(self) -> None:
         assert data_set_of(["video_test_0000001", "video_validation_1"]).name == "thumos14"
-        for names in (["video_test_1", "other"], ["v_abc"], []):
+        for names in (["v_---9CpRcKoU"], ["v_GGSY1Qvo990", "v_-1IBHYS3L-Y"], ["GGSY1Qvo990"]):
             assert data_set_of(names).name == "activitynet"
+        for names in (
+            *(["video_test_1", "other"], ["v_abc"], [], ["video_00001", "video_00002"]),
+            *(["P01_01"], ["AO8RW"], ["v_GGSY1Qvo990", "cam2"], ["v_ApplyEyeMakeup_g01_c01"]),
+        ):
+            assert data_set_of(names).name == "own"
 
     def test_an_unknown_dialect(self, tmp_path: Path) -> None:
         path = write_example(tmp_path, "anet.json")

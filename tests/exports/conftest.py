@@ -36,8 +36,8 @@ ANET = (
     Clip("v_ABCDEF-2997", 31.03, 30000 / 1001),
     Clip("v__BCDEFGHI30", 745.2, 30.0),
     Clip("v_variable-01", 47.77, 23.713),  # a variable rate: its mean
-    Clip("v_one.row.mp", 1.1, 30.0),
-    Clip("v_dots.in.it", 200.0, 12.5),
+    Clip("v_one.row.mp_", 1.1, 30.0),
+    Clip("v_dots.in.it_", 200.0, 12.5),
 )
 THUMOS = (
     Clip("video_validation_0000311", 88.2, 25.0),

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import torch
 import torchvision
+import yaml
 
 Seen = tuple[np.ndarray, np.ndarray]
 
@@ -175,20 +176,76 @@ def official(path: Path, video: str, stride: int) -> Seen:
     return rows, (np.arange(len(rows)) * stride + 8) / 15
 
 
-def yaml_block(text: str) -> dict:
-    """ActionFormer's flow-style block, as a YAML reader would take it."""
-    values = {}
-    for line in text.splitlines():
-        if ":" not in line or line.endswith("{"):
-            continue
-        name, value = (part.strip() for part in line.rstrip(",").split(":", 1))
-        if value in ("True", "False"):
-            values[name] = value == "True"
-        elif value == "~":
-            values[name] = ""
-        else:
-            try:
-                values[name] = json.loads(value)
-            except ValueError:
-                values[name] = value
+def actionformer_config(folder: Path) -> dict:
+    """ActionFormer's configuration as its own reader takes it: YAML over its defaults."""
+    values = yaml.safe_load((folder / "actionformer.yaml").read_text())
+    if values["dataset"]["file_prefix"] is None:
+        values["dataset"]["file_prefix"] = ""
     return values
+
+
+def opentad_values(folder: Path) -> dict:
+    """OpenTAD's configuration without what it inherits."""
+    values: dict = {}
+    exec((folder / "opentad.py").read_text(), values)
+    return values
+
+
+def opentad_loader(values: dict, part: str) -> dict[str, list[tuple[float, float, str]]]:
+    """The videos that a padded loader lists, with their labels in rows of the features.
+
+    Its ``AnetPaddingDataset``: the subset is looked for *inside* the configured word, and labels
+    that are too early or empty are left out, with videos that have no other.
+    """
+    config = values["dataset"][part]
+    database = json.loads(Path(config["ann_file"]).read_text())["database"]
+    blocked = Path(config["block_list"]).read_text().splitlines()
+    classes = Path(config["class_map"]).read_text().splitlines()
+    fps, offset, stride = config["fps"], config["offset_frames"], config["feature_stride"]
+    assert isinstance(offset, int) and isinstance(stride, int)
+    videos = {}
+    for name, info in database.items():
+        if name in blocked or info["subset"] not in config["subset_name"]:
+            continue
+        labels = []
+        for item in info["annotations"]:
+            start, end = (float(second) * fps for second in item["segment"])
+            assert item["label"] in classes
+            fits = end > start and end > offset and start - offset <= info["duration"] * fps
+            if fits or not config["filter_gt"]:
+                labels.append(((start - offset) / stride, (end - offset) / stride, item["label"]))
+        if labels or config.get("test_mode"):
+            videos[name] = labels
+    return videos
+
+
+def opentad_features(values: dict, part: str, video: str) -> np.ndarray:
+    """The rows that ``LoadFeats`` reads for a video."""
+    (load,) = values["load"]
+    assert values["dataset"][part]["pipeline"][0] == load and load["feat_format"] == "npy"
+    name = f"{load['prefix']}{video}{load.get('suffix', '')}.npy"
+    return np.load(Path(values["dataset"][part]["data_path"]) / name).astype(np.float32)
+
+
+def actionformer_loader(config: dict, split: str) -> dict[str, tuple[np.ndarray, list]]:
+    """The rows and labels, in rows, of the videos of a split, where it does not resize.
+
+    ``thumos14.py``, ``epic_kitchens.py``, ``ego4d.py``, and ``anet.py`` without upsampling.
+    """
+    data = config["dataset"]
+    assert not data.get("force_upsampling")
+    database = json.loads(Path(data["json_file"]).read_text())["database"]
+    ids = {a["label"]: a["label_id"] for v in database.values() for a in v["annotations"]}
+    assert len(ids) == data["num_classes"] and set(ids.values()) == set(range(len(ids)))
+    stride, offset = data["feat_stride"], 0.5 * data["num_frames"] / data["feat_stride"]
+    found = {}
+    for name, info in database.items():
+        if info["subset"].lower() not in config[f"{split}_split"]:
+            continue
+        path = f"{data['feat_folder']}/{data['file_prefix']}{name}{data['file_ext']}"
+        rows = np.load(path)
+        rows = rows["feats"] if config["dataset_name"] == "epic" else rows
+        scale = data["default_fps"] / stride
+        labels = [[t * scale - offset for t in a["segment"]] for a in info["annotations"]]
+        found[name] = (rows.astype(np.float32), labels)
+    return found

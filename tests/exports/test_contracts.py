@@ -212,7 +212,7 @@ def test_actionformer(
 ) -> None:
     out = tmp_path / "af"
     report = export(anet_store, "actionformer", out, [anet_annotations], container=container)
-    config = readers.yaml_block((out / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(out)["dataset"]
     assert config["input_dim"] == 512 and config["feat_stride"] == 16
     database = json.loads(Path(config["json_file"]).read_text())["database"]
     for number, clip in enumerate(ANET):
@@ -231,7 +231,7 @@ def test_actionformer_with_rows_of_fixed_length(
 ) -> None:
     out = tmp_path / "af"
     export(anet_store, "actionformer", out, [anet_annotations], length=192, resize="centers")
-    config = readers.yaml_block((out / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(out)["dataset"]
     assert config["feat_stride"] == -1
     database = json.loads(Path(config["json_file"]).read_text())["database"]
     for clip in ANET:
@@ -240,19 +240,13 @@ def test_actionformer_with_rows_of_fixed_length(
         assert error_of(rows, assigned, centers(anet_store, clip.key))[1] < EXACT
 
 
-def opentad_config(folder: Path) -> dict:
-    values: dict = {}
-    exec((folder / "opentad.py").read_text(), values)
-    return values
-
-
 def test_opentad(anet_store: Path, tmp_path: Path, export: Export) -> None:
     from tests.exports.conftest import anet_json
 
     annotations = anet_json(tmp_path / "anet.json", ANET, ["MISSING_ONE", "v_MISSING_2"])
     out = tmp_path / "ot"
     report = export(anet_store, "opentad", out, [annotations])
-    config = opentad_config(out)
+    config = readers.opentad_values(out)
     database = json.loads(Path(config["annotation_path"]).read_text())["database"]
     missing = Path(config["block_list"]).read_text().splitlines()
     assert missing == ["MISSING_ONE", "v_MISSING_2"]
@@ -352,7 +346,7 @@ def test_a_sampling_of_ones_own(tmp_path: Path, export: Export) -> None:
     clips = [Clip("v_own", 40.0, 30.0), Clip("v_own.2", 9.0, 25.0)]
     store = make_store(tmp_path / "own.h5", clips, sampling, dim=96)
     export(store, "actionformer", tmp_path / "af")
-    config = readers.yaml_block((tmp_path / "af" / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(tmp_path / "af")["dataset"]
     assert (config["feat_stride"], config["num_frames"]) == (8, 32)
     assert (config["default_fps"], config["input_dim"]) == (10, 96)
     usage = export(store, "bmt", tmp_path / "bmt").usage

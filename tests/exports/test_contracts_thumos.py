@@ -10,7 +10,7 @@ import pytest
 
 from tests.exports import readers
 from tests.exports.conftest import DIM, THUMOS, TIME, Export
-from tests.exports.test_contracts import EXACT, centers, error_of, opentad_config, whole
+from tests.exports.test_contracts import EXACT, centers, error_of, whole
 
 
 @pytest.mark.parametrize("flow", ["split", "empty", "zeros"])
@@ -66,7 +66,7 @@ def test_actionformer_thumos(
 ) -> None:
     out = tmp_path / "af"
     export(thumos_store, "actionformer", out, thumos_annotations)
-    config = readers.yaml_block((out / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(out)["dataset"]
     assert config["feat_stride"] == 1 and config["file_prefix"] == ""
     database = json.loads(Path(config["json_file"]).read_text())["database"]
     labels = {a["label"] for v in database.values() for a in v["annotations"]}
@@ -85,7 +85,7 @@ def test_opentad_thumos_frames_are_those_of_the_sampling(
 ) -> None:
     out = tmp_path / "ot"
     export(thumos_store, "opentad", out, thumos_annotations)
-    config = opentad_config(out)
+    config = readers.opentad_values(out)
     database = json.loads(Path(config["annotation_path"]).read_text())["database"]
     assert (out / "missing_files.txt").read_text() == ""
     for number, clip in enumerate(THUMOS):

@@ -32,14 +32,15 @@ class TestNames:
         """Each gets v_ unless it has it: none gets it twice."""
         clips = (*ANET[:1], Clip("long_jump", 20, 30))
         store = make_store(tmp_path / "mixed.h5", clips, TSP)
-        report = export(store, target, tmp_path / "out")
+        export(store, target, tmp_path / "out", data_set="activitynet")
         suffix = "_rgb" if target == "bmt" else ""
         assert names(tmp_path / "out", f"{suffix}.npy") == {
             f"{ANET[0].key}{suffix}.npy",
             f"v_long_jump{suffix}.npy",
         }
         if target == "actionformer":
-            assert "file_prefix: v_," in report.usage
+            config = (tmp_path / "out" / "actionformer.yaml").read_text()
+            assert "file_prefix: v_," in config
 
     @pytest.mark.parametrize("target", ["actionformer", "opentad", "bmn", "gtad-anet"])
     @pytest.mark.parametrize("annotated", ["bare", "with v_"])
@@ -54,7 +55,14 @@ class TestNames:
                 for name, video in data["database"].items()
             }
         (tmp_path / "a.json").write_text(json.dumps(data))
-        report = export(store, target, tmp_path / "out", [tmp_path / "a.json"], missing="skip")
+        report = export(
+            store,
+            target,
+            tmp_path / "out",
+            [tmp_path / "a.json"],
+            missing="skip",
+            data_set="activitynet",
+        )
         written = json.loads(Path(report.annotations[0]).read_text())
         bare = target in ("actionformer", "opentad")
         written = written["database"] if bare else written
@@ -128,7 +136,7 @@ class TestNames:
         infos = json.loads(Path(report.annotations[0]).read_text())
         tables = {path.stem for path in (tmp_path / "bmn" / "csv_mean_100").iterdir()}
         assert set(infos) == tables == {c.key for c in ANET}
-        export(store, "actionformer", tmp_path / "af", [anet_annotations])
+        export(store, "actionformer", tmp_path / "af", [anet_annotations], data_set="activitynet")
         assert names(tmp_path / "af") == {f"{c.key}.npy" for c in ANET}
         database = json.loads((tmp_path / "af/annotations/activitynet.json").read_text())
         assert set(database["database"]) == {c.key for c in bare}
@@ -199,8 +207,8 @@ class TestNames:
         clips = [Clip(unicodedata.normalize("NFD", name), 20, 30), Clip("plain", 20, 30)]
         store = make_store(tmp_path / "s.h5", clips, TSP)
         composed = [Clip(unicodedata.normalize("NFC", name), 20, 30), clips[1]]
-        report = export(store, "actionformer", tmp_path / "out", [
-            anet_json(tmp_path / "a.json", composed)])  # fmt: skip
+        path = anet_json(tmp_path / "a.json", composed)
+        report = export(store, "actionformer", tmp_path / "out", [path], data_set="activitynet")
         assert report.missing == [] and report.unannotated == 0
         database = json.loads(Path(report.annotations[0]).read_text())["database"]
         # The reader finds the file by the annotation's name.

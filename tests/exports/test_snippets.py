@@ -106,8 +106,9 @@ def test_bmt(
 def test_actionformer_on_activitynet(
     anet_store: Path, anet_annotations: Path, export: Export, tmp_path: Path
 ) -> None:
-    export(anet_store, "actionformer", tmp_path / "a", [anet_annotations])
-    assert readers.yaml_block((tmp_path / "a" / "actionformer.yaml").read_text()) == {
+    report = export(anet_store, "actionformer", tmp_path / "a", [anet_annotations])
+    config = readers.actionformer_config(tmp_path / "a")
+    assert config["dataset"] == {
         "json_file": f"{tmp_path}/a/annotations/activitynet.json",
         "feat_folder": f"{tmp_path}/a",
         "file_prefix": "v_",
@@ -117,9 +118,14 @@ def test_actionformer_on_activitynet(
         "feat_stride": 16,
         "num_frames": 16,
         "default_fps": 15,
+        "trunc_thresh": 0.5,
+        "crop_ratio": [0.9, 1.0],
         "max_seq_len": 192,
         "force_upsampling": True,
     }
+    assert config["dataset_name"] == "anet"
+    assert (config["train_split"], config["val_split"]) == (["training"], ["validation"])
+    assert f"python train.py {tmp_path}/a/actionformer.yaml" in report.usage
 
 
 def test_actionformer_on_thumos14(
@@ -127,7 +133,8 @@ def test_actionformer_on_thumos14(
 ) -> None:
     """At stride 1 its configuration for I3D (2304 rows) holds half as many seconds as needed."""
     export(thumos_store, "actionformer", tmp_path / "a", thumos_annotations)
-    assert readers.yaml_block((tmp_path / "a" / "actionformer.yaml").read_text()) == {
+    config = readers.actionformer_config(tmp_path / "a")
+    assert config["dataset"] == {
         "json_file": f"{tmp_path}/a/annotations/thumos14.json",
         "feat_folder": f"{tmp_path}/a",
         "file_prefix": "",
@@ -137,8 +144,12 @@ def test_actionformer_on_thumos14(
         "feat_stride": 1,
         "num_frames": 16,
         "default_fps": 15,
+        "trunc_thresh": 0.5,
+        "crop_ratio": [0.9, 1.0],
         "max_seq_len": 4608,
     }
+    assert config["dataset_name"] == "thumos"
+    assert (config["train_split"], config["val_split"]) == (["validation"], ["test"])
 
 
 @pytest.mark.parametrize("data_set", ["activitynet", "thumos14"])
@@ -155,20 +166,21 @@ def test_opentad(
     store = anet_store if anet else thumos_store
     annotations = [anet_annotations] if anet else thumos_annotations
     report = export(store, "opentad", tmp_path / "o", annotations)
-    config = (tmp_path / "o" / "opentad.py").read_text()
-    values: dict = {}
-    exec(config, values)
+    values = readers.opentad_values(tmp_path / "o")
     assert values["annotation_path"] == f"{tmp_path}/o/annotations/{data_set}.json"
     assert values["class_map"] == f"{tmp_path}/o/annotations/category_idx.txt"
     assert values["data_path"] == f"{tmp_path}/o/"
     assert values["block_list"] == f"{tmp_path}/o/missing_files.txt"
     prefix = "v_" if anet else ""
-    assert f'dict(type="LoadFeats", feat_format="npy", prefix="{prefix}")' in config
+    assert values["load"] == [{"type": "LoadFeats", "feat_format": "npy", "prefix": prefix}]
     assert f"--prefix '{prefix}'" in report.usage
     stride = 16 if anet else 1
-    rhythm = f"feature_stride={stride}, sample_stride=1, offset_frames=8"
-    assert rhythm + (", fps=15\n" if anet else " (fps comes from frame / duration)\n") in config
-    assert "in_channels=512" in config
+    assert f"feature_stride={stride}, sample_stride=1, offset_frames=8, fps=15" in report.usage
+    assert values["model"]["projection"]["in_channels"] == 512
+    if not anet:
+        assert "window_size=512" in report.usage  # 34.1 s, which are 256 rows of its own features
+        assert values["dataset"]["train"]["feature_stride"] == 1
+        assert values["dataset"]["train"]["fps"] == 15
 
 
 def test_pdvc(anet_store: Path, export: Export, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders.annotations import write, write_example
 from tests.builders.refusals import refused
+from tests.exports import readers
 from tests.exports.conftest import ANET, THUMOS, Clip, Export, anet_json, make_foreign, make_store
 from tspcli.annotations import read_together
 from tspcli.errors import AnnotationError, ExportError
@@ -182,7 +183,9 @@ class TestWritten:
         report = export(store, "actionformer", tmp_path / "af", [table], missing="skip")
         database = json.loads(Path(report.annotations[0]).read_text())["database"]
         ids = {a["label_id"] for v in database.values() for a in v["annotations"]}
-        assert ids == {0} and "num_classes: 1," in report.usage
+        assert ids == {0}
+        config = readers.actionformer_config(tmp_path / "af")
+        assert config["dataset"]["num_classes"] == 1
 
     def test_subsets_that_nobody_tells(self, tmp_path: Path, export: Export) -> None:
         clips = [Clip("v_abc", 9.0, 30.0)]
@@ -272,11 +275,9 @@ def test_paths_that_need_quotes(
     """Configurations and commands survive blanks and quotes in a path."""
     import shlex
 
-    from tests.exports.readers import yaml_block
-
     folder = tmp_path / "it's, a: folder"
     export(anet_store, "actionformer", folder / "af", [anet_annotations])
-    config = yaml_block((folder / "af" / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(folder / "af")["dataset"]
     assert config["feat_folder"] == str(folder / "af")
     usage = export(anet_store, "bmn", folder / "bmn", [anet_annotations]).usage
     command = shlex.split(usage.split("\n", 1)[1].split("\nThe same")[0])
@@ -300,6 +301,7 @@ def test_durations_that_do_not_fit_the_features_are_noted(
     store = make_store(tmp_path / "s.h5", [Clip("v_a", 40.0, 30.0)], TSP)
     path = anet_json(tmp_path / "a.json", [Clip("v_a", annotated_s, 30.0)])
     options = {"length": 192} if target == "actionformer" else {}
+    options |= {"data_set": "activitynet"} if target in ("actionformer", "opentad") else {}
     notes = export(store, target, tmp_path / "out", [path], **options).notes
     found = [note for note in notes if "the annotated end" in note]
     assert [word in note for note in found] == ([] if word is None else [True])

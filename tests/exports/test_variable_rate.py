@@ -97,7 +97,7 @@ def bmt(out: Path) -> readers.Seen:
 
 
 def actionformer(out: Path) -> readers.Seen:
-    config = readers.yaml_block((out / "actionformer.yaml").read_text())
+    config = readers.actionformer_config(out)["dataset"]
     return readers.actionformer_anet(config, {}, KEY[2:])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.write import write_json, write_video_info
 from tspcli.core.text import counted
 from tspcli.exports.export_options import ExportOptions
@@ -96,7 +96,7 @@ class BsnTarget(Target):
 
     result_span: ClassVar[ResultSpan]
 
-    def wants_prefix(self, data_set: Dialect) -> bool:
+    def wants_prefix(self, data_set: DataSet) -> bool:
         return True
 
     def span_s(self, video: PlannedVideo, options: ExportOptions) -> float | None:

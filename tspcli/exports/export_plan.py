@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tspcli.annotations import AnnotatedVideo, AnnotationSet
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations.data_sets import DataSet
 from tspcli.errors import ExportError
 from tspcli.exports.export_options import ExportOptions
 from tspcli.sampling import Sampling
@@ -118,7 +118,7 @@ class ExportPlan:
     """
 
     options: ExportOptions
-    data_set: Dialect
+    data_set: DataSet
     dim: int
     videos: list[PlannedVideo]
     annotations: AnnotationSet | None

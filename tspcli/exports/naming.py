@@ -79,7 +79,12 @@ def exported_names(keys: Sequence[str], rule: str, wants_prefix: bool) -> dict[s
 
 
 def reader_prefix(names: Iterable[str], rule: str) -> str:
-    """The prefix for readers that put one before every ID; nothing unless all names have it."""
+    """The prefix for readers that put one before every ID; nothing unless all names have it.
+
+    ``keep`` keeps IDs as well, so there is none.
+    """
+    if rule == "keep":
+        return ""
     names = list(names)
     added = rule.removeprefix("add:") if rule.startswith("add:") else ""
     if added == PREFIX:

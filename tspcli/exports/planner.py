@@ -15,7 +15,8 @@ import numpy as np
 
 from tspcli.annotations import AnnotationSet
 from tspcli.annotations.check import OUTSIDE_TOLERANCE_S
-from tspcli.annotations.dialects import DATA_SETS, Dialect, data_set_of
+from tspcli.annotations.data_sets import DataSet
+from tspcli.annotations.dialects import DATA_SETS, data_set_of
 from tspcli.core.text import counted
 from tspcli.core.video_names import pair_names
 from tspcli.errors import ExportError, UsageError
@@ -99,7 +100,7 @@ def make_plan(
     return plan
 
 
-def _data_set(name: str | None, keys: list[str]) -> Dialect:
+def _data_set(name: str | None, keys: list[str]) -> DataSet:
     if name is not None and name not in DATA_SETS:
         raise UsageError(
             f"There is no data set {name!r}; the data sets are {', '.join(DATA_SETS)}.",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations.data_sets import DataSet
 from tspcli.errors import UsageError
 from tspcli.exports.export_options import ExportOptions, option_name
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
@@ -72,7 +72,7 @@ class Target(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def resolve(self, options: ExportOptions, data_set: Dialect) -> ExportOptions:
+    def resolve(self, options: ExportOptions, data_set: DataSet) -> ExportOptions:
         """The options with this target's defaults.
 
         Raises:
@@ -114,7 +114,7 @@ class Target(ABC):
         """Whether ``out`` names one file instead of a folder."""
         return False
 
-    def wants_prefix(self, data_set: Dialect) -> bool:
+    def wants_prefix(self, data_set: DataSet) -> bool:
         """Whether the reader, as its authors configure it, looks for names with ``v_``."""
         return False
 

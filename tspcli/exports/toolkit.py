@@ -11,16 +11,19 @@ import h5py
 import numpy as np
 
 from tspcli.annotations import AMBIGUOUS, Annotations, Segment
+from tspcli.annotations.data_sets import DataSet
 from tspcli.core.files import require_room
 from tspcli.core.text import counted
 from tspcli.core.version import __version__
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, ExportError
+from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import ExportPlan, PlannedVideo
 from tspcli.exports.target import Array, Writer
 from tspcli.store.schema import sampling_attributes
 
 # ruff: noqa: D102 (the methods are described in target.py)
 
+ACTIVITYNET_CLASSES = 200
 HDF5_SUFFIXES = (".h5", ".hdf5")
 NO_CAPTIONS = "No captions of the exported videos were given, so none are written."
 
@@ -41,6 +44,17 @@ class NpyWriter(Writer):
     def write(self, video: PlannedVideo, rows: Array) -> None:
         for suffix, array in self._streams(rows):
             np.save(self.folder / f"{self._stem(video.name)}{suffix}.npy", array)
+
+
+class NpzWriter(Writer):
+    """One ``.npz`` file per video, with its rows under ``feats``."""
+
+    def __init__(self, folder: Path, suffix: str = "") -> None:
+        self.folder = folder
+        self._suffix = suffix
+
+    def write(self, video: PlannedVideo, rows: Array) -> None:
+        np.savez(self.folder / f"{video.name}{self._suffix}.npz", feats=rows)
 
 
 class CsvWriter(Writer):
@@ -246,17 +260,27 @@ def by_subset(plan: ExportPlan, reader: str) -> list[tuple[PlannedVideo, str, tu
     return [(video, found.subset or "", _classed(found.segments)) for video, found in annotated]
 
 
+def written_classes(plan: ExportPlan, reader: str) -> list[str]:
+    """The classes of the annotated videos that are exported, sorted."""
+    return sorted({s.label for _, _, segments in by_subset(plan, reader) for s in segments})
+
+
 def _classed(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     """The segments with a class, which THUMOS14's ambiguous stretches do not have."""
     return tuple(segment for segment in segments if segment.label != AMBIGUOUS)
 
 
-def label_ids(plan: ExportPlan, labels: Iterable[str]) -> dict[str, int]:
+def label_ids(plan: ExportPlan, labels: Iterable[str], *, counts: bool) -> dict[str, int]:
     """Class ids of the labels that are written.
 
     They are the user's, else positions in the sorted list of all annotated classes. Where the
     reader counts classes and some have no exported video, only the written ones are numbered,
     because ids must be below that count.
+
+    Args:
+        plan: The export.
+        labels: The labels that are written.
+        counts: Whether the reader counts classes, rather than finding proposals.
 
     Raises:
         AnnotationError: If the user's list lacks a class.
@@ -271,7 +295,7 @@ def label_ids(plan: ExportPlan, labels: Iterable[str]) -> dict[str, int]:
                 value=strange[0],
             )
         return {label: plan.label_ids[label] for label in used}
-    numbered = all_classes(plan) if plan.data_set.resized else used
+    numbered = used if counts else all_classes(plan)
     numbers = {label: number for number, label in enumerate(numbered)}
     return {label: numbers[label] for label in used}
 
@@ -280,6 +304,36 @@ def all_classes(plan: ExportPlan) -> list[str]:
     """All annotated classes, sorted."""
     labels = plan.annotations.labels if plan.annotations else []
     return [label for label in labels if label != AMBIGUOUS]
+
+
+def refuse_length(options: ExportOptions, reader: str, data_set: DataSet) -> None:
+    """Refuse rows of a fixed number for a loader that computes times from a fixed stride.
+
+    Raises:
+        ExportError: If a length is given.
+    """
+    if options.length is not None:
+        raise ExportError(
+            f"{reader}'s loader for {data_set.title or data_set.name} computes times from a fixed "
+            "stride, so rows cannot be resized.",
+            remedy="Leave out --length.",
+            option="--length",
+            value=options.length,
+        )
+
+
+def note_few_classes(plan: ExportPlan, reader: str) -> None:
+    """Note that a reader will ignore classes that are not those of the data set it is set up for.
+
+    Names of one's own videos may look like ActivityNet's, whose detectors find proposals alone.
+    """
+    n_classes = len(all_classes(plan))
+    if plan.data_set.name == "activitynet" and 0 < n_classes < ACTIVITYNET_CLASSES:
+        plan.notes.append(
+            f"{counted(n_classes, 'class', 'classes')} are annotated, but ActivityNet has "
+            f"{ACTIVITYNET_CLASSES}. {reader}'s configuration for ActivityNet finds proposals and "
+            "takes classes from external scores; for classes of your own use --data-set own."
+        )
 
 
 def original_rate(video: PlannedVideo) -> float | None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from tspcli.annotations import Annotations
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.write import write_bmt
 from tspcli.core.text import counted
 from tspcli.errors import AnnotationError, ExportError, UsageError
@@ -52,7 +52,7 @@ class Bmt(Target):
     accepts = frozenset({"grid_s", "flow", "pad_channels"})
     defaults: ClassVar = {"flow": "zeros", "pad_channels": WIDTH}
 
-    def resolve(self, options: ExportOptions, data_set: Dialect) -> ExportOptions:
+    def resolve(self, options: ExportOptions, data_set: DataSet) -> ExportOptions:
         options = super().resolve(options, data_set)
         if options.flow != "zeros":
             raise UsageError(
@@ -64,7 +64,7 @@ class Bmt(Target):
             )
         return options
 
-    def wants_prefix(self, data_set: Dialect) -> bool:
+    def wants_prefix(self, data_set: DataSet) -> bool:
         return True
 
     def check(self, plan: ExportPlan) -> None:

@@ -1,4 +1,4 @@
-"""OpenTAD: npy files, ``missing_files.txt``, annotations in ActivityNet's JSON."""
+"""OpenTAD: npy files, ``missing_files.txt``, annotations in ActivityNet's JSON, a configuration."""
 
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
@@ -8,11 +8,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations import Segment
+from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.write import DatabaseEntry, write_database
+from tspcli.core.text import counted
+from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
+from tspcli.exports.opentad_config import SLIDING_S, Base, Times, Written, base_of, configuration
 from tspcli.exports.target import Target, Usage, Writer
-from tspcli.exports.toolkit import NpyWriter, by_subset, note_other_durations, one_stream
+from tspcli.exports.toolkit import (
+    NpyWriter,
+    by_subset,
+    note_few_classes,
+    note_other_durations,
+    one_stream,
+    refuse_length,
+    written_classes,
+)
 from tspcli.sampling import resampling
 
 LENGTH = 192
@@ -20,6 +32,7 @@ LENGTH = 192
 
 PAD_LENGTH = 768
 MISSING = "missing_files.txt"
+CONFIG = "opentad.py"
 _HALF_EXACT = 2048
 
 
@@ -29,14 +42,25 @@ class OpenTad(Target):
     accepts = frozenset({"length", "resize", "suffix", "pad_channels"})
     defaults: ClassVar = {"missing": "list"}
 
-    def wants_prefix(self, data_set: Dialect) -> bool:
+    def resolve(self, options: ExportOptions, data_set: DataSet) -> ExportOptions:
+        options = super().resolve(options, data_set)
+        if base_of(data_set.name, ()).kind != "resize":
+            refuse_length(options, "OpenTAD", data_set)
+        return options
+
+    def wants_prefix(self, data_set: DataSet) -> bool:
         return bool(data_set.id_prefix)
 
     def annotation_name(self, name: str, prefix: str) -> str:
         return name.removeprefix(prefix)
 
     def check(self, plan: ExportPlan) -> None:
-        if not plan.data_set.resized:
+        base = _base(plan)
+        if base.kind != "resize":
+            plan.require_sampling()
+        if base.is_agnostic:
+            note_few_classes(plan, "OpenTAD")
+        if base.kind != "resize":
             return
         if plan.max_rows > _HALF_EXACT:
             plan.notes.append(
@@ -54,11 +78,10 @@ class OpenTad(Target):
         (main / MISSING).write_text(text, encoding="utf-8")
 
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
-        source = video.source
-        rate = float(source.sampling.frame_rate)
-        if not plan.data_set.resized:
-            frames = np.arange(video.n_rows) * source.sampling.stride + _offset(video)
-            return {"pad": Clock(video.shown_s, frames / rate)}
+        times = Times.of(video.source.sampling)
+        if _base(plan).kind != "resize":
+            frames = np.arange(video.n_rows) * times.stride + times.offset
+            return {"pad": Clock(video.shown_s, frames / times.fps)}
         steps = plan.options.length or LENGTH
         # Lengths and values go through half precision in the reader; the length matters for time.
         n_rows = float(np.float16(video.n_rows))
@@ -69,77 +92,120 @@ class OpenTad(Target):
             # Longer videos are shrunk, and stride and offset scaled with them.
             n_padded = min(video.n_rows, PAD_LENGTH)
             scale = video.n_rows / n_padded
-            frames = np.arange(n_padded) * source.sampling.stride + _offset(video)
+            frames = np.arange(n_padded) * times.stride + times.offset
             padded = resampling.linear(video.n_rows, n_padded).times_s(video.shown_s)
-            clocks["pad"] = Clock(padded, frames * scale / rate)
+            clocks["pad"] = Clock(padded, frames * scale / times.fps)
         return clocks
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        entries = []
+        entries, late = [], []
+        base = _base(plan)
         for video, subset, segments in by_subset(plan, "OpenTAD"):
-            # Padded data sets divide frame by duration, so this is the rate of the sampling.
+            # OpenTAD's own padded configurations divide frame by duration, so this is the rate of
+            # the sampling.
             frames = float(video.source.sampling.frame_rate) * video.length_s
+            if base.kind != "resize" and segments and not _is_loaded(video, segments):
+                late.append(video.annotation_name)
             entries.append(
                 DatabaseEntry(
-                    video.annotation_name, subset, video.length_s, segments, frame=_whole(frames)
+                    video.annotation_name,
+                    base.word(subset),
+                    video.length_s,
+                    segments,
+                    frame=_whole(frames),
                 )
             )
         if not plan.has_entries([s for entry in entries for s in entry.segments]):
             return []
+        if late:
+            plan.notes.append(
+                f"OpenTAD's loader leaves out {counted(len(late), 'video')} whose actions all end "
+                f"before the centre of the first row (the first: {late[0]!r})."
+            )
         path = folder / f"{plan.data_set.name}.json"
         write_database(path, entries, None)
         class_map = folder / "category_idx.txt"
-        labels = sorted({s.label for entry in entries for s in entry.segments})
-        class_map.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+        names = "".join(f"{label}\n" for label in written_classes(plan, "OpenTAD"))
+        class_map.write_text(names, encoding="utf-8")
         return [path, class_map]
 
     def usage(self, plan: ExportPlan) -> Usage:
-        values = {
-            "annotation_path": str(plan.annotation_file(f"{plan.data_set.name}.json")),
-            "class_map": str(plan.annotation_file("category_idx.txt")),
-            "data_path": f"{plan.out}/",
-            "block_list": str(plan.out / MISSING),
-        }
-        config = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-        load = f'dict(type="LoadFeats", feat_format="npy", prefix="{plan.prefix}"'
-        load += f', suffix="{plan.options.suffix}")' if plan.options.suffix else ")"
-        config += f"# pipelines: {load}\n"
-        sampling = plan.sampling
-        if sampling is not None and plan.options.length is None:
-            stride = f"feature_stride={sampling.stride}, sample_stride=1, "
-            stride += f"offset_frames={sampling.clip_length // 2}"
-            if not plan.data_set.resized:
-                config += f"# datasets: {stride} (fps comes from frame / duration)\n"
-            else:
-                config += f"# padded datasets: {stride}, fps={float(sampling.frame_rate):g}\n"
-        config += f"# model: projection=dict(in_channels={plan.width}, ...)\n"
-        base = (
-            "thumos-14/features_i3d_pad.py"
-            if not plan.data_set.resized
-            else "activitynet-1.3/features_tsp_resize_trunc.py and similar"
+        base = _base(plan)
+        written = Written(
+            annotations=str(plan.annotation_file(f"{plan.data_set.name}.json")),
+            class_map=str(plan.annotation_file("category_idx.txt")),
+            features=f"{plan.out}/",
+            missing=str(plan.out / MISSING),
+            prefix=plan.prefix,
+            suffix=plan.options.suffix,
+            width=plan.width,
+            n_classes=len(written_classes(plan, "OpenTAD")) if plan.written else None,
+            max_rows=plan.max_rows,
+            title=plan.data_set.title or plan.data_set.name,
         )
+        sampling = plan.sampling
+        if base.kind == "resize" or sampling is None:
+            times, rows = None, plan.options.length or LENGTH
+        else:
+            times, rows = Times.of(sampling), base.window_rows(sampling, plan.max_rows)
+        config = configuration(base, written, times, rows)
         lines = [
-            f"In configs/_base_/datasets/{base}, put this in place of the same names (opentad.py):",
-            config,
-            "Set evaluation.ground_truth_filename to the same annotation file.",
+            f"{CONFIG} is a configuration for {written.title} (--data-set chooses another). In a "
+            "checkout of OpenTAD:",
+            "  OPENTAD=$PWD torchrun --nnodes=1 --nproc_per_node=1 \\\n"
+            f"      tools/train.py {plan.companions / CONFIG}",
         ]
-        if plan.options.length is not None:
+        lines += self._explained(plan, base, rows)
+        return Usage("\n".join(lines), {CONFIG: config})
+
+    def _explained(self, plan: ExportPlan, base: Base, rows: int) -> list[str]:
+        sampling = plan.sampling
+        lines = [f"It inherits configs/{base.config}."]
+        if base.is_agnostic:
             lines.append(
-                f"The rows are resized: set resize_length to {plan.options.length}, and do not "
-                "use the padded configurations with them."
+                "That finds proposals and takes their classes from the scores in "
+                "post_processing.external_cls, which come with OpenTAD's data, as does what else "
+                "it names below data/."
             )
-        elif plan.data_set.resized:
-            lines.append("The rows are not resized: resizing and padding configurations both work.")
+        if base.kind != "resize" and sampling is not None:
+            step_s = float(sampling.stride_s)
+            lines.append(
+                f"Windows have {rows} rows, {rows * step_s:.1f} s. In configurations that slide, "
+                f"{SLIDING_S:.1f} s are window_size={round(SLIDING_S / step_s)}."
+            )
+            lines.append(
+                f"Loader: {Times.of(sampling).line()}. OpenTAD's loaders for THUMOS14, Charades, "
+                "EPIC-Kitchens and Ego4D round labels down to whole frames "
+                f"(1/{float(sampling.frame_rate):g} s here) where fps is frame / duration; the "
+                "one in this configuration does not."
+            )
+        elif plan.options.length is not None:
+            lines.append(
+                f"The rows are resized to {plan.options.length}; do not use configurations that "
+                "pad with them."
+                + f" ActionFormer's needs a multiple of {base.multiple}."
+                * (plan.options.length % base.multiple > 0)
+            )
+        elif sampling is not None:
+            lines.append(
+                "The rows are not resized, so configurations that pad work, too, with "
+                f"{Times.of(sampling).line()}."
+            )
         lines.append(
             "If videos are added later, run OpenTAD's generate_missing_list.py with --prefix "
             f"'{plan.prefix}'; its default lists every video as missing."
         )
-        return Usage("\n".join(lines), {"opentad.py": config})
+        return lines
 
 
-def _offset(video: PlannedVideo) -> int:
-    """``offset_frames``, which OpenTAD takes as a whole number."""
-    return video.source.sampling.clip_length // 2
+def _base(plan: ExportPlan) -> Base:
+    return base_of(plan.data_set.name, plan.data_set.tious)
+
+
+def _is_loaded(video: PlannedVideo, segments: tuple[Segment, ...]) -> bool:
+    """Whether the padded loader keeps an action of a video, and with it the video."""
+    first_s = video.source.first_s
+    return any(s.end_s > first_s and s.end_s > s.start_s for s in segments)
 
 
 def _whole(value: float) -> float:

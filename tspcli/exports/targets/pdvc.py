@@ -3,10 +3,12 @@
 # ruff: noqa: D102 (the methods are described in target.py)
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from tspcli.annotations import Annotations
-from tspcli.annotations.dialects import Dialect
+from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.write import write_captions
 from tspcli.errors import ExportError
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
@@ -26,21 +28,59 @@ LENGTH = 100
 NAME_LENGTH = 13
 """Characters of a name that make the file name: ``v_`` and a YouTube ID of 11."""
 
-_TSP_WIDTH = 512
+CONFIG = "pdvc.yml"
+
+
+class FeatureType(NamedTuple):
+    """A feature type in PDVC's code (``get_feats`` in ``data/video_dataset.py``).
+
+    Attributes:
+        name: What it is called there.
+        first: The first character of a video's name in its file name.
+        suffix: What follows the name in its file name.
+    """
+
+    name: str
+    first: int = 0
+    suffix: str = ""
+
+    @property
+    def stem(self) -> Callable[[str], str]:
+        """The name of a video's file from the video's."""
+        return lambda name: name[self.first : NAME_LENGTH]
+
+
+FEATURE_TYPES = {
+    128: FeatureType("vggish"),
+    500: FeatureType("c3d"),
+    512: FeatureType("tsp"),
+    1024: FeatureType("i3d_rgb", suffix="_rgb"),
+    2048: FeatureType("resnet", first=2, suffix="_resnet"),
+}
+"""By width, which PDVC checks. Nothing else of a type matters: it does not normalise features."""
 
 
 class Pdvc(Target):
     """PDVC on ActivityNet Captions. It replaces a missing file by zeros, with a message."""
 
-    accepts = frozenset({"length", "resize"})
+    accepts = frozenset({"length", "resize", "pad_channels"})
 
-    def wants_prefix(self, data_set: Dialect) -> bool:
+    def wants_prefix(self, data_set: DataSet) -> bool:
         return True
 
     def check(self, plan: ExportPlan) -> None:
+        if plan.width not in FEATURE_TYPES:
+            wider = [width for width in FEATURE_TYPES if width > plan.width]
+            raise ExportError(
+                f"PDVC has no feature type of width {plan.width}; its code has "
+                f"{', '.join(map(str, FEATURE_TYPES))} (get_feats in data/video_dataset.py).",
+                remedy=f"Pad the rows with zeros: --pad-channels {wider[0]}." if wider else None,
+                option="--pad-channels",
+                value=plan.width,
+            )
         seen: dict[str, str] = {}
         for video in plan.videos:
-            short = video.name[:NAME_LENGTH]
+            short = FEATURE_TYPES[plan.width].stem(video.name)
             if short in seen:
                 raise ExportError(
                     f"PDVC reads the first {NAME_LENGTH} characters of a name, in which "
@@ -49,19 +89,12 @@ class Pdvc(Target):
                     video=video.name,
                 )
             seen[short] = video.name
-        if plan.width != _TSP_WIDTH:
-            raise ExportError(
-                f"PDVC's feature type 'tsp' has width {_TSP_WIDTH} in its code "
-                f"(data/video_dataset.py); these features have {plan.width}.",
-                remedy="Export features of width 512, or use the npy target and add a feature type "
-                "to PDVC.",
-                value=plan.width,
-            )
         captions_by_name(plan, _stem)
         note_other_durations(plan)
 
     def open(self, plan: ExportPlan, main: Path) -> Writer:
-        return NpyWriter(main, one_stream(), lambda name: name[:NAME_LENGTH])
+        kind = FEATURE_TYPES[plan.width]
+        return NpyWriter(main, one_stream(kind.suffix), kind.stem)
 
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         shown = video.shown_s
@@ -73,30 +106,40 @@ class Pdvc(Target):
         return write_caption_files(plan, folder)
 
     def usage(self, plan: ExportPlan) -> Usage:
+        kind = FEATURE_TYPES[plan.width]
         config = (
-            "id: anet_tsp_pdvc\n"
+            f"id: anet_{kind.name}_pdvc\n"
             "base_cfg_path: cfgs/anet_c3d_pdvc.yml\n"
-            "visual_feature_type: ['tsp']\n"
+            f"visual_feature_type: ['{kind.name}']\n"
             f"visual_feature_folder: [{_yaml(plan.out)}]\n"
             "invalid_video_json: []\n"
             f"feature_dim: {plan.width}\n"
         )
-        for option, name in (("train_caption_file", "train"), ("val_caption_file", "val_1")):
-            match = next((n for n in sorted(plan.written) if n.startswith(name)), None)
-            if match:
-                config += f"{option}: {_yaml(plan.annotation_file(match))}\n"
+        train = [name for name in sorted(plan.written) if name.startswith("train")]
+        # ActivityNet's validation videos are captioned twice, and both files are references.
+        valid = [name for name in sorted(plan.written) if not name.startswith("train")]
+        if train:
+            config += f"train_caption_file: {_yaml(plan.annotation_file(train[0]))}\n"
+        if valid:
+            files = [_yaml(plan.annotation_file(name)) for name in valid]
+            config += f"val_caption_file: {files[0]}\ngt_file_for_eval: [{', '.join(files)}]\n"
         lines = [
-            "Save this as cfgs/anet_tsp_pdvc.yml in a checkout of PDVC (pdvc.yml), then",
-            "  python train.py --cfg_path cfgs/anet_tsp_pdvc.yml --gpu_id 0",
+            f"{CONFIG} is a configuration. In a checkout of PDVC:",
+            f"  python train.py --cfg_path {plan.companions / CONFIG} --gpu_id 0",
             config,
         ]
+        if valid:
+            lines.append(
+                "Paragraph scores (gt_file_for_para_eval) are computed against the files of PDVC's "
+                "checkout, whose vocabulary (dict_file) is also ActivityNet Captions'."
+            )
         if plan.options.length != LENGTH:
             lines.append(
                 f"PDVC itself picks {LENGTH} rows and spreads them evenly over the annotated "
                 "duration, which stretches a video of D seconds by D/200 at both ends; "
                 f"`--length {LENGTH} --resize centers` makes its clock exact."
             )
-        return Usage("\n".join(lines), {"pdvc.yml": config})
+        return Usage("\n".join(lines), {CONFIG: config})
 
 
 def _yaml(path: Path) -> str:
