@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.console import out_console, print_json, printable
+from tspcli.cli.console import out_console, print_json, printable, say
 from tspcli.cli.options import (
     PATH,
     POSITIVE,
@@ -86,7 +86,10 @@ def command(
         require_agreement_or_use(opened, sampling)
         span = span._replace(key=find_key(opened[0], span.key, store))
         among = list(range(1, len(opened))) or [0]
-        found = MomentIndex(opened).search(span, among=among, top=top, min_gap_s=min_gap)
+        index = MomentIndex(opened)
+        if index.n_resident < index.n_rows:
+            say(f"{index.n_rows - index.n_resident} of {index.n_rows} rows do not fit into memory.")
+        found = index.search(span, among=among, top=top, min_gap_s=min_gap)
         paths = [str(one.path) for one in opened]
     if as_json:
         print_json(

@@ -408,9 +408,10 @@ async function findSimilar() {
   $("moments").replaceChildren();
   const began = performance.now();
   try {
-    const { moments, rows } = await askJson(`/api/videos/${state.id}/search`, { start: span.start, end: span.end, top: 50 });
+    const { moments, rows, resident } = await askJson(`/api/videos/${state.id}/search`, { start: span.start, end: span.end, top: 50 });
     const took = ((performance.now() - began) / 1000).toFixed(2);
     $("found").textContent = `${counted(moments.length, "moment")} like ${clock(span.start, 2)}–${clock(span.end, 2)}, of ${counted(rows, "row")} in ${took} s. Click to play.`;
+    if (resident < rows) $("found").textContent += ` ${counted(rows - resident, "row")} did not fit into memory and are read at every search.`;
     $("moments").replaceChildren(
       ...moments.map((m) =>
         item({ label: m.name }, `${clock(m.start_s, 2)}–${clock(m.end_s, 2)}`, m.score.toFixed(3), false, async () => {
