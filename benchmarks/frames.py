@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import torch
 
 from benchmarks import official
@@ -17,11 +18,11 @@ from benchmarks.decode import SPEC, decode_alone, sample
 from benchmarks.figures import Figure, in_turns, len_cores, one_thread
 from benchmarks.roofs import bandwidth_bytes_per_s
 from tests.extraction.reference import preprocess
-from tspcli.core.text import counted
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.errors import TspError, VideoError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
+from tspcli.sampling.yuv import YuvReading
 from tspcli.video import (
     DecodePool,
     Failed,
@@ -30,8 +31,8 @@ from tspcli.video import (
     Restarted,
     VideoFile,
     open_source,
+    sampled_frames,
 )
-from tspcli.video.decoders import open_with
 from tspcli.video.decoders.pyav_source import PyavSource
 
 FLOAT_SPEC = FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32")
@@ -67,6 +68,7 @@ def _one_core(video: Path, rounds: int) -> list[Figure]:
             "alone": keep("alone", lambda: decode_alone(video)),
             "8 bit": keep("8 bit", lambda: sample(open_source(video, "pyav"))),
             "float": keep("float", lambda: sample(open_source(video, "pyav"), FLOAT_SPEC)),
+            "packed": keep("packed", lambda: pack(video)),
             "all": keep("all", lambda: sample(PyavSource(str(video), skip_unwanted=False))),
         },
         rounds,
@@ -86,6 +88,11 @@ def _one_core(video: Path, rounds: int) -> list[Figure]:
             0.9 * roof, "frames/s", **more,
         ),
         Figure(
+            "frames", "gain by handing over coded pictures, as for a GPU",
+            times["float"] / times["packed"], "times",
+            note=f"{found['packed']['bytes'] / 1e3:.0f} KB a frame",
+        ),
+        Figure(
             "frames", "gain by leaving out disposable frames", times["all"] / times["8 bit"],
             "times",
             note=f"{found['8 bit']['n_decoded']} of {n_frames} frames decoded",
@@ -93,39 +100,35 @@ def _one_core(video: Path, rounds: int) -> list[Figure]:
     ]  # fmt: skip
 
 
+def pack(video: Path) -> dict[str, Any]:
+    """What a decode process does where the encoder's device converts and scales."""
+    packed = np.empty(0, np.uint8)
+    reading: YuvReading | None = None
+    with open_source(video, "pyav") as source:
+        for sampled in sampled_frames(source, Sampling()):
+            picture = sampled.frame.yuv()
+            assert picture is not None, "the video is not 8-bit 4:2:0"
+            if reading is None or reading.format != picture.format:
+                reading = YuvReading(picture.format, FLOAT_SPEC)
+                packed = np.empty(reading.n_bytes, np.uint8)
+            reading.pack(picture.planes, packed)
+    return {"bytes": packed.size}
+
+
 def _hardware(video: Path, rounds: int, device: torch.device) -> list[Figure]:
-    """Decoding and scaling on the GPU, by one process and by one a core, beside PyAV's."""
+    """Threads that decode on the GPU beside a process per core, compared with these alone."""
     name, cores = "torchcodec-cuda", len_cores()
     copies = [VideoFile(video, f"v{i}") for i in range(4 * cores)]
-    found: dict[str, int] = {}
-
-    def one(decoder: str) -> Callable[[], None]:
-        def run() -> None:
-            source = open_with(video, decoder, device=str(device))
-            found[decoder] = sample(source, FLOAT_SPEC)["n_frames"]
-
-        return run
-
-    def rates(workers: int) -> tuple[float, float]:
-        if workers == 1:
-            times = in_turns({name: one(name), "pyav": one("pyav")}, rounds)
-            return found["pyav"] / times["pyav"], found[name] / times[name]
-        options = {"decoder": (name, "pyav"), "devices": [str(device)]}
-        ours = pool_rate(copies, workers, FLOAT_SPEC, **options)
-        return pool_rate(copies, workers, FLOAT_SPEC, decoder="pyav"), ours
-
-    figures = []
-    for workers in (1, cores):
-        what = f"hardware decoding, beside PyAV, {counted(workers, 'process', 'processes')}"
-        try:
-            theirs, ours = rates(workers)
-        except (TspError, RuntimeError) as error:
-            figures.append(Figure.missing("frames", what, "at least 1 times", str(error)))
-            continue
-        # Comparing the first two seconds with the CPU's belongs to it.
-        note = f"{ours:.0f} frames/s, PyAV {theirs:.0f}"
-        figures.append(Figure.at_least("frames", what, ours / theirs, 1, "times", note=note))
-    return figures
+    what = "hardware decoding beside a process per core, compared with these alone"
+    try:
+        options = {"decoder": (name, "pyav"), "devices": [str(device)], "as_yuv": True}
+        ours = pool_rate(copies, cores, FLOAT_SPEC, **options)
+    except (TspError, RuntimeError) as error:
+        return [Figure.missing("frames", what, "at least 1 times", str(error))]
+    theirs = pool_rate(copies, cores, FLOAT_SPEC, decoder="pyav", as_yuv=True)
+    # Comparing the first two seconds with the CPU's belongs to it.
+    note = f"{ours:.0f} frames/s, PyAV {theirs:.0f}"
+    return [Figure.at_least("frames", what, ours / theirs, 1, "times", note=note)]
 
 
 def _old_reading(video: Path, rounds: int) -> list[Figure]:

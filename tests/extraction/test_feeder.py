@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,13 @@ from tspcli.extraction.clip_assembler import ClipAssembler
 from tspcli.extraction.feeder import FramePreparer
 from tspcli.sampling import Sampling
 from tspcli.sampling.yuv import YuvFormat, YuvReading
+from tspcli.video import Frames, VideoFile
+
+
+def frames_of(pixels: torch.Tensor, yuv: YuvFormat | None = None) -> Frames:
+    """Frames as a pool gives them."""
+    file = VideoFile(Path("v.mp4"), "v")
+    return Frames(file, [], pixels.numpy(), lambda frames: None, yuv=yuv)
 
 
 def prepared_in_turn(device: str) -> None:
@@ -24,7 +32,7 @@ def prepared_in_turn(device: str) -> None:
         # The decoder's memory is used again as soon as the call is over.
         shared.uniform_(0, 255, generator=torch.Generator().manual_seed(seed))
         expected.append(encoder.prepare(shared.clone()))
-        chunks.append(preparer.prepare(shared))
+        chunks.append(preparer.prepare(frames_of(shared)))
         shared.zero_()
     for chunk, frames in zip(chunks, expected, strict=True):
         assert torch.equal(chunk.receive(), frames)
@@ -43,7 +51,7 @@ def made_of_coded_pictures(device: str) -> None:
         random = torch.Generator().manual_seed(width)
         packed = torch.randint(0, 256, (2, reading.n_bytes), dtype=torch.uint8, generator=random)
         frames = YuvFrames(reading, torch.device("cpu")).from_packed(packed)
-        found = preparer.prepare(packed, reading.format).receive()
+        found = preparer.prepare(frames_of(packed, reading.format)).receive()
         assert (found - encoder.prepare(frames)).abs().max() < 1e-5
 
 
@@ -75,7 +83,7 @@ def test_nobody_waits_for_a_gpu_until_its_rows_are_wanted() -> None:
     ticks = [(2 * sample,) for sample in range(40)]
 
     def begun() -> Callable[[], torch.Tensor]:
-        frames = preparer.prepare(torch.full((40, 112, 112, 3), 99.0)).receive()
+        frames = preparer.prepare(frames_of(torch.full((40, 112, 112, 3), 99.0))).receive()
         clips = ClipAssembler(Sampling(stride=4)).add(frames, ticks, 8)
         return encoder.encode_async(
             torch.cat([some for some in clips if isinstance(some, torch.Tensor)])

@@ -73,18 +73,20 @@ def test_a_packed_picture_has_all_that_is_read_at_the_places_that_are_named(
     random = np.random.default_rng(0)
     planes = [random.integers(0, 256, each, dtype=np.uint8) for each in size]
     pitch = width + 21
-    surface = np.zeros((height + height // 2, pitch), np.uint8)
-    surface[:height, :width] = planes[0]
-    for offset in (0, 1):
-        chroma = surface[height:, offset : 2 * size[1][1] : 2]
-        chroma[:] = planes[1 + offset]
+    luma = np.zeros((height, pitch), np.uint8)
+    luma[:, :width] = planes[0]
+    # U and V in turns.
+    chroma = np.zeros((height // 2, pitch), np.uint8)
+    chroma[:, 0 : 2 * size[1][1] : 2], chroma[:, 1 : 2 * size[1][1] : 2] = planes[1:]
     reading = YuvReading(
         YuvFormat(height, width, 1, False, rotation_deg, mirrored),
         FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32"),
     )
     packed = np.zeros(reading.n_bytes, np.uint8)
     reading.pack(planes, packed)
-    there = surface.ravel()[reading.surface_index(pitch, height * pitch)]
+    memory = (luma.ravel(), chroma.ravel(), chroma.ravel()[1:])
+    index = reading.strided_index([(pitch, 1), (pitch, 2), (pitch, 2)])
+    there = np.stack([one[places] for one, places in zip(memory, index, strict=True)])
     assert (packed[reading.packed_index()] == there).all()
     assert reading.n_bytes <= sum(plane.size for plane in planes)
     assert np.abs(reading.weights.sum(0) - 1).max() < 1e-6

@@ -100,3 +100,14 @@ FAKES = {
     "on_a_gpu": _entry("on_a_gpu", "OnAGpu", on_gpu=True),
 }
 """The entries by name."""
+
+HARDWARE = DecoderEntry(
+    "hardware",
+    "tspcli.video.decoders.torchcodec_cuda_source",
+    "TorchcodecCudaSource",
+    package="av",
+    summary="the real source, with a stand-in for torchcodec",
+    remedy="",
+    on_gpu=True,
+    threads=2,
+)

@@ -48,7 +48,7 @@ def test_a_video_is_decoded_on_the_device_that_was_named(
     ):
         assert torchcodec.devices == [device or "cuda"]
         for found, expected in zip(source.frames(), trusted.frames(), strict=True):
-            assert np.abs(found.scaled(spec) - expected.scaled(spec)).max() < 1e-2
+            assert np.abs(found.scaled(spec) - expected.scaled(spec)).max() == 0
 
 
 def test_no_other_decoder_is_told_of_a_device(video: Path, torchcodec: StandInTorchcodec) -> None:

@@ -151,20 +151,21 @@ class FramePreparer:
         # By format; they belong to this thread's stream.
         self._yuv_frames: dict[YuvFormat, YuvFrames] = {}
 
-    def prepare(self, pixels: torch.Tensor, yuv: YuvFormat | None = None) -> PreparedFrames:
-        """Start to prepare frames; their memory may be used again at once.
-
-        Args:
-            pixels: (N, h, w, 3) frames, or (N, bytes) packed pictures.
-            yuv: The format of the pictures.
-        """
+    def prepare(self, frames: Frames) -> PreparedFrames:
+        """Start to prepare frames; they may be released at once."""
+        pixels, yuv, on_device = frames.pixels, frames.yuv, frames.on_device
         if self._stream is None:
-            return PreparedFrames(self._prepared(pixels, yuv))
+            return PreparedFrames(self._prepared(torch.from_numpy(pixels), yuv))
         with self._stream:
-            # Torch keeps the page-locked copy until the stream has read it.
-            copied = pixels.pin_memory().to(self._encoder.device, non_blocking=True)
-            prepared = self._prepared(copied, yuv)
-            return PreparedFrames(prepared, self._stream.record_event())
+            if on_device is not None:
+                assert yuv is not None
+                decoded = PreparedFrames(pixels, on_device).receive()
+                made = self._encoder.prepare(self._frames_of(yuv).from_samples(decoded))
+            else:
+                # Torch keeps the page-locked copy until the stream has read it.
+                locked = torch.from_numpy(pixels).pin_memory()
+                made = self._prepared(locked.to(self._encoder.device, non_blocking=True), yuv)
+            return PreparedFrames(made, self._stream.record_event())
 
     def _prepared(self, pixels: torch.Tensor, yuv: YuvFormat | None) -> torch.Tensor:
         if yuv is not None:
@@ -231,7 +232,7 @@ def feed(
                     if isinstance(event, Frames):
                         trace.decoded(event)
                         with trace.span("prepare", frames=len(event.ticks)):
-                            frames = preparer.prepare(torch.from_numpy(event.pixels), event.yuv)
+                            frames = preparer.prepare(event)
                         event.release()
                         put(Prepared(event, frames))
                     else:

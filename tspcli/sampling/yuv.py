@@ -177,15 +177,19 @@ class YuvReading:
             start += len(rows) * (right - left)
         return self._flat(found)
 
-    def surface_index(self, pitch: int, chroma_start: int) -> npt.NDArray[np.int64]:
-        """As :meth:`packed_index`, in a surface of a hardware decoder (NV12).
+    def strided_index(self, strides: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+        """As :meth:`packed_index`, but in the memory of each plane by itself.
 
         Args:
-            pitch: Bytes from a row to the next, of both planes.
-            chroma_start: Bytes from the start of the surface to the plane of U and V in turns.
+            strides: Of Y, U and V: bytes from a row to the next, and from a sample to the next.
         """
-        chroma = chroma_start + (self._rows >> 1) * pitch + (self._columns >> 1) * 2
-        return self._flat([self._rows * pitch + self._columns, chroma, chroma + 1])
+        by_plane = zip((0, 1, 1), strides, strict=True)
+        return self._flat(
+            [
+                (self._rows >> shift) * row + (self._columns >> shift) * sample
+                for shift, (row, sample) in by_plane
+            ]
+        )
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float32]:

@@ -16,7 +16,12 @@ from tspcli.core.child_process import available_cores, default_memory_limit_byte
 from tspcli.errors import DependencyError, UsageError, VideoError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.video.decoders import DecoderEntry, combine_failures, resolve_decoders
+from tspcli.video.decoders import (
+    FINAL_REASONS,
+    DecoderEntry,
+    combine_failures,
+    resolve_decoders,
+)
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import (
     Event,
@@ -28,7 +33,7 @@ from tspcli.video.messages import (
     Woken,
     WorkerSetup,
 )
-from tspcli.video.worker_handle import Job, WorkerHandle
+from tspcli.video.worker_handle import Job, WorkerHandle, WorkerProcess
 
 _START_LIMIT_S = 120.0
 _MAX_THREADS = 8
@@ -61,7 +66,9 @@ class DecodePool:
         memory_limit_bytes: What a worker may allocate; None takes a share of the machine's memory,
             0 sets no limit.
         devices: GPUs such as ``cuda:1`` among which the workers are distributed, for a decoder that
-            uses one; without any it takes the first.
+            uses one; without any it takes the first. With ``as_yuv`` a decoder that can decodes on
+            the first of them in threads of this process (:mod:`tspcli.video.decode_thread`), and
+            the worker processes do without it; each takes the next video.
         hold_open: Wait for further videos from :meth:`add` until :meth:`finish` is called.
         grace_s: Seconds beyond the time limit after which a worker that did not end itself is
             killed.
@@ -100,19 +107,24 @@ class DecodePool:
         self._decoders = resolve_decoders(decoder)
         self._numbers = count()
         self._pending = deque(Job(next(self._numbers), file) for file in jobs)
+        self._again: deque[Job] = deque()
+        """Videos that a worker failed on, or died of."""
         self._held_open = hold_open
         self._draining = False
         if workers is not None and workers < 1:
             raise UsageError(
                 f"The number of workers must be at least 1, not {workers}.", value=workers
             )
+        self._devices = tuple(dict.fromkeys(devices))
+        self._n_threads = self._decoders[0].threads if as_yuv and self._devices else 0
+        self._first_of_processes = 1 if self._n_threads else 0
         cores = available_cores()
         self.n_workers = workers or cores
         if not hold_open:
             self.n_workers = max(1, min(self.n_workers, len(self._pending)))
         if memory_limit_bytes is None:
             memory_limit_bytes = default_memory_limit_bytes(self.n_workers)
-            if any(entry.on_gpu for entry in self._decoders):
+            if any(entry.on_gpu for entry in self._decoders[self._first_of_processes :]):
                 memory_limit_bytes += _CUDA_MAPPED_BYTES
         self._setup = WorkerSetup(
             sampling=sampling,
@@ -122,10 +134,9 @@ class DecodePool:
             timeout_s=timeout_s,
             threads=threads or max(1, min(cores // self.n_workers, _MAX_THREADS)),
             memory_limit_bytes=memory_limit_bytes,
-            first_decoder=self._decoders[0],
+            first_decoder=self._decoders[self._first_of_processes],
             as_yuv=as_yuv,
         )
-        self._devices = tuple(dict.fromkeys(devices))
         self._workers: list[WorkerHandle] = []
         self._failed_starts = 0
         self._closed = threading.Event()
@@ -164,7 +175,8 @@ class DecodePool:
     @property
     def pids(self) -> list[int]:
         """The ids of the running processes."""
-        return [worker.process.pid for worker in list(self._workers) if not worker.gone]
+        workers = list(self._workers)
+        return [w.process.pid for w in workers if not (w.gone or w.is_thread)]
 
     def add(self, file: VideoFile) -> None:
         """Add a video after those that wait."""
@@ -207,7 +219,7 @@ class DecodePool:
             busy = [worker for worker in self._workers if not worker.gone]
             if not busy and not self._held_open:
                 return
-            was_idle, idle = idle, not self._pending and all(w.job is None for w in busy)
+            was_idle, idle = idle, not self._n_waiting and all(w.job is None for w in busy)
             if idle and not was_idle and self._held_open:
                 yield Idle()
             waited = [worker.connection for worker in busy]
@@ -231,19 +243,54 @@ class DecodePool:
         if self._draining:
             self._draining = False
             self._pending.clear()
+            self._again.clear()
         for worker in self._workers:
-            if worker.is_idle and self._pending:
-                worker.assign(self._pending.popleft(), self._decoders)
-            elif worker.job is None and not self._pending and not self._held_open:
+            if worker.is_idle and (job := self._next_job(worker)) is not None:
+                end = self._first_of_processes if worker.is_thread else None
+                worker.assign(job, self._decoders[:end])
+            elif worker.job is None and not self._n_waiting and not self._held_open:
                 worker.stop()
         self._workers = [worker for worker in self._workers if not worker.gone]
-        n_starting = sum(not worker.ready for worker in self._workers)
-        while n_starting < len(self._pending) and len(self._workers) < self.n_workers:
+        self._start(True, self._n_threads, len(self._pending))
+        self._start(False, self.n_workers, self._n_waiting)
+
+    @property
+    def _n_waiting(self) -> int:
+        return len(self._again) + len(self._pending)
+
+    def _next_job(self, worker: WorkerHandle) -> Job | None:
+        """The video for an idle worker; a thread takes none that was begun before."""
+        waiting = self._again if self._again and not worker.is_thread else self._pending
+        if not waiting:
+            return None
+        job = waiting.popleft()
+        if not worker.is_thread:
+            job.next_decoder = max(job.next_decoder, self._first_of_processes)
+        return job
+
+    def _start(self, as_threads: bool, limit: int, n_waiting: int) -> None:
+        """Start workers of one kind while there are videos for them."""
+        kind = [worker for worker in self._workers if worker.is_thread == as_threads]
+        n_starting = sum(not worker.ready for worker in kind)
+        n_workers = len(kind)
+        while n_starting < n_waiting and n_workers < limit:
             with self._lock:
                 if self._closed.is_set():
                     return
-                self._workers.append(WorkerHandle(replace(self._setup, device=self._next_device())))
+                self._workers.append(self._new_worker(as_threads))
             n_starting += 1
+            n_workers += 1
+
+    def _new_worker(self, as_thread: bool) -> WorkerHandle:
+        if not as_thread:
+            setup = replace(self._setup, device=self._next_device())
+            return WorkerHandle(setup, WorkerProcess(setup))
+        # It imports torch, which no decode process needs.
+        from tspcli.video.decode_thread import WorkerThread
+
+        first, device = self._decoders[0], self._devices[0]
+        setup = replace(self._setup, device=device, first_decoder=first, threads=1)
+        return WorkerHandle(setup, WorkerThread(setup))
 
     def _next_device(self) -> str | None:
         """The device with the fewest workers."""
@@ -272,6 +319,7 @@ class DecodePool:
             self._failed_starts = 0
             return
         if kind == "grown":
+            assert isinstance(worker.process, WorkerProcess)
             worker.process.memory.grow(message[1])
             return
         job = worker.job
@@ -292,11 +340,14 @@ class DecodePool:
             yield Finished(job.file, **message[2])
         else:
             worker.job = None
-            failures = [
+            job.failed += [
                 (name, VideoError(reason, detail, path=job.file.path))
                 for name, reason, detail in message[2]
             ]
-            yield Failed(job.file, combine_failures(job.failed + failures, job.file.path))
+            if worker.is_thread and job.failed[-1][1].reason not in FINAL_REASONS:
+                yield self._try_next(job)
+            else:
+                yield Failed(job.file, combine_failures(job.failed, job.file.path))
 
     def _on_exit(self, worker: WorkerHandle, timed_out: bool = False) -> Iterator[Event]:
         """A worker died: its video is tried with the next decoder, in a new process."""
@@ -305,8 +356,11 @@ class DecodePool:
         worker.on_exit()
         if self._closed.is_set():
             return
+        if worker.is_thread:
+            # What it held of the GPU is lost with it.
+            self._n_threads -= 1
         if job is None:
-            if not worker.ready:
+            if not worker.ready and not worker.is_thread:
                 self._failed_starts += 1
                 if self._failed_starts >= _MAX_FAILED_STARTS:
                     raise DependencyError(
@@ -318,23 +372,26 @@ class DecodePool:
         from_outside = worker.process.was_killed_from_outside(timed_out)
         if from_outside and not worker.has_begun:
             # It died before it was given the video, which cannot be the cause.
-            self._pending.appendleft(job)
+            self._again.appendleft(job)
             return
         if from_outside and not job.was_killed:
             # The decoder may not be at fault, so it is tried again before the next one.
             job.was_killed = True
-            self._pending.appendleft(job)
+            self._again.appendleft(job)
             yield Restarted(job.file, name, f"{name}: {detail}")
             return
-        error = VideoError(reason, detail, path=job.file.path)
-        job.failed.append((name, error))
+        job.failed.append((name, VideoError(reason, detail, path=job.file.path)))
+        yield self._try_next(job)
+
+    def _try_next(self, job: Job) -> Restarted | Failed:
+        """Put a video back for the decoder after the one that failed, if there is one."""
+        name, error = job.failed[-1]
         job.next_decoder += 1
-        if job.next_decoder < len(self._decoders):
-            self._pending.appendleft(job)
-            why = f"{name}: {error.detail}"
-            yield Restarted(job.file, self._decoders[job.next_decoder].name, why)
-        else:
-            yield Failed(job.file, combine_failures(job.failed, job.file.path))
+        if job.next_decoder == len(self._decoders):
+            return Failed(job.file, combine_failures(job.failed, job.file.path))
+        self._again.appendleft(job)
+        following = self._decoders[job.next_decoder].name
+        return Restarted(job.file, following, f"{name}: {error.detail}")
 
     def _kill_all(self) -> None:
         with self._lock:

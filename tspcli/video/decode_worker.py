@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,21 +46,39 @@ def main(socket_fd: int, lifeline_fd: int, memory_fd: int) -> None:
         _quieten()
         # Before it reports ready, so that no video's time limit runs during the import.
         preload(setup.first_decoder)
-        Worker(connection, memory_fd, setup).run()
+        memory = SlotMemory(memory_fd, setup.slots, setup.chunk_bytes)
+        ProcessWorker(connection, setup, memory).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     # Decoders' own threads may hang in their destructors.
     os._exit(0)
 
 
-class Worker:
-    """Decodes one video after another."""
+class Collector(Protocol):
+    """Gathers the frames of one video in slots, and sends these."""
 
-    def __init__(self, connection: Connection, memory_fd: int, setup: WorkerSetup) -> None:
+    def add(self, frame: Frame, ticks: tuple[int, ...]) -> None:
+        """Take a frame, whose picture is valid only now."""
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+
+    def close(self) -> None:
+        """Discard what was not flushed: a decoder failed half-way."""
+
+
+class Worker:
+    """Decodes one video after another.
+
+    Args:
+        connection: To the pool.
+        setup: What is decoded, and how.
+    """
+
+    def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
+        self.setup = setup
         self._connection = connection
-        self._setup = setup
         self._jobs: list[tuple[int, str, tuple[DecoderEntry, ...]]] = []
-        self._memory = SlotMemory(memory_fd, setup.slots, setup.chunk_bytes)
         self._free = set(range(setup.slots))
         self._next_beat = 0.0
 
@@ -73,7 +91,17 @@ class Worker:
             number, path, decoders = self._jobs.pop(0)
             self._beat(force=True)
             self._serve(number, path, decoders)
-            faulthandler.cancel_dump_traceback_later()
+            self.suspend_limit()
+
+    def collector(self, number: int, source: VideoSource) -> Collector:
+        """What gathers the frames of a video."""
+        raise NotImplementedError
+
+    def restart_limit(self) -> None:
+        """Note progress: a decoder that hangs has its time limit from now on."""
+
+    def suspend_limit(self) -> None:
+        """Set no time limit until the next progress."""
 
     def _serve(self, number: int, path: str, decoders: tuple[DecoderEntry, ...]) -> None:
         failed: list[tuple[str, str, str]] = []
@@ -99,13 +127,13 @@ class Worker:
         self._connection.send(("failed", number, failed))
 
     def _decode(self, number: int, path: str, entry: DecoderEntry) -> dict[str, Any]:
-        setup = self._setup
+        setup = self.setup
         # Taken before opening: the file may be replaced while it is open.
         stamp = file_stamp(path)
         with open_with(path, entry, setup.threads, setup.device) as source:
             self._connection.send(("opened", number, source.info, stamp))
             frames = SampledFrames(source, setup.sampling, on_frame=self._beat)
-            with closing(_Chunk(self, number, source)) as chunk:
+            with closing(self.collector(number, source)) as chunk:
                 for sampled in frames:
                     chunk.add(sampled.frame, sampled.ticks)
                 chunk.flush()
@@ -119,14 +147,8 @@ class Worker:
                 "n_decoded": source.n_decoded,
             }
 
-    def take_slot(self, frame_bytes: int) -> int:
-        """A free slot that holds at least one frame; blocks until the parent releases one."""
-        if frame_bytes > self._memory.slot_bytes:
-            # The layout changes under all slots, so none may be in use.
-            while len(self._free) < self._setup.slots:
-                self._wait_for_message()
-            self._memory.grow(frame_bytes)
-            self._connection.send(("grown", frame_bytes))
+    def take_slot(self) -> int:
+        """A free slot; blocks until the parent releases one."""
         while self._connection.poll():
             self._take_message()
         while not self._free:
@@ -136,10 +158,6 @@ class Worker:
     def return_slot(self, index: int) -> None:
         """Return a slot that was taken but not sent."""
         self._free.add(index)
-
-    def slot(self, index: int) -> memoryview:
-        """The bytes of a slot."""
-        return self._memory.slot(index)
 
     def send_chunk(
         self,
@@ -157,7 +175,7 @@ class Worker:
 
     def _wait_for_message(self) -> None:
         # Waiting for a slow consumer does not count as hanging.
-        faulthandler.cancel_dump_traceback_later()
+        self.suspend_limit()
         self._take_message()
         self._beat(force=True)
 
@@ -174,23 +192,54 @@ class Worker:
         if not force and now < self._next_beat:
             return
         self._next_beat = now + _BEAT_S
-        faulthandler.dump_traceback_later(self._setup.timeout_s, exit=True)
+        self.restart_limit()
         if not force:
             self._connection.send(("beat",))
+
+
+class ProcessWorker(Worker):
+    """The worker of a process of its own, with memory that it shares with the pool."""
+
+    def __init__(self, connection: Connection, setup: WorkerSetup, memory: SlotMemory) -> None:
+        super().__init__(connection, setup)
+        self._memory = memory
+
+    def collector(self, number: int, source: VideoSource) -> Collector:
+        """A video's frames are scaled, or packed, into shared memory."""
+        return _Chunk(self, number, source)
+
+    def restart_limit(self) -> None:
+        """Let faulthandler's timer end the process after the limit."""
+        faulthandler.dump_traceback_later(self.setup.timeout_s, exit=True)
         with suppress(OSError):
             if os.fstat(2).st_size > _LOG_BYTES:
                 os.ftruncate(2, 0)
+
+    def suspend_limit(self) -> None:
+        """Stop the timer."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def take_slot_of(self, frame_bytes: int) -> tuple[int, memoryview]:
+        """A free slot that holds at least one frame, and its bytes."""
+        if frame_bytes > self._memory.slot_bytes:
+            # The layout changes under all slots, so none may be in use.
+            while len(self._free) < self.setup.slots:
+                self._wait_for_message()
+            self._memory.grow(frame_bytes)
+            self._connection.send(("grown", frame_bytes))
+        slot = self.take_slot()
+        return slot, self._memory.slot(slot)
 
 
 class _Chunk:
     """Collects frames in one slot: scaled ones, or packed pictures of one format."""
 
-    def __init__(self, worker: Worker, number: int, source: VideoSource) -> None:
+    def __init__(self, worker: ProcessWorker, number: int, source: VideoSource) -> None:
         self._worker = worker
         self._number = number
-        spec = worker._setup.spec
+        spec = worker.setup.spec
         self._spec = spec
-        self._as_yuv = worker._setup.as_yuv
+        self._as_yuv = worker.setup.as_yuv
         self._size = source.info.height, source.info.width
         self._scaled_shape = (*spec.output_shape(*self._size), 3)
         self._yuv: YuvFormat | None = None
@@ -229,13 +278,11 @@ class _Chunk:
             shape, dtype = (self._reading.n_bytes,), np.dtype(np.uint8)
         frame_bytes = math.prod(shape) * dtype.itemsize
         waiting_s = time.monotonic()
-        self._slot = self._worker.take_slot(frame_bytes)
+        self._slot, memory = self._worker.take_slot_of(frame_bytes)
         # The first frame is decoded by now; the time waited for a slot is not decoding.
         self._began_s += time.monotonic() - waiting_s
-        capacity = max(1, self._worker._setup.chunk_bytes // frame_bytes)
-        flat = np.frombuffer(
-            self._worker.slot(self._slot), dtype, count=capacity * math.prod(shape)
-        )
+        capacity = max(1, self._worker.setup.chunk_bytes // frame_bytes)
+        flat = np.frombuffer(memory, dtype, count=capacity * math.prod(shape))
         self._pixels = flat.reshape(capacity, *shape)
 
     def flush(self) -> None:

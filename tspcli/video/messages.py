@@ -6,7 +6,8 @@ per video ``("trying", number, index, why)``, ``("opened", number, info, stamp)`
 ``("chunk", number, slot, shape, dtype, ticks, span_s, yuv)``, and ``("finished", number,
 figures)`` or ``("failed", number, failures)``; in between ``("beat",)`` as a sign of life and
 ``("grown", slot_bytes)`` when the slots were made larger. They are plain tuples because one is sent
-for every megabyte of frames. Pixels travel in :class:`SlotMemory`.
+for every megabyte of frames. Pixels travel in :class:`SlotMemory`. A decode thread
+(:mod:`tspcli.video.decode_thread`) speaks the same language.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
-
-import numpy.typing as npt
 
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
@@ -120,14 +119,18 @@ class Frames:
         span: When they were decoded, if that is known.
         yuv: The format of coded pictures, if ``pixels`` are these: (n, bytes), uint8, each packed
             for the pool's spec as :class:`~tspcli.sampling.yuv.YuvReading` does it.
+        on_device: Set where a thread of this process decodes on a GPU: ``pixels`` are a torch
+            tensor there, the samples that a reading reads of each picture, complete once this
+            event of torch has happened.
     """
 
     job: VideoFile
     ticks: list[tuple[int, ...]]
-    pixels: npt.NDArray[Any]
+    pixels: Any
     _release: Callable[[Frames], None] = field(repr=False)
     span: DecodeSpan | None = None
     yuv: YuvFormat | None = None
+    on_device: Any = None
 
     def release(self) -> None:
         """Give the memory back, from any thread. Calling it again does nothing."""

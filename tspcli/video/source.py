@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tspcli.core.files import absolute
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.sampling.yuv import YuvFormat
+from tspcli.sampling.yuv import YuvFormat, YuvReading
 
 MAX_PIXELS = 1 << 26
 """The most pixels that a frame may have (8192 x 8192, twice those of 8K video): a damaged header
@@ -123,6 +123,20 @@ class Frame:
         """
         return None
 
+    def samples(self, reading: YuvReading) -> Any:
+        """What a reading reads of the picture, on the GPU that decoded it.
+
+        Of sources that have a :attr:`VideoSource.surface`.
+
+        Returns:
+            A torch tensor (3 * 4 * h * w,), uint8, in the order of
+            :meth:`~tspcli.sampling.yuv.YuvReading.packed_index`.
+
+        Raises:
+            VideoError: As :meth:`rgb`.
+        """
+        raise LookupError("this decoder leaves no picture on a GPU")
+
     def scaled(self, spec: FrameSpec, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The picture scaled and cropped, shape (h, w, 3), with the dtype of ``spec``.
 
@@ -148,12 +162,14 @@ class VideoSource(ABC):
         n_decoded: Number of pictures decoded so far.
         warnings: What went wrong without ending the video, such as
             ``"damaged: 3 packets could not be decoded"``; complete once the frames are exhausted.
+        surface: The format of pictures that stay on the GPU that decodes them; None elsewhere.
     """
 
     decoder: str
     info: VideoInfo
     n_decoded: int
     warnings: list[str]
+    surface: YuvFormat | None = None
 
     @classmethod
     def facts(cls) -> dict[str, Any]:

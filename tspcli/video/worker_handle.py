@@ -1,7 +1,8 @@
-"""A decode process as its pool sees it: its video, the chunks in use, its signs of life."""
+"""A decode process, or thread, as its pool sees it: its video, the chunks in use, its beats."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -10,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tspcli.core.child_process import ChildProcess, anonymous_file
 from tspcli.core.files import absolute
@@ -21,6 +23,9 @@ from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
 from tspcli.video.messages import DecodeSpan, Frames, SlotMemory, WorkerSetup
+
+if TYPE_CHECKING:
+    from tspcli.video.decode_thread import WorkerThread
 
 
 @dataclass
@@ -52,6 +57,13 @@ class WorkerProcess(ChildProcess):
         with suppress(OSError):
             self.connection.send(setup)
 
+    def contents(
+        self, slot: int, shape: tuple[int, ...], dtype: str
+    ) -> tuple[npt.NDArray[Any], None]:
+        """What the process has put into a slot, as a view of it; it is there."""
+        flat = np.frombuffer(self.memory.slot(slot), np.dtype(dtype), count=math.prod(shape))
+        return flat.reshape(shape), None
+
     def cause_of_death(self, timed_out: bool, timeout_s: float) -> tuple[str, str]:
         """Why the process died: a reason and the details.
 
@@ -78,10 +90,16 @@ class WorkerProcess(ChildProcess):
 
 
 class WorkerHandle:
-    """One worker of a pool, from its start to its end."""
+    """One worker of a pool, from its start to its end.
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.process = WorkerProcess(setup)
+    Args:
+        setup: Its settings.
+        process: The process, or the thread, that decodes.
+    """
+
+    def __init__(self, setup: WorkerSetup, process: WorkerProcess | WorkerThread) -> None:
+        self.process = process
+        self.is_thread = not isinstance(process, WorkerProcess)
         self.device = setup.device
         self.ready = False
         self.gone = False
@@ -132,11 +150,10 @@ class WorkerHandle:
         yuv: YuvFormat | None,
     ) -> Frames:
         """The frames that it has put into a slot."""
-        size = int(np.prod(shape))
-        flat = np.frombuffer(self.process.memory.slot(slot), np.dtype(dtype), count=size)
+        pixels, on_device = self.process.contents(slot, shape, dtype)
         span = DecodeSpan(self.process.pid, *span_s)
         release = partial(self.release, slot)
-        frames = Frames(file, ticks, flat.reshape(shape), release, span, yuv)
+        frames = Frames(file, ticks, pixels, release, span, yuv, on_device)
         with self._lock:
             self._held[slot] = frames
         return frames

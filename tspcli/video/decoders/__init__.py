@@ -41,6 +41,9 @@ class DecoderEntry:
         in_auto: Whether ``auto`` uses it.
         on_gpu: Whether it decodes on a GPU. Its source is told which one, and the decoders of
             ``auto`` are tried after it.
+        threads: How many threads of the process that encodes on that GPU decode with it, beside
+            decode processes that use the decoders of ``auto``; 0 uses it in the processes. Its
+            source then has a :attr:`~tspcli.video.source.VideoSource.surface`.
     """
 
     name: str
@@ -52,6 +55,7 @@ class DecoderEntry:
     needs: str = ""
     in_auto: bool = False
     on_gpu: bool = False
+    threads: int = 0
 
 
 # The order is that of `auto`: fastest first, by the figures in docs/notes/decoders.md. All of them
@@ -91,13 +95,14 @@ DECODERS: Table[DecoderEntry] = Table(
         ),
         DecoderEntry(
             name="torchcodec-cuda",
-            module="tspcli.video.decoders.torchcodec_source",
+            module="tspcli.video.decoders.torchcodec_cuda_source",
             source="TorchcodecCudaSource",
             package="torchcodec",
-            summary="torchcodec on a GPU with NVDEC",
+            summary="torchcodec on a GPU with NVDEC, beside auto on the CPU",
             remedy="pip install 'tspcli[torchcodec]', if it is wanted",
-            needs="a GPU with NVDEC and a torchcodec built for CUDA",
+            needs="a GPU with NVDEC and a torchcodec (0.17 or later) built for CUDA",
             on_gpu=True,
+            threads=4,
         ),
     ),
 )
