@@ -191,8 +191,9 @@ def test_nothing_is_cut_in_a_narrow_terminal(
     whole = "".join(result.output.split())
     # Side by side in columns, folded texts are not in one piece.
     pieces = [LONG, "".join(warning.split())] if columns == 40 else ["name", "decoded"]
-    for part in [*pieces, "x" * 50] if len(words) == 1 else ["3.200", LONG]:
+    for part in pieces if len(words) == 1 else ["3.200", LONG]:
         assert part in whole
+    assert len(words) > 1 or whole.count("x") == 50
 
 
 @pytest.mark.parametrize(
