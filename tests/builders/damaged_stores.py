@@ -11,7 +11,7 @@ import numpy as np
 
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, write_store
-from tspcli.store.schema import plain
+from tspcli.store.hdf5_values import plain
 from tspcli.store.store_writer import content_checksum
 
 DIM = 8

@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sampling.drawn import free_samplings
 from tspcli.extraction.clip_assembler import Batcher, ClipAssembler, Clips, ClipSeries
 from tspcli.sampling import Sampling
+from tspcli.sampling.windows import NeededTicks
 
 
 def needed_ticks(sampling: Sampling, n_ticks: int) -> list[int]:
@@ -79,6 +81,27 @@ def test_clips_show_the_frames_of_the_timeline(
     if sampling.is_regular and sampling.stride <= sampling.clip_length:
         found = assemble(sampling, n_ticks, repeat, chunk, limit, pad=False, as_series=True)
         assert found == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(free_samplings(), st.integers(1, 120), st.integers(1, 4), st.integers(1, 9))
+def test_any_sampling_shows_the_frames_of_its_clips(
+    sampling: Sampling, n_ticks: int, per_frame: int, limit: int
+) -> None:
+    """Frames that show ``per_frame`` ticks each, of which only the needed ones arrive."""
+    needed, assembler = NeededTicks(sampling), ClipAssembler(sampling)
+    clips: list[Clips] = []
+    for first in range(0, n_ticks, per_frame):
+        shown = range(first, min(first + per_frame, n_ticks))
+        if ticks := needed.among(shown, at_end=shown.stop == n_ticks):
+            frame = torch.full((1, 1, 1, 1), float(1 + first // per_frame))
+            clips.extend(assembler.add(frame, [ticks], limit))
+    clips.extend(assembler.finish(n_ticks, limit, pad=False))
+    expected = [
+        [0 if tick < 0 else 1 + tick // per_frame for tick in sampling.clip_ticks(clip, n_ticks)]
+        for clip in range(sampling.n_clips(n_ticks))
+    ]
+    assert [c.flatten().int().tolist() for some in clips for c in one_by_one(some)] == expected
 
 
 @pytest.mark.parametrize("n_ticks", [1, 2, 17, 30])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import strategies as st
 
 from tspcli.sampling import Sampling
+from tspcli.sampling.spec import TAILS
 
 
 @st.composite
@@ -19,3 +21,23 @@ def samplings(draw: st.DrawFn) -> Sampling:
         )
     )
     return Sampling(frame_rate, draw(st.integers(1, 20)), draw(st.integers(1, 40)), rate)
+
+
+@st.composite
+def free_samplings(draw: st.DrawFn) -> Sampling:
+    """Samplings of every kind: native or at a rate, any offsets, phases and tails."""
+    length, tail = draw(st.integers(1, 8)), draw(st.sampled_from(TAILS))
+    lowest = -12 if tail in ("repeat", "zero") else 0
+    offsets = sorted(draw(st.lists(st.integers(lowest, 20), min_size=length, max_size=length)))
+    others: dict[str, Any] = {
+        "offsets": tuple(offsets),
+        "phase": draw(st.integers(0, 9)),
+        "tail": tail,
+        "need": offsets[-1] + draw(st.integers(1, 4)) if lowest == 0 else 0,
+    }
+    stride = draw(st.integers(1, 30))
+    if draw(st.booleans()):
+        return Sampling.native(length, stride, **others)
+    grid = Fraction(30)
+    rate = draw(st.sampled_from([grid, grid / 2, grid / 7, Fraction(25), Fraction(8)]))
+    return Sampling(rate, length, stride, grid, **others)

@@ -23,8 +23,8 @@ from tspcli.extraction.extraction_run import compute_gvf
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store, write_store
 from tspcli.store.gvf import Pool, RunningPool, gvf_from_store, read_gvf, write_gvf
+from tspcli.store.hdf5_values import plain_attributes
 from tspcli.store.parts import Part, PartsFolder
-from tspcli.store.schema import plain_attributes
 
 ROWS = {
     "a": np.random.default_rng(0).normal(size=(40_000, 3)).astype(np.float32),

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from tspcli.sampling import Sampling
+from tspcli.store.hdf5_values import hdf5_value, plain
 from tspcli.store.schema import (
     FileAttributes,
     VideoAttributes,
     exported_attributes,
     gvf_attributes,
-    hdf5_value,
-    plain,
     sampling_attributes,
 )
 

@@ -13,7 +13,8 @@ from tests.builders.refusals import refused
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.store import StoreMetadata, open_store, write_store
-from tspcli.store.schema import plain, sampling_attributes
+from tspcli.store.hdf5_values import plain
+from tspcli.store.schema import sampling_attributes
 
 ENCODER = {
     "backbone": "r2plus1d_18",

@@ -47,6 +47,7 @@ class DatabaseEntry:
         duration_s: Its duration in seconds.
         segments: Its segments.
         frame: The value of a ``frame`` field, for readers that have one.
+        fps: The value of an ``fps`` field, likewise.
     """
 
     name: str
@@ -54,6 +55,7 @@ class DatabaseEntry:
     duration_s: float | None
     segments: Sequence[Segment]
     frame: float | None = None
+    fps: float | None = None
 
 
 def write_database(
@@ -65,6 +67,8 @@ def write_database(
         video: dict[str, Any] = {"subset": entry.subset, "duration": entry.duration_s}
         if entry.frame is not None:
             video["frame"] = entry.frame
+        if entry.fps is not None:
+            video["fps"] = entry.fps
         video["annotations"] = [
             {"segment": [s.start_s, s.end_s], "label": s.label}
             | ({} if label_ids is None else {"label_id": label_ids[s.label]})

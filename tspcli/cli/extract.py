@@ -12,8 +12,8 @@ from tspcli.cli.displays import stopping_extraction, summarize, watch
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
-    POSITIVE,
     Shard,
+    clip_options,
     decoding_options,
     encoder_options,
     engine_options,
@@ -30,10 +30,7 @@ from tspcli.cli.rules import Named, RuledCommand, require_apart
 @videos_option(required=True)
 @click.option("--out", "-o", required=True, type=PATH, help="The HDF5 store.")
 @weights_options("TSP on ActivityNet")
-@click.option("--clip-length", type=POSITIVE, help="Frames per clip (TSP: 16).")
-@click.option("--frame-rate", metavar="FPS", help="Frames per second inside a clip (TSP: 15).")
-@click.option("--stride", type=POSITIVE, help="Frames between the starts of clips (TSP: 16).")
-@click.option("--grid-rate", metavar="FPS", help="Resample videos to this rate first (TSP: 30).")
+@clip_options
 @encoder_options
 @decoding_options
 @click.option(
@@ -79,6 +76,7 @@ def command(as_json: bool, **options: Any) -> int:
     Examples:
       tsp extract --videos my_videos/ --out feats.h5
       tsp extract --videos list.txt --out dense.h5 --stride 1
+      tsp extract --videos my_videos/ --out feats.h5 --frame-rate native --stride 4
       tsp extract --videos my_videos/ --out feats.h5 --weights i3d-kinetics400
       tsp extract --videos my_videos/ --out feats.h5 --gpus all
       tsp extract --videos my_videos/ --out feats.h5 --shard 1/4

@@ -12,6 +12,7 @@ import click
 
 from tspcli.cli.rules import ruled_option
 from tspcli.encoders import PRECISIONS, RUNTIMES
+from tspcli.sampling.spec import ALIGNS, TAILS
 from tspcli.video.decoders import DECODERS
 
 if TYPE_CHECKING:
@@ -252,6 +253,41 @@ def weights_options(default: str) -> Callable[[Command], Command]:
         click.option("--seed", type=int, help="Seed of --weights random."),
     )
 
+
+clip_options = together(
+    click.option("--clip-length", type=POSITIVE, help="Frames per clip (TSP: 16)."),
+    click.option(
+        "--frame-rate",
+        metavar="FPS|native",
+        help="Frames per second inside a clip (TSP: 15), or the video's own frames.",
+    ),
+    click.option("--stride", type=POSITIVE, help="Frames between the starts of clips (TSP: 16)."),
+    click.option(
+        "--grid-rate", metavar="FPS", help="Resample videos to this rate first (TSP: 30)."
+    ),
+    click.option("--interval", type=POSITIVE, help="Take every N-th frame (1)."),
+    ruled_option(
+        "--window",
+        metavar="N|SECs",
+        conflicts=["interval"],
+        help="Spread a clip's frames evenly over N frames, or over seconds such as 3.2s.",
+    ),
+    click.option(
+        "--align",
+        type=click.Choice(ALIGNS),
+        help="Count clips from their first frame (start) or from their middle (center).",
+    ),
+    click.option(
+        "--phase", type=click.IntRange(min=0), help="Frame at which the first clip is (0)."
+    ),
+    click.option(
+        "--tail",
+        type=click.Choice(TAILS),
+        help="The video's end: drop an incomplete clip, move it back (flush), or fill every clip "
+        "with the last frame (repeat) or zeros.",
+    ),
+)
+"""How videos are cut into clips; what is not given is what the weights were made for."""
 
 encoder_options = together(
     click.option(

@@ -182,6 +182,7 @@ class Encoder:
             self._shared is not None
             and self.device.type == "cpu"
             and sampling.is_regular
+            and sampling.is_plain
             and sampling.stride <= self._shared.largest_stride
             and sampling.clip_length > 2 * self._shared.lost
         )

@@ -87,7 +87,7 @@ class PlannedVideo:
     @property
     def clip_centers_s(self) -> FloatArray:
         """Centres of the clips, in seconds, shape (N,)."""
-        return self.source.first_s + self.source.step_s * np.arange(self.source.n_rows)
+        return self.source.centers_s
 
     @property
     def shown_s(self) -> FloatArray:
@@ -191,17 +191,64 @@ class ExportPlan:
         return False
 
     def require_sampling(self) -> Sampling:
-        """The sampling of all videos.
+        """The sampling of all videos, for readers that compute every row's time from it.
 
         Raises:
-            ExportError: If the videos differ in it, so that no one configuration fits all.
+            ExportError: If the videos differ in it, so that no one configuration fits all, or the
+                rows of one do not follow at the stride.
         """
+        self.require_even_rows()
         if self.sampling is None:
             raise ExportError(
-                "The stores differ in frame rate, stride or clip length.",
-                remedy="Export stores of one sampling at a time.",
+                "The videos differ in frame rate, stride or clip length.",
+                remedy="Export stores of one sampling at a time, or extract at a fixed frame rate.",
             )
         return self.sampling
+
+    @property
+    def rhythm(self) -> Sampling | None:
+        """A sampling of which all videos have the stride and the first centre, in samples.
+
+        Of a store of native frames each video has these at its own rate. None if they differ.
+        """
+        samplings = [video.source.sampling for video in self.videos]
+        rhythms = {(sampling.stride, sampling.center_offset) for sampling in samplings}
+        return samplings[0] if len(rhythms) == 1 else None
+
+    def require_rhythm(self) -> Sampling:
+        """:attr:`rhythm`, for readers that know a frame rate per video.
+
+        Raises:
+            ExportError: If the videos differ in it, or the rows of one do not follow at the stride.
+        """
+        self.require_even_rows()
+        if self.rhythm is None:
+            raise ExportError(
+                "The videos differ in stride, or in the frames around a row.",
+                remedy="Export stores of one sampling at a time.",
+            )
+        return self.rhythm
+
+    def require_even_rows(self) -> None:
+        """Raise unless each row but a last one that was moved back follows at the stride.
+
+        Raises:
+            ExportError: For a video whose frame rate varies, of a store of native frames.
+        """
+        for video in self.videos:
+            source = video.source
+            even_s = source.first_s + source.step_s * np.arange(source.n_rows)
+            late_s = np.abs(source.centers_s - even_s)[:-1].max(initial=0.0)
+            if late_s > _UNEVEN_S:
+                raise ExportError(
+                    f"The frame rate of {source.key!r} varies, so its rows do not follow at one "
+                    f"distance in time (up to {late_s:.2f} s off), as the reader takes them to do.",
+                    remedy="Extract at a fixed frame rate, such as --frame-rate 30.",
+                    video=source.key,
+                )
+
+
+_UNEVEN_S = 0.005
 
 
 @dataclass(frozen=True)

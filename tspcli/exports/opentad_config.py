@@ -125,12 +125,12 @@ class Times:
 
     @classmethod
     def of(cls, sampling: Sampling) -> Times:
-        """The times of a sampling; odd clips are counted in half frames."""
-        halves = 1 + sampling.clip_length % 2
+        """The times of a sampling; a centre between two frames is counted in half frames."""
+        halves = sampling.center_offset.denominator
         return cls(
             float(sampling.frame_rate) * halves,
             sampling.stride * halves,
-            sampling.clip_length * halves // 2,
+            int(sampling.center_offset * halves),
         )
 
     def line(self) -> str:

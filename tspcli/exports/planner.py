@@ -26,9 +26,9 @@ from tspcli.exports.naming import check_file_name, companions_of, exported_names
 from tspcli.exports.target import Array, Target
 from tspcli.exports.toolkit import original_rate
 from tspcli.sampling import resampling
-from tspcli.sampling.resampling import Taps
+from tspcli.sampling.resampling import FloatArray, Taps
 from tspcli.store.schema import exported_attributes
-from tspcli.store.store_set import StoreSet
+from tspcli.store.store_set import SourceVideo, StoreSet
 from tspcli.store.video_features import VideoFeatures
 
 MOST_ROWS = 500_000
@@ -267,8 +267,7 @@ def _at_rate(
 
     def taps() -> Taps:
         if options.resize == "centers":
-            times = np.arange(length) / rate
-            return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+            return _at_times(source, np.arange(length) / rate)
         return resampling.BY_LENGTH[options.resize or "linear"](source.n_rows, length)
 
     return replace(video, resample=Resample(length, taps), rate=rate)
@@ -276,6 +275,14 @@ def _at_rate(
 
 def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
     source = video.source
+    if source.own_times_s is not None:
+        raise ExportError(
+            f"The rows of {source.key!r} do not follow at one distance in time, so their means "
+            "over cells are not those of their seconds.",
+            remedy="Extract at a fixed frame rate, or use --length with --resize centers.",
+            video=source.key,
+            option="--grid-seconds",
+        )
     # Rounded: a reader that spreads the rows evenly over the duration is then off by at most half a
     # cell at the end.
     n_cells = _bounded(video.length_s / grid_s, f"--grid-seconds {grid_s:g}", video)
@@ -312,10 +319,17 @@ def _to_length(video: PlannedVideo, length: int, resize: str) -> Callable[[], Ta
         )
 
     def taps() -> Taps:
-        times = resampling.bin_centers_s(length, span_s)
-        return resampling.centers(source.n_rows, source.first_s, source.step_s, times)
+        return _at_times(source, resampling.bin_centers_s(length, span_s))
 
     return taps
+
+
+def _at_times(source: SourceVideo, times_s: FloatArray) -> Taps:
+    """Linear interpolation between the rows' centres at given seconds."""
+    if source.own_times_s is None:
+        return resampling.centers(source.n_rows, source.first_s, source.step_s, times_s)
+    positions = np.interp(times_s, source.centers_s, np.arange(source.n_rows))
+    return resampling.interpolate_at(source.n_rows, positions)
 
 
 def read_rows(video: PlannedVideo, features: VideoFeatures, width: int, dtype: str) -> Array:

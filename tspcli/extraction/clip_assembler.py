@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tspcli.sampling import Sampling
-from tspcli.sampling.windows import ticks_of_clips, ticks_of_series
+from tspcli.sampling.windows import first_tick_kept, ticks_of_clips, ticks_of_series
 
 Owner = TypeVar("Owner")
 
@@ -52,7 +52,7 @@ class ClipAssembler:
     """
 
     def __init__(self, sampling: Sampling, *, as_series: bool = False) -> None:
-        assert sampling.is_regular or not as_series
+        assert (sampling.is_regular and sampling.is_plain) or not as_series
         self.sampling = sampling
         self.as_series = as_series
         self.n_emitted = 0
@@ -86,7 +86,7 @@ class ClipAssembler:
         self._frames.append(frames)
         self.n_frames += len(counts)
         n_known = int(self._ticks[-1]) + 1 if len(self._ticks) else 0
-        n_clips = self.sampling.n_clips(n_known)
+        n_clips = self.sampling.n_ready(n_known)
         if self.as_series:
             n_clips -= max(n_clips - self.n_emitted, 0) % limit
         yield from self._emit(n_clips, limit)
@@ -103,12 +103,13 @@ class ClipAssembler:
         n_clips = self.sampling.n_clips(n_ticks)
         if n_clips == 0 and pad and len(self._ticks):
             n_clips = 1
-        yield from self._emit(n_clips, limit)
+        yield from self._emit(n_clips, limit, n_ticks)
 
-    def _emit(self, n_clips: int, limit: int) -> Iterator[Clips]:
+    def _emit(self, n_clips: int, limit: int, n_ticks: int | None = None) -> Iterator[Clips]:
         while self.n_emitted < n_clips:
             count = min(limit, n_clips - self.n_emitted)
-            position = np.searchsorted(self._ticks, self._ticks_of_next(count))
+            ticks = self._ticks_of_next(count, n_ticks)
+            position = np.searchsorted(self._ticks, ticks)
             # Past the end of a padded video stands its last frame.
             position = np.minimum(position, len(self._ticks) - 1)
             index = self._frame_of_tick[position] - self._n_dropped
@@ -118,16 +119,17 @@ class ClipAssembler:
             if self.as_series:
                 yield ClipSeries(picked, self.sampling)
                 continue
+            if self.sampling.tail == "zero":
+                shown = torch.from_numpy((ticks >= 0).reshape(-1, *[1] * (frames.ndim - 1)))
+                picked = picked * _moved(shown, frames.device)
             clips = picked.reshape(count, self.sampling.clip_length, *frames.shape[1:])
             yield clips.transpose(1, 2)
 
-    def _ticks_of_next(self, count: int) -> npt.NDArray[np.int64]:
+    def _ticks_of_next(self, count: int, n_ticks: int | None) -> npt.NDArray[np.int64]:
         """Ticks of the next clips, (count, clip_length), or of their series."""
-        ticks_of = ticks_of_series if self.as_series else ticks_of_clips
-        return ticks_of(self.sampling, self.n_emitted, count)
-
-    def _first_tick(self, clip: int) -> int:
-        return self.sampling.sample_tick(clip * self.sampling.stride)
+        if self.as_series:
+            return ticks_of_series(self.sampling, self.n_emitted, count)
+        return ticks_of_clips(self.sampling, self.n_emitted, count, n_ticks)
 
     def _joined_frames(self) -> torch.Tensor:
         if len(self._frames) > 1:
@@ -137,7 +139,9 @@ class ClipAssembler:
         return self._frames[0]
 
     def _drop_used(self) -> None:
-        keep_from = int(np.searchsorted(self._ticks, self._first_tick(self.n_emitted)))
+        n_known = int(self._ticks[-1]) + 1 if len(self._ticks) else 0
+        kept_tick = first_tick_kept(self.sampling, self.n_emitted, n_known)
+        keep_from = int(np.searchsorted(self._ticks, kept_tick))
         # The very last frame stays: a later padding or repetition may show it again.
         keep_from = min(keep_from, max(len(self._ticks) - 1, 0))
         self._ticks = self._ticks[keep_from:]

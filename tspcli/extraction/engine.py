@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ from tspcli.extraction.run_report import Status, Trace, VideoResult
 from tspcli.extraction.shard_plan import file_size
 from tspcli.extraction.task import RunLog
 from tspcli.sampling import Sampling
-from tspcli.store.schema import VideoAttributes, sampling_attributes
+from tspcli.store.schema import VideoAttributes, row_time_attributes, sampling_attributes
 from tspcli.video import (
     DecodePool,
     Failed,
@@ -48,16 +49,20 @@ from tspcli.video import (
 )
 from tspcli.video.source import file_stamp
 
+_UNKNOWN_RATE = Fraction(25)
+"""Frames per second of a video whose file states none, for progress alone."""
+
 
 @dataclass(eq=False)
 class _Video:
-    """A video under way."""
+    """A video under way; ``row_s`` are the seconds from one row to the next, as announced."""
 
     file: VideoFile
     sink: RowSink
     assembler: ClipAssembler
     info: VideoInfo
     stamp: tuple[int, int] | None
+    row_s: float
     n_rows: int = 0
     encoded_s: float = 0.0
     end: Finished | None = None
@@ -196,8 +201,9 @@ class Engine:
         file = opened.job
         self._drop(file.key)
         assembler = ClipAssembler(self.sampling, as_series=self._batches.as_series)
+        row_s = float(self.sampling.at_rate(opened.info.fps or _UNKNOWN_RATE).stride_s)
         self._videos[file.key] = _Video(
-            file, self.open_sink(file), assembler, opened.info, opened.stamp
+            file, self.open_sink(file), assembler, opened.info, opened.stamp, row_s
         )
 
     def _finish(self, video: _Video, end: Finished) -> None:
@@ -231,7 +237,7 @@ class Engine:
                 remedy="Fetch or copy it again, or drop --strict to keep what can be decoded.",
             )
         if self.sampling.n_clips(end.n_ticks) == 0 and self.config.short_videos != "pad":
-            needed = float(self.sampling.clip_duration_s)
+            needed = float(self._timed(end).clip_duration_s)
             detail = f"{float(end.end_s - end.start_s):.3f} s long, one clip takes {needed:.3f} s"
             return VideoError("too-short", detail)
         return None
@@ -249,7 +255,7 @@ class Engine:
                 video.sink.append(rows[start : start + count])
                 video.n_rows += count
                 if video.end is None:
-                    self._count_seconds(video, video.n_rows * float(self.sampling.stride_s))
+                    self._count_seconds(video, video.n_rows * video.row_s)
                 self._commit_if_complete(video)
             start += count
         self._count_begun()
@@ -283,13 +289,13 @@ class Engine:
     def _attributes(self, video: _Video, end: Finished) -> VideoAttributes:
         duration_s = float(end.end_s - end.start_s)
         warnings = list(end.warnings)
-        n_samples = self.sampling.n_samples(end.n_ticks)
-        padded = max(0, self.sampling.clip_length - n_samples)
-        if padded:
-            warnings.append(
-                f"short: {n_samples} of {self.sampling.clip_length} samples, "
-                "the last frame is repeated"
-            )
+        sampling = self._timed(end)
+        n_samples = sampling.n_samples(end.n_ticks)
+        padded = 0
+        if sampling.n_clips(end.n_ticks) == 0:
+            needed = sampling.phase + sampling.needed
+            padded = needed - n_samples
+            warnings.append(f"short: {n_samples} of {needed} samples, the last frame is repeated")
         fps = video.info.fps or (end.n_frames / duration_s if duration_s else 0.0)
         return VideoAttributes(
             video=storable(video.file.path.name),
@@ -298,12 +304,17 @@ class Engine:
             source_frames=end.n_frames,
             source_start_s=float(end.start_s),
             duration_s=duration_s,
-            **sampling_attributes(self.sampling),
+            **sampling_attributes(sampling),
+            **row_time_attributes(sampling, video.n_rows, end.n_ticks, end.frame_times_s),
             padding="repeat-last-frame" if padded else "none",
             padded_samples=padded,
             decoder=end.decoder,
             warnings=tuple(storable(text) for text in warnings),
         )
+
+    def _timed(self, end: Finished) -> Sampling:
+        """The sampling with the rate of a video."""
+        return self.sampling.at_rate(end.native_rate or _UNKNOWN_RATE)
 
     def _leave_out(self, file: VideoFile, error: VideoError, status: Status = "failed") -> None:
         self._end(VideoResult.without_features(file, error, status))

@@ -12,8 +12,9 @@ from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.weights import DEFAULT_WEIGHTS
 from tspcli.errors import UsageError
 from tspcli.sampling import Sampling
+from tspcli.sampling.clock import round_half_away
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.sampling.spec import as_rate
+from tspcli.sampling.spec import NATIVE, Align, Tail, as_rate, spread_offsets
 
 ShortVideos = Literal["pad", "skip", "fail"]
 
@@ -25,8 +26,13 @@ class ExtractConfig:
     Attributes:
         weights: A name in the registry, a checkpoint file or a training run's folder.
         backbone: The backbone, if the weights do not say.
-        frame_rate, clip_length, stride, grid_rate: See :class:`tspcli.sampling.Sampling`; None
-            means what the weights were made for.
+        sampling: How videos are cut into clips; None means what the weights were made for. What
+            follows changes parts of it.
+        frame_rate, clip_length, stride, grid_rate, phase, tail: See
+            :class:`tspcli.sampling.Sampling`; the frame rate ``native`` takes the source's frames.
+        interval: Samples from one frame of a clip to the next.
+        window: Spread a clip over so many samples, or seconds with an ``s``, instead.
+        align: Whether clips are counted from their ``start`` or their ``center``.
         batch_size: Clips per batch; None chooses by device.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …; several, with commas, get a worker
             process each.
@@ -52,10 +58,16 @@ class ExtractConfig:
 
     weights: str = DEFAULT_WEIGHTS
     backbone: str | None = None
+    sampling: Sampling | None = None
     frame_rate: Fraction | float | str | None = None
     clip_length: int | None = None
     stride: int | None = None
     grid_rate: Fraction | float | str | None = None
+    phase: int | None = None
+    tail: Tail | None = None
+    interval: int | None = None
+    window: str | int | None = None
+    align: Align | None = None
     batch_size: int | None = None
     device: str = "auto"
     gpus: int | Literal["all"] | None = None
@@ -107,32 +119,89 @@ class ExtractConfig:
         """
         chosen = {"backbone": settings.get("backbone"), **more}
         if "sampling" in settings:
-            sampling = Sampling.from_dict(settings["sampling"])
-            for name in ("frame_rate", "clip_length", "stride", "grid_rate"):
-                chosen.setdefault(name, getattr(sampling, name))
+            chosen.setdefault("sampling", Sampling.from_dict(settings["sampling"]))
         return cls(**chosen)
 
     def resolve_sampling(self, default: Sampling) -> Sampling:
-        """The sampling of this run: what was chosen, over what the weights were made for."""
+        """The sampling of this run: what was chosen, over what the weights were made for.
+
+        Raises:
+            UsageError: If the parts do not fit together.
+        """
+        base = self.sampling or default
+        names = ("clip_length", "stride", "phase", "tail")
+        chosen: dict[str, Any] = {
+            name: value for name in names if (value := getattr(self, name)) is not None
+        }
+        sampling = replace(base, **{**self._rates(base), **self._offsets(base), **chosen})
+        if sampling.is_native and self.grid_rate is not None:
+            raise UsageError(
+                f"The grid rate {self.grid_rate} has no effect on native frames.",
+                remedy="Give a --frame-rate, or leave --grid-rate out.",
+                option="grid_rate",
+                value=self.grid_rate,
+            )
+        return sampling
+
+    def _rates(self, base: Sampling) -> dict[str, Any]:
+        if self.frame_rate == NATIVE or (self.frame_rate is None and base.is_native):
+            return {"frame_rate": Fraction(0), "grid_rate": Fraction(0)}
         rates = {
             name: as_rate(value, name.replace("_", " "))
             for name in ("frame_rate", "grid_rate")
             if (value := getattr(self, name)) is not None
         }
         # An encoder that samples its videos directly does so at another rate too.
-        if (
-            "frame_rate" in rates
-            and "grid_rate" not in rates
-            and default.grid_rate == default.frame_rate
-        ):
-            rates["grid_rate"] = rates["frame_rate"]
-        return replace(
-            default,
-            frame_rate=rates.get("frame_rate", default.frame_rate),
-            grid_rate=rates.get("grid_rate", default.grid_rate),
-            clip_length=default.clip_length if self.clip_length is None else self.clip_length,
-            stride=default.stride if self.stride is None else self.stride,
-        )
+        if base.grid_rate == base.frame_rate and "frame_rate" in rates:
+            rates.setdefault("grid_rate", rates["frame_rate"])
+        return rates
+
+    def _offsets(self, base: Sampling) -> dict[str, Any]:
+        """What a chosen interval, window or alignment makes of a clip."""
+        if self.interval is None and self.window is None and self.align is None:
+            if base.offsets and self.clip_length not in (None, base.clip_length):
+                raise UsageError(
+                    f"A clip length of {self.clip_length} leaves open which frames a clip has: the "
+                    f"sampling has {base.clip_length}, at {list(base.offsets)}.",
+                    remedy="Add --interval or --window.",
+                    option="clip_length",
+                    value=self.clip_length,
+                )
+            return {} if self.clip_length is None else {"need": 0, "extent": None}
+        if self.interval is not None and self.window is not None:
+            raise UsageError(
+                f"The interval {self.interval} and the window {self.window} both say how far apart "
+                "a clip's frames are.",
+                option="interval",
+                value=self.interval,
+            )
+        window = None if self.window is None else self._window_samples(base)
+        align = self.align or "start"
+        length = self.clip_length or base.clip_length
+        return {
+            "need": 0,
+            **spread_offsets(length, interval=self.interval or 1, window=window, align=align),
+        }
+
+    def _window_samples(self, base: Sampling) -> int:
+        text = str(self.window).strip()
+        if not text.endswith("s"):
+            if text.isdigit() and int(text) > 0:
+                return int(text)
+            raise UsageError(
+                f"The window {text!r} is neither frames such as 48 nor seconds such as 3.2s.",
+                option="window",
+                value=self.window,
+            )
+        rate = replace(base, **self._rates(base)).frame_rate
+        if not rate:
+            raise UsageError(
+                f"A window of {text} has another number of frames in each video of another rate.",
+                remedy="Give the window in frames, or a --frame-rate.",
+                option="window",
+                value=self.window,
+            )
+        return max(1, round_half_away(as_rate(text[:-1], "window") * rate))
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class PoolingSink:
     def commit(self, attributes: Mapping[str, Any], done: Callable[[], None]) -> None:
         """Write the pooled row and commit it."""
         self._writer.append(self._running.result()[None])
-        self._writer.commit({**attributes, "pooled_rows": self._running.n_rows}, done)
+        known = {k: v for k, v in attributes.items() if k not in ("row_start_s", "row_end_s")}
+        self._writer.commit({**known, "pooled_rows": self._running.n_rows}, done)
 
     def abort(self) -> None:
         """Drop the rows given so far."""

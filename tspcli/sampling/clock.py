@@ -16,6 +16,7 @@ floating-point 29.97 is one frame early at nearly every index:
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -81,6 +82,41 @@ class TickTrack:
         shown = range(self._shown_from, max(tick, self._shown_from))
         self._shown_from = shown.stop
         return shown
+
+
+class FrameTrack:
+    """The clock of the source's own frames: each shows one tick, its own number.
+
+    Reports one frame late, as :class:`TickTrack` does.
+
+    >>> track = FrameTrack()
+    >>> track.push(Fraction(0)), track.push(Fraction(1, 10)), track.finish(Fraction(2, 10))
+    (range(0, 0), range(0, 1), range(1, 2))
+
+    Attributes:
+        times_s: Times of the frames so far, seconds after the first; after :meth:`finish` with that
+            of the end.
+    """
+
+    def __init__(self) -> None:
+        self.times_s = array("d")
+        self._first_s: Fraction | None = None
+
+    @property
+    def n_ticks(self) -> int:
+        """Ticks reported so far."""
+        return max(len(self.times_s) - 1, 0)
+
+    def push(self, time_s: Fraction) -> range:
+        """Take the next frame's time; return the tick of the frame before it, if there is one."""
+        if self._first_s is None:
+            self._first_s = time_s
+        self.times_s.append(float(time_s - self._first_s))
+        return range(max(len(self.times_s) - 2, 0), len(self.times_s) - 1)
+
+    def finish(self, end_s: Fraction) -> range:
+        """Return the tick of the last frame, which is shown until ``end_s``."""
+        return self.push(end_s)
 
 
 def shown_frames(times_s: Iterable[Fraction], end_s: Fraction, grid_rate: Fraction) -> list[int]:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from tspcli.core.run_dir import one_writer
 from tspcli.errors import StoreError, StoreMismatchError, UsageError
 from tspcli.store.hdf5_file import open_hdf5
-from tspcli.store.schema import FORMAT, GVF_FORMAT, StoreMetadata, gvf_attributes, plain_attributes
+from tspcli.store.hdf5_values import plain_attributes
+from tspcli.store.schema import FORMAT, GVF_FORMAT, StoreMetadata, gvf_attributes
 from tspcli.store.store import open_store
 from tspcli.store.store_writer import new_store
 

@@ -16,7 +16,6 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any, ClassVar, TypeVar
 
-import h5py
 import numpy as np
 
 from tspcli.core.run_dir import differences, require_same
@@ -25,6 +24,7 @@ from tspcli.core.version import __version__
 from tspcli.errors import StoreError, StoreMismatchError
 from tspcli.sampling import Sampling
 from tspcli.sampling.spec import as_rate
+from tspcli.sampling.windows import Seconds, is_series, row_times_s
 
 FORMAT = "tspcli-features"
 GVF_FORMAT = "tspcli-gvf"
@@ -61,7 +61,12 @@ def _attribute(meaning: str, **about: Any) -> Any:
 class _Attributes:
     """Attributes as typed values; the field names are those in the file."""
 
-    _READERS: ClassVar[Mapping[str, Any]] = {"str": str, "int": int, "float": float}
+    _READERS: ClassVar[Mapping[str, Any]] = {
+        "str": str,
+        "int": int,
+        "float": float,
+        "tuple[float, ...]": lambda value: tuple(float(number) for number in value),
+    }
 
     @classmethod
     def known(cls) -> dict[str, Attribute]:
@@ -75,11 +80,7 @@ class _Attributes:
     def to_hdf5(self) -> dict[str, Any]:
         """The attributes that are set, as values that HDF5 takes."""
         values = {a.name: getattr(self, a.name) for a in self._fields()}
-        return {
-            name: json.dumps(list(value)) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if value is not None
-        }
+        return {name: _stored(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_hdf5(cls: type[_A], values: Mapping[str, Any]) -> _A:
@@ -120,6 +121,20 @@ class VideoAttributes(_Attributes):
     grid_rate: float | None = _attribute(
         "rate of the constant grid that samples are taken from", unit="ticks/s"
     )
+    first_sample: int | None = _attribute(
+        "samples from the video's start to the first row's, if not 0"
+    )
+    row_samples: int | None = _attribute(
+        "samples that a row stands for, from its start to its end, if not `clip_length`"
+    )
+    row_start_s: tuple[float, ...] | None = _attribute(
+        "start of each row after the first frame, where rows do not follow at the stride",
+        unit="s",
+        exported=True,
+    )
+    row_end_s: tuple[float, ...] | None = _attribute(
+        "end of each row after the first frame, likewise", unit="s", exported=True
+    )
     padding: str | None = _attribute(
         "`repeat-last-frame` where the video is shorter than one clip, else `none`", exported=True
     )
@@ -140,6 +155,8 @@ class VideoAttributes(_Attributes):
     def sampling(self) -> Sampling | None:
         """How the video was cut into clips, or None if the attributes do not say.
 
+        Only the settings of the file state more than the times of rows.
+
         Raises:
             TspError: If they are out of range.
         """
@@ -147,7 +164,9 @@ class VideoAttributes(_Attributes):
             return None
         rate = as_rate(self.frame_rate, "frame rate")
         grid = max(rate, as_rate(30)) if self.grid_rate is None else as_rate(self.grid_rate)
-        return Sampling(rate, self.clip_length, self.stride, grid_rate=grid)
+        first = self.first_sample or 0
+        rows = first, first + (self.row_samples or self.clip_length)
+        return Sampling(rate, self.clip_length, self.stride, grid_rate=grid, extent=rows)
 
 
 def exported_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,12 +182,37 @@ def gvf_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampling_attributes(sampling: Sampling) -> dict[str, Any]:
-    """The sampling as attributes, for people to read; the exact rates are in the settings."""
-    return {
+    """The sampling as attributes, for people to read; the exact rates are in the settings.
+
+    A file of native samplings has no rate of its own: each video has.
+    """
+    first, end = sampling.window
+    values = {
         "frame_rate": float(sampling.frame_rate),
         "clip_length": sampling.clip_length,
         "stride": sampling.stride,
         "grid_rate": float(sampling.grid_rate),
+        "first_sample": sampling.phase + first,
+        "row_samples": end - first,
+    }
+    unsaid = {"frame_rate": 0, "grid_rate": 0, "first_sample": 0}
+    unsaid["row_samples"] = sampling.clip_length
+    return {name: value for name, value in values.items() if value != unsaid.get(name)}
+
+
+def row_time_attributes(
+    sampling: Sampling, n_rows: int, n_ticks: int, frame_times_s: Seconds | None
+) -> dict[str, Any]:
+    """The rows' times as attributes, where :func:`sampling_attributes` do not say them.
+
+    The arguments are those of :func:`tspcli.sampling.windows.row_times_s`.
+    """
+    if frame_times_s is None and is_series(sampling, n_rows, n_ticks):
+        return {}
+    starts, ends = row_times_s(sampling, n_rows, n_ticks, frame_times_s)
+    return {
+        "row_start_s": tuple(starts.astype(np.float32).tolist()),
+        "row_end_s": tuple(ends.astype(np.float32).tolist()),
     }
 
 
@@ -194,6 +238,12 @@ class FileAttributes(_Attributes):
     stride: int | None = _attribute("samples from one clip's start to the next one's")
     grid_rate: float | None = _attribute(
         "rate of the constant grid that samples are taken from", unit="ticks/s"
+    )
+    first_sample: int | None = _attribute(
+        "samples from a video's start to the first row's, if not 0"
+    )
+    row_samples: int | None = _attribute(
+        "samples that a row stands for, from its start to its end, if not `clip_length`"
     )
     shard_plan: str | None = _attribute(
         "digest of the plan that assigned videos to shards; only in a shard's store"
@@ -369,61 +419,8 @@ def _damaged_settings(path: str, why: str) -> StoreError:
     )
 
 
-def hdf5_value(value: Any) -> Any:
-    """A value as an attribute holds it: texts have a fixed length.
-
-    HDF5 keeps texts of variable length on a heap that has no checksums.
-    """
-    if isinstance(value, str):
-        encoded = value.encode("utf-8", "surrogateescape")
-        return np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
-    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
-        encoded_all = [text.encode("utf-8", "surrogateescape") for text in value]
-        longest = max(1, *map(len, encoded_all))
-        return np.array(encoded_all, h5py.string_dtype("utf-8", longest))
-    return value
-
-
-def plain(value: Any) -> Any:
-    """An attribute's value as a plain Python value."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "surrogateescape")
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-    return value
-
-
-def plain_attributes(item: h5py.File | h5py.Dataset) -> dict[str, Any]:
-    """HDF5 attributes as plain Python values."""
-    values = {}
-    for name in item.attrs:
-        attribute = h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
-        kind = attribute.dtype
-        is_plain = kind.kind == "S" or (kind.kind in "iuf" and kind.metadata is None)
-        if is_plain and attribute.shape == ():
-            # The kinds that a run writes; h5py takes several times as long for all it considers.
-            value = np.empty((), kind)
-            attribute.read(value)
-            values[name] = plain(value)
-        else:
-            values[name] = plain(item.attrs[name])
-    return values
-
-
-def write_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Write attributes that an item does not have yet, texts with a fixed length."""
-    # In one order, whether they come from memory or from a file.
-    for name in sorted(attributes):
-        value = hdf5_value(attributes[name])
-        if isinstance(value, str | int | float) or getattr(value, "shape", None) == ():
-            array = np.asarray(value)
-            kind = h5py.h5t.py_create(array.dtype, logical=True)
-            place = h5py.h5s.create(h5py.h5s.SCALAR)
-            encoded = name.encode("utf-8", "surrogateescape")
-            h5py.h5a.create(item.id, encoded, kind, place).write(array, mtype=kind)
-        else:
-            item.attrs[name] = value
+def _stored(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    numbers = bool(value) and isinstance(value[0], float)
+    return list(value) if numbers else json.dumps(list(value))

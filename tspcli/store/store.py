@@ -24,8 +24,9 @@ from tspcli.errors import StoreError
 from tspcli.sampling import Sampling
 from tspcli.store.foreign import require_rows, require_vector
 from tspcli.store.hdf5_file import LAYOUT, open_hdf5, require_closed
+from tspcli.store.hdf5_values import plain_attributes
 from tspcli.store.index import Index, damaged_file, explain_read_errors, read_index
-from tspcli.store.schema import StoreMetadata, plain_attributes
+from tspcli.store.schema import StoreMetadata
 from tspcli.store.store_writer import content_checksum
 from tspcli.store.video_features import VideoFeatures
 

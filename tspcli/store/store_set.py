@@ -11,17 +11,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+import numpy as np
 
 from tspcli.core.text import counted
 from tspcli.core.video_names import VIDEO_SUFFIXES, find_name, pair_names
 from tspcli.errors import ExportError, StoreError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 from tspcli.sampling.spec import as_rate
+from tspcli.sampling.windows import Seconds
 from tspcli.store.foreign import TRANSPOSED, look_transposed
 from tspcli.store.joined import JoinedFeatures, joined_metadata
 from tspcli.store.schema import StoreMetadata
@@ -42,6 +45,7 @@ class SourceVideo:
         duration_s: Seconds of the video, or None if unknown.
         source_fps: Mean frame rate of the original video, or None.
         source_frames: Frames of the original video, or None.
+        own_times_s: Start and end of each row where rows do not follow at the stride, else None.
     """
 
     key: str
@@ -50,6 +54,14 @@ class SourceVideo:
     duration_s: float | None
     source_fps: float | None
     source_frames: int | None
+    own_times_s: tuple[Seconds, Seconds] | None = field(default=None, compare=False)
+
+    @property
+    def centers_s(self) -> Seconds:
+        """Centre of each row in seconds, shape (n_rows,)."""
+        if self.own_times_s is not None:
+            return (self.own_times_s[0] + self.own_times_s[1]) / 2
+        return self.first_s + self.step_s * np.arange(self.n_rows, dtype=np.float64)
 
     @property
     def first_s(self) -> float:
@@ -64,6 +76,8 @@ class SourceVideo:
     @property
     def covered_s(self) -> float:
         """End of the last clip in seconds."""
+        if self.own_times_s is not None:
+            return float(self.own_times_s[1][-1])
         return float(self.sampling.clip_end_s(self.n_rows - 1))
 
 
@@ -252,7 +266,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
             StoreMismatchError: If the rows lie at other times, or more than the last one differs.
         """
         rhythms = [
-            None if s is None else (s.stride_s, s.clip_duration_s)
+            None if s is None else (s.stride_s, s.clip_duration_s, s.clip_start_s(0))
             for s in (video.sampling, other.sampling)
         ]
         known = "; ".join(
@@ -299,6 +313,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
         return SourceVideo(
             *(key, features.n_rows, features.sampling),
             *(known.duration_s, known.source_fps, known.source_frames),
+            None if features.has_series else (features.start_s, features.end_s),
         )
 
 
@@ -389,8 +404,8 @@ def require_agreement(store: FeatureStore, given: Sampling | None) -> None:
     own = None if given is None else store.own_sampling
     if own is not None and given is not None and _rhythm(own) != _rhythm(given):
         raise UsageError(
-            f"{store.path} says frame rate {own.frame_rate}, stride {own.stride}, clip length "
-            f"{own.clip_length}; the command says {given.frame_rate}, {given.stride}, "
+            f"{store.path} says frame rate {own.to_dict()['frame_rate']}, stride {own.stride}, "
+            f"clip length {own.clip_length}; the command says {given.frame_rate}, {given.stride}, "
             f"{given.clip_length}.",
             remedy="Drop --frame-rate, --stride and --clip-length: the store states them.",
         )

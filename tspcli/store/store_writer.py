@@ -17,8 +17,9 @@ from tspcli.core.files import replacing, require_room
 from tspcli.core.text import canonical_json
 from tspcli.errors import StoreError, UsageError
 from tspcli.store.chunks import Rows, chunk_shape, read_chunks, write_chunk
+from tspcli.store.hdf5_values import plain, write_attributes
 from tspcli.store.index import Index, append_index
-from tspcli.store.schema import StoreMetadata, plain, write_attributes
+from tspcli.store.schema import StoreMetadata
 
 _ALL_COMPACT = 65_535, 0
 """Attributes stay in the object's header however many there are."""

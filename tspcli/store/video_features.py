@@ -14,8 +14,11 @@ import numpy.typing as npt
 
 from tspcli.errors import StoreError
 from tspcli.sampling import Sampling
+from tspcli.sampling.spec import as_rate
+from tspcli.sampling.windows import Seconds
+from tspcli.store.hdf5_values import plain_attributes
 from tspcli.store.index import explain_read_errors
-from tspcli.store.schema import VideoAttributes, plain_attributes
+from tspcli.store.schema import VideoAttributes
 from tspcli.store.store_writer import seal_checksum
 
 
@@ -100,24 +103,62 @@ class VideoFeatures:
 
     @property
     def own_sampling(self) -> Sampling | None:
-        """How the video was cut into clips according to the file itself."""
-        return self.attributes.sampling if self._sampling is None else self._sampling
+        """How the video was cut into clips according to the file itself.
+
+        Of a store of native frame rates, with the rate of this video: the mean if it varies, in
+        which case :attr:`start_s` and the other times know better.
+        """
+        if self._sampling is None or not self._sampling.is_native:
+            return self.attributes.sampling if self._sampling is None else self._sampling
+        rate = self.attributes.frame_rate
+        return None if rate is None else self._sampling.at_rate(as_rate(rate, "frame rate"))
 
     @property
     def start_s(self) -> npt.NDArray[np.float64]:
         """Start of each row's clip in seconds after the video's first frame, shape (N,)."""
-        sampling = self._require_sampling()
-        return np.arange(self.n_rows, dtype=np.float64) * float(sampling.stride_s)
+        return self._times_s[0]
 
     @property
     def center_s(self) -> npt.NDArray[np.float64]:
         """Centre of each row's clip in seconds after the video's first frame, shape (N,)."""
+        if self._stored_times_s is not None:
+            start_s, end_s = self._stored_times_s
+            return (start_s + end_s) / 2
         return self.start_s + float(self._require_sampling().clip_duration_s) / 2
 
     @property
     def end_s(self) -> npt.NDArray[np.float64]:
         """End of each row's clip in seconds after the video's first frame, shape (N,)."""
-        return self.start_s + float(self._require_sampling().clip_duration_s)
+        return self._times_s[1]
+
+    @property
+    def has_series(self) -> bool:
+        """Whether rows follow one another at one distance in time."""
+        return self._stored_times_s is None
+
+    @cached_property
+    def _stored_times_s(self) -> tuple[Seconds, Seconds] | None:
+        start_s, end_s = self.attributes.row_start_s, self.attributes.row_end_s
+        if start_s is None or end_s is None:
+            return None
+        if {len(start_s), len(end_s)} != {self.dataset.shape[0]}:
+            raise StoreError(
+                f"{self.path}: {self.key!r} has {self.dataset.shape[0]} rows, but the times of "
+                f"{len(start_s)}.",
+                path=self.path,
+                value=self.key,
+            )
+        times = np.array([start_s, end_s], np.float64)[:, : self.n_rows]
+        return times[0], times[1]
+
+    @property
+    def _times_s(self) -> tuple[Seconds, Seconds]:
+        if self._stored_times_s is not None:
+            return self._stored_times_s
+        sampling = self._require_sampling()
+        start_s = np.arange(self.n_rows, dtype=np.float64) * float(sampling.stride_s)
+        start_s += float(sampling.clip_start_s(0))
+        return start_s, start_s + float(sampling.clip_duration_s)
 
     @property
     def duration_s(self) -> float | None:

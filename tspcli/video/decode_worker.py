@@ -145,6 +145,8 @@ class Worker:
                 "end_s": frames.end_s,
                 "n_frames": frames.n_frames,
                 "n_decoded": source.n_decoded,
+                "native_rate": frames.native_rate,
+                "frame_times_s": frames.frame_times_s,
             }
 
     def take_slot(self) -> int:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import FrameSpec
+from tspcli.sampling.windows import Seconds
 from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders import DecoderEntry
 from tspcli.video.inputs import VideoFile
@@ -150,6 +151,7 @@ class Finished:
             seconds on the file's clock.
         n_frames: Number of frames of the source.
         n_decoded: Number of frames decoded; fewer where unneeded ones could be left out.
+        native_rate, frame_times_s: See :class:`~tspcli.video.sampled.SampledFrames`.
     """
 
     job: VideoFile
@@ -160,6 +162,8 @@ class Finished:
     end_s: Fraction
     n_frames: int
     n_decoded: int
+    native_rate: Fraction | None = None
+    frame_times_s: Seconds | None = None
 
 
 @dataclass(frozen=True)

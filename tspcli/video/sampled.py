@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
-from tspcli.sampling.clock import TickTrack, display_end_s, grid_tick
+from tspcli.sampling.clock import FrameTrack, TickTrack, display_end_s, grid_tick
 from tspcli.sampling.pixels import FrameSpec
-from tspcli.sampling.windows import NeededTicks
+from tspcli.sampling.windows import NeededTicks, Seconds, rate_or_times
 from tspcli.video.source import Frame, VideoSource
 
 MAX_STILL_S = 6 * 3600
@@ -56,6 +56,9 @@ class SampledFrames:
         n_frames: Number of frames of the source, sampled or not.
         start_s, end_s: When the first frame is shown and when the display of the last one ends,
             seconds on the file's clock.
+        native_rate: Of a native sampling: frames per second of the video; the mean if it varies.
+        frame_times_s: Of a native sampling, if the rate varies: when each frame is shown and when
+            the video ends, seconds after the first frame, shape (n_ticks + 1,).
     """
 
     def __init__(
@@ -71,20 +74,25 @@ class SampledFrames:
         self.n_frames = 0
         self.start_s = Fraction(0)
         self.end_s = Fraction(0)
+        self.native_rate: Fraction | None = None
+        self.frame_times_s: Seconds | None = None
         self._on_frame = on_frame
         self._needed = NeededTicks(sampling)
         self._origin: int | None = None
 
     def __iter__(self) -> Iterator[SampledFrame]:
-        track = TickTrack(self.sampling.grid_rate)
+        native = self.sampling.is_native
+        track = FrameTrack() if native else TickTrack(self.sampling.grid_rate)
         shift_s = self.source.info.origin_s
         shown: Frame | None = None
         last: Frame | None = None
         unshown = _Unshown()
-        for frame in self.source.frames(wanted=self._is_wanted):
+        # Which frames a native sampling needs depends on their number, not on their time.
+        for frame in self.source.frames(wanted=None if native else self._is_wanted):
             self.n_frames += 1
             last = frame
-            unshown.push(self._tick(frame.pts_s), frame.pts_s)
+            if not native:
+                unshown.push(self._tick(frame.pts_s), frame.pts_s)
             if self._on_frame is not None:
                 self._on_frame()
             if not frame.has_picture:
@@ -92,32 +100,39 @@ class SampledFrames:
                 # their ticks show the last picture before them.
                 continue
             time_s = frame.pts_s - shift_s if shift_s else frame.pts_s
-            ticks = self._believable(track.push(time_s))
+            if shown is not None:
+                self._check_still(frame.pts_s - shown.pts_s)
+            ticks = track.push(time_s)
             if shown is None:
-                self._origin = grid_tick(time_s, self.sampling.grid_rate)
+                self._origin = 0 if native else grid_tick(time_s, self.sampling.grid_rate)
                 self.start_s = frame.pts_s
             elif needed := self._needed.among(ticks):
                 yield SampledFrame(needed, shown.pts_s, shown)
             shown = frame
         if shown is None or last is None:
             raise VideoError("no-frames", path=self.source.info.path)
-        fps, rate = self.source.info.fps, self.sampling.grid_rate
-        self.source.warnings.extend(unshown.warnings(self.n_frames, fps, rate))
+        if not native:
+            fps, rate = self.source.info.fps, self.sampling.grid_rate
+            self.source.warnings.extend(unshown.warnings(self.n_frames, fps, rate))
         self.end_s = self._display_end_s(last)
-        if needed := self._needed.among(self._believable(track.finish(self.end_s - shift_s))):
+        self._check_still(self.end_s - shown.pts_s)
+        ticks = track.finish(self.end_s - shift_s)
+        if needed := self._needed.among(ticks, at_end=True):
             yield SampledFrame(needed, shown.pts_s, shown)
         self.n_ticks = track.n_ticks
+        if isinstance(track, FrameTrack):
+            self.native_rate, self.frame_times_s = rate_or_times(
+                np.array(track.times_s), self.source.info.fps
+            )
 
-    def _believable(self, ticks: range) -> range:
-        """The ticks of one frame, unless a damaged time makes them too many to be true."""
-        shown_s = len(ticks) / self.sampling.grid_rate
+    def _check_still(self, shown_s: Fraction) -> None:
+        """Refuse a frame that a damaged time shows for too long to be true."""
         if shown_s > MAX_STILL_S:
             raise VideoError(
                 "damaged",
                 f"one frame would be shown for {float(shown_s):.0f} s, so its time must be wrong",
                 path=self.source.info.path,
             )
-        return ticks
 
     def _display_end_s(self, last: Frame) -> Fraction:
         if self.n_frames == 1:

@@ -29,7 +29,7 @@ from tspcli.exports.toolkit import (
     open_hdf5,
     refuse_length,
 )
-from tspcli.sampling import resampling
+from tspcli.sampling import Sampling, resampling
 
 CONFIG = "actionformer.yaml"
 
@@ -80,7 +80,7 @@ class ActionFormer(Target):
         if _form(plan).resizes:
             note_few_classes(plan, "ActionFormer")
         if plan.options.length is None:
-            plan.require_sampling()
+            plan.require_rhythm()
         else:
             note_other_durations(plan)
 
@@ -99,7 +99,7 @@ class ActionFormer(Target):
 
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         sampling = video.source.sampling
-        stride, n_frames = sampling.stride, sampling.clip_length
+        stride, n_frames = sampling.stride, _n_frames(sampling)
         rate = float(sampling.frame_rate)
         if not _form(plan).resizes:
             assigned = (np.arange(video.n_rows) * stride + n_frames / 2) / rate
@@ -142,7 +142,11 @@ class ActionFormer(Target):
                 dropped.append(video.annotation_name)
                 continue
             word = _form(plan).words.get(subset, subset)
-            entries.append(DatabaseEntry(video.annotation_name, word, video.length_s, segments))
+            # Without default_fps the reader takes each video's own.
+            fps = float(video.source.sampling.frame_rate) if _has_own_rates(plan) else None
+            entries.append(
+                DatabaseEntry(video.annotation_name, word, video.length_s, segments, fps=fps)
+            )
         return entries, dropped
 
     def _loads(self, video: PlannedVideo, segments: tuple[Segment, ...], plan: ExportPlan) -> bool:
@@ -165,7 +169,7 @@ class ActionFormer(Target):
         )
 
     def usage(self, plan: ExportPlan) -> Usage:
-        form, sampling = _form(plan), plan.sampling
+        form, sampling = _form(plan), plan.rhythm
         n_classes = form.n_classes
         if plan.written and not form.resizes:
             ids = label_ids(plan, _labels(self._entries(plan)[0]), counts=True)
@@ -181,10 +185,10 @@ class ActionFormer(Target):
         if plan.options.length is not None or sampling is None:
             dataset |= {"feat_stride": -1, "num_frames": -1}
         else:
-            dataset |= {"feat_stride": sampling.stride, "num_frames": sampling.clip_length}
+            dataset |= {"feat_stride": sampling.stride, "num_frames": _n_frames(sampling)}
         rate = 15.0 if sampling is None else float(sampling.frame_rate)
         dataset |= {
-            "default_fps": round(rate) if rate.is_integer() else rate,
+            "default_fps": None if _has_own_rates(plan) else _whole(rate),
             "trunc_thresh": form.least_part,
             "crop_ratio": [0.9, 1.0],
         }
@@ -225,6 +229,20 @@ class ActionFormer(Target):
                 f"{rows * float(plan.sampling.stride_s):.1f} s."
             )
         return lines
+
+
+def _n_frames(sampling: Sampling) -> int | float:
+    """``num_frames``: half of it is the centre of the first row, in frames."""
+    return _whole(float(2 * sampling.center_offset))
+
+
+def _whole(value: float) -> int | float:
+    return round(value) if value.is_integer() else value
+
+
+def _has_own_rates(plan: ExportPlan) -> bool:
+    """Whether each video has a frame rate of its own, which the annotations state."""
+    return plan.options.length is None and plan.sampling is None
 
 
 def _form(plan: ExportPlan) -> Form:

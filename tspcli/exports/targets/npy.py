@@ -19,6 +19,10 @@ class Npy(Target):
     accepts = frozenset({"length", "resize", "row_rate", "grid_s", "suffix", "pad_channels"})
     trains = False
 
+    def check(self, plan: ExportPlan) -> None:
+        if not plan.resampled:
+            plan.require_even_rows()
+
     def open(self, plan: ExportPlan, main: Path) -> Writer:
         return NpyWriter(main, one_stream(plan.options.suffix))
 

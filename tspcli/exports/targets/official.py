@@ -50,7 +50,7 @@ class Official(Target):
     def clocks(self, video: PlannedVideo, plan: ExportPlan) -> dict[str, Clock]:
         source = video.source
         stride = source.sampling.stride
-        half = source.sampling.clip_length / 2
+        half = float(source.sampling.center_offset)
         rate = float(source.sampling.frame_rate)
         assigned = [(i * stride + half) / rate for i in range(video.n_rows)]
         return {"rows": Clock(video.shown_s, video.shown_s * 0 + assigned)}
@@ -60,7 +60,7 @@ class Official(Target):
         return Usage(
             "One dataset per video at the root, rows in time order.\n"
             f"Row i shows the clip whose centre is at (i * {sampling.stride} + "
-            f"{sampling.clip_length / 2:g}) / {float(sampling.frame_rate):g} s."
+            f"{float(sampling.center_offset):g}) / {float(sampling.frame_rate):g} s."
         )
 
 

@@ -56,6 +56,8 @@ class OpenTad(Target):
 
     def check(self, plan: ExportPlan) -> None:
         base = _base(plan)
+        if plan.options.length is None:
+            plan.require_even_rows()
         if base.kind != "resize":
             plan.require_sampling()
         if base.is_agnostic:
