@@ -1,27 +1,26 @@
 """Make the embedded ``tiny`` weights from a finished ``python -m reproduction``: TSP without GVF.
 
 Without global features, because then both heads work on any video without a second file. The
-weights are rounded to 16 bits, and what that does to the features is printed.
+weights are rounded to 16 bits; what that does to the features is printed.
 
-    python -m reproduction --scale tiny --out repro/
+    python -m reproduction --scale tiny --seeds 0 --out repro/
     python tools/embed_tiny.py repro/ --out weights/tiny.pth
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
 import torch
 
+from tspcli.core.files import file_sha256
 from tspcli.encoders.checkpoints import load_checkpoint, save_checkpoint
-from tspcli.encoders.weights import BEST_CHECKPOINT
 from tspcli.pretraining.training_log import read_results
 from tspcli.video import list_videos
 
-VARIANT = "tsp-none"
+VARIANT, SHARE = "tsp-none", 0.9
 
 
 def rounding_error(exact: Path, rounded: Path, videos: Path) -> float:
@@ -50,18 +49,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    run = options.root / f"seed{options.seed}" / VARIANT / "run"
-    checkpoint = load_checkpoint(run)
-    best = [epoch for epoch in read_results(run) if epoch.best][-1]
+    cell = options.root / f"p{SHARE}" / f"seed{options.seed}"
+    run = cell / VARIANT / "run"
+    exact = run / "last.pth"
+    checkpoint = load_checkpoint(exact)
+    last = read_results(run)[-1]
     # Which run it came from stands in the file; a test holds the registry's claims against it.
     trained_by = {
         "command": f"python -m reproduction --scale tiny --seeds {options.seed}",
         "encoder": VARIANT,
+        "share": SHARE,
         "seed": options.seed,
-        "epoch": best.epoch,
-        "checkpoint_sha256": hashlib.sha256((run / BEST_CHECKPOINT).read_bytes()).hexdigest(),
-        "action_accuracy": best.valid["action_accuracy"],
-        "region_accuracy": best.valid["region_accuracy"],
+        "epoch": last.epoch,
+        "checkpoint_sha256": file_sha256(exact),
+        "action_accuracy": last.valid["action_accuracy"],
+        "region_accuracy": last.valid["region_accuracy"],
     }
     save_checkpoint(
         options.out,
@@ -72,13 +74,12 @@ def main() -> None:
         preprocessing=checkpoint.preprocessing,
         extra={"trained_by": trained_by},
     )
-    error = rounding_error(run, options.out, options.root / "data" / "videos" / "valid")
-    content = options.out.read_bytes()
-    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    print(json.dumps(entry, indent=2))
+    error = rounding_error(exact, options.out, cell / "data" / "videos" / "valid")
+    size = options.out.stat().st_size
+    print(json.dumps({"sha256": file_sha256(options.out), "size_bytes": size}, indent=2))
     print(
-        f"validation clips: action {100 * best.valid['action_accuracy']:.1f} %, region "
-        f"{100 * best.valid['region_accuracy']:.1f} %; rounding moves features by at most "
+        f"validation clips: action {100 * last.valid['action_accuracy']:.1f} %, region "
+        f"{100 * last.valid['region_accuracy']:.1f} %; rounding moves features by at most "
         f"{100 * error:.2f} % of their length"
     )
 

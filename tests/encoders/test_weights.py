@@ -72,7 +72,8 @@ def test_the_embedded_weights_are_those_that_the_registry_tells_of() -> None:
     assert file_sha256(entry.local_path()) == entry.sha256
     checkpoint = load_checkpoint(entry.local_path())
     run = checkpoint.extra["trained_by"]
-    assert run["command"] == f"tsp reproduce --scale tiny --seeds {run['seed']}"
+    assert run["command"] == f"python -m reproduction --scale tiny --seeds {run['seed']}"
+    assert f"{100 * run['share']:.0f} % of them" in entry.trained_on
     assert re.fullmatch("[0-9a-f]{64}", run["checkpoint_sha256"])
     assert run["encoder"] == "tsp-none" and "without global video features" in entry.trained_on
     assert checkpoint.heads == Heads(n_actions=6, region=True, gvf_dim=0)
