@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.builders.refusals import refused
 from tests.builders.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.analysis.inspect import summarize
 from tspcli.cli.main import cli
@@ -255,6 +256,19 @@ def test_links_of_strangers_lead_nowhere(linked: Path, tmp_path: Path) -> None:
                 opened[key]
 
 
+@pytest.mark.parametrize("at", [4, 12, 24])
+def test_damage_to_the_list_of_chunks_is_named(tmp_path: Path, at: int) -> None:
+    """It is read only when rows are, and raises what HDF5 raises nowhere else."""
+    path = store(tmp_path / "a.h5", {"v": features(700, 0), "w": features(5, 0)}, checksums=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"FAHD") + at] ^= 1
+    path.write_bytes(data)
+    with refused(StoreError, path=path):
+        merge_stores([path], tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+    assert repair_store(path).lost == ["v"]
+
+
 def test_videos_of_an_older_version_are_not_merged(tmp_path: Path) -> None:
     """Each is complete in itself, so that only the index shows that a write was lost."""
     about = StoreMetadata.build(sampling=Sampling(), encoder={"backbone": "tiny"})
@@ -268,7 +282,7 @@ def test_videos_of_an_older_version_are_not_merged(tmp_path: Path) -> None:
     older, newer = versions
     end = int.from_bytes(newer[28:36], "little")
     (tmp_path / "lost.h5").write_bytes(older[:end] + newer[end:])
-    with pytest.raises(StoreError) as refused:
+    with pytest.raises(StoreError) as caught:
         merge_stores([tmp_path / "lost.h5"], tmp_path / "out.h5")
-    assert refused.value.data["value"] == "v"
+    assert caught.value.data["value"] == "v"
     assert not (tmp_path / "out.h5").exists()

@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tspcli.store.index import explain_read_errors
+
 _CHUNK_BYTES = 1 << 16
 """Reading a few rows reads and checks their chunks; larger ones make that slower."""
 _COPY_ROWS = 16_384
@@ -45,26 +47,40 @@ class Chunk(NamedTuple):
     stored: bytes | None = None
 
 
-def read_chunks(rows: Rows, n_rows: int) -> Iterator[Chunk]:
+def read_chunks(rows: Rows, n_rows: int, key: str) -> Iterator[Chunk]:
     """Rows of shape (N, D), ``n_rows`` at a time; those of a store as they lie there.
 
+    Args:
+        rows: The rows.
+        n_rows: How many at a time.
+        key: The video, for errors.
+
     Raises:
-        OSError: If a chunk is not as it was written.
+        StoreError: If they cannot be read.
     """
-    stored = rows if isinstance(rows, h5py.Dataset) and _is_plain(rows, n_rows) else None
+    if not isinstance(rows, h5py.Dataset):
+        yield from _converted(rows, n_rows)
+        return
+    # What a consumer of this generator raises does not pass here.
+    with explain_read_errors(rows.file.filename, f"the rows of {key!r}"):
+        plain = _is_plain(rows, n_rows)
+        for number, chunk in enumerate(_converted(rows, n_rows)):
+            if not plain:
+                yield chunk
+                continue
+            # HDF5 has compared the rows with the chunk's checksum, which is copied with them.
+            skipped, stored = rows.id.read_direct_chunk((number * n_rows, 0))
+            if skipped or not stored.startswith(chunk.rows.tobytes()):
+                raise OSError("a chunk changed while it was read")
+            yield Chunk(chunk.rows, stored)
+
+
+def _converted(rows: Rows, n_rows: int) -> Iterator[Chunk]:
     step = max(1, _COPY_ROWS // n_rows) * n_rows
     for start in range(0, rows.shape[0], step):
         block = np.ascontiguousarray(rows[start : start + step], dtype="<f4")
         for at in range(0, len(block), n_rows):
-            part = block[at : at + n_rows]
-            if stored is None:
-                yield Chunk(part)
-                continue
-            # HDF5 has compared the rows with the chunk's checksum, which is copied with them.
-            skipped, chunk = stored.id.read_direct_chunk((start + at, 0))
-            if skipped or not chunk.startswith(part.tobytes()):
-                raise OSError("a chunk changed while it was read")
-            yield Chunk(part, chunk)
+            yield Chunk(block[at : at + n_rows])
 
 
 def write_chunk(dataset: h5py.Dataset, start: int, chunk: Chunk) -> None:

@@ -47,6 +47,7 @@ class NewStore:
         Raises:
             UsageError: If the key comes twice or is not a name.
             DamagedRowsError: If the attributes hold a checksum that the rows do not have.
+            StoreError: If the rows cannot be read, or there is no room.
         """
         if not is_key(key):
             raise UsageError(
@@ -72,7 +73,7 @@ class NewStore:
             **options,
         )
         digest = hashlib.sha256()
-        for number, chunk in enumerate(read_chunks(rows, chunks[0])):
+        for number, chunk in enumerate(read_chunks(rows, chunks[0], key)):
             digest.update(chunk.rows.data)
             start = number * chunks[0]
             if len(chunks) == 2 and not options:
