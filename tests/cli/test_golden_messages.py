@@ -83,11 +83,11 @@ MESSAGES = [
             "root; docs/store.md shows how to write one from arrays."
         ),
     ),
-    ("inspect missing.h5 --neighbours 2", 2, "Error: --neighbours needs [VIDEO]."),
+    ("inspect missing.h5 --neighbours 2", 2, "Error: --neighbours needs VIDEO."),
     ("plot missing.h5 v --own-scales", 2, "Error: --own-scales needs --against."),
     ("plot missing.h5 v --thumbnails 3", 2, "Error: --thumbnails needs --video."),
     ("merge missing.h5 --out all.h5", 1, ("Error: missing.h5 does not exist.")),
-    ("doctor --repair", 2, "Error: --repair needs a store: tsp doctor FEATS.h5 --repair"),
+    ("doctor --repair", 2, "Error: --repair needs FEATS.h5."),
     (
         "weights fetch nonsense",
         1,

@@ -23,9 +23,9 @@ from tspcli.encoders.backbones import (
     backbone_spec,
     build_backbone,
 )
-from tspcli.encoders.state_dicts import backbone_shapes
+from tspcli.encoders.state_dicts import backbone_shapes, identify
 from tspcli.encoders.tsp_model import Heads, TspModel
-from tspcli.errors import DependencyError, UsageError
+from tspcli.errors import CheckpointError, DependencyError, UsageError
 from tspcli.store import open_store
 
 TABLE = {
@@ -311,3 +311,32 @@ def test_a_backbone_added_in_this_process(monkeypatch: pytest.MonkeyPatch) -> No
 class Mean(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3, 4))
+
+
+class Renamed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 2)
+
+
+def own_name(name: str) -> str | None:
+    return None if name.startswith("aux.") else name.replace("conv1", "stem")
+
+
+def test_published_names_become_the_backbones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = BackboneSpec("renamed", Renamed, 2, rename=own_name, key_prefixes=("net.",))
+    monkeypatch.setattr(backbones, "RENAMED", spec, raising=False)
+    entry = BackboneEntry("renamed", "tspcli.encoders.backbones:RENAMED", "A renamed layer.")
+    monkeypatch.setitem(BACKBONES, "renamed", entry)
+    weight, bias = torch.rand(2, 3), torch.rand(2)
+    head = {"fc.weight": torch.rand(5, 2), "fc.bias": torch.rand(5)}
+    own = {"stem.weight": weight, "stem.bias": bias}
+    foreign = {"conv1.weight": weight, "conv1.bias": bias, "aux.x": bias}
+    for state in (own, foreign, {f"net.{name}": value for name, value in foreign.items()}):
+        found = identify({**state, **head}, Path("x.pth"), backbone="renamed")
+        assert found.heads.n_actions == 5
+        assert torch.equal(found.state["features.stem.weight"], weight)
+        assert set(found.state) == {"features.stem.weight", "features.stem.bias", *head}
+    # Two tensors under one name: which of them is meant is not guessed.
+    with pytest.raises(CheckpointError):
+        identify({**own, **foreign, **head}, Path("x.pth"), backbone="renamed")

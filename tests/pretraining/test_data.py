@@ -98,7 +98,7 @@ def test_clips_other_than_those_of_the_weights_are_noted(
     arguments = small_set.arguments(recipe=replace(FAST, init="tiny"), out=tmp_path / "run")
     pretrain(**arguments, reporter=listener, **STOP)
     [note] = [text for text in listener.messages if "is made for" in text]
-    assert note.startswith("tiny ") and "clips of 16 " in note and "trains on 4 " in note
+    assert note.startswith("tiny ") and "(length 16)" in note and "(length 4)" in note
 
 
 # --- the encoder of global features ---------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.options import PATH, json_option
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "note": "yellow", "lack": "red"}
 
 
-@click.command("doctor")
+@click.command("doctor", cls=RuledCommand)
 @click.argument("store", required=False, metavar="[FEATS.h5]", type=PATH)
-@click.option(
-    "--repair", is_flag=True, help="Write the intact videos of FEATS.h5 into a new store."
+@ruled_option(
+    "--repair",
+    is_flag=True,
+    requires=["store"],
+    help="Write the intact videos of FEATS.h5 into a new store.",
 )
 @json_option("the findings")
 def command(store: Path | None, repair: bool, as_json: bool) -> int:
@@ -42,8 +46,6 @@ def command(store: Path | None, repair: bool, as_json: bool) -> int:
     """
     if store is not None:
         return _repair(store, as_json) if repair else _examine(store, as_json)
-    if repair:
-        raise click.UsageError("--repair needs a store: tsp doctor FEATS.h5 --repair")
     from tspcli.cli.console import out_console, print_json, printable
     from tspcli.doctor import diagnose
 

@@ -84,7 +84,7 @@ class RuledCommand(click.Command):
     def _check(self, ctx: click.Context) -> None:
         from tspcli.errors import UsageError
 
-        shown = {str(p.name): p.make_metavar(ctx) for p in self.params if p.name}
+        shown = {str(p.name): p.make_metavar(ctx).strip("[]") for p in self.params if p.name}
         shown |= {str(p.name): p.opts[0] for p in self.params if isinstance(p, click.Option)}
         given = [name for name in shown if is_given(ctx, name)]
         if self.one_of and len(set(self.one_of) & set(given)) != 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tspcli.cli.console import err_console, out_console, print_json, printable
+from tspcli.cli.console import err_console, out_console, print_json, print_table, printable
 from tspcli.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -43,20 +43,17 @@ def list_command(backbone: str | None, as_json: bool) -> None:
     if as_json:
         print_json([entry.to_dict() for entry in entries])
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("width", justify="right")
-    table.add_column("here", no_wrap=True)
-    table.add_column("trained on", overflow="fold")
-    for entry in entries:
-        trained_on = entry.trained_on
-        if entry.name == DEFAULT_WEIGHTS:
-            trained_on += " (the default)"
-        here = "yes" if entry.is_local else ""
-        table.add_row(entry.name, str(entry.feature_dim), here, trained_on)
-    out_console().print(table)
+    rows = [
+        (
+            entry.name,
+            str(entry.feature_dim),
+            "yes" if entry.is_local else "",
+            entry.trained_on + (" (the default)" if entry.name == DEFAULT_WEIGHTS else ""),
+        )
+        for entry in entries
+    ]
+    titles = ("name", "width", "here", "trained on")
+    print_table(titles, rows, texts=["name", "here", "trained on"], console=out_console())
     if not entries:
         err_console().print(f"No weights of backbone {printable(str(backbone))}.", markup=False)
 

@@ -216,10 +216,17 @@ def _readings(state: Mapping[str, Tensor], spec: BackboneSpec) -> Iterator[_Read
             heads[f"fc.{part}"] = tensor.flatten(1) if part == "weight" else tensor
         else:
             body[name] = tensor
-    yield _Reading(spec, "plain", body, heads)
-    for prefix in spec.key_prefixes:
-        if (inner := _without_prefix(body, prefix)) is not None:
-            yield _Reading(spec, "plain", inner, heads)
+    bodies = [body]
+    bodies += [b for p in spec.key_prefixes if (b := _without_prefix(body, p)) is not None]
+    for own in bodies:
+        yield _Reading(spec, "plain", own, heads)
+    if spec.rename is not None:
+        for foreign in bodies:
+            names = {name: spec.rename(name) for name in foreign}
+            renamed = {own: foreign[name] for name, own in names.items() if own is not None}
+            # Two tensors under one name would lose one of them in silence.
+            if len(renamed) == sum(own is not None for own in names.values()):
+                yield _Reading(spec, "plain", renamed, heads)
 
 
 def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None:

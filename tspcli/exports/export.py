@@ -265,7 +265,8 @@ def _list_missing(plan: ExportPlan, folder: Path) -> None:
 
 
 def _usage_page(report: ExportReport) -> str:
-    lines = [f"{report.n_videos} videos for {report.target}, written by tspcli {__version__}.", ""]
+    videos = counted(report.n_videos, "video")
+    lines = [f"{videos} for {report.target}, written by tspcli {__version__}.", ""]
     lines += [report.usage, ""]
     for clock, error in report.time_errors.items():
         lines.append(f"Time ({clock}): {error.line()}.")

@@ -14,6 +14,7 @@ from tspcli.annotations import GroundTruthRow, read_groundtruth, read_label_mapp
 from tspcli.annotations.check import check_groundtruth
 from tspcli.core.problems import Problems
 from tspcli.core.progress import Reporter
+from tspcli.core.text import counted
 from tspcli.encoders.backbones import BackboneSpec, backbone_spec
 from tspcli.encoders.loading import describe_weights
 from tspcli.encoders.preprocessing import Preprocessing
@@ -157,9 +158,11 @@ class RunData:
             missing = [names[i] for i in np.flatnonzero(~np.isfinite(rows).all(axis=1))]
             if missing:
                 raise TrainingError(
-                    f"The global features lack {len(missing)} of {len(names)} videos, such as "
-                    f"{missing[0]}, or are not finite there.",
+                    f"Global features are missing or not finite for {len(missing)} of "
+                    f"{counted(len(names), 'video')}, such as {missing[0]}.",
                     remedy="Make them from all videos of the tables with `tsp gvf`.",
+                    option="gvf",
+                    missing=missing,
                 )
 
     def cache_settings(self, execution: Execution) -> CacheSettings:
@@ -330,6 +333,6 @@ def _segment_notes(name: str, table: TrainingSegments) -> list[str]:
         return []
     share = 100 * table.n_short / table.n_rows
     return [
-        f"{name}: {table.n_short} of {table.n_rows} segments ({share:.2f} %) are shorter than one "
-        "clip and are left out."
+        f"{name}: left out {table.n_short} of {counted(table.n_rows, 'segment')} ({share:.2f} %) "
+        "that are shorter than one clip."
     ]

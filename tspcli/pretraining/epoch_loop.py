@@ -91,10 +91,12 @@ class Loop:
         self._recent.clear()
         self.context.reporter.start(TRAINING, self._batches.n_steps, state.step)
         began, waited_before = time.perf_counter(), feed.waited_s
-        self._recent.append((began, waited_before, 0))
         train_s, waited_s = state.train_s, state.waited_s
         for batch in feed(self._batches.epoch(epoch, state.step)):
             step = state.step
+            if not self._recent:
+                # From the first batch on: until then the loader processes were starting.
+                self._recent.append((time.perf_counter(), feed.waited_s, 0))
             # Dropout and its like draw from torch's generator; keyed anew, they can be resumed.
             torch.manual_seed(self._step_seed(epoch, step))
             counts = Counts(*self._batches.counts(order, step))
@@ -141,7 +143,6 @@ class Loop:
             return
         status = self._status(step, rates)
         if not self._has_reported:
-            # Loader processes are still starting, so the estimate is high.
             self.context.reporter.message(f"First step: {status.line()}, at this step's speed.")
             self._has_reported = True
         self.context.reporter.advance(TRAINING, status.step, status)

@@ -58,6 +58,7 @@ def check_gvf(
         raise TrainingError(
             f"The recipe wants {recipe.gvf_pool} global features, and none are given.",
             remedy="Make them with `tsp gvf` and give --gvf, or do without: --gvf-pool none.",
+            option="gvf",
         )
     features = read_gvf(path)
     named = _named_weights(recipe.gvf_weights)

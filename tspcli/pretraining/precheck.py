@@ -236,8 +236,8 @@ def fill_cache_only(
         report = fill_cache(load_data(inputs, recipe), context)
     assert report is not None
     reporter.message(
-        f"{execution.cache}: {report.built} videos written, {report.kept} kept, "
-        f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB an hour of video, "
+        f"{execution.cache}: {counted(report.built, 'video')} written, {report.kept} kept, "
+        f"{report.n_bytes / 1e9:.3f} GB, {report.gigabytes_an_hour:.2f} GB per hour of video, "
         f"pixels off by at most {report.max_error} of 255."
     )
     refuse_unreadable(report.failed, context)

@@ -75,9 +75,9 @@ class RunInfo:
         )
 
     def _hint(self) -> str:
-        size, clips = self.recipe["batch_size"], self.recipe["clips_per_segment"]
         if self.n_steps >= FEW_STEPS or self.first_epoch >= int(self.recipe["epochs"]):
             return ""
+        size, clips = self.recipe["batch_size"], self.recipe["clips_per_segment"]
         return (
             f"\nAn epoch has only {counted(self.n_steps, 'step')} and the weights change once per "
             f"step; a smaller --batch-size ({size}), more --clips-per-segment ({clips}) or more "

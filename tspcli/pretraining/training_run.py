@@ -156,10 +156,10 @@ def _checked(
     assert data is not None
     clips = initial_input(recipe)[0]
     if (clips.frame_rate, clips.clip_length) != (recipe.rate, recipe.clip_length):
+        origin = recipe.backbone if recipe.init == RANDOM else recipe.init
         notes.append(
-            f"{recipe.backbone if recipe.init == RANDOM else recipe.init} is made for clips of "
-            f"{clips.clip_length} at {float(clips.frame_rate):g} frames/s; the recipe trains on "
-            f"{recipe.clip_length} at {float(recipe.rate):g}."
+            f"{origin} is made for {clips.line(strided=False)}; the recipe trains on "
+            f"{data.sampling.line(strided=False)}."
         )
     return context, replace(data, notes=[*notes, *data.notes])
 
@@ -225,7 +225,7 @@ def _run(
             first_epoch=state.epoch,
             first_step=state.step,
             chance=data.chance,
-            clips=f"{data.sampling.line()}; {data.preprocessing.frame_spec().line()}",
+            clips=f"{data.sampling.line(strided=False)}; {data.preprocessing.frame_spec().line()}",
         )
     )
     reporter.start(EPOCHS, recipe.epochs, state.epoch)
@@ -319,5 +319,7 @@ def _resolve_init(recipe: Recipe) -> Recipe:
         raise UsageError(
             f"There are no Kinetics weights of {recipe.backbone}.",
             remedy=f"Give --init with a checkpoint, or {' or '.join(choices)}.",
+            option="init",
+            value=recipe.backbone,
         )
     return replace(recipe, init=plain[0])

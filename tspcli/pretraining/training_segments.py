@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tspcli.annotations.training_tables import GroundTruthRow
 from tspcli.core.regions import REGION_CLASSES
+from tspcli.core.text import counted
 from tspcli.errors import TrainingError
 
 NO_LABEL = -1
@@ -159,14 +160,18 @@ def find_videos(filenames: Sequence[str], folders: Sequence[Path]) -> list[Path]
     if missing:
         where = ", ".join(map(str, folders))
         raise TrainingError(
-            f"{len(missing)} of {len(filenames)} videos of the table are not in {where}: "
+            f"Not in {where}: {len(missing)} of {counted(len(filenames), 'video')} of the table, "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}.",
             remedy="Give the right --videos, or take their rows out of the table.",
+            option="videos",
+            missing=missing,
         )
     for name in filenames:
         if name in twice:
             raise TrainingError(
                 f"There are two videos {name}: {found[name]} and {twice[name]}.",
                 remedy="Give the folder of one of them.",
+                value=name,
+                paths=[found[name], twice[name]],
             )
     return [found[name] for name in filenames]

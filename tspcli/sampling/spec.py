@@ -273,8 +273,8 @@ class Sampling:
         """End of a clip in seconds after the first frame."""
         return self._seconds(self.phase + clip * self.stride + self.window[1])
 
-    def line(self) -> str:
-        """The sampling in one line.
+    def line(self, *, strided: bool = True) -> str:
+        """The sampling in one line, with the stride or, where clips are drawn at will, without.
 
         >>> Sampling(frame_rate=Fraction(25), clip_length=32).line()
         'clips of 1.28 s (length 32) every 0.64 s (stride 16), 25 frames/s taken from a 30 Hz grid'
@@ -295,10 +295,10 @@ class Sampling:
             return f"{clips} of the video's own{details}"
         rate, grid = _number(self.frame_rate), _number(self.grid_rate)
         source = "straight from the video" if rate == grid else f"from a {grid} Hz grid"
+        every = f" every {_number(self.stride_s)} s (stride {self.stride})" if strided else ""
         return (
-            f"clips of {_number(self.clip_duration_s)} s (length {self.clip_length}) "
-            f"every {_number(self.stride_s)} s (stride {self.stride}), {rate} frames/s taken "
-            f"{source}{details}"
+            f"clips of {_number(self.clip_duration_s)} s (length {self.clip_length})"
+            f"{every}, {rate} frames/s taken {source}{details}"
         )
 
     def _seconds(self, samples: Fraction | int) -> Fraction:

@@ -132,6 +132,9 @@ class BackboneSpec:
         plain_head: Where published checkpoints keep the classification layer: the prefix of its
             ``weight`` and ``bias``.
         key_prefixes: Prefixes under which published checkpoints keep the backbone, if they use any.
+        rename: Turns the name of a tensor in published checkpoints, without such a prefix, into the
+            backbone's own (``conv1.weight`` into ``stem.0.weight``); None drops the tensor. Own
+            names are recognised first.
         keys: Digest of the names and shapes in its state dict
             (:func:`tspcli.encoders.state_dicts.digest_of_keys`), by which checkpoints are
             recognised without building it; None if it has to be built.
@@ -152,6 +155,7 @@ class BackboneSpec:
     stem: tuple[str, ...] = ("stem.",)
     plain_head: str = "fc"
     key_prefixes: tuple[str, ...] = ()
+    rename: Callable[[str], str | None] | None = None
     keys: str | None = None
     from_arrays: Callable[[Mapping[str, Any], Path], dict[str, Tensor]] | None = None
 
@@ -162,7 +166,7 @@ class BackboneSpec:
         if not fits:
             takes = f"{length}" if self.fixed_clip_length else f"at least {self.min_clip_length}"
             raise UsageError(
-                f"{self.name} takes clips of {takes} frames, not {frames}.",
+                f"{self.name} takes clips of length {takes}, not {frames}.",
                 remedy=f"Use a clip length of {length}.",
                 option="clip_length",
                 value=frames,
