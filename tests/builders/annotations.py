@@ -64,6 +64,17 @@ EXAMPLES: dict[str, tuple[str, object]] = {
         "captions",
         {"v_abc": {"duration": 9.0, "timestamps": [[1, 2.5]], "sentences": ["Archery"]}},
     ),
+    "v_abc.eaf": (
+        "elan",
+        '<?xml version="1.0" encoding="UTF-8"?>\n<ANNOTATION_DOCUMENT><TIME_ORDER>'
+        '<TIME_SLOT TIME_SLOT_ID="a" TIME_VALUE="1000"/>'
+        '<TIME_SLOT TIME_SLOT_ID="b" TIME_VALUE="2500"/></TIME_ORDER><TIER TIER_ID="t">'
+        '<ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a" TIME_SLOT_REF2="b">'
+        "<ANNOTATION_VALUE>Archery</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>"
+        "</ANNOTATION_DOCUMENT>",
+    ),
+    "v_abc.srt": ("subrip", "1\n00:00:01,000 --> 00:00:02,500\nArchery\n"),
+    "v_abc.vtt": ("webvtt", "WEBVTT\n\n00:01.000 --> 00:02.500\nArchery\n"),
 }
 """File name to its dialect and its content; each says the same about one video."""
 

@@ -126,7 +126,7 @@ def open_for_editing(path: str | Path) -> EditableAnnotations:
     raise AnnotationError(
         f"{path} is neither ActivityNet's JSON nor a table of actions, so it cannot be edited in "
         "place.",
-        remedy=f"Convert it: tsp annotations convert {path} --to csv --out edited.csv",
+        remedy=f"Convert it: tsp annotations convert {path} --to table --out edited.csv",
         path=path,
     )
 

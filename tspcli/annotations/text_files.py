@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,12 @@ class Source:
     def is_folder(self) -> bool:
         """Whether it is a folder."""
         return self.path.is_dir()
+
+    def files(self, *suffixes: str) -> list[Path]:
+        """The files of some suffixes in a folder, or the file itself whatever its suffix."""
+        if not self.is_folder:
+            return [self.path]
+        return [path for path in sorted(self.path.iterdir()) if path.suffix.lower() in suffixes]
 
     @cached_property
     def text(self) -> str:
@@ -295,10 +302,11 @@ def parse_time(value: Any, place: Place) -> float:
     first, *others = text.split(":")
     if not _CLOCK_TIME.fullmatch(text) or any(float(part) >= _MINUTE for part in others):
         raise place.error(f"{value!r} is not a time such as 12.5 or 1:02.5.", value=value)
-    total = float(first)
+    # In decimals, so that 1:10.448 is the float that 70.448 is.
+    total = Decimal(first)
     for part in others:
-        total = total * _MINUTE + float(part)
-    return total
+        total = total * _MINUTE + Decimal(part)
+    return float(total)
 
 
 def _finite(value: Any, place: Place, what: str) -> float:

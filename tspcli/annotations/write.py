@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tspcli.annotations.dialects import DIALECTS
 from tspcli.annotations.segments import Annotations, Segment
+from tspcli.core.files import replacing
+from tspcli.errors import AnnotationError, UsageError
 
 THUMOS14_TYPE_IDX: dict[str, int] = {
     "Ambiguous": 0,
@@ -78,13 +82,98 @@ def write_database(
     write_json(path, {"version": "tspcli", "database": database})
 
 
-def write_activitynet(path: Path, videos: Annotations) -> None:
+def write_as(
+    annotations: Annotations, dialect: str, out: Path, *, overwrite: bool = False
+) -> list[Path]:
+    """Write annotations in a dialect that can be written.
+
+    Args:
+        annotations: The segments.
+        dialect: Its name.
+        out: The file; for dialects of one file per video, the folder or the file of the only one.
+        overwrite: Whether a file, or a folder that is not empty, may be written to.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: If the dialect is unknown or cannot be written, or ``out`` exists.
+        AnnotationError: If a file cannot be written.
+    """
+    writers = {name: d.writer for name, d in DIALECTS.complete().items() if d.writer}
+    if dialect not in writers:
+        raise UsageError(
+            f"Annotations cannot be written as {dialect!r}; use {', '.join(writers)}.",
+            value=dialect,
+        )
+    if not overwrite and out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists.", remedy="Give another --out, or --overwrite.", option="out", value=out
+        )
+    module, name = writers[dialect].split(":")
+    written: list[Path] = getattr(import_module(module), name)(out, annotations)
+    return written
+
+
+def write_activitynet(out: Path, annotations: Annotations) -> list[Path]:
     """Write ActivityNet's JSON, which the official evaluation code reads."""
     entries = (
         DatabaseEntry(name, video.subset, video.duration_s, video.segments)
-        for name, video in videos.items()
+        for name, video in annotations.items()
     )
-    write_database(path, entries)
+    with replacing(out, error=AnnotationError) as aside:
+        write_database(aside, entries)
+    return [out]
+
+
+def write_actions(out: Path, annotations: Annotations) -> list[Path]:
+    """Write a table of video, start, end, label, and subset where there are any."""
+    has_subsets = any(video.subset is not None for video in annotations.values())
+    columns = ["video", "start", "end", "label", *(["subset"] if has_subsets else [])]
+    rows = (
+        (name, s.start_s, s.end_s, s.label, *([video.subset or ""] if has_subsets else []))
+        for name, video in annotations.items()
+        for s in video.segments
+    )
+    with replacing(out, error=AnnotationError) as aside:
+        write_table(aside, columns, rows)
+    return [out]
+
+
+def write_each(
+    out: Path,
+    annotations: Annotations,
+    suffix: str,
+    text_of: Callable[[str, tuple[Segment, ...]], str],
+) -> list[Path]:
+    """Write one file per video: ``out`` itself for a single one, else into the folder ``out``.
+
+    Args:
+        out: The file or folder.
+        annotations: The segments.
+        suffix: Of the files in a folder.
+        text_of: Gives a file's text from the video's name and segments.
+
+    Returns:
+        The files.
+
+    Raises:
+        AnnotationError: If several videos would be written into one file.
+    """
+    single = out.suffix.lower() == suffix
+    if single and len(annotations) != 1:
+        raise AnnotationError(
+            f"{out} can hold one video, and there are {len(annotations)}.",
+            remedy="Give a folder with --out.",
+            path=out,
+        )
+    written = []
+    for name, video in annotations.items():
+        path = out if single else out / f"{name}{suffix}"
+        with replacing(path, error=AnnotationError) as aside:
+            aside.write_text(text_of(name, video.segments), encoding="utf-8", newline="\n")
+        written.append(path)
+    return written
 
 
 def write_json(path: Path, value: Any) -> None:

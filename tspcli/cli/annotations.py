@@ -9,6 +9,7 @@ import click
 
 from tspcli.annotations.dialects import DIALECTS, GapRule
 from tspcli.cli.options import PATH, NonNegativeFloat, TableChoice, json_option
+from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(cls=RuledCommand)
 @click.argument("annotations", type=PATH)
 @click.option(
     "--videos",
@@ -44,7 +45,14 @@ def command() -> None:
     help="Table of filename,video-duration,fps,video-frames in place of --videos; likewise FILE "
     "or NAME=FILE.",
 )
-@click.option("--out", required=True, type=PATH, help="Folder for the tables.")
+@ruled_option(
+    "--to",
+    metavar="DIALECT",
+    alone_with=["annotations", "out", "dialect", "columns", "overwrite"],
+    help="Write the same segments in another dialect instead of tables for `tsp pretrain`: "
+    f"{', '.join(name for name, dialect in DIALECTS.items() if dialect.writer)}.",
+)
+@click.option("--out", required=True, type=PATH, help="Folder for the tables; file for --to.")
 @click.option(
     "--dialect", type=TableChoice(DIALECTS), help="Dialect of the annotations.  [default: detected]"
 )
@@ -79,22 +87,36 @@ def command() -> None:
 def convert(
     annotations: Path, dialect: str | None, columns: tuple[str, ...], **options: Any
 ) -> None:
-    """Convert annotations of any dialect into the tables of `tsp pretrain`.
+    """Convert annotations of any dialect into tables for `tsp pretrain` or another dialect.
+
+    Dialects of one file per video (ELAN, SubRip, WebVTT) take and give a folder of them.
 
     \b
     Examples:
       tsp annotations convert activity_net.v1-3.min.json --videos videos/ --out tables/
       tsp annotations convert annotation/ --videos videos/ --out tables/        # THUMOS14
       tsp annotations convert actions.csv --videos train=a/ --videos valid=b/ --out tables/
+      tsp annotations convert elan_files/ --to activitynet --out actions.json
     """
     from tspcli.annotations import read_actions
+    from tspcli.annotations.write import write_as
+    from tspcli.cli.console import say
 
     named: dict[str, str] = {}
     for role, name in (_split_name(column, "--column") for column in columns):
         if role in named:
             raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
         named[role] = name
-    _convert(read_actions(annotations, dialect=dialect, columns=named), options)
+    found = read_actions(annotations, dialect=dialect, columns=named)
+    if options["to"] is None:
+        _convert(found, options)
+        return
+    write_as(found, options["to"], options["out"], overwrite=options["overwrite"])
+    n_segments = sum(len(video.segments) for video in found.values())
+    counts = f"{counted(n_segments, 'segment')} of {counted(len(found), 'video')}"
+    say(f"Wrote {counts} to {options['out']}")
+    for reason, count in found.skipped.items():
+        say(f"{counted(count, 'row')} skipped: {reason}")
 
 
 def _add_former_name(name: str, dialect: str | None) -> None:

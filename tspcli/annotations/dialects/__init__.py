@@ -38,6 +38,8 @@ class Dialect(DataSet):
     Attributes:
         module: The module that detects and reads it.
         summary: What its files look like, in a few words.
+        writer: ``module:function`` that writes it, called with the path and the annotations;
+            returns the files. Empty for a dialect that is only read.
         gap_rule: How its gaps between actions become background rows.
         min_gap_s: Shortest gap, in seconds, that becomes one.
         splits: What the training tables of its subsets are called, where not by the subset's name.
@@ -45,6 +47,7 @@ class Dialect(DataSet):
 
     module: str
     summary: str
+    writer: str = ""
     gap_rule: GapRule = "union"
     min_gap_s: float = 16 / 15
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +62,7 @@ DIALECTS: Table[Dialect] = Table(
             "activitynet",
             f"{_HERE}.activitynet",
             'ActivityNet\'s JSON, {"database": {ID: {"annotations": ...}}}',
+            writer="tspcli.annotations.write:write_activitynet",
             gap_rule="official",
             min_gap_s=16 / 3,
             splits={"training": "train", "validation": "valid", "testing": "test"},
@@ -88,9 +92,28 @@ DIALECTS: Table[Dialect] = Table(
             'captions in JSON, {"v_ID": {"timestamps": ...}}, or in BMT\'s table',
         ),
         Dialect(
+            "elan",
+            f"{_HERE}.elan",
+            "ELAN's documents (.eaf), one per video",
+            writer=f"{_HERE}.elan:write",
+        ),
+        Dialect(
+            "subrip",
+            f"{_HERE}.subrip",
+            "SubRip's subtitles (.srt), one file per video",
+            writer=f"{_HERE}.subrip:write",
+        ),
+        Dialect(
+            "webvtt",
+            f"{_HERE}.webvtt",
+            "WebVTT's cues (.vtt), one file per video",
+            writer=f"{_HERE}.webvtt:write",
+        ),
+        Dialect(
             "table",
             f"{_HERE}.table",
             "a table of video, start, end and label, such as those of official TSP and G-TAD",
+            writer="tspcli.annotations.write:write_actions",
         ),
         Dialect(
             "metadata",
