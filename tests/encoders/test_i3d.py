@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders.shown import shown_frames
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.backbones.i3d import SamePool3d, pool_features, same_padding
 from tspcli.encoders.weights import find_weights
 from tspcli.sampling import Sampling
-from tspcli.sampling.clock import display_end_s, shown_frames
+from tspcli.sampling.clock import display_end_s
 
 WINDOW = Sampling(frame_rate=Fraction(25), grid_rate=Fraction(25), clip_length=64, stride=64)
 

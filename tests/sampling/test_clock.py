@@ -7,7 +7,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tspcli.sampling.clock import TickTrack, display_end_s, grid_tick, round_half_away, shown_frames
+from tests.builders.shown import shown_frames
+from tspcli.sampling.clock import TickTrack, display_end_s, grid_tick, round_half_away
 
 positive_rates = st.fractions(min_value=1, max_value=120, max_denominator=1001)
 bases = st.sampled_from([Fraction(1, d) for d in (30, 90, 1000, 12800, 15360, 90000, 981)])

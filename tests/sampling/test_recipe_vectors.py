@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.shown import shown_frames
 from tspcli.sampling import Sampling
-from tspcli.sampling.clock import shown_frames
 from tspcli.sampling.windows import rate_or_times, row_times_s, ticks_of_clips
 
 VECTORS = json.loads((Path(__file__).parent / "recipe_vectors.json").read_text())["vectors"]

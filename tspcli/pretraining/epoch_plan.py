@@ -188,13 +188,6 @@ class BatchPlan:
         labels = self.clips.table.action[together % len(self.clips.table)]
         return int((labels >= 0).sum()), len(together)
 
-    def random_access(self, epoch: int, rank: int, index: int) -> ClipRequest:
-        """The ``index``-th clip that device ``rank`` sees in an epoch."""
-        step, place = divmod(index, self.batch_size)
-        order = self.clips.order(epoch)
-        plan = BatchPlan(self.clips, self.batch_size, rank, self.world_size)
-        return plan.batch(epoch, order, step)[place]
-
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[ClipRequest]]:
         """This device's batches of an epoch from a step on."""
         order = self.clips.order(epoch)

@@ -17,7 +17,7 @@ floating-point 29.97 is one frame early at nearly every index:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 
@@ -117,27 +117,6 @@ class FrameTrack:
     def finish(self, end_s: Fraction) -> range:
         """Return the tick of the last frame, which is shown until ``end_s``."""
         return self.push(end_s)
-
-
-def shown_frames(times_s: Iterable[Fraction], end_s: Fraction, grid_rate: Fraction) -> list[int]:
-    """The index of the frame that each tick shows.
-
-    Args:
-        times_s: Presentation times of all frames in seconds, in presentation order.
-        end_s: When the last frame's display time ends.
-        grid_rate: Ticks per second.
-
-    Returns:
-        One frame index per tick; its length is the frame count of the standardised video.
-    """
-    track = TickTrack(grid_rate)
-    shown: list[int] = []
-    index = -1
-    for index, time_s in enumerate(times_s):
-        shown.extend([index - 1] * len(track.push(time_s)))
-    if index >= 0:
-        shown.extend([index] * len(track.finish(end_s)))
-    return shown
 
 
 def display_end_s(times_s: Sequence[Fraction], last_duration_s: Fraction | None) -> Fraction:

@@ -100,7 +100,7 @@ def find_videos(
             continue
         video = VideoFile(path, make_key(Path(place)))
         if _is_folder(path) and video.key in by_key:
-            # It is listed only to be reported, so its key may be any.
+            # It is listed only to be reported, so any key will do.
             video = VideoFile(path, store_key(place))
         other = by_key.setdefault(video.key, video)
         if other is not video:
@@ -146,7 +146,7 @@ def _key_maker(template: str) -> _KeyMaker:
         fields, unknown = [], [str(error)]
     if unknown or not fields or "/" in template:
         raise UsageError(
-            f"The key template {template!r} does not give keys.",
+            f"The key template {template!r} does not make keys.",
             remedy="Use {stem}, {name} and {parent}, with any characters but slashes in between.",
             value=template,
         )
@@ -210,7 +210,7 @@ def _in_folder(folder: Path, skipped_files: Counter[str]) -> Iterator[Path]:
                 yield Path(root, name)
             else:
                 skipped_files[store_key(suffix) or NO_SUFFIX] += 1
-    # Last, so that a video of the same name has the key.
+    # Last, so that a video of the same name gets the key.
     yield from failed
 
 

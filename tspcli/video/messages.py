@@ -1,4 +1,4 @@
-"""What both ends of a decode process agree on, and the events that a decode pool gives.
+"""What both ends of a decode process agree on, and the events that a decode pool yields.
 
 Down: a :class:`WorkerSetup` once, then ``("job", number, path, decoders)`` per video and
 ``("free", slot)`` per chunk that was released. Up: ``("ready",)`` once the imports are done, then
@@ -140,7 +140,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Finished:
-    """All frames of a video were given.
+    """All frames of a video were delivered.
 
     Attributes:
         job: The video.
@@ -168,7 +168,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """No decoder could decode a video. Frames of it that were given before are void."""
+    """No decoder could decode a video. Frames delivered before are void."""
 
     job: VideoFile
     error: VideoError

@@ -19,6 +19,8 @@ import av
 import av.error
 from av.stream import Disposition
 
+from tspcli.core.text import counted
+
 _AHEAD_US = 10_000_000
 """ffmpeg's dts_delta_threshold: a step ahead by no more than this is a gap in the recording."""
 _BACK_US = 100_000
@@ -110,9 +112,9 @@ class ClockSteps:
         """What was corrected; None if nothing was."""
         if not self.n_steps:
             return None
-        noun = "step" if self.n_steps == 1 else "steps"
+        steps = counted(self.n_steps, "step")
         return (
-            f"clock: {self.n_steps} {noun} corrected ({self.n_back} back, {self.n_ahead} ahead; "
+            f"clock: {steps} corrected ({self.n_back} back, {self.n_ahead} ahead; "
             f"the largest {self.largest_s:.1f} s)"
         )
 

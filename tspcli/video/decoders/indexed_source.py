@@ -22,7 +22,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from tspcli.core.text import first_line
+from tspcli.core.text import counted, first_line
 from tspcli.errors import VideoError
 from tspcli.video.decoders.clock_steps import may_step, read_clock
 from tspcli.video.decoders.containers import missing_end
@@ -67,9 +67,10 @@ def scan_packets(path: str) -> FrameIndex:
         if may_step(container):
             stamp = file_stamp(source.name)
             if n_steps := read_clock(source.name, info.stream_index, stamp).n_steps:
+                steps = counted(n_steps, "step")
                 raise VideoError(
                     "unsupported",
-                    f"its clock steps {n_steps} times, which only PyAV's times are corrected for",
+                    f"its clock has {steps}, which are corrected only for PyAV",
                     path=info.path,
                 )
         sizes = [(other.width, other.height) for other in container.streams.video]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from tspcli.core.text import storable
+from tspcli.core.text import counted, storable
 from tspcli.errors import VideoError
 from tspcli.sampling.yuv import YuvFormat
 from tspcli.video.decoders.clock_steps import ClockSteps, may_step, read_clock, timed_streams
@@ -283,7 +283,7 @@ class PyavSource(VideoSource):
         if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
             return VideoError("unsupported", str(error), path=self.path)
         why = f" ({error})" if error is not None else ""
-        return VideoError("no-frames", f"not one frame can be decoded{why}", path=self.path)
+        return VideoError("no-frames", f"no frame can be decoded{why}", path=self.path)
 
     def _frames_from(self, start_s: Fraction, wanted: Wanted | None) -> Iterator[Frame]:
         """Seek to the key frame before ``start_s``, then decode up to the frame shown there."""
@@ -420,11 +420,11 @@ class PyavSource(VideoSource):
 
     def _check_end(self) -> None:
         if self._n_bad_packets:
-            noun = "packet" if self._n_bad_packets == 1 else "packets"
-            self.warnings.append(f"damaged: {self._n_bad_packets} {noun} could not be decoded")
+            packets = counted(self._n_bad_packets, "packet")
+            self.warnings.append(f"damaged: {packets} could not be decoded")
         if self._n_bad_frames:
-            noun = "frame" if self._n_bad_frames == 1 else "frames"
-            self.warnings.append(f"damaged: {self._n_bad_frames} {noun} decoded with errors")
+            frames = counted(self._n_bad_frames, "frame")
+            self.warnings.append(f"damaged: {frames} decoded with errors")
         stepped = None if self._steps is None else self._steps.warning()
         if stepped is not None:
             self.warnings.append(stepped)
