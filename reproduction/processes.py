@@ -21,8 +21,19 @@ from typing import NoReturn
 from reproduction.stages import Command, Tell
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+# What the commands import, late ones included; what is not installed is passed over.
 _CONTEXT.set_forkserver_preload(
-    ["tspcli.pretraining.training_run", "tspcli.localization.training", "av"]
+    [
+        "tspcli.pretraining.training_run",
+        "tspcli.localization.training",
+        "tspcli.extraction",
+        "tspcli.cli.displays",
+        "torch._dynamo",
+        "torch.utils.tensorboard",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "av",
+    ]
 )
 _STARTING = threading.Lock()
 _RUNNING: set[BaseProcess] = set()

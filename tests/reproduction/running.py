@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reproduction.dataset import DatasetSpec
-from reproduction.scales import TAC_MATCHED, TINY, TSP_MAX, TSP_NONE, Scale
+from reproduction.scales import TAC_MATCHED, TINY, TSP_NONE, Scale
 
 MINIATURE: Scale = replace(
     TINY,
@@ -30,5 +30,5 @@ MINIATURE: Scale = replace(
     trimmed={**TINY.trimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
     untrimmed={**TINY.untrimmed, "epochs": 2, "milestones": "1", "clips_per_segment": 1},
     bmn={"temporal_scale": 16, "max_duration": 8, "channels": 8, "epochs": 2},
-    arms=(TAC_MATCHED, TSP_NONE, TSP_MAX),
+    arms=(TAC_MATCHED, TSP_NONE),
 )

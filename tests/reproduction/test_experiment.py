@@ -34,14 +34,14 @@ GROUP = "Rendered videos, p = 0.9"
 def test_every_encoder_has_all_its_figures(experiment: Experiment) -> None:
     root, report = experiment
     figures = json.loads((root / "report" / "summary.json").read_text())["figures"][GROUP]
-    assert set(figures) == {"trimmed", "tac-matched", "tsp-none", "tsp-max"}
+    assert set(figures) == {"trimmed", "tac-matched", "tsp-none"}
     for name, by_seed in figures.items():
         (values,) = by_seed.values()
         for key in ("map_0.50", "map", "unseen_map", "oracle_map", "ar_1", "auc", "missed"):
             assert 0 <= values[key] <= 1, (name, key)
         assert -1 <= values["separation"] <= 1
         assert 0 <= values["says_inside"] <= 1 and 0 <= values["says_outside"] <= 1
-    assert "region_accuracy" in figures["tsp-max"]["3"]
+    assert "region_accuracy" in figures["tsp-none"]["3"]
     assert "region_accuracy" not in figures["trimmed"]["3"]
     # One seed confirms nothing.
     assert report.decisions == ("undecided",)
@@ -83,12 +83,6 @@ def test_what_is_lost_is_made_again_and_nothing_else(experiment: Experiment) -> 
     watch = Watch()
     reproduce(MINIATURE, root, reporter=watch)
     assert watch.begun[0] == lost and set(watch.begun) <= {lost, "report"}
-
-
-def test_the_gvf_is_the_one_that_the_arm_names(experiment: Experiment) -> None:
-    record = StageRecord.read(experiment[0] / "p0.9/seed3/tsp-max")
-    assert record is not None and record.done
-    assert "--gvf-pool max" in record.commands[0] and "/gvf/max.h5" in record.commands[0]
 
 
 def test_the_page_in_a_browser(experiment: Experiment, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.faults]
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
-from dataclasses import replace
 from tests.reproduction.running import MINIATURE
 from reproduction.run import reproduce
 if __name__ == "__main__":
-    reproduce(replace(MINIATURE, arms=MINIATURE.arms[:2]), sys.argv[1])
+    reproduce(MINIATURE, sys.argv[1])
 """
 
 
@@ -41,16 +39,15 @@ class Watch(Reporter):
 
 
 def test_killed_twice(tmp_path: Path) -> None:
-    scale = replace(MINIATURE, arms=MINIATURE.arms[:2])
     out = tmp_path / "killed"
     for stage in ("p0.9/seed3/gvf", "p0.9/seed3/tsp-none.localized"):
         kill_when(out, stage)
     done = {p.parent for p in out.rglob("stage.json") if is_done(p.parent)}
     watch = Watch()
-    reproduce(scale, out, reporter=watch)
+    reproduce(MINIATURE, out, reporter=watch)
     assert not {str(folder.relative_to(out)) for folder in done} & set(watch.begun)
     plain = tmp_path / "plain"
-    reproduce(scale, plain)
+    reproduce(MINIATURE, plain)
     one, two = (json.loads((f / "report" / "summary.json").read_text()) for f in (out, plain))
     assert one["figures"] == two["figures"]
 

@@ -70,6 +70,14 @@ def test_stages_come_after_what_they_read(scale: str, tmp_path: Path) -> None:
         met.add(stage.name)
 
 
+def test_the_gvf_is_the_one_that_the_arm_names(tmp_path: Path) -> None:
+    stages = {stage.name: stage for stage in plans(tmp_path)["tiny"]}
+    words = stages["p0.9/seed10/tsp-max"].commands[0]
+    assert words[words.index("--gvf-pool") + 1] == "max"
+    assert words[words.index("--gvf") + 1].endswith("/gvf/max.h5")
+    assert "p0.9/seed10/gvf" in stages["p0.9/seed10/tsp-max"].after
+
+
 def test_arms_are_what_the_recipes_allow() -> None:
     for arm in FULL.arms:
         values: dict[str, object] = {"clip_length": arm.clip_length, **arm.settings}
