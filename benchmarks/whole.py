@@ -31,6 +31,7 @@ from tspcli.extraction import RunFigures, extract
 from tspcli.extraction.batch_encoder import kept_memory
 from tspcli.sampling import Sampling
 from tspcli.store import open_store, write_store
+from tspcli.store.merge import merge_stores
 from tspcli.store.schema import StoreMetadata
 from tspcli.video import Finished, VideoFile
 
@@ -245,7 +246,7 @@ class FirstBatch(Reporter):
 
 
 def store(rounds: int) -> list[Figure]:
-    """Writing features, beside writing the same bytes to the same disk."""
+    """Writing, merging and reading features, beside writing the same bytes to the same disk."""
     rng = np.random.default_rng(0)
     rows = [(f"v{i}", rng.random((_ROWS, _WIDTH), np.float32), {}) for i in range(50)]
     n_bytes = sum(array.nbytes for _, array, _ in rows)
@@ -260,14 +261,27 @@ def store(rounds: int) -> list[Figure]:
                 file.flush()
                 os.fsync(file.fileno())
 
-        times = in_turns(
-            {"store": lambda: write_store(folder / "s.h5", rows, metadata), "plain": plain}, rounds
-        )
+        def read() -> None:
+            with open_store(folder / "s.h5") as store:
+                for video in store.values():
+                    video.checked_rows()
+
+        def merge() -> None:
+            merge_stores([folder / "s.h5"], folder / "m.h5", overwrite=True)
+
+        ways = {
+            "writing a store": lambda: write_store(folder / "s.h5", rows, metadata),
+            "merging one": merge,
+            "reading one, compared with its checksums": read,
+        }
+        ways["writing a store"]()
+        times = in_turns({**ways, "plain": plain}, rounds)
+    disk = n_bytes / times["plain"] / 1e6
     return [
         Figure(
-            "store", "writing a store", n_bytes / times["store"] / 1e6, "MB/s",
-            roof=n_bytes / times["plain"] / 1e6, roof_name="the disk",
+            "store", what, n_bytes / times[what] / 1e6, "MB/s", roof=disk, roof_name="writing bytes"
         )
+        for what in ways
     ]  # fmt: skip
 
 

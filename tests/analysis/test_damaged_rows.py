@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.refusals import refused
 from tests.builders.stores import damaged_store, features, store
 from tspcli.analysis import view_features
 from tspcli.analysis.compare import compare_stores
@@ -22,8 +23,8 @@ def test_damaged_rows_are_neither_drawn_nor_compared(damaged: Path, tmp_path: Pa
     other = store(tmp_path / "o.h5", {k: features(20, i) for i, k in enumerate(("v_bad", "x"))})
     with open_store(damaged) as opened, open_store(other) as another:
         view_features(opened["v_good"], "x")
-        with pytest.raises(StoreError, match=r"'v_bad'.*tsp doctor .*--repair"):
+        with refused(StoreError, value="v_bad"):
             view_features(opened["v_bad"], "x")
         for pair in ((opened, another), (another, opened)):
-            with pytest.raises(StoreError, match=r"damaged\.h5: .*'v_bad'"):
+            with refused(StoreError, value="v_bad"):
                 compare_stores(*pair)

@@ -63,24 +63,24 @@ class TestMerge:
 
     def test_duplicates_are_named(self, base: Path, tmp_path: Path) -> None:
         other = store(tmp_path / "b.h5", {"v_2": features(5, 1)})
-        with pytest.raises(StoreError, match=r"'v_2' is in .*base\.h5 and in .*b\.h5"):
+        with refused(StoreError, path=other, video="v_2"):
             merge_stores([base, other], tmp_path / "all.h5")
 
     def test_does_not_mix_known_and_unknown(self, base: Path, tmp_path: Path) -> None:
         foreign = store(tmp_path / "f.h5", {"v_8": features(5, 1)}, sampling=None)
-        with pytest.raises(StoreMismatchError, match=r"f\.h5"):
+        with refused(StoreMismatchError, path=foreign):
             merge_stores([base, foreign], tmp_path / "all.h5")
         more = store(tmp_path / "g.h5", {"v_9": features(5, 1)}, sampling=None)
         merge_stores([foreign, more], tmp_path / "all.h5")
         with open_store(tmp_path / "all.h5") as merged:
             assert list(merged) == ["v_8", "v_9"]
         wide = store(tmp_path / "w.h5", {"v_7": np.ones((3, 8), "f4")}, sampling=None)
-        with pytest.raises(StoreMismatchError, match="width 8"):
+        with refused(StoreMismatchError, path=wide, video="v_7"):
             merge_stores([foreign, wide], tmp_path / "other.h5")
 
     def test_an_existing_store_is_kept(self, base: Path, tmp_path: Path) -> None:
         other = store(tmp_path / "b.h5", {"v_9": features(5, 1)})
-        with pytest.raises(StoreError, match="--overwrite"):
+        with refused(StoreError, path=base):
             merge_stores([base, other], base)
         merge_stores([base, other], base, overwrite=True)  # into one of its own inputs
         with open_store(base) as merged:
@@ -133,7 +133,8 @@ class TestMerge:
             store(tmp_path / f"f.shard-{i}-of-4.h5", {f"v_{i}": features(5, i)}) for i in (1, 3)
         ]
         out = tmp_path / "all.h5"
-        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5, .*shard-4-of-4\.h5 are missing"):
+        absent = [str(tmp_path / f"f.shard-{i}-of-4.h5") for i in (2, 4)]
+        with refused(StoreError, missing=absent):
             merge_stores(shards, out)
         assert not out.exists()
         arguments = ["merge", *map(str, shards), "-o", str(out)]
@@ -152,7 +153,7 @@ class TestMerge:
         # One whose store is gone is missing, whatever its report says.
         report_path = tmp_path / "f.shard-2-of-4.h5.report.json"
         report_path.write_text(json.dumps({"videos": [{"key": "v_2", "status": "done"}]}))
-        with pytest.raises(StoreError, match=r"shard-2-of-4\.h5 is missing"):
+        with refused(StoreError, missing=absent[:1]):
             merge_stores(shards, out, overwrite=True)
 
     def test_command(self, base: Path, tmp_path: Path) -> None:
@@ -207,25 +208,25 @@ def test_a_store_that_is_gone_or_another_is_named(linked: Path, tmp_path: Path) 
     (tmp_path / "a.h5").rename(tmp_path / "away.h5")
     with open_store(linked) as opened:
         assert len(opened) == 4 and opened["v_2"].n_rows == len(VIDEOS["v_2"])
-        with pytest.raises(StoreError, match=r"leads to .*a\.h5, which does not exist"):
+        with refused(StoreError, path=tmp_path / "a.h5"):
             opened["v_0"]
     with pytest.raises(StoreError):
         repair_store(linked)
     store(tmp_path / "a.h5", {"v_0": features(5, 0)}, sampling=Sampling(stride=1))
-    with open_store(linked) as opened, pytest.raises(StoreMismatchError, match=r"sampling\.stride"):
+    with open_store(linked) as opened, refused(StoreMismatchError, path=tmp_path / "a.h5"):
         opened["v_0"]
 
 
 def test_what_does_not_fit_is_refused(linked: Path, tmp_path: Path) -> None:
     below = tmp_path / "below"
-    with pytest.raises(UsageError, match=r"a\.h5 is not in the folder of"):
+    with refused(UsageError, path=tmp_path / "a.h5"):
         merge_stores([tmp_path / "a.h5"], below / "all.h5", link=True)
-    with pytest.raises(UsageError, match="holds links itself"):
+    with refused(UsageError, path=linked):
         merge_stores([linked], tmp_path / "more.h5", link=True)
-    with pytest.raises(UsageError, match="not in the folder"):
+    with refused(UsageError, path=below / "b.h5"):
         merge_stores([below / "b.h5"], below / "b.h5", link=True, overwrite=True)
     twice = store(tmp_path / "c.h5", {"v_0": features(5, 0)})
-    with pytest.raises(StoreError, match="'v_0' is in"):
+    with refused(StoreError, path=twice, video="v_0"):
         merge_stores([tmp_path / "a.h5", twice], tmp_path / "more.h5", link=True)
     assert not (tmp_path / "more.h5").exists()
 
@@ -252,7 +253,7 @@ def test_links_of_strangers_lead_nowhere(linked: Path, tmp_path: Path) -> None:
             file[key] = h5py.ExternalLink(name, "/v_0")
     with open_store(folder / "f.h5") as opened:
         for key in names:
-            with pytest.raises(StoreError, match="link"):
+            with refused(StoreError, path=folder / ("hop.h5" if key == "hop" else "f.h5")):
                 opened[key]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.builders.refusals import refused
 from tests.store.test_store import metadata, rows
 from tspcli.core.files import aside_name
 from tspcli.core.run_dir import one_writer, report_path
@@ -70,7 +71,7 @@ def test_existing_videos_stay(tmp_path: Path) -> None:
 
 def test_parts_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     commit(folder(tmp_path), "a")
-    with pytest.raises(StoreMismatchError, match="precision: fp32, not bf16"):
+    with refused(StoreMismatchError, differences={"precision": "fp32, not bf16"}):
         folder(tmp_path, precision="bf16")
     parts = PartsFolder(tmp_path / "feats.h5", metadata(precision="bf16"))
     parts.open(discard=True)
@@ -83,7 +84,7 @@ def test_a_store_of_other_settings_that_appears_meanwhile_is_not_mixed_in(tmp_pa
     out = tmp_path / "feats.h5"
     write_store(out, [("b", rows(3), {})], metadata(precision="bf16"))
     before = out.read_bytes()
-    with pytest.raises(StoreMismatchError, match="precision: bf16, not fp32"):
+    with refused(StoreMismatchError, differences={"precision": "bf16, not fp32"}):
         parts.assemble()
     assert out.read_bytes() == before and (parts.folder / part_name("a")).exists()
 
@@ -93,7 +94,7 @@ def test_a_part_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     writer.append(rows(3))
     writer.commit({"duration_s": 1.5})
     parts = PartsFolder(tmp_path / "feats.h5", metadata(precision="bf16"))
-    with pytest.raises(StoreError, match="other settings"):
+    with refused(StoreError, path=parts.folder / part_name("a")):
         parts.take("a")
     assert parts.parts == {}
 
@@ -146,15 +147,16 @@ def test_rows_of_a_wrong_width_are_refused(tmp_path: Path) -> None:
 
 def test_an_unassembled_store_says_so(tmp_path: Path) -> None:
     commit(folder(tmp_path), "a")
-    with pytest.raises(StoreError, match="not assembled yet: 1 finished video in"):
+    with refused(StoreError, path=tmp_path / "feats.h5", kind="not-assembled", writer=None):
         open_store(tmp_path / "feats.h5")
 
 
 def test_a_store_that_is_being_written_says_so(tmp_path: Path) -> None:
     out = tmp_path / "feats.h5"
     commit(folder(tmp_path), "a")
-    with one_writer(out), pytest.raises(StoreError, match=f"process {os.getpid()} on "):
+    with one_writer(out), refused(StoreError, path=out, kind="not-assembled") as caught:
         open_store(out)
+    assert f"process {os.getpid()} on " in str(caught.value.data["writer"])
 
 
 def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_read_part_tells_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(b"nonsense")
-    with pytest.raises(StoreError, match="Delete it"):
+    with refused(StoreError, path=tmp_path / "x.part"):
         read_part(tmp_path / "x.part")
 
 

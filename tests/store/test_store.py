@@ -64,7 +64,7 @@ def test_a_file_of_another_program_needs_a_sampling_for_its_seconds(tmp_path: Pa
     with open_store(tmp_path / "official.h5") as store:
         assert store.metadata.settings == {}
         assert store["v"].n_rows == 2
-        with pytest.raises(StoreError, match="Give frame rate, stride and clip length"):
+        with refused(StoreError, path=tmp_path / "official.h5", value="v"):
             store["v"].center_s  # noqa: B018 (it is asked for)
     with open_store(tmp_path / "official.h5", sampling=Sampling(stride=1)) as store:
         np.testing.assert_allclose(store["v"].center_s, np.array([8, 9]) / 15)
@@ -98,8 +98,12 @@ def test_differences_are_named_down_to_the_value() -> None:
         "precision: fp32, not bf16",
         "sampling.stride: 16, not 1",
     ]
-    with pytest.raises(StoreMismatchError, match=r"other\.h5 .* precision: fp32, not bf16"):
+    with refused(StoreMismatchError, path="other.h5") as caught:
         metadata().require_same(other, "this run", "other.h5")
+    assert caught.value.data["differences"] == {
+        "precision": "fp32, not bf16",
+        "sampling.stride": "16, not 1",
+    }
 
 
 @pytest.mark.parametrize("attribute", ["settings", "settings_digest"])
@@ -109,7 +113,7 @@ def test_damaged_attributes_are_found(tmp_path: Path, attribute: str) -> None:
     with h5py.File(path, "a") as file:
         text = plain(file.attrs[attribute])
         file.attrs[attribute] = text[:-2] + ("x" if text[-2] != "x" else "y") + text[-1]
-    with pytest.raises(StoreError, match="damaged"):
+    with refused(StoreError, path=path):
         open_store(path)
 
 
@@ -117,7 +121,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "f.h5", [], metadata())
     with h5py.File(tmp_path / "f.h5", "a") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(StoreError, match="format version 99"):
+    with refused(StoreError, path=tmp_path / "f.h5"):
         open_store(tmp_path / "f.h5")
 
 
@@ -143,7 +147,7 @@ def test_keys_are_those_of_the_root(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "/a", "nul\0"])
 def test_keys_cannot_leave_the_root(tmp_path: Path, key: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a video"):
+    with refused(UsageError, value=key):
         write_store(tmp_path / "f.h5", [(key, rows(1), {})], metadata())
     assert list(tmp_path.iterdir()) == []
 
@@ -160,7 +164,7 @@ def test_a_key_twice_is_an_error_and_leaves_the_old_file(tmp_path: Path) -> None
     path = tmp_path / "f.h5"
     write_store(path, [("v", rows(1), {})], metadata())
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="Two videos have the key 'w'"):
+    with refused(UsageError, value="w"):
         write_store(path, [("w", rows(1), {}), ("w", rows(1), {})], metadata())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -190,9 +194,9 @@ def test_attributes_that_no_run_writes_are_an_alteration_however_rows_are_read(
         dataset.attrs["warnings"] = h5py.Empty("f4")
     with open_store(path) as store:
         assert store["a"].verify() is False
-        with pytest.raises(StoreError, match="not those that were written"):
+        with refused(StoreError, path=path, value="a"):
             store["a"].checked_rows()
-        with pytest.raises(StoreError, match="not those that were written"):
+        with refused(StoreError, path=path, value="a"):
             list(store["a"].checked_blocks(2))
 
 

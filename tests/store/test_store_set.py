@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.builders.refusals import refused
 from tests.builders.stores import DIM, TSP, VIDEOS, features, store
 from tspcli.cli.main import cli
 from tspcli.core.video_names import store_key
@@ -57,7 +58,7 @@ def test_found(path: Path, name: str, key: str) -> None:
     ("name", "suggested"), [("v_x.part2", "'v_x'"), ("v_one.raw.mp4", "'v_one.row'")]
 )
 def test_suggested(path: Path, name: str, suggested: str) -> None:
-    with open_store(path) as opened, pytest.raises(UsageError, match="no video") as caught:
+    with open_store(path) as opened, refused(UsageError, path=path, value=name) as caught:
         find_video(opened, name)
     assert suggested in str(caught.value.remedy)
 
@@ -128,7 +129,7 @@ def test_rates_that_datasets_hold_rounded(tmp_path: Path) -> None:
     path = telling_datasets(tmp_path / "ntsc.h5", ntsc)
     with open_store(path) as opened:
         require_agreement(opened, given_sampling("15000/1001", 16, 16))
-        with pytest.raises(UsageError, match="the command says 15, 16, 16"):
+        with refused(UsageError, path=path):
             require_agreement(opened, TSP)
 
 

@@ -62,7 +62,7 @@ def read_chunks(rows: Rows, n_rows: int, key: str) -> Iterator[Chunk]:
         yield from _converted(rows, n_rows)
         return
     # What a consumer of this generator raises does not pass here.
-    with explain_read_errors(rows.file.filename, f"the rows of {key!r}"):
+    with explain_read_errors(rows.file.filename, f"the rows of {key!r}", key):
         plain = _is_plain(rows, n_rows)
         for number, chunk in enumerate(_converted(rows, n_rows)):
             if not plain:

@@ -36,7 +36,9 @@ class RunningPool:
 
     def __init__(self, pool: Pool) -> None:
         if pool not in get_args(Pool):
-            raise UsageError(f"There is no pooling {pool!r}.", remedy="Use max or mean.")
+            raise UsageError(
+                f"There is no pooling {pool!r}.", remedy="Use max or mean.", value=pool
+            )
         self.pool = pool
         self.n_rows = 0
         self._value: npt.NDArray[Any] | None = None
@@ -131,6 +133,7 @@ def read_gvf(path: str | Path) -> GlobalFeatures:
             f"{path} mixes widths: " + ", ".join(f"{w} ({key})" for w, key in widths.items()) + ".",
             remedy="Compute it again with one encoder.",
             path=path,
+            kind="widths",
         )
     for key, vector in vectors.items():
         if not np.isfinite(vector).all():
@@ -230,5 +233,6 @@ def _require_replaceable(out: Path, metadata: StoreMetadata) -> None:
         raise StoreError(
             f"{out} exists and holds no global features.",
             remedy="Give another --out, or --overwrite.",
+            path=out,
         )
     read_gvf(out).metadata.require_same(metadata, "this run", str(out))

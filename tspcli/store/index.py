@@ -128,8 +128,16 @@ def damaged_file(path: Path, why: str) -> StoreError:
 
 
 @contextmanager
-def explain_read_errors(path: Path | str, what: str = "") -> Iterator[None]:
-    """Turn what HDF5 and the operating system make of a damaged file into a :class:`StoreError`."""
+def explain_read_errors(
+    path: Path | str, what: str = "", video: str | None = None
+) -> Iterator[None]:
+    """Turn what HDF5 and the operating system make of a damaged file into a :class:`StoreError`.
+
+    Args:
+        path: The file.
+        what: What is read of it.
+        video: The video that it belongs to, which becomes the error's ``value``.
+    """
     try:
         yield
     # h5py has no error of its own; which of these it raises depends on where the damage is.
@@ -143,4 +151,5 @@ def explain_read_errors(path: Path | str, what: str = "") -> Iterator[None]:
             remedy="List the intact videos with `tsp doctor FILE`, save them with `tsp doctor FILE "
             "--repair`, or restore the file from a copy.",
             path=path,
+            value=video,
         ) from error

@@ -109,6 +109,7 @@ def merge_stores(
             f"{', '.join(map(str, missing))} {verb} missing: the other file names say "
             "that there are more shards.",
             remedy="Finish those shards and merge all of them; --partial merges what there is.",
+            missing=[str(path) for path in missing],
         )
     differing = differing_plans([*inputs, *empty])
     if differing and not partial:
@@ -116,6 +117,7 @@ def merge_stores(
             " ".join(differing),
             remedy="Run all shards again with one list of videos, which computes what is missing; "
             "--partial merges what there is.",
+            differing=differing,
         )
     metadata, n_videos, n_rows, dim = _check(inputs)
     # A run that writes the same store would adopt what it finds there when it ends.
@@ -137,7 +139,9 @@ def merge_stores(
 
 def _require_free(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
-        raise StoreError(f"{out} exists already.", remedy="Give another --out, or --overwrite.")
+        raise StoreError(
+            f"{out} exists already.", remedy="Give another --out, or --overwrite.", path=out
+        )
 
 
 def _check(paths: Sequence[Path]) -> tuple[StoreMetadata, list[int], int, int]:
@@ -314,5 +318,6 @@ def _relative(path: Path, out: Path) -> str:
         raise UsageError(
             f"{path} is not in the folder of {out} or below.",
             remedy="Write the links next to the stores, or drop --link.",
+            path=path,
         )
     return name

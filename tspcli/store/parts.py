@@ -91,6 +91,8 @@ class Part:
         return StoreError(
             f"{self.path} is damaged: its checksum differs.",
             remedy=f"Give the same command again: it computes {self.key!r} anew.",
+            path=self.path,
+            value=self.key,
         )
 
 
@@ -181,6 +183,7 @@ def read_part(path: Path) -> Part:
         raise StoreError(
             f"{path} is not a finished part of a feature store ({error}).",
             remedy="Delete it; the next run computes that video again.",
+            path=path,
         ) from error
 
 
@@ -244,6 +247,7 @@ class PartsFolder:
             raise StoreError(
                 f"{path} was made with other settings.",
                 remedy="See that no other run writes there, and give the same command again.",
+                path=path,
             )
         self.add(part)
 

@@ -116,7 +116,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str) or key in ("", ".") or "/" in key or "\0" in key:
             return False
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             # Of the link alone: what it leads to may be damaged, and then is not missing.
             return bool(self._file.id.links.exists(key.encode("utf-8", "surrogateescape")))
 
@@ -147,7 +147,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             StoreError: If the entry is not one, or not as it was written.
         """
         item = self._own_entry(key)
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             attributes = plain_attributes(item)
             require_vector(item, key, self.path)
             vector = np.asarray(item[()], dtype=np.float32)
@@ -172,13 +172,13 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def _is_external(self, key: str) -> bool:
         """Whether an entry is a link to another file."""
         name = key.encode("utf-8", "surrogateescape")
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             return bool(self._file.id.links.get_info(name).type == h5py.h5l.TYPE_EXTERNAL)
 
     def _own_entry(self, key: str) -> Any:
         """What this file itself holds under a name."""
         external = self._is_external(key)
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             if external:
                 raise ValueError("it is a link to another file")
             item = self._file[key]
@@ -193,12 +193,12 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         name = str(link.filename)
         if self._index is not None and self._index.videos.get(key) != name:
             raise damaged_file(self.path, f"the link {key!r} is not the one that was written")
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             if PurePath(name).is_absolute() or os.pardir in PurePath(name).parts:
                 raise ValueError("it is a link out of the folder")
         if name not in self._targets:
             self._targets[name] = self._opened.enter_context(self._open_target(name))
-        with explain_read_errors(self.path, f"the entry {key!r}"):
+        with explain_read_errors(self.path, f"the entry {key!r}", key):
             return self._targets[name][str(link.path).removeprefix("/")]
 
     def _open_target(self, name: str) -> FeatureStore:
@@ -268,5 +268,7 @@ def _require_file(path: Path) -> None:
             if writer
             else "Run the `tsp extract` command again: it resumes where it stopped.",
             path=path,
+            kind="not-assembled",
+            writer=writer,
         )
     raise StoreError(f"{path} does not exist.", path=path)

@@ -408,6 +408,7 @@ def require_agreement(store: FeatureStore, given: Sampling | None) -> None:
             f"clip length {own.clip_length}; the command says {given.frame_rate}, {given.stride}, "
             f"{given.clip_length}.",
             remedy="Drop --frame-rate, --stride and --clip-length: the store states them.",
+            path=store.path,
         )
 
 

@@ -246,7 +246,7 @@ class VideoFeatures:
         )
 
     def _reading(self, what: str) -> AbstractContextManager[None]:
-        return explain_read_errors(self.path, f"{what} of {self.key!r}")
+        return explain_read_errors(self.path, f"{what} of {self.key!r}", self.key)
 
     def _require_sampling(self) -> Sampling:
         sampling = self.sampling
