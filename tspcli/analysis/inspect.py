@@ -69,6 +69,7 @@ class StoreSummary:
         settings: What the rows depend on, nested names joined by dots.
         videos: The videos, sorted by key.
         failures: Videos of the run that have no features: key, reason, detail.
+        recipe: The recipe that was followed: name, digest and deviations; None for none.
     """
 
     path: str
@@ -79,6 +80,7 @@ class StoreSummary:
     settings: dict[str, Any]
     videos: list[VideoSummary]
     failures: list[dict[str, Any]] = field(default_factory=list)
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -151,6 +153,7 @@ def summarize(store: FeatureStore, *, check: bool = False) -> StoreSummary:
         flatten(metadata.settings),
         [_summarize(store[key], check) for key in store],
         read_failures(store.path),
+        metadata.recipe,
     )
 
 

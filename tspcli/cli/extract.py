@@ -29,6 +29,12 @@ from tspcli.cli.rules import Named, RuledCommand, require_apart
 )
 @videos_option(required=True)
 @click.option("--out", "-o", required=True, type=PATH, help="The HDF5 store.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="Make features as published ones were made, see `tsp recipes list`; options that differ "
+    "are recorded.",
+)
 @weights_options("TSP on ActivityNet")
 @clip_options
 @encoder_options
@@ -83,12 +89,13 @@ def command(as_json: bool, **options: Any) -> int:
       tsp extract --videos /shared/videos/ --out /shared/feats.h5 --engine ray
     """
     from tspcli.core.run_dir import report_path
-    from tspcli.extraction import DEFAULT_WEIGHTS, ExtractConfig, extract
+    from tspcli.extraction import ExtractConfig, extract
     from tspcli.extraction.shard_plan import shard_path
 
-    options["weights"] = options["weights"] or DEFAULT_WEIGHTS
     videos, out = options.pop("videos"), options.pop("out")
-    config = ExtractConfig(**options)
+    if options["weights"] is None:
+        del options["weights"]
+    config = ExtractConfig.of_recipe(**options)
     place = out if config.shard is None else shard_path(out, config.shard)
     outputs: Named = [("--out", place), ("the report next to --out", report_path(place))]
     outputs += [("--profile", config.profile)]

@@ -159,12 +159,21 @@ def _show_head(summary: StoreSummary | GlobalSummary, *lines: tuple[str, str]) -
         **dict(lines),
         "encoder": summary.encoder or "unknown (a file of another program)",
         "weights": summary.weights_in_words or "unknown",
+        **_recipe_line(summary),
         "written by": f"tspcli {summary.tool_version}" if summary.tool_version else "unknown",
     }
     out.print(_grid(head, out, "bold"))
     if summary.settings:
         out.print("\n[bold]settings[/]")
         out.print(_grid({f"  {name}": value for name, value in summary.settings.items()}, out))
+
+
+def _recipe_line(summary: StoreSummary | GlobalSummary) -> dict[str, str]:
+    recipe = getattr(summary, "recipe", None)
+    if recipe is None:
+        return {}
+    deviations = "; ".join(recipe["deviations"])
+    return {"recipe": f"{recipe['name']}, but {deviations}" if deviations else recipe["name"]}
 
 
 def _grid(values: Mapping[str, object], console: Console, style: str | None = None) -> Table:

@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "merge": Entry("tspcli.cli.merge", "Join stores or shards into one."),
     "store": Entry("tspcli.cli.store", "List, rename and remove the videos of a store."),
     "localize": Entry("tspcli.cli.localize", "Find actions in videos, and measure how well."),
+    "recipes": Entry("tspcli.cli.recipes", "List and show recipes of published features."),
     "weights": Entry("tspcli.cli.weights", "List, fetch and convert pretrained weights."),
     "doctor": Entry("tspcli.cli.doctor", "Check this installation, with a fix for each problem."),
     "sample-videos": Entry("tspcli.cli.sample_videos", "Fetch a few free videos to try things on."),

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tspcli.encoders import Encoder, load_encoder
-from tspcli.encoders.weights import DEFAULT_WEIGHTS
+from tspcli.encoders.weights import DEFAULT_WEIGHTS, RANDOM_WEIGHTS
 from tspcli.errors import UsageError
+from tspcli.recipes.feature_recipe import feature_recipe
 from tspcli.sampling import Sampling
 from tspcli.sampling.clock import round_half_away
 from tspcli.sampling.pixels import FrameSpec
@@ -53,6 +54,8 @@ class ExtractConfig:
         key_template: How a video's key is made from its path.
         decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
         seed: For ``random`` weights.
+        recipe: The recipe of published features that is followed; it says nothing by itself, see
+            :meth:`of_recipe`.
         profile: File for a trace of what each part did when (:mod:`tspcli.extraction.run_report`).
     """
 
@@ -85,6 +88,7 @@ class ExtractConfig:
     decode_timeout_s: float = 60.0
     seed: int | None = None
     profile: str | Path | None = None
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "gpus"):
@@ -108,6 +112,25 @@ class ExtractConfig:
                 f"There is no shard {self.shard[0]} of {self.shard[1]}.",
                 remedy="Shards are counted from 1: --shard 1/4 to --shard 4/4.",
             )
+
+    @classmethod
+    def of_recipe(cls, recipe: str | None = None, **options: Any) -> ExtractConfig:
+        """The config that follows a recipe.
+
+        Args:
+            recipe: Its name, or a TOML file; None for none.
+            options: Fields of the config, over those of the recipe; what differs is recorded.
+
+        Raises:
+            UsageError: If there is no such recipe.
+        """
+        if recipe is None:
+            return cls(**options)
+        followed = feature_recipe(recipe)
+        chosen = {"weights": followed.weights, "sampling": followed.sampling, **options}
+        if chosen["weights"] == RANDOM_WEIGHTS and chosen.get("backbone") is None:
+            chosen["backbone"] = followed.backbone
+        return cls(**chosen, recipe=str(recipe))
 
     @classmethod
     def like(cls, settings: Mapping[str, Any], **more: Any) -> ExtractConfig:

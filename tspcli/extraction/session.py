@@ -36,6 +36,7 @@ from tspcli.extraction.shard_plan import (
 )
 from tspcli.extraction.supervisor import choose_runner
 from tspcli.extraction.task import RunLog, Runner, Task
+from tspcli.recipes.feature_recipe import feature_recipe
 from tspcli.store.gvf import Pool
 from tspcli.store.parts import PartsFolder
 from tspcli.store.schema import StoreMetadata
@@ -110,6 +111,7 @@ def run_session(
         require_memory(sampling, info, config.batch_size)
         rows = StoreMetadata.build(sampling=sampling, encoder=info.provenance)
         rows = replace(rows, shard_plan=None if plan is None else plan.digest)
+        rows = _naming_recipe(rows, config, log)
         task = Task(out, output.metadata(rows), sampling, config, info, output.pool)
         log.report.settings, log.report.runtime = task.metadata.settings, info.runtime
         if listing.skipped_files:
@@ -174,6 +176,18 @@ def require_known(metadata: StoreMetadata, out: Path) -> None:
             remedy="Choose another --out, or --overwrite to replace it.",
             path=str(out),
         )
+
+
+def _naming_recipe(rows: StoreMetadata, config: ExtractConfig, log: RunLog) -> StoreMetadata:
+    """Metadata with the recipe that was followed, and in what it was not."""
+    if config.recipe is None:
+        return rows
+    recipe = feature_recipe(config.recipe)
+    deviations = recipe.deviations(rows.settings, rows.weights)
+    for deviation in deviations:
+        log.note(f"Not as the recipe {recipe.name} has it: {deviation}.")
+    label = {"name": recipe.name, "digest": recipe.digest, "deviations": deviations}
+    return replace(rows, labels={**rows.labels, "recipe": label})
 
 
 def _todo(

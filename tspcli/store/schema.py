@@ -225,7 +225,8 @@ class FileAttributes(_Attributes):
     settings: str | None = _attribute("canonical JSON of everything that changes a row")
     settings_digest: str | None = _attribute("sha256 of the settings")
     labels: str | None = _attribute(
-        "JSON of what changes no row: the weights' name, and their path if they were a local file"
+        "JSON of what changes no row: the weights' name, their path if they were a local file, and "
+        "the recipe that was followed"
     )
     tool_version: str | None = _attribute("version of tspcli that computed the rows")
     encoder: str | None = _attribute("name of the backbone")
@@ -323,6 +324,11 @@ class StoreMetadata:
         folder = PurePath(self.weights_path).parent.name
         name = f"{folder}/{self.weights}" if folder else self.weights
         return f"{name} (sha256 {str(self.settings.get('weights_sha256'))[:8]})"
+
+    @property
+    def recipe(self) -> Mapping[str, Any] | None:
+        """The recipe that was followed: its ``name``, ``digest`` and ``deviations``; or None."""
+        return self.labels.get("recipe")
 
     @property
     def weights_path(self) -> str | None:

@@ -1,0 +1,54 @@
+"""Features by a recipe: the rows it says, and a store that names it and every deviation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.builders.videos import make_video
+from tspcli.cli.main import cli
+from tspcli.extraction import ExtractConfig, extract
+from tspcli.recipes.catalog import recipe_names
+from tspcli.recipes.feature_recipe import feature_recipe
+from tspcli.store import open_store
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    make_video(folder / "a.mp4", n_frames=36)
+    make_video(folder / "b.mkv", n_frames=30, fps=25)
+    return folder
+
+
+@pytest.mark.parametrize("name", recipe_names("features"))
+def test_rows_are_as_many_and_when_the_recipe_says(name: str, videos: Path, tmp_path: Path) -> None:
+    recipe = feature_recipe(name)
+    config = ExtractConfig.of_recipe(name, weights="random", device="cpu", workers=1)
+    extract(videos, tmp_path / "s.h5", config=config)
+    with open_store(tmp_path / "s.h5") as store:
+        assert store.metadata.recipe == {
+            "name": name,
+            "digest": recipe.digest,
+            "deviations": [f"weights: {recipe.weights}, not random"],
+        }
+        assert store.metadata.sampling == recipe.sampling
+        for key, seconds in (("a", 1.2), ("b", 1.2)):
+            sampling = store[key].sampling
+            n_ticks = round(seconds * float(sampling.grid_rate))
+            assert store[key].n_rows == max(1, sampling.n_clips(n_ticks))
+            assert store[key].center_s[0] == float(sampling.clip_center_s(0))
+
+
+def test_a_store_shows_its_recipe_and_what_was_chosen_otherwise(
+    videos: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "s.h5")
+    chosen = ["--weights", "random", "--backbone", "tiny", "--stride", "8"]
+    arguments = ["extract", "--videos", str(videos), "--out", out, "--recipe", "tsp-activitynet"]
+    assert CliRunner().invoke(cli, [*arguments, *chosen], catch_exceptions=False).exit_code == 0
+    shown = " ".join(CliRunner().invoke(cli, ["inspect", out]).output.split())
+    assert "tsp-activitynet, but backbone: r2plus1d_34, not tiny" in shown
+    assert "sampling.stride: 16, not 8" in shown
