@@ -254,6 +254,43 @@ class TestThumos14:
         with refused(AnnotationError, path=tmp_path):
             read_annotations(tmp_path, "thumos14")
 
+    def test_files_split_videos_with_other_names(self, tmp_path: Path) -> None:
+        write(tmp_path / "Jump_val.txt", "cam A.mp4  1 2\n")
+        write(tmp_path / "Jump_test.txt", "cam B 1:02.5 1:05\nvideo_validation_0000051 1 2\n")
+        write(tmp_path / "Run_train.txt", "  cam  C\t3 4  \n")
+        found = read_annotations(tmp_path)
+        assert actions(found) == {
+            "cam A": [Segment(1, 2, "Jump")],
+            "cam B": [Segment(62.5, 65, "Jump")],
+            "video_validation_0000051": [Segment(1, 2, "Jump")],
+            "cam  C": [Segment(3, 4, "Run")],
+        }
+        assert subsets(found) == {
+            "cam A": "valid",
+            "cam B": "test",
+            "video_validation_0000051": "valid",  # by its name, whatever the file's
+            "cam  C": "train",
+        }
+        metadata = (
+            "filename,video-duration,fps,video-frames\ncam A.mp4,9,30,270\ncam B.mp4,90,30,9\n"
+        )
+        words = ["annotations", "convert", str(tmp_path), "--out", str(tmp_path / "t")]
+        words += ["--metadata", str(write(tmp_path / "m.csv", metadata))]
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 0, result.output
+        assert {p.name for p in (tmp_path / "t").glob("*_groundtruth.csv")} == {
+            *("valid_groundtruth.csv", "test_groundtruth.csv")
+        }
+
+    @pytest.mark.parametrize("other", ["test", "train"])
+    def test_a_video_in_files_of_two_subsets(self, tmp_path: Path, other: str) -> None:
+        write(tmp_path / "Jump_val.txt", "a 1 2\nb 1 2\n")
+        path = write(tmp_path / f"Run_{other}.txt", "c 1 2\nb 1 2\n")
+        first, second = (path, other), (tmp_path / "Jump_val.txt", "valid")
+        last = max(first, second)
+        with refused(AnnotationError, path=last[0], line=2, video="b", value=last[1]):
+            read_annotations(tmp_path)
+
     def test_subsets_come_from_its_own_names_alone(self, tmp_path: Path) -> None:
         path = write(
             tmp_path / "thumos.csv",
@@ -267,7 +304,37 @@ class TestThumos14:
         }
 
 
+class TestProtocol:
+    @pytest.mark.parametrize(
+        ("names", "dialect", "expected"),
+        [
+            (["cam1"], "thumos14", "thumos14"),
+            (["video_test_0000004"], "activitynet", "thumos14"),
+            (["v_GGSY1Qvo990"], "bsn", "activitynet"),
+            (["cam1", "cam2"], "table", "own"),
+            (["cam1"], "activitynet", "own"),
+        ],
+    )
+    def test_it_follows_the_annotations(
+        self, names: list[str], dialect: str, expected: str
+    ) -> None:
+        assert data_set_of(names, dialect).name == expected
+
+
 class TestTables:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "file,begin,finish,class",
+            "video_id,start_timestamp,stop_timestamp,activity",
+            "VIDEO-ID,begin_s,finish_s,Class_Name",
+            "name,from,to,event",
+        ],
+    )
+    def test_headers_that_people_use(self, tmp_path: Path, header: str) -> None:
+        path = write(tmp_path / "a.csv", f"{header}\na.mp4,1:02.5,1:04,jump\n")
+        assert actions(read_annotations(path)) == {"a": [Segment(62.5, 64, "jump")]}
+
     @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
     def test_tables(self, tmp_path: Path, delimiter: str) -> None:
         path = tmp_path / "actions.csv"

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.builders.refusals import refused
 from tests.exports import readers
 from tests.exports.conftest import ANET, THUMOS, TIME, Clip, Export, make_store
 from tspcli.annotations.dialects import DATA_SETS
-from tspcli.errors import ExportError, StoreMismatchError
+from tspcli.cli.main import cli
+from tspcli.errors import AnnotationError, ExportError, StoreMismatchError, UsageError
 from tspcli.sampling import Sampling
 
 OWN = (Clip("cam 1", 61.0, 25.0), Clip("cam2", 100.5, 25.0), Clip("Kamera_3", 700.0, 25.0))
@@ -314,3 +316,25 @@ def test_pdvc_evaluates_against_the_written_captions(
     assert config["train_caption_file"] == str(folder / "train_modified.json")
     assert config["val_caption_file"] == str(folder / "val_1.json")
     assert config["gt_file_for_eval"] == [str(folder / f"val_{i}.json") for i in (1, 2)]
+
+
+@pytest.mark.parametrize("target", ["opentad", "actionformer", "bmn"])
+def test_columns_can_be_named(export: Export, tmp_path: Path, target: str) -> None:
+    store = make_store(tmp_path / "s.h5", OWN[:2], Sampling(), dim=4)
+    table = tmp_path / "mine.csv"
+    table.write_text(
+        "tape;in;out;what;split\ncam 1;3;0:09;a;train\ncam2;4;12.5;b;val\ncam2;20;30;a;val\n"
+    )
+    words = ["export", str(store), "--to", target, "--out", str(tmp_path / "o"), "-a", str(table)]
+    refusal = CliRunner().invoke(cli, words, standalone_mode=False).exception
+    assert isinstance(refusal, AnnotationError)
+    for pair in ("video=tape", "start=in", "end=out", "label=what"):
+        words += ["--column", pair]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    if target == "opentad":
+        values = readers.opentad_values(tmp_path / "o")
+        assert values["model"]["rpn_head"]["num_classes"] == 2
+    other = [*words[:-8], "--overwrite", "--column", "video=nothing"]
+    refusal = CliRunner().invoke(cli, other, standalone_mode=False).exception
+    assert isinstance(refusal, UsageError) and refusal.data["value"] == "nothing"

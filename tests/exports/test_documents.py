@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.exports.conftest import ANET, THUMOS, anet_json, make_foreign, make_store, thumos_tables
+from tests.exports.conftest import (
+    ANET,
+    THUMOS,
+    Clip,
+    anet_json,
+    make_foreign,
+    make_store,
+    thumos_tables,
+)
 from tspcli.cli.main import cli
 from tspcli.exports import TARGETS
 from tspcli.sampling import Sampling
@@ -39,6 +47,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "activitynet_v1-3_action_label_mapping.json").write_text(
         json.dumps(["Archery", "Ballet", "Zumba"])
     )
+    for store, table, header in (
+        ("mine.h5", "actions.csv", "file,begin,finish,class,subset"),
+        ("kitchens.h5", "epic_verbs.csv", "video_id,start_timestamp,stop_timestamp,type,split"),
+    ):
+        clips = [Clip("P01_01", 30.0, 30.0), Clip("P02_101", 30.0, 30.0)]
+        make_store(tmp_path / store, clips, Sampling())
+        rows = "P01_01,00:00:03.5,0:09,wash,train\nP02_101,1,2.5,take,val\n"
+        (tmp_path / table).write_text(f"{header}\n{rows}")
     (tmp_path / "captions").mkdir()
     header = "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
     for phase, clips in (("train", ANET[:4]), ("val_1", ANET[4:]), ("val_2", ANET[4:])):

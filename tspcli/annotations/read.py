@@ -69,6 +69,14 @@ def read_annotations(
     return found
 
 
+def _columns_for(path: str | Path, columns: Mapping[str, str]) -> Mapping[str, str] | None:
+    """The columns that the user named, if this is a table that has one of them, else None."""
+    source = Source(path)
+    if not source.is_table or not set(columns.values()) & set(source.table().columns):
+        return None
+    return columns
+
+
 def _dialect_of(source: Source, name: str | None) -> tuple[Dialect, ModuleType]:
     if name is not None and name not in DIALECTS:
         raise UsageError(
@@ -166,20 +174,34 @@ class AnnotationSet:
         return merged
 
 
-def read_together(paths: Sequence[str | Path], *, subset: str | None = None) -> AnnotationSet:
+def read_together(
+    paths: Sequence[str | Path],
+    *,
+    subset: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> AnnotationSet:
     """Read annotation files of any known dialect.
 
     Args:
         paths: The files. One may supply what another lacks, such as subsets or durations.
         subset: The subset of all videos for which no file gives one.
+        columns: Names of columns of tables without a recognised header, as for
+            :func:`read_annotations`; other files are read as they are.
 
     Raises:
         AnnotationError: If a file cannot be read, or gives an unknown subset.
     """
     given = None if subset is None else parse_role(subset, "--subset")
+    named = {path: _columns_for(path, columns) for path in paths} if columns else {}
+    if columns and not any(named.values()):
+        raise UsageError(
+            f"No table has a column {next(iter(columns.values()))!r}.",
+            option="--column",
+            value=next(iter(columns.values())),
+        )
     files = []
     for path in paths:
-        file = read_annotations(path)
+        file = read_annotations(path, columns=named.get(path))
         default = given or role_of_file(Path(path))
         for name, video in file.items():
             file[name] = replace(video, subset=role_of(name, video.subset, default))

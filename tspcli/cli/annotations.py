@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tspcli.annotations.dialects import DIALECTS, GapRule
-from tspcli.cli.options import PATH, NonNegativeFloat, TableChoice, json_option
+from tspcli.cli.options import (
+    PATH,
+    NonNegativeFloat,
+    TableChoice,
+    column_option,
+    json_option,
+    named_columns,
+    split_name,
+)
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
@@ -56,13 +64,7 @@ def command() -> None:
 @click.option(
     "--dialect", type=TableChoice(DIALECTS), help="Dialect of the annotations.  [default: detected]"
 )
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    help="For tables: ROLE=NAME for a column that is not recognised; roles are video, start, end, "
-    "label.",
-)
+@column_option
 @click.option(
     "--min-gap",
     type=NonNegativeFloat(),
@@ -102,12 +104,7 @@ def convert(
     from tspcli.annotations.write import write_as
     from tspcli.cli.console import say
 
-    named: dict[str, str] = {}
-    for role, name in (_split_name(column, "--column") for column in columns):
-        if role in named:
-            raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
-        named[role] = name
-    found = read_actions(annotations, dialect=dialect, columns=named)
+    found = read_actions(annotations, dialect=dialect, columns=named_columns(columns))
     if options["to"] is None:
         _convert(found, options)
         return
@@ -139,17 +136,10 @@ _add_former_name("thumos14", "thumos14")
 _add_former_name("csv", "table")
 
 
-def _split_name(value: str, option: str) -> tuple[str, str]:
-    name, separator, rest = value.partition("=")
-    if not separator or not name or not rest:
-        raise click.BadParameter(f"{value!r} is not NAME=VALUE.", param_hint=option)
-    return name, rest
-
-
 def _named_path(value: Path) -> tuple[str, Path]:
     """``NAME=PATH``, or a path whose own name gives the split."""
     if not value.exists() and "=" in str(value):
-        name, rest = _split_name(str(value), "--videos/--metadata")
+        name, rest = split_name(str(value), "--videos/--metadata")
         return name, Path(rest)
     words = value.stem.lower()
     for part, name in (("train", "train"), ("val", "valid"), ("test", "test")):
@@ -260,6 +250,11 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
         f"background: gaps of at least {report.min_gap_s:.4g} s between actions, --background "
         f"{report.gap_rule} (dialect {report.dialect})"
     )
+    if list(report.subsets) == ["all"]:
+        say(
+            "no split is given, so there is one table, and `tsp pretrain` needs two: give --videos "
+            "(or --metadata) once per split, as train=DIR and valid=DIR, or a column `subset`"
+        )
     say(f"{counted(report.n_classes, 'class', 'classes')} -> {report.labels}")
 
 
@@ -341,7 +336,7 @@ def _files_at_hand(
     for paths, probing in ((metadata, False), (videos, True)):
         for value in paths:
             named = not value.exists() and "=" in str(value)
-            name, path = _split_name(str(value), "--videos") if named else ("", str(value))
+            name, path = split_name(str(value), "--videos") if named else ("", str(value))
             if named and name not in subsets:
                 raise UsageError(
                     f"{value}: there is no table {name!r} to compare with.",
@@ -376,7 +371,7 @@ def _show_check(report: CheckReport) -> None:
             say(
                 f"{subset}: chance level of the {level.head} head: {100 * level.majority:.2f} % "
                 f"(always the most frequent class), {100 * level.uniform:.2f} % (guessing) "
-                f"over {level.n_clips} clips",
+                f"over {counted(level.n_clips, 'clip')}",
                 console=console,
             )
     if not report.findings:

@@ -11,7 +11,16 @@ import click
 from tspcli.annotations.dialects import DATA_SETS
 from tspcli.cli.console import out_console, print_json, say, warn
 from tspcli.cli.displays import watch
-from tspcli.cli.options import PATH, POSITIVE, TableChoice, json_option, row_time_options, row_times
+from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
+    TableChoice,
+    column_option,
+    json_option,
+    named_columns,
+    row_time_options,
+    row_times,
+)
 from tspcli.core.text import counted
 from tspcli.exports.export_options import Resize
 from tspcli.exports.targets import TARGETS
@@ -56,6 +65,7 @@ class RowRate(click.ParamType):
     help="Features of another encoder, of the same videos at the same times, whose channels are "
     "appended to each row; may be repeated.",
 )
+@column_option
 @click.option("--subset", help="Subset of annotated videos for which no file gives one.")
 @click.option(
     "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
@@ -125,6 +135,7 @@ def command(
     target: str,
     out: Path,
     annotations: tuple[Path, ...],
+    columns: tuple[str, ...],
     subset: str | None,
     label_ids: Path | None,
     concat: tuple[Path, ...],
@@ -150,7 +161,14 @@ def command(
     from tspcli.exports import ExportOptions, ExportRequest, export_features
 
     request = ExportRequest(
-        stores, target, out, annotations, subset, ExportOptions(**options), concat
+        stores,
+        target,
+        out,
+        annotations,
+        subset,
+        ExportOptions(**options),
+        concat,
+        named_columns(columns),
     )
     sampling = row_times(frame_rate, stride, clip_length)
     with watch() as reporter:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
-from tspcli.annotations.dialects import DATA_SETS
+from tspcli.annotations.dialects import DATA_SETS, data_set_of
 from tspcli.cli.console import print_json, say, warn
 from tspcli.cli.displays import show_evaluation, watch
 from tspcli.cli.main import EXIT_SOME_FAILED
@@ -295,9 +295,7 @@ def predict_command(
 @click.option(
     "--protocol",
     type=TableChoice(DATA_SETS),
-    default="activitynet",
-    show_default=True,
-    help="mAP at tIoU 0.5 to 0.95, or at 0.3 to 0.7.",
+    help="Data set whose tIoU thresholds mAP has.  [default: that of the annotations]",
 )
 @click.option(
     "--max-proposals",
@@ -313,7 +311,7 @@ def evaluate_command(
     proposals: Path | None,
     annotations: Path,
     subset: str | None,
-    protocol: str,
+    protocol: str | None,
     max_proposals: float,
     blocked: Path | None,
     as_json: bool,
@@ -326,11 +324,13 @@ def evaluate_command(
     """
     from tspcli.localization.evaluation import evaluate
 
+    truth = _read(annotations, subset, "validation")
+    data_set = DATA_SETS[protocol] if protocol else data_set_of(truth, truth.dialect)
     evaluation = evaluate(
-        _read(annotations, subset, "validation"),
+        truth,
         results,
         proposals=proposals,
-        tious=DATA_SETS[protocol].tious,
+        tious=data_set.tious,
         max_average_proposals=max_proposals,
         blocked=blocked or (),
     )
@@ -338,6 +338,7 @@ def evaluate_command(
         print_json(evaluation.to_dict())
     else:
         show_evaluation(evaluation)
+        say(f"protocol: {data_set.name}" + " (by the annotations)" * (protocol is None))
     for note in evaluation.notes():
         say(note)
 

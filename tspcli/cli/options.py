@@ -406,3 +406,32 @@ def row_times(
 def json_option(what: str = "the report") -> Option:
     """``--json``: figures for programs, on stdout."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON on stdout.")
+
+
+column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="ROLE=NAME",
+    help="For tables: the name of a column that is not recognised; roles are video, start, end, "
+    "label.",
+)
+"""Read with :func:`named_columns`."""
+
+
+def named_columns(values: Iterable[str]) -> dict[str, str]:
+    """The names of columns by role, from ``ROLE=NAME``."""
+    named: dict[str, str] = {}
+    for role, name in (split_name(value, "--column") for value in values):
+        if role in named:
+            raise click.BadParameter(f"{role} is named twice.", param_hint="--column")
+        named[role] = name
+    return named
+
+
+def split_name(value: str, option: str) -> tuple[str, str]:
+    """The two parts of ``NAME=VALUE``."""
+    name, separator, rest = value.partition("=")
+    if not separator or not name or not rest:
+        raise click.BadParameter(f"{value!r} is not NAME=VALUE.", param_hint=option)
+    return name, rest

@@ -116,7 +116,7 @@ def export_features(
                 path=request.out,
             )
         annotations = (
-            read_together(request.annotations, subset=request.subset)
+            read_together(request.annotations, subset=request.subset, columns=request.columns)
             if request.annotations
             else None
         )
@@ -218,6 +218,7 @@ def _check_given(request: ExportRequest, target: Target, label_ids: Path | None)
     for option, there in (
         ("--subset", request.subset is not None),
         ("--label-ids", label_ids is not None),
+        ("--column", bool(request.columns)),
         (f"--missing {request.options.missing}", request.options.missing in ("skip", "list")),
         ("--feature-frame keep", request.options.feature_frame == "keep"),
     ):
@@ -265,8 +266,8 @@ def _list_missing(plan: ExportPlan, folder: Path) -> None:
 
 
 def _usage_page(report: ExportReport) -> str:
-    videos = counted(report.n_videos, "video")
-    lines = [f"{videos} for {report.target}, written by tspcli {__version__}.", ""]
+    n_videos = counted(report.n_videos, "video")
+    lines = [f"{n_videos} for {report.target}, written by tspcli {__version__}.", ""]
     lines += [report.usage, ""]
     for clock, error in report.time_errors.items():
         lines.append(f"Time ({clock}): {error.line()}.")

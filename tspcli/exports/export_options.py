@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -111,6 +112,7 @@ class ExportRequest:
         subset: The subset of annotated videos for which no file gives one.
         options: The choices.
         concat: Feature files of further encoders, whose channels are appended to each row.
+        columns: Names of columns of annotation tables by role, where they are not recognised.
     """
 
     stores: tuple[Path, ...]
@@ -120,6 +122,7 @@ class ExportRequest:
     subset: str | None = None
     options: ExportOptions = ExportOptions()
     concat: tuple[Path, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def option_name(name: str) -> str:

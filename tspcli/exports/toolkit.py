@@ -253,7 +253,7 @@ def by_subset(plan: ExportPlan, reader: str) -> list[tuple[PlannedVideo, str, tu
         raise AnnotationError(
             f"The annotations give no subset for {counted(len(unknown), 'video')} (the first: "
             f"{unknown[0]!r}), but {reader} needs it.",
-            remedy="Add a file that gives it, or --subset.",
+            remedy="Add a column `subset` to the table, a file that gives it, or --subset.",
             video=unknown[0],
             option="--subset",
         )

@@ -149,8 +149,16 @@ DATA_SETS: Mapping[str, DataSet] = _DataSets()
 """The data sets with an evaluation protocol, by name."""
 
 
-def data_set_of(names: Iterable[str]) -> DataSet:
-    """The data set to which all these videos belong by their names, else one's own."""
+def data_set_of(names: Iterable[str], dialect: str = "") -> DataSet:
+    """The data set to which all these videos belong by their names, else one's own.
+
+    Args:
+        names: Their names.
+        dialect: The dialect of their annotations. That of a data set decides, except ActivityNet's,
+            in which most others are written too.
+    """
+    if dialect != "activitynet" and dialect in DATA_SETS:
+        return DATA_SETS[dialect]
     names = list(names)
     known = (dialect for dialect in DIALECTS.complete().values() if dialect.tious)
     return next((data_set for data_set in known if data_set.owns(names)), OWN)

@@ -18,16 +18,28 @@ from tspcli.core.video_names import without_suffix
 from tspcli.errors import AnnotationError
 
 KNOWN_COLUMNS: dict[str, tuple[str, ...]] = {
-    "video": ("video", "video-name", "video_name", "video_id", "filename", "file", "name"),
-    "start": ("start", "t-start", "t_start", "start_s", "start_time", "begin", "from"),
-    "end": ("end", "t-end", "t_end", "end_s", "end_time", "stop", "to"),
-    "label": ("label", "action-label", "action_label", "type", "class", "action", "category"),
+    "video": (
+        *("video", "video-name", "video_name", "video_id", "video-id", "videoid"),
+        *("filename", "file_name", "file", "vid", "name"),
+    ),
+    "start": (
+        *("start", "t-start", "t_start", "start_s", "start_time", "start_timestamp", "start_sec"),
+        *("begin", "begin_s", "begin_time", "t_begin", "from"),
+    ),
+    "end": (
+        *("end", "t-end", "t_end", "end_s", "end_time", "stop_timestamp", "end_timestamp"),
+        *("end_sec", "finish", "finish_s", "finish_time", "t_finish", "stop", "stop_time", "to"),
+    ),
+    "label": (
+        *("label", "action-label", "action_label", "type", "class", "class_name", "classname"),
+        *("action", "activity", "event", "category"),
+    ),
 }
 """Column names that are recognised, the most specific first."""
 
 _DURATIONS = ("video-duration", "duration")
 _FRAMES = ("startframe", "endframe")
-_SUBSETS = ("subset", "split")
+_SUBSETS = ("subset", "split", "partition")
 REGION_COLUMN = "temporal-region-label"
 """Official TSP's column of the region classes."""
 

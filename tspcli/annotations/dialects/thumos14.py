@@ -1,7 +1,8 @@
 """THUMOS14's per-class text files, one ``video start end`` per line.
 
 Validation and test files may be in one folder. The subsets ``valid`` and ``test`` are read from the
-videos' names. A table is read too if this dialect is asked for by name.
+videos' names, and those of videos with other names from the files', if there are several. A table
+is read too if this dialect is asked for by name.
 """
 
 from __future__ import annotations
@@ -9,13 +10,22 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tspcli.annotations.dialects import role_by_name, table
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, parse_time, read_text
+from tspcli.core.video_names import without_suffix
 
 _SUBSETS = {"training": "valid", "validation": "test"}
-_CLASS_FILE = re.compile(r"(?P<label>.+)_(?:val|test)\.txt")
+_CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>train|val|test)\.txt")
+_LINE = re.compile(r"\s*(?P<video>\S.*?)\s+(?P<start>\S+)\s+(?P<end>\S+)\s*")
+
+
+class _ClassFile(NamedTuple):
+    path: Path
+    label: str
+    subset: str
 
 
 def detects(source: Source) -> bool:
@@ -39,26 +49,47 @@ def read(source: Source) -> Annotations:
     return found
 
 
-def _class_files(source: Source) -> list[tuple[Path, str]]:
-    """The class files with the classes that their names give."""
+def _class_files(source: Source) -> list[_ClassFile]:
+    """The class files with the classes and subsets that their names give."""
     files = sorted(source.path.glob("*.txt")) if source.is_folder else [source.path]
-    return [(f, match["label"]) for f in files if (match := _CLASS_FILE.fullmatch(f.name))]
+    matches = [(file, _CLASS_FILE.fullmatch(file.name)) for file in files]
+    return [
+        _ClassFile(file, match["label"], {"val": "valid"}.get(match["subset"], match["subset"]))
+        for file, match in matches
+        if match
+    ]
 
 
-def _read_class_files(source: Source, files: list[tuple[Path, str]]) -> Annotations:
+def _read_class_files(source: Source, files: list[_ClassFile]) -> Annotations:
     if not files:
         raise Place(source.path).error("there is no class file such as BaseballPitch_val.txt.")
     segments: dict[str, list[Segment]] = {}
-    for file, label in files:
-        for line_number, line in enumerate(read_text(file, "class file").splitlines(), start=1):
-            words = line.split()
-            if not words:
+    subsets: dict[str, str] = {}
+    for file in files:
+        text = read_text(file.path, "class file")
+        for line_number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
                 continue
-            place = Place(file, line=line_number)
-            if len(words) != 3:
+            place = Place(file.path, line=line_number)
+            match = _LINE.fullmatch(line)
+            if match is None:
                 raise place.error(f"{line.strip()!r} is not 'video start end'.", value=line)
-            start_s, end_s = (parse_time(word, place) for word in words[1:])
-            segments.setdefault(words[0], []).append(Segment(start_s, end_s, label))
+            name = without_suffix(match["video"])
+            start_s, end_s = (parse_time(match[time], place) for time in ("start", "end"))
+            segments.setdefault(name, []).append(Segment(start_s, end_s, file.label))
+            known = subsets.setdefault(name, file.subset)
+            if known != file.subset and role_by_name(name) is None:
+                raise place.error(
+                    f"{name!r} is in {file.subset!r} here, but in {known!r} in another file.",
+                    video=name,
+                    value=file.subset,
+                )
+    # Files of one suffix split nothing.
+    given = subsets if len({file.subset for file in files}) > 1 else {}
     return Annotations(
-        {name: AnnotatedVideo(tuple(own)) for name, own in segments.items()}, path=source.path
+        {
+            name: AnnotatedVideo(tuple(own), subset=given.get(name))
+            for name, own in segments.items()
+        },
+        path=source.path,
     )
