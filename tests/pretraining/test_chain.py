@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 from reproduction.synthetic import SyntheticSpec, render_dataset
+from tests.builders.waiting import wait_until
 from tspcli.annotations import read_groundtruth
 from tspcli.annotations.check import check_groundtruth
 from tspcli.encoders import TspModel, save_checkpoint
@@ -64,25 +63,34 @@ def kill_after_epochs(arguments: list[str | Path], out: Path, epochs: int) -> No
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    results = out / "results.jsonl"
-    deadline = time.monotonic() + 1200
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
-        if results.exists() and len(results.read_text().splitlines()) >= epochs:
-            break
-        time.sleep(0.2)
-    time.sleep(1.5)  # into the next epoch
+    results, last = out / "results.jsonl", out / "last.pth"
+
+    def ended() -> bool:
+        return results.exists() and len(results.read_text().splitlines()) >= epochs
+
+    def over() -> str:
+        return "" if process.poll() is None else "the run ended before it could be killed"
+
+    wait_until(ended, within_s=1200, unless=over)
+    # Into the next epoch: checkpoints within it follow.
+    stored = last.stat().st_mtime_ns
+    wait_until(lambda: last.stat().st_mtime_ns > stored, within_s=300, unless=over)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # torch's launcher puts its processes into groups of their own; they notice that it is gone.
-    with suppress(FileNotFoundError):
-        for _ in range(600):
-            with (out / "recipe.toml.lock").open() as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(0.2)
+    wait_until(lambda: is_free(out / "recipe.toml.lock"), within_s=120)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds a lock."""
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.builders.waiting import wait_until
 from tests.pretraining.conftest import SmallSet
 from tests.pretraining.test_pretrain import command_line
 
@@ -45,27 +45,28 @@ def start(small_set: SmallSet, tmp_path: Path) -> Iterator[Start]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def terminated(process: subprocess.Popen[str]) -> str:
     """Signal the group; what the run said until it ended with all its processes."""
     os.killpg(process.pid, signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143, said
     assert "Traceback" not in said and "fault" not in said, said
-    deadline = time.monotonic() + 20
-    with suppress(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.killpg(process.pid, 0)
-            time.sleep(0.02)
-        raise AssertionError("a process outlives the run")
+    wait_until(lambda: not outlived(process), within_s=20)
     return said
+
+
+def outlived(process: subprocess.Popen[str]) -> bool:
+    """Whether a process of the run is left."""
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(process: subprocess.Popen[str]) -> Callable[[], str | None]:
+    """What a run that should go on said when it ended."""
+    return lambda: None if process.poll() is None else process.communicate()[0] or "it ended"
 
 
 def loaders(process: subprocess.Popen[str]) -> int:
@@ -81,7 +82,7 @@ def loaders(process: subprocess.Popen[str]) -> int:
 def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
     last = tmp_path / "run" / "last.pth"
     process = start("--checkpoint-every-steps", "3")
-    wait_for(last.exists, process)
+    wait_until(last.exists, within_s=120, unless=ended(process))
     terminated(process)
     stored = torch.load(last, weights_only=False)["run"]["state"]
     assert (stored["epoch"], stored["step"]) > (0, 0)
@@ -90,6 +91,6 @@ def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
 def test_before_the_first_step(start: Start, tmp_path: Path) -> None:
     """While the loader processes start: nothing is stored yet."""
     process = start()
-    wait_for(lambda: loaders(process) > 0, process)
+    wait_until(lambda: loaders(process) > 0, within_s=120, unless=ended(process))
     terminated(process)
     assert not (tmp_path / "run" / "last.pth").exists()

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from tspcli.core.settings import PositiveFloat, PositiveInt, Settings
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.weights import DEFAULT_WEIGHTS, RANDOM_WEIGHTS
 from tspcli.errors import UsageError
@@ -21,8 +22,8 @@ ShortVideos = Literal["pad", "skip", "fail"]
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
-    """The settings of one extraction.
+class ExtractConfig(Settings):
+    """The settings of one extraction, each checked against its type.
 
     Attributes:
         weights: A name in the registry, a checkpoint file or a training run's folder.
@@ -71,12 +72,12 @@ class ExtractConfig:
     interval: int | None = None
     window: str | int | None = None
     align: Align | None = None
-    batch_size: int | None = None
+    batch_size: PositiveInt | None = None
     device: str = "auto"
     gpus: int | Literal["all"] | None = None
     precision: str = "auto"
     runtime: str = "torch"
-    workers: int | None = None
+    workers: PositiveInt | None = None
     decoder: str = "auto"
     short_videos: ShortVideos = "pad"
     overwrite: bool = False
@@ -85,23 +86,20 @@ class ExtractConfig:
     ray_address: str | None = None
     shard: tuple[int, int] | None = None
     key_template: str = "{stem}"
-    decode_timeout_s: float = 60.0
+    decode_timeout_s: PositiveFloat = 60.0
     seed: int | None = None
     profile: str | Path | None = None
     recipe: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "gpus"):
-            value = getattr(self, name)
-            if value not in (None, "all") and value < 1:
-                raise UsageError(
-                    f"{name.replace('_', ' ')} {value} is below 1.", remedy="Give 1 or more."
-                )
-        if self.decode_timeout_s <= 0:
+        gpus = self.gpus
+        if gpus not in (None, "all") and not (isinstance(gpus, int) and gpus >= 1):
             raise UsageError(
-                f"The decode time limit {self.decode_timeout_s} s is not positive.",
-                remedy="Give seconds, such as 60.",
+                f"gpus is {gpus!r}; it must be all, or a whole number of at least 1.",
+                option="gpus",
+                value=gpus,
             )
+        super().__post_init__()
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError(
                 f"The Ray cluster {self.ray_address} is named, but the engine is {self.engine}.",
