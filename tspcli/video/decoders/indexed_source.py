@@ -67,10 +67,9 @@ def scan_packets(path: str) -> FrameIndex:
         if may_step(container):
             stamp = file_stamp(source.name)
             if n_steps := read_clock(source.name, info.stream_index, stamp).n_steps:
-                steps = counted(n_steps, "step")
                 raise VideoError(
                     "unsupported",
-                    f"its clock has {steps}, which are corrected only for PyAV",
+                    f"its clock steps ({counted(n_steps, 'time')}), which only PyAV corrects",
                     path=info.path,
                 )
         sizes = [(other.width, other.height) for other in container.streams.video]
