@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -88,6 +90,42 @@ run
 """
 
 
+# As VIA 3.0.11 saves it: two files, a choice, boxes, words, a moment and a region.
+VIA: dict[str, Any] = {
+    "project": {
+        "pid": "__VIA_PROJECT_ID__",
+        "rev": "__VIA_PROJECT_REV_ID__",
+        "rev_timestamp": "__VIA_PROJECT_REV_TIMESTAMP__",
+        "pname": "rats",
+        "creator": "VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)",
+        "created": 1642086744960,
+        "vid_list": ["1", "2"],
+    },
+    "config": {"file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}}, "ui": {}},
+    "attribute": {
+        "1": {"aname": "behaviour", "anchor_id": "FILE1_Z2_XY0", "type": 4, "desc": "",
+              "options": {"0": "rear", "1": "groom"}, "default_option_id": ""},
+        "2": {"aname": "who", "anchor_id": "FILE1_Z2_XY0", "type": 2, "desc": "",
+              "options": {"a": "left", "b": "right"}, "default_option_id": ""},
+        "3": {"aname": "note", "anchor_id": "FILE1_Z2_XY0", "type": 1, "desc": "",
+              "options": {}, "default_option_id": ""},
+    },
+    "file": {
+        "1": {"fid": "1", "fname": "rat one.mp4", "type": 4, "loc": 1, "src": ""},
+        "2": {"fid": "2", "fname": "https://lab.example/rat2.mp4", "type": 4, "loc": 2,
+              "src": "https://lab.example/rat2.mp4"},
+    },
+    "metadata": {
+        "1_b": {"vid": "1", "flg": 0, "z": [5.5, 7], "xy": [], "av": {"1": "1", "2": "a,b"}},
+        "1_a": {"vid": "1", "flg": 0, "z": [1.25, 2], "xy": [], "av": {"1": "0"}},
+        "1_c": {"vid": "1", "flg": 0, "z": [8, 9], "xy": [], "av": {"3": "odd"}},
+        "1_d": {"vid": "1", "flg": 0, "z": [3], "xy": [2, 10, 10, 50, 50], "av": {"1": "0"}},
+        "1_e": {"vid": "1", "flg": 0, "z": [10, 11], "xy": [], "av": {}},
+    },
+    "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}},
+}  # fmt: skip
+
+
 def written(path: Path, text: str) -> Path:
     path.write_bytes(text.encode())
     return path
@@ -106,6 +144,35 @@ def test_elan_s_tiers_and_times(tmp_path: Path):
         )
     }
     assert found.skipped == {"refers to another annotation": 1}
+
+
+def test_via_s_attributes(tmp_path: Path):
+    found = read_annotations(written(tmp_path / "project.json", json.dumps(VIA)))
+    assert found.dialect == "via"
+    assert found["rat one"].segments == (
+        Segment(1.25, 2.0, "rear"),
+        Segment(5.5, 7.0, "groom, left, right"),
+        Segment(8.0, 9.0, "odd"),
+    )
+    assert found["rat2"].segments == ()
+    assert found.skipped == {"a region or a single moment": 1, "no label": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "data"),
+    [
+        ({"metadata": {"x": {"vid": "9", "z": [1, 2], "av": {"1": "0"}}}}, {"value": "9"}),
+        ({"metadata": {"x": {"vid": "1", "z": [1, "2_0"], "av": {"1": "0"}}}}, {"value": "2_0"}),
+        ({"file": {"1": {"fid": "1", "fname": ""}}}, {}),
+        ({"file": {}, "metadata": {}}, {}),
+    ],
+)
+def test_a_project_that_does_not_fit_is_refused(
+    tmp_path: Path, change: dict[str, Any], data: dict[str, object]
+):
+    path = written(tmp_path / "project.json", json.dumps(VIA | change))
+    with refused(AnnotationError, path=path, **data):
+        read_annotations(path)
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])

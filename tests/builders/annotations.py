@@ -73,6 +73,26 @@ EXAMPLES: dict[str, tuple[str, object]] = {
         "<ANNOTATION_VALUE>Archery</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>"
         "</ANNOTATION_DOCUMENT>",
     ),
+    "project.json": (
+        "via",
+        {
+            "project": {"pid": "__VIA_PROJECT_ID__", "vid_list": ["1"]},
+            "config": {},
+            "attribute": {
+                "1": {
+                    "aname": "A",
+                    "anchor_id": "FILE1_Z2_XY0",
+                    "type": 4,
+                    "options": {"0": "Archery"},
+                }
+            },
+            "file": {"1": {"fid": "1", "fname": "v_abc.mp4", "type": 4, "loc": 1, "src": ""}},
+            "metadata": {
+                "1_x": {"vid": "1", "flg": 0, "z": [1.0, 2.5], "xy": [], "av": {"1": "0"}}
+            },
+            "view": {"1": {"fid_list": ["1"]}},
+        },
+    ),
     "v_abc.srt": ("subrip", "1\n00:00:01,000 --> 00:00:02,500\nArchery\n"),
     "v_abc.vtt": ("webvtt", "WEBVTT\n\n00:01.000 --> 00:02.500\nArchery\n"),
 }

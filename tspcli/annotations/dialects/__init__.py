@@ -97,6 +97,7 @@ DIALECTS: Table[Dialect] = Table(
             "ELAN's documents (.eaf), one per video",
             writer=f"{_HERE}.elan:write",
         ),
+        Dialect("via", f"{_HERE}.via", "projects of VIA 3 in JSON"),
         Dialect(
             "subrip",
             f"{_HERE}.subrip",
