@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.builders.annotations import EXAMPLES, TWO_SUBSETS, write_example
+from tests.builders.refusals import refused
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
 from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
@@ -16,6 +17,7 @@ from tspcli.localization.results import (
     Prediction,
     ground_truth_table,
     read_results,
+    results_table,
     write_results,
 )
 
@@ -206,3 +208,18 @@ def test_results_with_one_key_twice_are_refused(tmp_path: Path, text: str) -> No
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(AnnotationError, match="twice"):
         read_results(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d", "\u30ac\u30e9\u30b9"])
+def test_results_with_one_video_in_two_unicode_forms_are_refused(tmp_path: Path, name: str) -> None:
+    first, second = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    path, results = tmp_path / "r.json", {first: [], "a": [], f"v_{second}": []}
+    with refused(AnnotationError, video=second, value=first):
+        write_results(path, results)
+    assert not path.exists()
+    named = {name.removeprefix("v_"): found for name, found in results.items()}
+    path.write_text(json.dumps({"results": named}))
+    with refused(AnnotationError, path=path, video=second, value=first):
+        read_results(path)
+    with refused(AnnotationError, video=second, value=first):
+        results_table(named)

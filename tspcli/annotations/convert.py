@@ -22,7 +22,7 @@ from tspcli.annotations.training_tables import (
 )
 from tspcli.core.files import replacing
 from tspcli.core.text import counted
-from tspcli.core.video_names import store_key
+from tspcli.core.video_names import canonical, store_key
 from tspcli.errors import AnnotationError, UsageError
 
 LABELS_FILE = "action_label_mapping.json"
@@ -276,13 +276,14 @@ def _require_unique(videos: Mapping[str, Sequence[VideoEntry]]) -> None:
     seen: dict[str, str] = {}
     for entries in videos.values():
         for video in entries:
-            if video.stem in seen:
+            name = canonical(video.stem)
+            if name in seen:
                 raise AnnotationError(
                     f"Two videos are called {video.stem!r} without their extension: "
-                    f"{seen[video.stem]} and {video.filename}.",
+                    f"{seen[name]} and {video.filename}.",
                     video=video.stem,
                 )
-            seen[video.stem] = video.filename
+            seen[name] = video.filename
 
 
 def _assign(

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from tspcli.annotations.dialects import table as table_dialect
 from tspcli.annotations.read import read_annotations
-from tspcli.annotations.text_files import Place, Source, Table, parse_time
+from tspcli.annotations.text_files import Place, Source, Table, parse_time, require_one_form
 from tspcli.core.files import duplicate, replacing
 from tspcli.core.regions import REGION_CLASSES
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 from tspcli.errors import AnnotationError
 
 DECIMALS = 3
@@ -140,6 +140,7 @@ class _JsonFile(EditableAnnotations):
         if not data:
             self._text = _NEW_JSON
         self._content: dict[str, Any] = json.loads(self._text)
+        require_one_form(self._content["database"], path)
         for video, entry in self._content["database"].items():
             self.segments[video] = [
                 EditedSegment(float(a["segment"][0]), float(a["segment"][1]), str(a["label"]), i)
@@ -231,6 +232,7 @@ class _TableFile(EditableAnnotations):
         self._delimiter = table.delimiter
         self._columns = table_dialect.choose_columns(table, {})
         records = list(_records(text, self._delimiter))
+        self._spellings = Spellings()
         self._header = records[0][0]
         self._names = records[0][1]
         self._records = [
@@ -261,7 +263,8 @@ class _TableFile(EditableAnnotations):
         return self._bom + "".join(line + self._end for line in lines)
 
     def _video(self, record: _Record) -> str:
-        return without_suffix(record.fields.get(self._columns["video"], "").strip())
+        name = without_suffix(record.fields.get(self._columns["video"], "").strip())
+        return self._spellings.first(name)
 
     def _segment(self, number: int) -> EditedSegment:
         record = self._records[number]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tspcli.core.text import parse_json
+from tspcli.core.video_names import Spellings
 from tspcli.errors import AnnotationError
 
 Row = dict[str, str | None]
@@ -230,6 +231,27 @@ def _json_value(text: str, path: str | Path, what: str) -> Any:
         raise AnnotationError(
             f"The {what} {path} cannot be read as JSON: {error}.", path=path
         ) from error
+
+
+def require_one_form(names: Iterable[str], path: str | Path) -> None:
+    """Raise if two keys of a JSON object are one video's name, as if one key stood there twice.
+
+    Args:
+        names: The names of the videos.
+        path: The file.
+
+    Raises:
+        AnnotationError: If two differ only in their Unicode form, with both.
+    """
+    spellings = Spellings()
+    for name in names:
+        first = spellings.first(name)
+        if first != name:
+            raise Place(path, video=name).error(
+                f"{ascii(first)} and {ascii(name)} are one video in two Unicode forms.",
+                remedy="Merge their entries.",
+                value=first,
+            )
 
 
 @contextmanager

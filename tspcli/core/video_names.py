@@ -81,6 +81,17 @@ def canonical(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+class Spellings:
+    """The spelling in which each name was met first, of those that Unicode holds to be one."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def first(self, name: str) -> str:
+        """The first spelling of a name, which is ``name`` itself if it is new."""
+        return name if name.isascii() else self._first.setdefault(canonical(name), name)
+
+
 def shared_prefix(names: Iterable[str]) -> str:
     """``v_`` if there are names and it stands before something in all of them, else nothing."""
     names = list(names)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tspcli.annotations import Annotations
-from tspcli.annotations.text_files import collector_paused, load_json
+from tspcli.annotations.text_files import collector_paused, load_json, require_one_form
 from tspcli.core.files import file_sha256
 from tspcli.core.text import refuses_damage
 from tspcli.errors import AnnotationError
@@ -112,8 +112,10 @@ def results_table(results: Results, blocked: Iterable[str] = ()) -> SegmentTable
     """Predictions in columns, in the order of the mapping, without the videos in ``blocked``.
 
     Raises:
-        AnnotationError: If one ends before it starts, or has a value that is not finite.
+        AnnotationError: If one ends before it starts, or has a value that is not finite; if a video
+            appears in two Unicode forms.
     """
+    require_one_form(results, "The results")
     gone = set(blocked)
     kept = [(name, items) for name, items in results.items() if name not in gone]
     flat = [item for _, items in kept for item in items]
@@ -214,6 +216,7 @@ def _write(path: str | Path, results: Results, external: Mapping[str, Any], vers
         raise AnnotationError(
             "Two videos have one name once 'v_' is removed.", remedy="Rename one of them."
         )
+    require_one_form(named, path)
     content = {"version": version, "results": named, "external_data": dict(external)}
     with replacing(path) as aside:
         aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -223,6 +226,7 @@ def _parse_results(path: str | Path, data: Any, gone: set[str]) -> SegmentTable:
     results = data.get("results") if isinstance(data, dict) else None
     if not isinstance(results, dict):
         raise AnnotationError(f"{path} holds no 'results'.", remedy=f"Expected {_SHAPE}.")
+    require_one_form(results, path)
     names: list[str] = []
     flat: list[dict[str, Any]] = []
     for name, items in results.items():

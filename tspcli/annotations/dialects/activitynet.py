@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Kind, Segment
-from tspcli.annotations.text_files import Place, Source, count, label, number, seconds
+from tspcli.annotations.text_files import Place, Source, count, label, number, require_one_form, seconds
 
 
 def detects(source: Source) -> bool:
@@ -50,8 +50,10 @@ def videos_of(
     """The videos of a JSON object by name, each read from its own object.
 
     Raises:
-        AnnotationError: If there is no video, or one is not an object.
+        AnnotationError: If there is no video, one is not an object, or one appears in two Unicode
+            forms.
     """
+    require_one_form(videos, source.path)
     found = Annotations(path=source.path, kind=kind)
     for name, entry in videos.items():
         place = Place(source.path, video=name)

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, read_text
 from tspcli.annotations.write import write_each
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 
 SUFFIX = ".eaf"
 _ROOT = "ANNOTATION_DOCUMENT"
@@ -37,9 +37,10 @@ def read(source: Source) -> Annotations:
         AnnotationError: If a document is none, or two are of one video.
     """
     found = Annotations(path=source.path)
+    spellings = Spellings()
     for path in source.files(SUFFIX):
         name, segments, n_dependent = _read_document(path)
-        if name in found:
+        if spellings.first(name) in found:
             raise Place(path, video=name).error("another document is of the same video.")
         found[name] = AnnotatedVideo(tuple(segments))
         if n_dependent:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations
 from tspcli.annotations.text_files import Place, Row, Source, count, number
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 
 _OFFICIAL = {"filename", "video-duration"}
 _VIDEO_INFO = {"video", "subset"}
@@ -33,11 +33,12 @@ def read(source: Source) -> Annotations:
     if not official:
         table.require(_VIDEO_INFO, "table of videos", "Expected video,subset,...")
     found = Annotations(path=source.path, kind="metadata")
+    spellings = Spellings()
     for place, row in table.rows():
         name, video = _official(row, place) if official else _video_info(row, place)
         if not name:
             raise place.error("the video has no name.")
-        if name in found:
+        if spellings.first(name) in found:
             raise place.error(f"{name!r} appears twice.", video=name)
         found[name] = video
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, parse_time, read_text
+from tspcli.core.video_names import Spellings
 
 TIMES = re.compile(r"\s*([\d:.,]+)\s+-->\s+([\d:.,]+)(\s.*)?")
 """The line of a cue that holds its times, and in WebVTT where it is shown."""
@@ -32,10 +33,14 @@ def read_cues(
         no_cues: How blocks begin that are no cues.
 
     Raises:
-        AnnotationError: If a line of times is none, or a cue has no text.
+        AnnotationError: If a line of times is none, a cue has no text, or two files are of one
+            video.
     """
     found = Annotations(path=source.path)
+    spellings = Spellings()
     for path in source.files(suffix):
+        if spellings.first(path.stem) in found:
+            raise Place(path, video=path.stem).error("another file is of the same video.")
         lines = read_text(path, "subtitle file").splitlines()
         found[path.stem] = AnnotatedVideo(tuple(_cues(path, lines, text_of, tuple(no_cues))))
     return found

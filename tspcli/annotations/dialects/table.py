@@ -14,7 +14,7 @@ from pathlib import Path
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Kind, Segment, same_subset
 from tspcli.annotations.text_files import Place, Row, Source, Table, count, number, parse_time
 from tspcli.core.regions import REGION_CLASSES
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 from tspcli.errors import AnnotationError
 
 KNOWN_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -85,12 +85,13 @@ def read_segments(table: Table, given: Mapping[str, str], kind: Kind = "actions"
     frames = [c for c in (_first((name,), table.columns) for name in _FRAMES) if c]
     found = Annotations(path=Path(table.path), kind=kind)
     segments: dict[str, list[Segment]] = {}
+    spellings = Spellings()
     # Background may be written as a row that ends before its label.
     needed = [column for role, column in chosen.items() if role != "label"]
     for place, row in table.rows():
         if (absent := next((c for c in needed if row[c] is None), None)) is not None:
             raise place.at(absent).error("the row ends before this column.")
-        name = without_suffix((row[chosen["video"]] or "").strip())
+        name = spellings.first(without_suffix((row[chosen["video"]] or "").strip()))
         if not name:
             raise place.at(chosen["video"]).error("the video has no name.")
         video = found.get(name, AnnotatedVideo())

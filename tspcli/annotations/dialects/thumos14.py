@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tspcli.annotations.dialects import role_by_name, table
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, parse_time, read_text
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 
 _SUBSETS = {"training": "valid", "validation": "test"}
 _CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>train|val|test)\.txt")
@@ -65,6 +65,7 @@ def _read_class_files(source: Source, files: list[_ClassFile]) -> Annotations:
         raise Place(source.path).error("there is no class file such as BaseballPitch_val.txt.")
     segments: dict[str, list[Segment]] = {}
     subsets: dict[str, str] = {}
+    spellings = Spellings()
     for file in files:
         text = read_text(file.path, "class file")
         for line_number, line in enumerate(text.splitlines(), start=1):
@@ -74,7 +75,7 @@ def _read_class_files(source: Source, files: list[_ClassFile]) -> Annotations:
             match = _LINE.fullmatch(line)
             if match is None:
                 raise place.error(f"{line.strip()!r} is not 'video start end'.", value=line)
-            name = without_suffix(match["video"])
+            name = spellings.first(without_suffix(match["video"]))
             start_s, end_s = (parse_time(match[time], place) for time in ("start", "end"))
             segments.setdefault(name, []).append(Segment(start_s, end_s, file.label))
             known = subsets.setdefault(name, file.subset)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, seconds
-from tspcli.core.video_names import without_suffix
+from tspcli.core.video_names import Spellings, without_suffix
 
 _PARTS = ("project", "attribute", "file", "view", "metadata")
 _CHECKBOX = 2
@@ -36,8 +36,9 @@ def read(source: Source) -> Annotations:
         raise place.error(f"the project has no {missing[0]!r}.", missing=missing[0])
     found = Annotations(path=source.path)
     segments: dict[str, list[Segment]] = {}
+    spellings = Spellings()
     for file in project["file"].values():
-        segments.setdefault(_name(file, place), [])
+        segments.setdefault(spellings.first(_name(file, place)), [])
     for key, item in project["metadata"].items():
         times = item.get("z") or []
         if item.get("xy") or len(times) != 2:
@@ -49,7 +50,8 @@ def read(source: Source) -> Annotations:
         if not label:
             found.skipped["no label"] += 1
             continue
-        segments[_video(item.get("vid"), project, where)].append(Segment(start_s, end_s, label))
+        name = spellings.first(_video(item.get("vid"), project, where))
+        segments[name].append(Segment(start_s, end_s, label))
     for name, own in segments.items():
         found[name] = AnnotatedVideo(tuple(sorted(own, key=lambda segment: segment[:2])))
     if not found:
