@@ -86,6 +86,52 @@ class TestSegments:
         notes = [note for note in report.notes if note.startswith("Left out")]
         assert sum(int(note.split(": ")[1].split()[0]) for note in notes) == len(spoilt)
 
+    @pytest.mark.parametrize("spoilt", SPOILT)
+    @pytest.mark.parametrize("target", ["bmt", "pdvc"])
+    @pytest.mark.parametrize("suffix", [".csv", ".json"])
+    def test_spoilt_captions_are_left_out_and_counted(
+        self,
+        tmp_path: Path,
+        export: Export,
+        target: str,
+        suffix: str,
+        spoilt: list[tuple[float, float]],
+    ) -> None:
+        clips = [Clip("v_a", 20.0, 30.0), Clip("v_b", 20.0, 30.0)]
+        store = make_store(tmp_path / "s.h5", clips, Sampling())
+        path = tmp_path / f"train{suffix}"
+        beyond = (18.0, 40.0)
+        given = {"v_a": [*spoilt, self.GOOD, beyond], "v_b": spoilt}
+        if suffix == ".json":
+            entries = {
+                name: {"duration": 20, "timestamps": times, "sentences": ["A dog."] * len(times)}
+                for name, times in given.items()
+            }
+            path.write_text(json.dumps(entries))
+        else:
+            rows = [
+                f"{name}\tA dog.\t{start}\t{end}\t20\ttrain\t0\n"
+                for name, times in given.items()
+                for start, end in times
+            ]
+            header = "video_id\tcaption\tstart\tend\tduration\tphase\tidx\n"
+            path.write_text(header + "".join(rows))
+        report = export(store, target, tmp_path / "out", [path])
+        (written,) = map(Path, report.annotations)
+        if target == "pdvc":
+            found = json.loads(written.read_text())
+            assert list(found) == ["v_a"]
+            assert found["v_a"]["timestamps"] == [[*self.GOOD], [*beyond]]
+            assert len(found["v_a"]["sentences"]) == 2
+        else:
+            with open(written, newline="") as file:
+                lines = list(csv.DictReader(file, delimiter="\t"))
+            assert [(float(x["start"]), float(x["end"])) for x in lines] == [self.GOOD, beyond]
+            assert [x["idx"] for x in lines] == ["0", "1"]
+        notes = [note for note in report.notes if note.startswith("Left out")]
+        assert sum(int(note.split(": ")[1].split()[0]) for note in notes) == 2 * len(spoilt)
+        assert [note for note in report.notes if note.endswith("end: 1 caption.")]
+
     @pytest.mark.parametrize("segment", [(4.0, 29.0), (0.0, 21.5), (20.0, 90.0)])
     def test_ones_beyond_the_end_are_kept_and_counted(
         self, tmp_path: Path, export: Export, segment: tuple[float, float]

@@ -227,27 +227,19 @@ def write_thumos_table(path: Path, videos: Iterable[tuple[str, Sequence[Segment]
 
 def write_bmt(
     path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]], phase: str
-) -> int:
+) -> None:
     """Write BMT's tab-separated captions from (name, captions, duration in seconds).
 
-    ``idx`` counts the written rows, because BMT takes it for a row number. Captions that end before
-    they start are left out, because BMT's captioning loader stops at them.
-
-    Returns:
-        The number of captions left out.
+    ``idx`` counts the rows, because BMT takes it for a row number. Its captioning loader stops at
+    captions that end before they start.
     """
     rows: list[tuple[Any, ...]] = []
-    dropped = 0
     for name, segments, duration in videos:
         for segment in segments:
-            if segment.end_s < segment.start_s:
-                dropped += 1
-                continue
             text = " ".join(segment.label.split())
             rows.append((name, text, segment.start_s, segment.end_s, duration, phase, len(rows)))
     columns = ("video_id", "caption", "start", "end", "duration", "phase", "idx")
     write_table(path, columns, rows, delimiter="\t")
-    return dropped
 
 
 def write_captions(path: Path, videos: Iterable[tuple[str, Sequence[Segment], float]]) -> None:

@@ -5,7 +5,6 @@ Everything is decided and checked before anything is written.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tspcli.annotations import AnnotationSet
-from tspcli.annotations.check import OUTSIDE_TOLERANCE_S
 from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.dialects import DATA_SETS, data_set_of
 from tspcli.core.text import counted
@@ -24,7 +22,7 @@ from tspcli.exports.export_options import ExportOptions, ExportRequest
 from tspcli.exports.export_plan import ExportPlan, PlannedVideo, Resample
 from tspcli.exports.naming import check_file_name, companions_of, exported_names, reader_prefix
 from tspcli.exports.target import Array, Target
-from tspcli.exports.toolkit import original_rate
+from tspcli.exports.toolkit import notes_on, original_rate, usable_segments
 from tspcli.sampling import resampling
 from tspcli.sampling.resampling import FloatArray, Taps
 from tspcli.store.schema import exported_attributes
@@ -71,8 +69,9 @@ def make_plan(
             known,
             None if known is None else annotated[known],
         )
-        if has_actions:
-            video = _usable(video, faults)
+        if has_actions and video.annotated is not None:
+            kept = usable_segments(video.annotated.segments, video.duration_s, faults)
+            video = replace(video, annotated=replace(video.annotated, segments=kept))
         video = replace(video, span_s=target.span_s(video, options))
         videos.append(plan_rows(video, options, original_rate(video)))
     is_file = target.is_file(options, request.out)
@@ -91,7 +90,7 @@ def make_plan(
     )
     plan.notes += sources.notes
     plan.notes += annotations.notes if annotations else []
-    plan.notes += [f"{what}: {counted(count, 'segment')}." for what, count in faults.items()]
+    plan.notes += notes_on(faults, "segment")
     _check_missing(plan, options)
     _note_unannotated(plan)
     if target.trains and options.missing != "error":
@@ -108,32 +107,6 @@ def _data_set(name: str | None, keys: list[str]) -> DataSet:
             value=name,
         )
     return data_set_of(keys) if name is None else DATA_SETS[name]
-
-
-def _usable(video: PlannedVideo, faults: Counter[str]) -> PlannedVideo:
-    """Leave out segments that readers would turn into wrong targets, and count them by fault.
-
-    Segments that reach beyond the end are counted too, but kept: readers cut them, as they do with
-    those of the released annotations.
-    """
-    if video.annotated is None:
-        return video
-    kept = []
-    end_s = video.duration_s or math.inf
-    for segment in video.annotated.segments:
-        if segment.end_s < segment.start_s:
-            fault = "Left out, because they end before they start"
-        elif segment.start_s < 0:
-            fault = "Left out, because they start before the video"
-        elif segment.start_s > end_s:
-            fault = "Left out, because they start after the video's end"
-        else:
-            kept.append(segment)
-            if segment.end_s > end_s + OUTSIDE_TOLERANCE_S:
-                faults["Annotated beyond the video's end"] += 1
-            continue
-        faults[fault] += 1
-    return replace(video, annotated=replace(video.annotated, segments=tuple(kept)))
 
 
 def _extra(sources: StoreSet, video: PlannedVideo) -> dict[str, Any]:

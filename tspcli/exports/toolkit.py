@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import h5py
 import numpy as np
 
 from tspcli.annotations import AMBIGUOUS, Annotations, Segment
+from tspcli.annotations.check import OUTSIDE_TOLERANCE_S
 from tspcli.annotations.data_sets import DataSet
 from tspcli.core.files import require_room
 from tspcli.core.text import counted
@@ -156,6 +159,40 @@ def video_attributes(video: PlannedVideo, plan: ExportPlan) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
+def usable_segments(
+    segments: Iterable[Segment], duration_s: float | None, faults: Counter[str]
+) -> tuple[Segment, ...]:
+    """The segments without those that readers would turn into wrong targets.
+
+    Segments that reach beyond the end are counted too, but kept: readers cut them, as they do with
+    those of the released annotations.
+
+    Args:
+        segments: Actions or captions of one video.
+        duration_s: Its duration, if it is known.
+        faults: Counts of segments by fault, which are added to.
+    """
+    kept = []
+    end_s = duration_s or math.inf
+    for segment in segments:
+        if segment.end_s < segment.start_s:
+            faults["Left out, because they end before they start"] += 1
+        elif segment.start_s < 0:
+            faults["Left out, because they start before the video"] += 1
+        elif segment.start_s > end_s:
+            faults["Left out, because they start after the video's end"] += 1
+        else:
+            kept.append(segment)
+            if segment.end_s > end_s + OUTSIDE_TOLERANCE_S:
+                faults["Annotated beyond the video's end"] += 1
+    return tuple(kept)
+
+
+def notes_on(faults: Mapping[str, int], what: str) -> list[str]:
+    """What :func:`usable_segments` counted, in words."""
+    return [f"{fault}: {counted(count, what)}." for fault, count in faults.items()]
+
+
 Captions = list[tuple[str, tuple[Segment, ...], float]]
 """(Name in the reader's annotations, captions, duration in seconds) of each video."""
 
@@ -164,6 +201,8 @@ def captions_by_name(
     plan: ExportPlan, name_of: Callable[[Annotations], str]
 ) -> dict[str, Captions]:
     """The captions of exported videos by the name of the file to write, without its ending.
+
+    Captions that no reader can use are left out, as actions are, and noted once.
 
     Args:
         plan: The export.
@@ -177,12 +216,17 @@ def captions_by_name(
     exported = {video.annotated_as: video for video in plan.videos}
     found: dict[str, Captions] = {}
     given: dict[str, Annotations] = {}
+    faults: Counter[str] = Counter()
     for file in plan.annotations.of_kind("captions"):
-        chosen = [
-            (exported[name].annotation_name, video.segments, video.duration_s or 0.0)
-            for name, video in plan.annotations.named(file).items()
-            if name in exported
-        ]
+        chosen = []
+        for own, video in plan.annotations.named(file).items():
+            if own in exported:
+                duration_s = video.duration_s or exported[own].duration_s
+                captions = usable_segments(video.segments, duration_s, faults)
+                # A video that was given without captions stays, as one without any.
+                if captions or not video.segments:
+                    entry = (exported[own].annotation_name, captions, video.duration_s or 0.0)
+                    chosen.append(entry)
         if not chosen:
             continue
         name = name_of(file)
@@ -195,6 +239,7 @@ def captions_by_name(
             )
         given[name] = file
         found[name] = chosen
+    plan.notes += [note for note in notes_on(faults, "caption") if note not in plan.notes]
     return found
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from tspcli.annotations import Annotations
 from tspcli.annotations.data_sets import DataSet
 from tspcli.annotations.write import write_bmt
-from tspcli.core.text import counted
 from tspcli.errors import AnnotationError, ExportError, UsageError
 from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
@@ -115,17 +114,12 @@ class Bmt(Target):
         }
 
     def write_annotations(self, plan: ExportPlan, folder: Path) -> list[Path]:
-        paths, dropped = [], 0
+        paths = []
         for phase, captions in captions_by_name(plan, _phase).items():
             paths.append(folder / f"{phase}.csv")
-            dropped += write_bmt(paths[-1], captions, phase)
+            write_bmt(paths[-1], captions, phase)
         if not paths:
             plan.notes.append(NO_CAPTIONS)
-        if dropped:
-            plan.notes.append(
-                f"Left out: {counted(dropped, 'caption')} ending before the start, at which BMT's "
-                "captioning stops; idx is renumbered."
-            )
         return paths
 
     def usage(self, plan: ExportPlan) -> Usage:
