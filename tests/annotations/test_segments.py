@@ -15,8 +15,10 @@ from tspcli.annotations import (
     read_actions,
     read_annotations,
     read_label_mapping,
+    read_together,
     write_label_mapping,
 )
+from tspcli.annotations.dialects import Role
 from tspcli.annotations.write import write_activitynet
 from tspcli.errors import AnnotationError
 
@@ -56,6 +58,33 @@ def test_thumos14_is_trained_on_what_it_calls_validation(tmp_path: Path) -> None
     # A word that is given is the file's own.
     assert list(read_actions(path, "validation")) == ["video_validation_0000001"]
     assert list(read_actions(path, "test")) == ["video_test_0000001"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "roles"),
+    [
+        (["train", "val"], ["training", "validation"]),
+        (["val", "test"], ["training", "validation"]),
+        (["train", "test"], ["training", "testing"]),
+        (["train", "val", "test"], ["training", "validation", "testing"]),
+    ],
+)
+def test_class_files_of_ones_own_videos_give_their_roles(
+    tmp_path: Path, parts: list[str], roles: list[Role]
+) -> None:
+    """As THUMOS14's: without training files, the validation files are those to train on."""
+    for part in parts:
+        write(tmp_path / f"Jump_{part}.txt", f"of_{part} 1 2\n")
+    names = [f"of_{part}" for part in parts]
+    for role, name in zip(roles, names, strict=True):
+        assert list(read_actions(tmp_path, role=role)) == [name]
+    videos = read_together([tmp_path]).videos
+    assert [videos[name].subset for name in names] == roles
+    # A word that is given is the files' own.
+    assert list(read_actions(tmp_path, parts[0])) == names[:1]
+    for role in {"training", "validation", "testing"} - set(roles):
+        with refused(AnnotationError, value=role):
+            read_actions(tmp_path, role=role)
 
 
 def test_a_file_without_subsets_is_one(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def read_together(
         file = read_annotations(path, columns=named.get(path))
         default = given or role_of_file(Path(path))
         for name, video in file.items():
-            file[name] = replace(video, subset=role_of(name, video.subset, default))
+            file[name] = replace(video, subset=role_of(name, file.part(video), default))
         files.append(file)
     return AnnotationSet(files)
 

@@ -82,6 +82,7 @@ class Annotations(dict[str, AnnotatedVideo]):
         dialect: A name in :data:`~tspcli.annotations.dialects.DIALECTS`, or empty.
         kind: Whether segments are actions or captions; ``metadata`` has no segments.
         skipped: How many of the source's rows were left out, by reason.
+        roles: The parts that its subsets play, for those whose own word means another.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Annotations(dict[str, AnnotatedVideo]):
         dialect: str = "",
         kind: Kind = "actions",
         skipped: Mapping[str, int] | None = None,
+        roles: Mapping[str, Role] | None = None,
     ) -> None:
         super().__init__(videos)
         self.path = path
         self.dialect = dialect
         self.kind = kind
         self.skipped = Counter(skipped or {})
+        self.roles = dict(roles or {})
 
     @property
     def stem(self) -> str:
@@ -148,7 +151,11 @@ class Annotations(dict[str, AnnotatedVideo]):
         """
         if not self._has_subsets:
             return self
-        return self._require(self.select(lambda name, v: _plays(role, name, v.subset)), role)
+        return self._require(self.select(lambda name, v: _plays(role, name, self.part(v))), role)
+
+    def part(self, video: AnnotatedVideo) -> str | None:
+        """The word for a video's subset that means the part which it plays, or None."""
+        return self.roles.get(video.subset or "", video.subset)
 
     def classed(self) -> Annotations:
         """Without :data:`AMBIGUOUS` stretches, which are counted in ``skipped``."""
@@ -185,7 +192,12 @@ class Annotations(dict[str, AnnotatedVideo]):
 
     def _like(self, videos: Mapping[str, AnnotatedVideo]) -> Annotations:
         return Annotations(
-            videos, path=self.path, dialect=self.dialect, kind=self.kind, skipped=self.skipped
+            videos,
+            path=self.path,
+            dialect=self.dialect,
+            kind=self.kind,
+            skipped=self.skipped,
+            roles=self.roles,
         )
 
 

@@ -1,8 +1,9 @@
 """THUMOS14's per-class text files, one ``video start end`` per line.
 
 Validation and test files may be in one folder. The subsets ``valid`` and ``test`` are read from the
-videos' names, and those of videos with other names from the files', if there are several. A table
-is read too if this dialect is asked for by name.
+videos' names, and those of videos with other names from the files', if there are several. If these
+are ``valid`` and ``test``, they play the parts of THUMOS14's: training and validation. A table is
+read too if this dialect is asked for by name.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tspcli.annotations.dialects import role_by_name, table
+from tspcli.annotations.dialects import Role, role_by_name, table
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
 from tspcli.annotations.text_files import Place, Source, parse_time, read_text
 from tspcli.core.video_names import Spellings, without_suffix
 
 _SUBSETS = {"training": "valid", "validation": "test"}
+_ROLES: dict[str, Role] = {"valid": "training", "test": "validation"}
 _CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>train|val|test)\.txt")
 _LINE = re.compile(r"\s*(?P<video>\S.*?)\s+(?P<start>\S+)\s+(?P<end>\S+)\s*")
 
@@ -86,11 +88,13 @@ def _read_class_files(source: Source, files: list[_ClassFile]) -> Annotations:
                     value=file.subset,
                 )
     # Files of one suffix split nothing.
-    given = subsets if len({file.subset for file in files}) > 1 else {}
+    parts = {file.subset for file in files}
+    given = subsets if len(parts) > 1 else {}
     return Annotations(
         {
             name: AnnotatedVideo(tuple(own), subset=given.get(name))
             for name, own in segments.items()
         },
         path=source.path,
+        roles=_ROLES if parts == set(_ROLES) else None,
     )
