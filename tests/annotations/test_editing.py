@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.builders.refusals import refused
 from tspcli.annotations import read_annotations
 from tspcli.annotations.editing import ChangedMeanwhileError, EditedSegment, open_for_editing
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, UsageError
 
 
 def written(path: Path, text: str) -> Path:
@@ -204,3 +204,17 @@ def test_other_dialects_cannot_be_edited(tmp_path: Path, text: str):
     with refused(AnnotationError, path=path):
         open_for_editing(path)
     assert path.read_text() == text
+
+
+def test_a_new_table_has_the_columns_that_are_named(tmp_path: Path):
+    columns = {"video": "clip, file", "end": "until"}
+    file = open_for_editing(tmp_path / "new.csv", columns)
+    saved = file.save({"v": [EditedSegment(1, 2.5, "jump")]})
+    text = saved.path.read_text(encoding="utf-8")
+    assert text == '"clip, file",start,until,label\nv,1,2.5,jump\n'
+    assert list(saved.segments) == ["v"]
+    with refused(AnnotationError, value="foo"):
+        open_for_editing(saved.path, columns | {"foo": "start"})
+    json_file = written(tmp_path / "a.json", '{"database": {}}')
+    with refused(UsageError, option="--column"):
+        open_for_editing(json_file, columns)

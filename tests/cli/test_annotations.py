@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -228,3 +229,29 @@ def test_a_dialect_may_be_named(tmp_path: Path) -> None:
         run("convert", *words, tmp_path / "3", "--dialect", "activitynet")
     with refused(UsageError, option="--column"):
         run("convert", *words, tmp_path / "4", "--dialect", "bsn", "--column", "video=x")
+
+
+@pytest.mark.parametrize("actions", [[(10, 50), (20, 25)], [(3, 20), (22, 40), (44, 58)], [(6, 7)]])
+def test_what_is_said_of_background_explains_its_rows(
+    tmp_path: Path, actions: list[tuple[float, float]]
+) -> None:
+    """The same actions as ActivityNet's JSON and as a table, whose defaults differ."""
+    said = [{"segment": segment, "label": "run"} for segment in actions]
+    database = {"database": {"a": {"duration": 60, "annotations": said}}}
+    released = write(tmp_path / "a.json", json.dumps(database))
+    rows = "".join(f"a,{start},{end},run\n" for start, end in actions)
+    table = write(tmp_path / "a.csv", "video,start,end,label\n" + rows)
+    metadata = write(tmp_path / "m.csv", METADATA + "a.mp4,60,30,1800\n")
+
+    def convert(source: str, name: str, *words: object) -> tuple[list[str], list[tuple]]:
+        out = tmp_path / name
+        report = run("convert", source, "--metadata", f"train={metadata}", "--out", out, *words)
+        found = re.search(r"--min-gap \S+ --background \w+", report)
+        assert found is not None
+        rows = read_groundtruth(out / "train_groundtruth.csv")
+        return found[0].split(), [(r.start_s, r.end_s) for r in rows if r.label is None]
+
+    (theirs, as_released), (ours, as_table) = convert(released, "1"), convert(table, "2")
+    assert theirs != ours
+    assert convert(table, "3", *theirs) == (theirs, as_released)
+    assert convert(released, "4", *ours) == (ours, as_table)

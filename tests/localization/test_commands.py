@@ -6,14 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.builders.videos import make_video
 from tests.localization.planted import LABELS, plant
 from tspcli.annotations import AnnotatedVideo, Annotations, Segment, read_actions
 from tspcli.annotations.write import write_activitynet
-from tspcli.cli.main import main
+from tspcli.cli.main import cli, main
 from tspcli.encoders.weights import find_weights
+from tspcli.errors import AnnotationError
+from tspcli.localization.results import Prediction, write_results
 
+ODD_COLUMNS = [
+    word for pair in ("video=clip", "start=a", "end=b", "label=what") for word in ("--column", pair)
+]
 SMALL = ["--temporal-scale", "16", "--channels", "16", "--epochs", "1", "--device", "cpu"]
 
 
@@ -223,10 +229,48 @@ def test_other_dialects_of_the_same_actions_train_the_same(planted: Path) -> Non
                 file.write(f"{name} {start_s} {end_s}\n")
     table = planted / "table.csv"
     table.write_text("\n".join(lines) + "\n")
+    odd = planted / "odd.csv"
+    odd.write_text("\n".join(["clip,a,b,what", *lines[1:]]) + "\n")
     histories = []
-    for source in (planted / "all.json", folder, table):
+    for source in (planted / "all.json", folder, table, odd):
         out = planted / f"run_of_{source.stem}"
         train = ["--features", planted / "train.h5", "--annotations", source, "--out", out]
+        train += ODD_COLUMNS if source is odd else []
         assert tsp("localize", "train", *SMALL, "--classes", "none", *train) == 0
         histories.append(json.loads((out / "log.json").read_text()))
-    assert histories[0] == histories[1] == histories[2]
+    assert all(history == histories[0] for history in histories)
+
+
+def test_columns_are_named_for_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "odd.csv"
+    table.write_text("clip,a,b,what\nx,1,4,run\ny,0:02,0:05,jump\n")
+    found = {"x": [Prediction(1, 4, 0.9, "run")], "y": [Prediction(2, 5, 0.8, "jump")]}
+    write_results(tmp_path / "r.json", found)
+    evaluate = ["localize", "evaluate", "-r", tmp_path / "r.json", "-a", table, "--json"]
+    assert tsp(*evaluate, *ODD_COLUMNS) == 0
+    assert json.loads(capsys.readouterr().out)["detection"]["average_map"] == 1.0
+    assert tsp(*evaluate) == 1
+    assert tsp(*evaluate, "--column", "video=nothing") == 2
+    assert "'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["train", "-f", "{}/none.h5", "-o", "{}/run"], "--subset"),
+        (["evaluate", "-r", "{}/none.json"], "--subset"),
+    ],
+)
+def test_a_part_that_no_video_plays_is_asked_for(
+    tmp_path: Path, words: list[str], option: str
+) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("video,start,end,label,subset\nx,1,4,run,first\ny,2,5,run,second\n")
+    words = [word.format(tmp_path) for word in words]
+    command = ["localize", *words, "--annotations", str(table)]
+    result = CliRunner().invoke(cli, command, standalone_mode=False)
+    assert isinstance(result.exception, AnnotationError)
+    assert result.exception.data["known"] == ["first", "second"]
+    assert option in str(result.exception.remedy)

@@ -24,7 +24,7 @@ from tspcli.annotations.text_files import Place, Source, Table, parse_time, requ
 from tspcli.core.files import duplicate, replacing
 from tspcli.core.regions import REGION_CLASSES
 from tspcli.core.video_names import Spellings, without_suffix
-from tspcli.errors import AnnotationError
+from tspcli.errors import AnnotationError, UsageError
 
 DECIMALS = 3
 """Of seconds that an edit writes; times that it does not change keep the digits they have."""
@@ -67,18 +67,28 @@ class EditableAnnotations(ABC):
 
     Attributes:
         path: The file.
+        columns: Names of columns by role, for tables in which they are not recognised.
         version: sha256 of its bytes; of none for a file that is still to be written.
         segments: Its segments by video, in the file's order.
     """
 
-    def __init__(self, path: Path, data: bytes) -> None:
+    def __init__(self, path: Path, data: bytes, columns: Mapping[str, str]) -> None:
         self.path = path
+        self.columns = columns
         self.version = hashlib.sha256(data).hexdigest()
         self.segments: dict[str, list[EditedSegment]] = {}
 
     @abstractmethod
     def text_with(self, changes: Mapping[str, Sequence[EditedSegment]]) -> str:
         """The file's text with the segments of some videos replaced."""
+
+    def reopened(self) -> EditableAnnotations:
+        """The file as it is now.
+
+        Raises:
+            AnnotationError: As :func:`open_for_editing`.
+        """
+        return open_for_editing(self.path, self.columns)
 
     def save(self, changes: Mapping[str, Sequence[EditedSegment]]) -> EditableAnnotations:
         """Write the file with the segments of some videos replaced, completely or not at all.
@@ -97,7 +107,7 @@ class EditableAnnotations(ABC):
             for segment in segments:
                 _require_sound(self.path, video, segment)
         data = self.text_with(changes).encode("utf-8")
-        current = open_for_editing(self.path)
+        current = self.reopened()
         if current.version != self.version:
             raise ChangedMeanwhileError(current)
         if self.path.exists():
@@ -105,24 +115,36 @@ class EditableAnnotations(ABC):
                 duplicate(self.path, aside)
         with replacing(self.path, error=AnnotationError) as aside:
             aside.write_bytes(data)
-            _require_equal(aside, self.segments | dict(changes))
-        return open_for_editing(self.path)
+            _require_equal(aside, self.columns, self.segments | dict(changes))
+        return self.reopened()
 
 
-def open_for_editing(path: str | Path) -> EditableAnnotations:
+def open_for_editing(
+    path: str | Path, columns: Mapping[str, str] | None = None
+) -> EditableAnnotations:
     """Open a file of annotations, or begin one: JSON by the ending ``.json``, else a table.
+
+    Args:
+        path: The file.
+        columns: For tables: names of the columns ``video``, ``start``, ``end`` and ``label`` where
+            they are not recognised; a new table gets them.
 
     Raises:
         AnnotationError: If it cannot be read, or is in a dialect that cannot be edited.
+        UsageError: If columns are named for another dialect.
     """
-    path = Path(path)
+    path, columns = Path(path), dict(columns or {})
     if not path.exists():
-        return _JsonFile(path, b"") if path.suffix.lower() == ".json" else _TableFile(path, b"")
-    source = Source(path)
+        if path.suffix.lower() == ".json":
+            return _JsonFile(path, b"", columns)
+        return _TableFile(path, b"", columns)
+    source = Source(path, columns)
+    if source.is_json and columns:
+        raise UsageError(f"{path} is JSON, which has no columns.", option="--column")
     if source.is_json and isinstance(source.json.get("database"), dict):
-        return _JsonFile(path, path.read_bytes())
+        return _JsonFile(path, path.read_bytes(), columns)
     if source.is_table and table_dialect.detects(source):
-        return _TableFile(path, path.read_bytes())
+        return _TableFile(path, path.read_bytes(), columns)
     raise AnnotationError(
         f"{path} is neither ActivityNet's JSON nor a table of actions, so it cannot be edited in "
         "place.",
@@ -134,8 +156,8 @@ def open_for_editing(path: str | Path) -> EditableAnnotations:
 class _JsonFile(EditableAnnotations):
     """``{"database": {ID: {"annotations": [{"segment": [start, end], "label": name}]}}}``."""
 
-    def __init__(self, path: Path, data: bytes) -> None:
-        super().__init__(path, data)
+    def __init__(self, path: Path, data: bytes, columns: Mapping[str, str]) -> None:
+        super().__init__(path, data, columns)
         self._text = data.decode("utf-8-sig")
         if not data:
             self._text = _NEW_JSON
@@ -223,14 +245,14 @@ class _Record(NamedTuple):
 class _TableFile(EditableAnnotations):
     """A table of video, start, end and label."""
 
-    def __init__(self, path: Path, data: bytes) -> None:
-        super().__init__(path, data)
-        text = data.decode("utf-8-sig") or _NEW_TABLE
+    def __init__(self, path: Path, data: bytes, columns: Mapping[str, str]) -> None:
+        super().__init__(path, data, columns)
+        text = data.decode("utf-8-sig") or _header(columns)
         table = Table(text, path)
         self._bom = "\ufeff" if data.startswith(codecs.BOM_UTF8) else ""
         self._end = "\r\n" if "\r\n" in text else "\n"
         self._delimiter = table.delimiter
-        self._columns = table_dialect.choose_columns(table, {})
+        self._columns = table_dialect.choose_columns(table, columns)
         records = list(_records(text, self._delimiter))
         self._spellings = Spellings()
         self._header = records[0][0]
@@ -323,17 +345,24 @@ class _TableFile(EditableAnnotations):
         return [name for name in self._names if name.strip().lower() in wanted]
 
     def _line(self, fields: Mapping[str, str]) -> str:
-        line = io.StringIO()
-        # With no line end of its own the writer would not quote fields that hold one.
-        writer = csv.writer(line, delimiter=self._delimiter, lineterminator="\r\n")
-        writer.writerow([fields.get(name, "") for name in self._names])
-        return line.getvalue().removesuffix("\r\n")
+        return _joined([fields.get(name, "") for name in self._names], self._delimiter)
 
 
 _NEW_JSON = '{\n "version": "1.0",\n "database": {}\n}\n'
-_NEW_TABLE = "video,start,end,label\n"
 _NUMBER_COLUMNS = ("type_idx", "label_id", "class_id")
 """Columns that number the labels."""
+
+
+def _header(columns: Mapping[str, str]) -> str:
+    """The only line of a new table."""
+    return _joined([columns.get(r, r) for r in table_dialect.KNOWN_COLUMNS], ",") + "\n"
+
+
+def _joined(fields: Sequence[str], delimiter: str) -> str:
+    line = io.StringIO()
+    # With no line end of its own the writer would not quote fields that hold one.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _records(text: str, delimiter: str) -> Iterator[tuple[str, list[str], int]]:
@@ -393,7 +422,9 @@ def _require_sound(path: Path, video: str, segment: EditedSegment) -> None:
         raise place.error(f"{segment.label!r} is not a label.", value=segment.label)
 
 
-def _require_equal(path: Path, wanted: Mapping[str, Sequence[EditedSegment]]) -> None:
+def _require_equal(
+    path: Path, columns: Mapping[str, str], wanted: Mapping[str, Sequence[EditedSegment]]
+) -> None:
     """Refuse to keep a file that does not say what it was meant to say."""
     meant = {
         (v, _rounded(s.start_s), _rounded(s.end_s), s.label) for v in wanted for s in wanted[v]
@@ -402,7 +433,7 @@ def _require_equal(path: Path, wanted: Mapping[str, Sequence[EditedSegment]]) ->
         return
     said = {
         (name, _rounded(s.start_s), _rounded(s.end_s), s.label)
-        for name, video in read_annotations(path).items()
+        for name, video in read_annotations(path, columns=columns).items()
         for s in video.segments
     }
     if meant != said:

@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tspcli.annotations.dialects import DIALECTS, Dialect, Role
 from tspcli.annotations.segments import (
@@ -28,6 +28,8 @@ from tspcli.annotations.text_files import Place, Source
 from tspcli.core.text import counted, refuses_damage
 from tspcli.core.video_names import pair_names
 from tspcli.errors import AnnotationError, UsageError
+
+AnyPath = TypeVar("AnyPath", bound="str | Path")
 
 _SAME_TIME_S = 0.5
 """Times of an action in two files that differ by at most this are the same, rounded."""
@@ -69,12 +71,27 @@ def read_annotations(
     return found
 
 
-def _columns_for(path: str | Path, columns: Mapping[str, str]) -> Mapping[str, str] | None:
-    """The columns that the user named, if this is a table that has one of them, else None."""
-    source = Source(path)
-    if not source.is_table or not set(columns.values()) & set(source.table().columns):
-        return None
-    return columns
+def columns_of(
+    paths: Sequence[AnyPath], columns: Mapping[str, str] | None
+) -> dict[AnyPath, Mapping[str, str]]:
+    """The columns that the user named, for each of some files that is a table with one of them.
+
+    Raises:
+        AnnotationError: If a file cannot be read.
+        UsageError: If columns are named, and no table has one of them.
+    """
+    if not columns:
+        return {}
+    sources = {path: Source(path) for path in paths}
+    named = {
+        path: columns
+        for path, source in sources.items()
+        if source.is_table and set(columns.values()) & set(source.table().columns)
+    }
+    if not named:
+        first = next(iter(columns.values()))
+        raise UsageError(f"No table has a column {first!r}.", option="--column", value=first)
+    return named
 
 
 def _dialect_of(source: Source, name: str | None) -> tuple[Dialect, ModuleType]:
@@ -192,13 +209,7 @@ def read_together(
         AnnotationError: If a file cannot be read, or gives an unknown subset.
     """
     given = None if subset is None else parse_role(subset, "--subset")
-    named = {path: _columns_for(path, columns) for path in paths} if columns else {}
-    if columns and not any(named.values()):
-        raise UsageError(
-            f"No table has a column {next(iter(columns.values()))!r}.",
-            option="--column",
-            value=next(iter(columns.values())),
-        )
+    named = columns_of(paths, columns)
     files = []
     for path in paths:
         file = read_annotations(path, columns=named.get(path))

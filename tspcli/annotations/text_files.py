@@ -248,7 +248,7 @@ def require_one_form(names: Iterable[str], path: str | Path) -> None:
         first = spellings.first(name)
         if first != name:
             raise Place(path, video=name).error(
-                f"{ascii(first)} and {ascii(name)} are one video in two Unicode forms.",
+                f"{first!a} and {name!a} are one video in two Unicode forms.",
                 remedy="Merge their entries.",
                 value=first,
             )

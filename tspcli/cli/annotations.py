@@ -14,7 +14,6 @@ from tspcli.cli.options import (
     TableChoice,
     column_option,
     json_option,
-    named_columns,
     split_name,
 )
 from tspcli.cli.rules import RuledCommand, ruled_option
@@ -64,7 +63,7 @@ def command() -> None:
 @click.option(
     "--dialect", type=TableChoice(DIALECTS), help="Dialect of the annotations.  [default: detected]"
 )
-@column_option
+@column_option()
 @click.option(
     "--min-gap",
     type=NonNegativeFloat(),
@@ -87,7 +86,7 @@ def command() -> None:
 )
 @json_option()
 def convert(
-    annotations: Path, dialect: str | None, columns: tuple[str, ...], **options: Any
+    annotations: Path, dialect: str | None, columns: dict[str, str], **options: Any
 ) -> None:
     """Convert annotations of any dialect into tables for `tsp pretrain` or another dialect.
 
@@ -104,7 +103,7 @@ def convert(
     from tspcli.annotations.write import write_as
     from tspcli.cli.console import say
 
-    found = read_actions(annotations, dialect=dialect, columns=named_columns(columns))
+    found = read_actions(annotations, dialect=dialect, columns=columns)
     if options["to"] is None:
         _convert(found, options)
         return
@@ -247,8 +246,9 @@ def _show_conversion(report: ConversionReport, failed: dict[str, str]) -> None:
     for file, reason in failed.items():
         say(f"cannot be read: {file}: {reason}")
     say(
-        f"background: gaps of at least {report.min_gap_s:.4g} s between actions, --background "
-        f"{report.gap_rule} (dialect {report.dialect})"
+        f"background: gaps of at least {report.min_gap_s:.4g} s between actions: --min-gap "
+        f"{report.min_gap_s:.4g} --background {report.gap_rule}; the defaults depend on the "
+        f"dialect, here {report.dialect}"
     )
     if list(report.subsets) == ["all"]:
         say(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import out_console, print_json, print_table, printable, say
-from tspcli.cli.options import PATH, POSITIVE, json_option, row_time_options, row_times
+from tspcli.cli.options import (
+    PATH,
+    POSITIVE,
+    column_option,
+    json_option,
+    row_time_options,
+    row_times,
+)
+from tspcli.cli.rules import RuledCommand
 from tspcli.core.text import counted
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ _STYLES = {
 }
 
 
-@click.command("compare", short_help="Report how two stores differ.")
+@click.command("compare", cls=RuledCommand, short_help="Report how two stores differ.")
 @click.argument("first", metavar="A.h5", type=PATH)
 @click.argument("second", metavar="B.h5", type=PATH)
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
@@ -38,6 +46,7 @@ _STYLES = {
     type=PATH,
     help="Annotations in any known dialect, by which separation is measured; may be repeated.",
 )
+@column_option(requires=["annotations"])
 @click.option("--limit", type=POSITIVE, default=50, show_default=True, help="Lines of the table.")
 @click.option("--expect-same", is_flag=True, help="Exit with 1 unless every video is the same.")
 @row_time_options()
@@ -47,6 +56,7 @@ def command(
     second: Path,
     videos: tuple[str, ...],
     annotations: tuple[Path, ...],
+    columns: dict[str, str],
     limit: int,
     expect_same: bool,
     frame_rate: str | None,
@@ -76,7 +86,8 @@ def command(
     sampling = row_times(frame_rate, stride, clip_length)
     with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
         require_agreement_or_use([a, b], sampling)
-        annotated = read_together(annotations).videos if annotations else None
+        given = read_together(annotations, columns=columns) if annotations else None
+        annotated = None if given is None else given.videos
         comparison = compare_stores(a, b, videos=videos or None, annotated=annotated)
     if as_json:
         print_json(comparison.to_dict())

@@ -17,7 +17,6 @@ from tspcli.cli.options import (
     TableChoice,
     column_option,
     json_option,
-    named_columns,
     row_time_options,
     row_times,
 )
@@ -65,7 +64,7 @@ class RowRate(click.ParamType):
     help="Features of another encoder, of the same videos at the same times, whose channels are "
     "appended to each row; may be repeated.",
 )
-@column_option
+@column_option()
 @click.option("--subset", help="Subset of annotated videos for which no file gives one.")
 @click.option(
     "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
@@ -135,7 +134,7 @@ def command(
     target: str,
     out: Path,
     annotations: tuple[Path, ...],
-    columns: tuple[str, ...],
+    columns: dict[str, str],
     subset: str | None,
     label_ids: Path | None,
     concat: tuple[Path, ...],
@@ -168,7 +167,7 @@ def command(
         subset,
         ExportOptions(**options),
         concat,
-        named_columns(columns),
+        columns,
     )
     sampling = row_times(frame_rate, stride, clip_length)
     with watch() as reporter:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from tspcli.annotations.dialects import DATA_SETS, data_set_of
 from tspcli.cli.console import print_json, say, warn
 from tspcli.cli.displays import show_evaluation, watch
+from tspcli.cli.localize_encoder import action_head, extract_videos
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
     POSITIVE,
     TableChoice,
+    column_option,
     json_option,
     row_time_options,
     row_times,
@@ -34,15 +36,8 @@ from tspcli.localization.localize_config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
     from tspcli.annotations import Annotations
     from tspcli.annotations.dialects import Role
-    from tspcli.encoders import Encoder
-    from tspcli.localization.classes import Classifier
-    from tspcli.localization.localizer import Localizer
     from tspcli.sampling import Sampling
 
 
@@ -77,6 +72,7 @@ def command() -> None:
     type=PATH,
     help="Choose the best epoch on these annotations; may be the same file.",
 )
+@column_option()
 @ruled_option(
     "--valid-subset",
     requires=["valid_annotations"],
@@ -106,6 +102,7 @@ def train_command(
     out: Path,
     subset: str | None,
     valid_annotations: Path | None,
+    columns: dict[str, str],
     valid_subset: str | None,
     overwrite: bool,
     as_json: bool,
@@ -126,10 +123,12 @@ def train_command(
     require_apart([("--out", out / name) for name in FILES], inputs)
     sampling = _row_times(options, features)
     config = _train_config(options)
-    learned = _read(annotations, subset, "training")
+    paths = [annotations, *([valid_annotations] if valid_annotations else [])]
+    named = _columns_of(paths, columns)
+    learned = _read(annotations, subset, "training", named)
     valid = None
     if valid_annotations is not None:
-        valid = _read(valid_annotations, valid_subset, "validation")
+        valid = _read(valid_annotations, valid_subset, "validation", named, "--valid-subset")
     with watch() as reporter:
         report = train(
             features,
@@ -170,6 +169,7 @@ def train_command(
     help="The encoder, for videos or for its action head.  [default: the run's]",
 )
 @click.option("--annotations", "-a", type=PATH, help="Draw these above the predictions.")
+@column_option(requires=["annotations"])
 @ruled_option(
     "--subset",
     requires=["annotations"],
@@ -194,6 +194,7 @@ def predict_command(
     classes: str,
     weights: str | None,
     annotations: Path | None,
+    columns: dict[str, str],
     subset: str | None,
     plot: Path | None,
     features_out: Path | None,
@@ -239,14 +240,16 @@ def predict_command(
             remedy="Take labels from the encoder instead: --classes action-head.",
             option="top_classes",
         )
-    known = None if annotations is None else _read(annotations, subset, None)
+    known = None
+    if annotations is not None:
+        known = _read(annotations, subset, None, _columns_of([annotations], columns))
     classifier, encoder = None, None
     if classes == "action-head":
-        classifier, encoder = _action_head(localizer, weights, device)
+        classifier, encoder = action_head(localizer, weights, device)
     failed: list[str] = []
     keys: list[str] | None
     if store is not None:
-        failed, keys = _extract_videos(videos, store, localizer, weights, device, encoder)
+        failed, keys = extract_videos(videos, store, localizer, weights, device, encoder)
         features = (store,)
     else:
         keys = None if subset is None or known is None else _keys_of(features, known, subset)
@@ -289,6 +292,7 @@ def predict_command(
     "results name, or the results]",
 )
 @_annotations_option
+@column_option()
 @click.option(
     "--subset", help="Evaluate on this subset, if the annotations have any.  [default: validation]"
 )
@@ -310,6 +314,7 @@ def evaluate_command(
     results: Path,
     proposals: Path | None,
     annotations: Path,
+    columns: dict[str, str],
     subset: str | None,
     protocol: str | None,
     max_proposals: float,
@@ -324,7 +329,7 @@ def evaluate_command(
     """
     from tspcli.localization.evaluation import evaluate
 
-    truth = _read(annotations, subset, "validation")
+    truth = _read(annotations, subset, "validation", _columns_of([annotations], columns))
     data_set = DATA_SETS[protocol] if protocol else data_set_of(truth, truth.dialect)
     evaluation = evaluate(
         truth,
@@ -343,10 +348,39 @@ def evaluate_command(
         say(note)
 
 
-def _read(path: Path, subset: str | None, role: Role | None) -> Annotations:
-    from tspcli.annotations import AMBIGUOUS, read_actions
+def _columns_of(
+    paths: Sequence[Path], columns: Mapping[str, str]
+) -> Mapping[Path, Mapping[str, str]]:
+    from tspcli.annotations.read import columns_of
 
-    found = read_actions(path, subset, role=role)
+    return columns_of(paths, columns)
+
+
+def _read(
+    path: Path,
+    subset: str | None,
+    role: Role | None,
+    columns: Mapping[Path, Mapping[str, str]],
+    option: str = "--subset",
+) -> Annotations:
+    """The actions of a subset, or of the videos that play a part.
+
+    Args:
+        path: The file.
+        subset: The subset that ``option`` named.
+        role: The part, if none was named.
+        columns: What :func:`_columns_of` gave.
+        option: The option.
+    """
+    from tspcli.annotations import AMBIGUOUS, read_actions
+    from tspcli.errors import AnnotationError
+
+    try:
+        found = read_actions(path, subset, role=role, columns=columns.get(path))
+    except AnnotationError as error:
+        if subset is None and "known" in error.data:
+            error.remedy = f"Name the one that is meant: {option} NAME."
+        raise
     if count := found.skipped[AMBIGUOUS]:
         warn(f"left out {counted(count, 'segment')} of {path} that are marked as ambiguous.")
     return found
@@ -393,58 +427,3 @@ def _row_times(options: dict[str, Any], features: tuple[Path, ...]) -> Sampling 
             stores = [stack.enter_context(open_store(path)) for path in features]
             require_agreement_or_use(stores, given)
     return given
-
-
-def _weights_of(localizer: Localizer, weights: str | None) -> str:
-    from tspcli.encoders.weights import find_made_with
-    from tspcli.errors import UsageError
-
-    if weights is not None:
-        return weights
-    if localizer.weights is None:
-        raise UsageError("The run's encoder is unknown.", remedy="Name it with --weights.")
-    sha256 = localizer.feature_settings.get("weights_sha256")
-    return find_made_with(localizer.weights, localizer.weights_path, sha256)
-
-
-def _action_head(
-    localizer: Localizer, weights: str | None, device: str
-) -> tuple[Classifier, Encoder]:
-    """Labels from the encoder's own action head, and the encoder."""
-    from tspcli.encoders import load_encoder
-    from tspcli.errors import LocalizationError
-    from tspcli.localization.classes import ActionHeadClassifier
-
-    name, settings = _weights_of(localizer, weights), localizer.feature_settings
-    encoder = load_encoder(name, backbone=settings.get("backbone"), device=device)
-    if encoder.class_names is None:
-        raise LocalizationError(
-            f"The weights {name} have no action head with known class names.",
-            remedy="Use the run's own class head: --classes run.",
-        )
-    classify = cast("Callable[[Tensor], Tensor]", encoder.classify)
-    return ActionHeadClassifier(encoder.class_names, classify), encoder
-
-
-def _extract_videos(
-    videos: tuple[str, ...],
-    store: Path,
-    localizer: Localizer,
-    weights: str | None,
-    device: str,
-    encoder: Encoder | None,
-) -> tuple[list[str], list[str]]:
-    """Extract the videos as the run's features were; return the failed ones and the others."""
-    from tspcli.errors import LocalizationError
-    from tspcli.extraction import ExtractConfig, extract
-
-    name = _weights_of(localizer, weights)
-    config = ExtractConfig.like(localizer.feature_settings, weights=name, device=device)
-    with watch() as reporter:
-        report = extract(videos, store, config=config, encoder=encoder, reporter=reporter)
-    for result in report.failed:
-        say(result.line(), "red")
-    keys = sorted(r.key for r in report.videos if r.status in ("done", "kept"))
-    if not keys:
-        raise LocalizationError("None of the videos could be decoded.")
-    return [result.key for result in report.failed], keys

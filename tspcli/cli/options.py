@@ -408,15 +408,22 @@ def json_option(what: str = "the report") -> Option:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON on stdout.")
 
 
-column_option = click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="ROLE=NAME",
-    help="For tables: the name of a column that is not recognised; roles are video, start, end, "
-    "label.",
-)
-"""Read with :func:`named_columns`."""
+def column_option(*, requires: Sequence[str] = ()) -> Option:
+    """``--column``: names of columns, for every command that reads tables of annotations.
+
+    Args:
+        requires: The parameter of the annotations, where they need not be given.
+    """
+    return ruled_option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="ROLE=NAME",
+        requires=requires,
+        callback=lambda _ctx, _param, values: named_columns(values),
+        help="For tables: the name of a column that is not recognised; roles are video, start, "
+        "end, label.",
+    )
 
 
 def named_columns(values: Iterable[str]) -> dict[str, str]:

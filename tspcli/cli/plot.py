@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import out_console, printable, say, warn
-from tspcli.cli.options import PATH, row_time_options, row_times
+from tspcli.cli.options import PATH, column_option, row_time_options, row_times
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tspcli.analysis import PlotData, Thumbnail
     from tspcli.analysis.plot_data import FeatureView
-    from tspcli.annotations import Segment
+    from tspcli.annotations import AnnotationSet, Segment
     from tspcli.sampling import Sampling
 
 _MOST_COLUMNS = 56
@@ -37,6 +37,7 @@ _LATE_S = 2.0
 @click.option(
     "--annotations", "-a", type=PATH, multiple=True, help="Annotations whose segments are drawn."
 )
+@column_option(requires=["annotations"])
 @ruled_option(
     "--video", "video_file", type=PATH, requires=["out"], help="The video itself, for thumbnails."
 )
@@ -69,6 +70,7 @@ def command(
     against: Path | None,
     titles: tuple[str, ...],
     annotations: tuple[Path, ...],
+    columns: dict[str, str],
     video_file: Path | None,
     thumbnails: int,
     dpi: int,
@@ -89,6 +91,7 @@ def command(
       tsp plot tac.h5 v_sJFgo9H6zNo --against tsp.h5 --title TAC --title TSP -o page.html
     """
     from tspcli.analysis import PlotData, write_page, write_picture
+    from tspcli.annotations import read_together
     from tspcli.errors import UsageError
 
     terminal = out_console()
@@ -99,7 +102,8 @@ def command(
     stores = [store] if against is None else [store, against]
     _check_given(len(stores), out, titles)
     sampling = row_times(frame_rate, stride, clip_length)
-    key, views, segments = _load(stores, video, titles, annotations, sampling)
+    given = read_together(annotations, columns=columns)
+    key, views, segments = _load(stores, video, titles, given, sampling)
     frames = [] if video_file is None else _frames(video_file, views, thumbnails)
     data = PlotData(key, views, segments, frames, own_scales)
     for note in _notes(data, out):
@@ -166,16 +170,14 @@ def _load(
     stores: list[Path],
     video: str,
     titles: tuple[str, ...],
-    annotations: tuple[Path, ...],
+    given: AnnotationSet,
     sampling: Sampling | None,
 ) -> tuple[str, list[FeatureView], tuple[Segment, ...]]:
     from tspcli.analysis import view_features
-    from tspcli.annotations import read_together
     from tspcli.core.video_names import pair_names
     from tspcli.store import open_store
     from tspcli.store.store_set import find_video, require_agreement_or_use
 
-    given = read_together(annotations)
     segments: tuple[Segment, ...] = ()
     with ExitStack() as stack:
         opened = [stack.enter_context(open_store(path, sampling=sampling)) for path in stores]
@@ -187,7 +189,7 @@ def _load(
             segments = given.videos[known].segments
             for note in given.notes_on(known):
                 warn(note)
-        elif annotations:
+        elif given.files:
             warn(f"the annotations do not mention {key!r}.")
         stems = [path.stem for path in stores]
         if len(set(stems)) < len(stems):

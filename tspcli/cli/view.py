@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tspcli.cli.console import say
-from tspcli.cli.options import PATH, row_time_options, row_times
+from tspcli.cli.options import PATH, column_option, row_time_options, row_times
 from tspcli.cli.rules import RuledCommand, ruled_option
 from tspcli.core.text import counted
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     type=PATH,
     help="Annotated actions. A CSV or ActivityNet JSON can be edited; it need not exist yet.",
 )
+@column_option(requires=["annotations"])
 @click.option("--predictions", "-p", type=PATH, help="Results of `tsp localize predict`.")
 @click.option("--against", type=PATH, help="A second store, drawn under the first.")
 @click.option(
@@ -51,6 +52,7 @@ def command(
     store: Path,
     videos: tuple[Path, ...],
     annotations: Path | None,
+    columns: dict[str, str],
     predictions: Path | None,
     against: Path | None,
     port: int,
@@ -94,6 +96,7 @@ def command(
             opened,
             files=_files(opened[0], videos),
             annotations_path=annotations,
+            columns=columns,
             predictions_path=predictions,
             load_heads=lambda: _heads(opened[0]),
         )

@@ -98,6 +98,7 @@ class Workspace:
         stores: The store, and perhaps the one to compare it with.
         files: The video file of each key that has one.
         annotations_path: The file that edits are saved to, or None.
+        columns: Names of its columns by role, if it is a table in which they are not recognised.
         predictions_path: Results of `tsp localize predict`, or None.
         load_heads: Loads the heads of the encoder; called on a thread of its own.
         heads: What it gave; None until then.
@@ -109,6 +110,7 @@ class Workspace:
     stores: list[FeatureStore]
     files: Mapping[str, VideoFile] = field(default_factory=dict)
     annotations_path: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     predictions_path: Path | None = None
     load_heads: Callable[[], Heads] = lambda: NO_HEADS
     heads: Heads | None = None
@@ -145,10 +147,10 @@ class Workspace:
 
     def _open_annotations(self, path: Path) -> None:
         try:
-            self.document = open_for_editing(path)
+            self.document = open_for_editing(path, self.columns)
         except AnnotationError as error:
             # A dialect that can be read, but not edited in place.
-            found = read_annotations(path)
+            found = read_annotations(path, columns=self.columns)
             self._fixed = {
                 name: [EditedSegment(s.start_s, s.end_s, s.label) for s in video.segments]
                 for name, video in found.items()
@@ -268,7 +270,7 @@ class Workspace:
             named = {self.annotated_name(key): list(own) for key, own in changes.items()}
             try:
                 if version != self.document.version:
-                    raise ChangedMeanwhileError(open_for_editing(self.document.path))
+                    raise ChangedMeanwhileError(self.document.reopened())
                 self.document = self.document.save(named)
             except ChangedMeanwhileError as error:
                 self.document = error.current

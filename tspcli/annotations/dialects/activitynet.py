@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Kind, Segment
-from tspcli.annotations.text_files import Place, Source, count, label, number, require_one_form, seconds
+from tspcli.annotations.text_files import (
+    Place,
+    Source,
+    count,
+    label,
+    number,
+    require_one_form,
+    seconds,
+)
 
 
 def detects(source: Source) -> bool:

@@ -59,12 +59,6 @@ def read(source: Source) -> Annotations:
         AnnotationError: If a column is missing, a value is not a time, or a video is in two
             subsets.
     """
-    unknown = sorted(set(source.columns) - set(KNOWN_COLUMNS))
-    if unknown:
-        raise AnnotationError(
-            f"{unknown[0]!r} is not a kind of column; use {', '.join(KNOWN_COLUMNS)}.",
-            value=unknown[0],
-        )
     return read_segments(source.table(), source.columns)
 
 
@@ -133,8 +127,14 @@ def choose_columns(table: Table, given: Mapping[str, str]) -> dict[str, str]:
         given: See :func:`read_segments`.
 
     Raises:
-        AnnotationError: If one is missing.
+        AnnotationError: If one is missing, or another kind of column is named.
     """
+    unknown = sorted(set(given) - set(KNOWN_COLUMNS))
+    if unknown:
+        raise AnnotationError(
+            f"{unknown[0]!r} is not a kind of column; use {', '.join(KNOWN_COLUMNS)}.",
+            value=unknown[0],
+        )
     return {role: _column(role, table, given) for role in KNOWN_COLUMNS}
 
 
