@@ -120,6 +120,9 @@ def _hardware(video: Path, rounds: int, device: torch.device) -> list[Figure]:
     name, cores = "torchcodec-cuda", len_cores()
     copies = [VideoFile(video, f"v{i}") for i in range(4 * cores)]
     what = "hardware decoding beside a process per core, compared with these alone"
+    if not torch.cuda.is_available():
+        # Without one, the pool would decode everything on the CPU.
+        return [Figure.missing("frames", what, "at least 1 times", "there is no GPU")]
     try:
         options = {"decoder": (name, "pyav"), "devices": [str(device)], "as_yuv": True}
         ours = pool_rate(copies, cores, FLOAT_SPEC, **options)

@@ -76,7 +76,12 @@ class Sampling:
             )
         self._check_rows()
         # One spelling for each sampling, so that equal ones compare equal.
-        if self.offsets == tuple(range(self.clip_length)):
+        # Only then is there a list: a clip may be said to have a thousand million samples.
+        if (
+            self.offsets
+            and self.offsets == tuple(range(len(self.offsets)))
+            and (len(self.offsets) == self.clip_length)
+        ):
             object.__setattr__(self, "offsets", ())
         if self.need == self.picks[-1] + 1:
             object.__setattr__(self, "need", 0)
