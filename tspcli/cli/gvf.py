@@ -12,11 +12,11 @@ from tspcli.cli.displays import stopping_extraction, summarize, watch
 from tspcli.cli.main import EXIT_SOME_FAILED
 from tspcli.cli.options import (
     PATH,
-    POSITIVE,
     decoding_options,
     encoder_options,
     engine_options,
     json_option,
+    stride_option,
     videos_option,
     weights_options,
 )
@@ -47,13 +47,7 @@ from tspcli.core.text import counted
     help="How the clips of a video are pooled.",
 )
 @weights_options("r2plus1d_34-tac_on_kinetics")
-@click.option(
-    "--stride",
-    type=POSITIVE,
-    default=16,
-    show_default=True,
-    help="Frames between the starts of clips.",
-)
+@stride_option
 @encoder_options
 @decoding_options
 @engine_options
@@ -70,7 +64,8 @@ def command(
     """Compute global video features: one vector per video, the maximum or mean over its clips.
 
     TSP's region head sees it together with each clip's own feature. It is fixed during pretraining,
-    so it is computed once, with an encoder trained on Kinetics.
+    so it is computed once, with an encoder trained on Kinetics. Clips are those that the weights
+    were made for; those of the default weights are the official ones.
 
     \b
     Examples:

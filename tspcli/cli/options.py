@@ -254,6 +254,11 @@ def weights_options(default: str) -> Callable[[Command], Command]:
     )
 
 
+stride_option = click.option(
+    "--stride", type=POSITIVE, help="Frames between the starts of clips (TSP: 16)."
+)
+"""Of commands that cut videos into clips; not given, it is the stride that the weights suit."""
+
 clip_options = together(
     click.option("--clip-length", type=POSITIVE, help="Frames per clip (TSP: 16)."),
     click.option(
@@ -261,7 +266,7 @@ clip_options = together(
         metavar="FPS|native",
         help="Frames per second inside a clip (TSP: 15), or the video's own frames.",
     ),
-    click.option("--stride", type=POSITIVE, help="Frames between the starts of clips (TSP: 16)."),
+    stride_option,
     click.option(
         "--grid-rate", metavar="FPS", help="Resample videos to this rate first (TSP: 30)."
     ),

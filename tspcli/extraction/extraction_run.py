@@ -21,8 +21,7 @@ from tspcli.store.schema import StoreMetadata
 from tspcli.store.store import open_store
 
 GVF_WEIGHTS = "r2plus1d_34-tac_on_kinetics"
-GVF_STRIDE = 16
-"""Stride of the clips that the official global features are pooled from."""
+"""Of the official global features; the clips that suit them, stride 16, are the official ones."""
 
 
 def extract(
@@ -109,7 +108,7 @@ def compute_gvf(
         videos: Files, folders (searched recursively) or ``.txt`` lists of files.
         out: The HDF5 file.
         pool: ``max`` or ``mean`` over the clips of a video.
-        config: The settings; stride 16 and the weights of :data:`GVF_WEIGHTS` if none are given.
+        config: The settings; the weights :data:`GVF_WEIGHTS` if none are given.
         encoder: An encoder that is loaded already.
         reporter: Watches the run.
 
@@ -119,7 +118,7 @@ def compute_gvf(
     Raises:
         UsageError, WeightsError, CheckpointError, StoreError: As ``extract`` does.
     """
-    config = config or ExtractConfig(weights=GVF_WEIGHTS, stride=GVF_STRIDE)
+    config = config or ExtractConfig(weights=GVF_WEIGHTS)
     return run_session(
         videos, Path(out), _PooledOutput(pool), config=config, encoder=encoder, reporter=reporter
     )
