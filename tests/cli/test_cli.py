@@ -23,7 +23,10 @@ from tests.builders.videos import make_video
 from tspcli.cli.main import COMMANDS, cli
 from tspcli.store import open_store
 
-HEAVY = {"torch", "torchvision", "av", "decord", "h5py", "cv2", "matplotlib", "rich", "numpy"}
+HEAVY = {
+    "torch", "torchvision", "av", "decord", "h5py", "cv2", "matplotlib", "rich", "numpy",
+    "starlette", "uvicorn", "asyncio",
+}  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,7 +70,12 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, click\n"
         "from tspcli.cli.main import COMMANDS, cli\n"
-        "for arguments in [['--help']] + [[name, '--help'] for name in COMMANDS]:\n"
+        "pages = [[name] for name in COMMANDS]\n"
+        "for [name] in list(pages):\n"
+        "    children = getattr(cli.get_command(None, name), 'commands', ())\n"
+        "    pages += [[name, child] for child in children]\n"
+        "assert ['store', 'list'] in pages and ['recipes', 'show'] in pages, pages\n"
+        "for arguments in [['--help'], *([*page, '--help'] for page in pages)]:\n"
         "    try: cli.main(arguments, standalone_mode=False)\n"
         "    except click.exceptions.Exit: pass\n"
         "print('LOADED', sorted(set(sys.modules) & set(sys.argv[1:])))\n"
@@ -147,7 +155,8 @@ def test_a_mistyped_path_is_wrong_usage(video: Path, tmp_path: Path) -> None:
     # What a list names may be missing; the others are done.
     listed = tmp_path / "list.txt"
     listed.write_text(f"{video}\n{gone}\n")
-    done = run("extract", "--videos", listed, "--out", out, *RANDOM, code=3)
+    unlimited = ("--decode-timeout", "inf")
+    done = run("extract", "--videos", listed, "--out", out, *RANDOM, *unlimited, code=3)
     assert "gone.mp4: missing" in done.stderr
     with open_store(out) as store:
         assert list(store) == ["v_one"]

@@ -21,7 +21,7 @@ from tspcli.sampling import Sampling
         *(("gpus", value) for value in (0, "some", 1.5)),
         *(("workers", value) for value in (0, "2", True)),
         ("batch_size", -1),
-        *(("decode_timeout_s", value) for value in (0, -1.0, float("nan"))),
+        *(("decode_timeout_s", value) for value in (0, -1.0, float("nan"), -float("inf"))),
         ("engine", "spark"),
         ("short_videos", "stretch"),
         ("strict", "yes"),
@@ -45,3 +45,12 @@ def test_values_are_taken_as_people_have_them() -> None:
     assert config.weights == "run/best.pth" and config.shard == (1, 4)
     assert type(config.clip_length) is int and type(config.decode_timeout_s) is float
     assert config.frame_rate == 25 and config.sampling == Sampling()
+
+
+@pytest.mark.parametrize("limit_s", [float("inf"), np.float64("inf"), "inf"])
+def test_a_decoder_may_take_for_ever(limit_s: Any) -> None:
+    if isinstance(limit_s, str):
+        with refused(UsageError, option="decode_timeout_s", value=limit_s):
+            ExtractConfig(decode_timeout_s=limit_s)
+        return
+    assert ExtractConfig(decode_timeout_s=limit_s).decode_timeout_s == float("inf")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.builders.videos import read_number
+from tests.builders.waiting import wait_until
 from tests.video.pools import expected, make_pool_videos, pool_of
 from tspcli.core import child_process as process
 from tspcli.errors import UsageError
@@ -115,6 +116,12 @@ def test_no_more_than_the_slots_is_decoded_ahead(videos: list[VideoFile]) -> Non
         # The worker waits for its connection to become readable, and what is held may not change.
         wait_until(lambda: is_asleep(pool.pids[0]))
         assert all((h.pixels == c).all() for h, c in zip(held, copies, strict=True))
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e12])
+def test_the_limit_may_be_infinite(videos: list[VideoFile], timeout_s: float) -> None:
+    kept, _ = consume(pool_of(videos[3:], timeout_s=timeout_s))
+    assert kept["v3"] == expected(9)
 
 
 def test_a_consumer_slower_than_the_time_limit_is_no_hang(videos: list[VideoFile]) -> None:
@@ -409,13 +416,6 @@ def test_a_pool_that_waits_is_woken_and_its_idle_workers_live(videos: list[Video
                 pids.append(pool.pids)
                 pool.finish()
     assert pids[0] and pids[0] == pids[1]
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_asleep(pid: int) -> bool:

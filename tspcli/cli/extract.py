@@ -64,7 +64,7 @@ from tspcli.cli.rules import Named, RuledCommand, require_apart
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds without a frame after which a decoder counts as hung.",
+    help="Seconds without a frame after which a decoder counts as hung; inf for no limit.",
 )
 @click.option(
     "--profile",

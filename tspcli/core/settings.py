@@ -28,6 +28,7 @@ Chosen = TypeVar("Chosen", bound="Settings")
 PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+PositiveOrInfinite = Annotated[float, Meta(gt=0, extra={"infinite": True})]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -46,6 +47,7 @@ class Setting:
         choices: The only values, if there are such.
         low, high: The range of a number; infinite where it is open.
         above: Whether ``low`` itself is outside of the range.
+        infinite: Whether it may be infinite, as ``Meta(extra={"infinite": True})`` declares.
         default: Its default, None if it has to be given.
         description: What it means.
     """
@@ -60,6 +62,7 @@ class Setting:
     low: float
     high: float
     above: bool
+    infinite: bool
     default: Any
     description: str
 
@@ -72,7 +75,9 @@ class Setting:
         single, plural = {
             bool: ("true or false", "truth values"),
             int: ("a whole number", "whole numbers"),
-            float: ("a finite number", "finite numbers"),
+            float: ("a number", "numbers")
+            if self.infinite
+            else ("a finite number", "finite numbers"),
             str: ("text", "texts"),
         }.get(self.kind, ("a valid value", "valid values"))
         text = f"a list of {plural}" if self.many else single
@@ -104,7 +109,7 @@ class Setting:
             return value
         if self.kind in (int, float) and isinstance(value, numbers.Real):
             number = int(value) if isinstance(value, numbers.Integral) else float(value)
-            if not -math.inf < number < math.inf:
+            if not -math.inf < number < math.inf and not (self.infinite and number == math.inf):
                 raise ValueError("not finite")
             return float(number) if self.kind is float else number
         if self.kind is str and isinstance(value, int | float | Path):
@@ -134,8 +139,9 @@ def settings_of(kind: type[Settings]) -> dict[str, Setting]:
 
 
 def _setting(name: str, hint: Any, default: Any) -> Setting:
-    meta = getattr(hint, "__metadata__", ())
-    description = next((m.description for m in meta if isinstance(m, Meta) and m.description), "")
+    meta = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Meta)]
+    description = next((m.description for m in meta if m.description), "")
+    infinite = any((m.extra or {}).get("infinite", False) for m in meta)
     info: Any = None
     with suppress(TypeError):  # a union with types that msgspec does not know, such as Fraction
         info = _bare(kinds.type_info(hint))
@@ -160,8 +166,8 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
     }
     kind = plain.get(type(item), object)
     return Setting(
-        name, kind, hint, info is not None, many, optional, choices, low, high, above, default,
-        description,
+        name, kind, hint, info is not None, many, optional, choices, low, high, above, infinite,
+        default, description,
     )  # fmt: skip
 
 

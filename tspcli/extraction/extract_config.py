@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from tspcli.core.settings import PositiveFloat, PositiveInt, Settings
+from tspcli.core.settings import PositiveInt, PositiveOrInfinite, Settings
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.weights import DEFAULT_WEIGHTS, RANDOM_WEIGHTS
 from tspcli.errors import UsageError
@@ -53,7 +53,8 @@ class ExtractConfig(Settings):
         ray_address: The cluster; None takes the one that this machine belongs to.
         shard: (i, n): only the i-th of n parts of the videos, counted from 1.
         key_template: How a video's key is made from its path.
-        decode_timeout_s: Seconds without a frame after which a decoder counts as hung.
+        decode_timeout_s: Seconds without a frame after which a decoder counts as hung; infinite for
+            no limit.
         seed: For ``random`` weights.
         recipe: The recipe of published features that is followed; it says nothing by itself, see
             :meth:`of_recipe`.
@@ -86,7 +87,7 @@ class ExtractConfig(Settings):
     ray_address: str | None = None
     shard: tuple[int, int] | None = None
     key_template: str = "{stem}"
-    decode_timeout_s: PositiveFloat = 60.0
+    decode_timeout_s: PositiveOrInfinite = 60.0
     seed: int | None = None
     profile: str | Path | None = None
     recipe: str | None = None

@@ -36,6 +36,7 @@ from tspcli.video.messages import (
 from tspcli.video.worker_handle import Job, WorkerHandle, WorkerProcess
 
 _START_LIMIT_S = 120.0
+_LONGEST_WAIT_S = 3600.0  # the system takes no endless waits; after this one the next begins
 _MAX_THREADS = 8
 _MAX_FAILED_STARTS = 3
 _CUDA_MAPPED_BYTES = 16 << 30
@@ -59,7 +60,8 @@ class DecodePool:
             frames of them (:attr:`~tspcli.video.messages.Frames.yuv`).
         workers: Number of processes; None takes one per core, but no more than videos.
         decoder: ``auto``, a decoder's name or entry, or several to try one after the other.
-        timeout_s: Seconds without a frame after which a decoder counts as hung.
+        timeout_s: Seconds without a frame after which a decoder counts as hung; infinite for no
+            limit.
         slots: Number of chunks per worker.
         chunk_bytes: Size of a chunk; a larger frame gets a chunk of its own.
         threads: Threads per decoder; None shares the cores among the workers.
@@ -299,7 +301,9 @@ class DecodePool:
 
     def _patience(self, busy: Sequence[WorkerHandle]) -> float | None:
         ends = [w.last_sign + self._limit_s(w) for w in busy if not w.is_idle]
-        return max(0.0, min(ends) - time.monotonic()) + 0.05 if ends else None
+        if not ends:
+            return None
+        return min(max(0.0, min(ends) - time.monotonic()) + 0.05, _LONGEST_WAIT_S)
 
     def _limit_s(self, worker: WorkerHandle) -> float:
         """How long a worker may be silent; its imports alone take a while on a busy machine."""

@@ -29,6 +29,7 @@ from tspcli.video.sampled import SampledFrames
 from tspcli.video.source import Frame, VideoSource, file_stamp
 
 _BEAT_S = 1.0
+_LONGEST_LIMIT_S = 1e9  # 30 years; faulthandler's timer takes no infinite time
 _LOG_BYTES = 1 << 18
 """What a decoder may write to stderr before the log is cleared."""
 
@@ -212,7 +213,7 @@ class ProcessWorker(Worker):
 
     def restart_limit(self) -> None:
         """Let faulthandler's timer end the process after the limit."""
-        faulthandler.dump_traceback_later(self.setup.timeout_s, exit=True)
+        faulthandler.dump_traceback_later(min(self.setup.timeout_s, _LONGEST_LIMIT_S), exit=True)
         with suppress(OSError):
             if os.fstat(2).st_size > _LOG_BYTES:
                 os.ftruncate(2, 0)
