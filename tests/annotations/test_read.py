@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders.annotations import EXAMPLES, write, write_example
 from tests.builders.refusals import refused
-from tspcli.annotations import read_together
+from tspcli.annotations import AnnotationOrigin, Annotations, read_actions, read_together
 from tspcli.errors import AnnotationError
 
 
@@ -115,3 +115,47 @@ def test_names_of_several_files_meet_one_by_one(tmp_path: Path) -> None:
         "b": ("validation", 9),
     }
     assert list(found.named(found.files[1])) == ["a", "odd", "b"]
+
+
+@pytest.mark.parametrize("name", ["anet_anno_action.json", "mine.tsv", "Archery_val.txt"])
+def test_an_origin_is_read_again_unless_it_has_changed(tmp_path: Path, name: str) -> None:
+    path = write_example(tmp_path, name)
+    file = path / name if path.is_dir() else path
+    read = read_actions(path)
+    origin = AnnotationOrigin.of(read)
+    assert origin is not None and origin.read() == read
+    assert AnnotationOrigin.of(read_actions(path)) == origin
+    file.write_text(file.read_text() + "\n")
+    with refused(AnnotationError, path=path):
+        origin.read()
+    file.unlink()
+    with refused(AnnotationError, path=path):
+        origin.read()
+
+
+def test_a_file_added_to_a_folder_changes_it(tmp_path: Path) -> None:
+    path = write_example(tmp_path, "Archery_val.txt")
+    origin = AnnotationOrigin.of(read_actions(path))
+    assert origin is not None
+    (path / "Diving_val.txt").write_text("v_abc 3.0 4.0\n")
+    with refused(AnnotationError, path=path):
+        origin.read()
+
+
+def test_an_origin_has_all_subsets(tmp_path: Path) -> None:
+    content = {
+        "database": {
+            name: {"subset": name, "annotations": [{"segment": [1, 2], "label": "run"}]}
+            for name in ("training", "validation")
+        }
+    }
+    path = write(tmp_path / "all.json", json.dumps(content))
+    origin = AnnotationOrigin.of(read_actions(path, "training"))
+    assert origin is not None and set(origin.read()) == {"training", "validation"}
+
+
+def test_what_was_read_from_no_file_has_no_origin(tmp_path: Path) -> None:
+    assert AnnotationOrigin.of(Annotations()) is None
+    read = read_actions(write_example(tmp_path, "mine.tsv"))
+    (tmp_path / "mine.tsv").unlink()
+    assert AnnotationOrigin.of(read) is None

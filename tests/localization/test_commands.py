@@ -15,6 +15,9 @@ from tspcli.annotations.write import write_activitynet
 from tspcli.cli.main import cli, main
 from tspcli.encoders.weights import find_weights
 from tspcli.errors import AnnotationError
+from tspcli.localization import localizer as checkpoints
+from tspcli.localization import timeline_picture
+from tspcli.localization.prediction import VideoPrediction
 from tspcli.localization.results import Prediction, write_results
 
 ODD_COLUMNS = [
@@ -107,6 +110,70 @@ def test_predict_and_evaluate(planted: Path, capsys: pytest.CaptureFixture[str])
     (planted / "blocked.txt").write_text("validation0\n\n a name \nvalidation1\n")
     assert tsp(*evaluate, "--json", "--blocked", planted / "blocked.txt") == 0
     assert json.loads(capsys.readouterr().out)["proposals"]["n_videos"] == 2
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The annotated actions in pictures, by the video's key."""
+    found: dict[str, object] = {}
+
+    def save(_: Path, video: VideoPrediction, truth: object) -> None:
+        found[video.key] = truth
+
+    monkeypatch.setattr(timeline_picture, "save_timeline", save)
+    return found
+
+
+def test_pictures_show_the_annotations_of_the_run(
+    planted: Path, tmp_path: Path, drawn: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, run = tmp_path / "mine.json", tmp_path / "run.pth"
+    shutil.copy(planted / "all.json", mine)
+    stored = checkpoints.load(planted / "run" / "best.pth")
+    (origin,) = stored["annotations"]
+    assert origin["path"] == str(planted / "all.json")
+    checkpoints.save(run, {**stored, "annotations": [{**origin, "path": str(mine)}]})
+    predict = [
+        "localize", "predict", "--run", run, "--features", planted / "valid.h5",
+        "--out", tmp_path / "found.json", "--plot", tmp_path, "--device", "cpu",
+    ]  # fmt: skip
+    truth = read_actions(mine)
+    expected = {f"v_validation{i}": truth[f"validation{i}"].segments for i in range(4)}
+    assert tsp(*predict) == 0
+    assert drawn == expected
+    assert "the annotations that the run was trained with" in capsys.readouterr().err
+    # What is given now counts alone.
+    table = tmp_path / "table.csv"
+    table.write_text("video,start,end,label\nvalidation1,1,2,run\n")
+    assert tsp(*predict, "--annotations", table) == 0
+    nothing = dict.fromkeys(expected)
+    assert drawn == {**nothing, "v_validation1": (Segment(1.0, 2.0, "run"),)}
+    mine.write_text(mine.read_text() + " ")
+    capsys.readouterr()
+    assert tsp(*predict) == 0
+    assert drawn == nothing
+    assert f"{mine} has changed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_and_videos_without_annotations_have_pictures(
+    planted: Path, tmp_path: Path, drawn: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = checkpoints.load(planted / "run" / "best.pth")
+    del stored["annotations"]  # as runs of 0.1.0
+    checkpoints.save(tmp_path / "old.pth", stored)
+    plant(tmp_path / "new.h5", 1, seed=3, subset="new")
+    for run, features in (
+        (tmp_path / "old.pth", planted / "valid.h5"),
+        (planted / "run", tmp_path / "new.h5"),
+    ):
+        drawn.clear()
+        code = tsp(
+            "localize", "predict", "--run", run, "--features", features,
+            "--out", tmp_path / "found.json", "--plot", tmp_path, "--device", "cpu",
+        )  # fmt: skip
+        assert code == 0
+        assert drawn and set(drawn.values()) == {None}
+        assert "annotations" not in capsys.readouterr().err
 
 
 def test_a_subset_is_predicted_alone(planted: Path) -> None:

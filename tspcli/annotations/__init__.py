@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tspcli.core.lazy_face import lazy_face
 
 if TYPE_CHECKING:
+    from tspcli.annotations.read import AnnotationOrigin as AnnotationOrigin
     from tspcli.annotations.read import AnnotationSet as AnnotationSet
     from tspcli.annotations.read import read_actions as read_actions
     from tspcli.annotations.read import read_annotations as read_annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AMBIGUOUS": "segments",
     "AnnotatedVideo": "segments",
+    "AnnotationOrigin": "read",
     "AnnotationSet": "read",
     "Annotations": "segments",
     "GroundTruthRow": "training_tables",

@@ -24,7 +24,8 @@ from tspcli.annotations.segments import (
     role_of,
     role_of_file,
 )
-from tspcli.annotations.text_files import Place, Source
+from tspcli.annotations.text_files import Place, Source, source_sha256
+from tspcli.core.files import absolute
 from tspcli.core.text import counted, refuses_damage
 from tspcli.core.video_names import pair_names
 from tspcli.errors import AnnotationError, UsageError
@@ -142,6 +143,48 @@ def read_actions(
         )
     chosen = found.role(role) if subset is None and role is not None else found.subset(subset)
     return chosen.classed()
+
+
+@dataclass(frozen=True)
+class AnnotationOrigin:
+    """Where actions were read from, so that a run can read them again.
+
+    Attributes:
+        path: The absolute path of the file or folder.
+        sha256: Of its content, see :func:`~tspcli.annotations.text_files.source_sha256`.
+        dialect: Its dialect.
+    """
+
+    path: str
+    sha256: str
+    dialect: str
+
+    @classmethod
+    def of(cls, annotations: Annotations) -> AnnotationOrigin | None:
+        """The origin of annotations; None if they were read from no file that is there."""
+        if annotations.path is None or not annotations.dialect:
+            return None
+        try:
+            sha256 = source_sha256(annotations.path)
+        except OSError:
+            return None
+        return cls(absolute(annotations.path), sha256, annotations.dialect)
+
+    def read(self) -> Annotations:
+        """All its actions, of every subset.
+
+        Raises:
+            AnnotationError: If it has changed or does not exist any more.
+        """
+        path = Path(self.path)
+        try:
+            is_same = source_sha256(path) == self.sha256
+        except (OSError, ValueError) as error:  # a ValueError: no path at all
+            text = f"{path} cannot be read any more ({getattr(error, 'strerror', error)})."
+            raise AnnotationError(text, path=path) from error
+        if not is_same:
+            raise AnnotationError(f"{path} has changed.", path=path, sha256=self.sha256)
+        return read_actions(path, dialect=self.dialect)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import io
 import math
 import re
@@ -19,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tspcli.core.files import file_sha256
 from tspcli.core.text import parse_json
 from tspcli.core.video_names import Spellings
 from tspcli.errors import AnnotationError
@@ -29,6 +31,7 @@ Row = dict[str, str | None]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CLOCK_TIME = re.compile(r"(\d+:)?\d+:\d+(\.\d*)?", re.ASCII)
 _MINUTE = 60
+_LARGEST_BYTES = 64 << 20
 
 
 class Place(NamedTuple):
@@ -64,6 +67,25 @@ class Place(NamedTuple):
         """An error at this place, ready to be raised."""
         known = {name: value for name, value in self._asdict().items() if value is not None}
         return AnnotationError(f"{self}: {message}", remedy=remedy, **known, **data)
+
+
+def source_sha256(path: Path) -> str:
+    """The sha256 of a file of annotations, or of the names and contents of the files in a folder.
+
+    Of files too large for annotations, such as videos beside them, the size counts.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file():
+            size = file.stat().st_size
+            content = file_sha256(file) if size <= _LARGEST_BYTES else str(size)
+            digest.update(f"{file.name!r} {content}\n".encode())
+    return digest.hexdigest()
 
 
 class Source:

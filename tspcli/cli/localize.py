@@ -36,7 +36,7 @@ from tspcli.localization.localize_config import (
 )
 
 if TYPE_CHECKING:
-    from tspcli.annotations import Annotations
+    from tspcli.annotations import Annotations, Segment
     from tspcli.annotations.dialects import Role
     from tspcli.sampling import Sampling
 
@@ -168,7 +168,7 @@ def train_command(
     requires=["videos", "classes=action-head"],
     help="The encoder, for videos or for its action head.  [default: the run's]",
 )
-@click.option("--annotations", "-a", type=PATH, help="Draw these above the predictions.")
+@click.option("--annotations", "-a", type=PATH, help="Draw these.  [default: the run's own]")
 @column_option(requires=["annotations"])
 @ruled_option(
     "--subset",
@@ -216,7 +216,7 @@ def predict_command(
     from tspcli.localization.localizer import load_localizer
     from tspcli.localization.prediction import predict
     from tspcli.localization.results import Prediction, proposals_path, write_results
-    from tspcli.localization.timeline_picture import save_timeline
+    from tspcli.localization.timeline_picture import annotated_actions, save_timeline
     from tspcli.localization.training import FILES
     from tspcli.video.inputs import list_videos
 
@@ -253,7 +253,15 @@ def predict_command(
         features = (store,)
     else:
         keys = None if subset is None or known is None else _keys_of(features, known, subset)
-    names = {} if known is None or plot is None else _names_in(features, known)
+    truth: dict[str, tuple[Segment, ...]] = {}
+    if plot is not None:
+        truth = annotated_actions(
+            features,
+            localizer.origins if known is None else [known],
+            lambda problem: warn(f"{problem} The run was trained on it; pictures leave it out."),
+        )
+        if known is None and truth:
+            say("Pictures show the annotations that the run was trained with.")
     chosen = {name: value for name, value in options.items() if value is not None}
     found: dict[str, list[Prediction]] = {}
     proposals: dict[str, Sequence[Prediction]] = {}
@@ -269,9 +277,7 @@ def predict_command(
         found[video.key] = video.predictions
         proposals[video.key] = video.proposals
         if plot is not None:
-            name = names.get(video.key)
-            truth = None if known is None or name is None else known[name].segments
-            save_timeline(plot / f"{video.key}.png", video, truth)
+            save_timeline(plot / f"{video.key}.png", video, truth.get(video.key))
     write_results(out, found, proposals=proposals)
     n_predictions = sum(len(items) for items in found.values())
     if as_json:
@@ -389,19 +395,13 @@ def _read(
 def _keys_of(features: tuple[Path, ...], annotations: Annotations, subset: str) -> list[str]:
     """The videos of the stores that belong to the subset."""
     from tspcli.errors import LocalizationError
-
-    if names := _names_in(features, annotations):
-        return sorted(names)
-    text = f"No video with features is in the subset {subset!r}, as {next(iter(annotations))} is."
-    raise LocalizationError(text, option="subset", value=subset)
-
-
-def _names_in(features: tuple[Path, ...], annotations: Annotations) -> dict[str, str]:
-    """The names under which videos of the stores are annotated, by their keys."""
     from tspcli.localization.feature_windows import open_features
 
     with open_features(features) as opened:
-        return annotations.pair(list(opened))
+        if names := annotations.pair(list(opened)):
+            return sorted(names)
+    text = f"No video with features is in the subset {subset!r}, as {next(iter(annotations))} is."
+    raise LocalizationError(text, option="subset", value=subset)
 
 
 def _train_config(options: Mapping[str, Any]) -> TrainConfig:

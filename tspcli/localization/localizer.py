@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tspcli.annotations import AnnotationOrigin
 from tspcli.core.files import replacing
 from tspcli.core.text import MALFORMED
 from tspcli.errors import CheckpointError, UsageError
@@ -31,6 +32,7 @@ class Localizer:
         feature_settings: Of the stores that it was trained on; empty if they have none.
         weights: Name of the encoder's weights, or None.
         weights_path: Their path, if they are not registered and the stores hold it.
+        origins: Where the annotations of its training and validation were read.
     """
 
     model: Bmn
@@ -39,6 +41,7 @@ class Localizer:
     feature_settings: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     weights_path: str | None = None
+    origins: tuple[AnnotationOrigin, ...] = ()
 
     @property
     def feature_dim(self) -> int:
@@ -57,6 +60,7 @@ def localizer_state(localizer: Localizer) -> dict[str, Any]:
         "feature_settings": localizer.feature_settings,
         "weights": localizer.weights,
         "weights_path": localizer.weights_path,
+        "annotations": [asdict(origin) for origin in localizer.origins],
         "model": localizer.model.state_dict(),
         "labels": None if head is None else list(head.labels),
         "class_head": None if head is None else head.state_dict(),
@@ -115,13 +119,19 @@ def localizer_from_state(values: dict[str, Any], device: torch.device | str = "c
             head.to(device).eval()
         settings = dict(values["feature_settings"])
         weights, weights_path = values["weights"], values.get("weights_path")
+        origins = tuple(
+            AnnotationOrigin(**{name: str(value) for name, value in origin.items()})
+            for origin in values.get("annotations", ())
+        )
     # Wrong shapes are a RuntimeError of torch.
     except (*MALFORMED, RuntimeError, UsageError) as error:
         raise CheckpointError(
             f"The localization checkpoint is damaged ({type(error).__name__}: {error}).",
             remedy="Train again, or take another checkpoint of the run.",
         ) from error
-    return Localizer(model.to(device).eval(), config, head, settings, weights, weights_path)
+    return Localizer(
+        model.to(device).eval(), config, head, settings, weights, weights_path, origins
+    )
 
 
 def load_localizer(run: str | Path, device: torch.device | str = "cpu") -> Localizer:

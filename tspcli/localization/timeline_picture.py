@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tspcli.annotations import Segment
+from tspcli.annotations import AnnotationOrigin, Annotations, Segment
 from tspcli.core.files import replacing
-from tspcli.errors import DependencyError
+from tspcli.errors import DependencyError, TspError
+from tspcli.localization.feature_windows import Paths, open_features
 from tspcli.localization.prediction import VideoPrediction
 
 if TYPE_CHECKING:
@@ -93,6 +94,37 @@ def draw_timeline(
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure
+
+
+def annotated_actions(
+    features: Paths,
+    sources: Iterable[Annotations | AnnotationOrigin],
+    on_problem: Callable[[str], None],
+) -> dict[str, tuple[Segment, ...]]:
+    """The annotated actions of stores' videos by key, from the first source that has a video.
+
+    Args:
+        features: The stores.
+        sources: Annotations, or where a run's were read.
+        on_problem: Receives why a run's annotations cannot be shown.
+
+    Raises:
+        AnnotationError: If a name in annotations could mean either of two videos.
+    """
+    found: dict[str, tuple[Segment, ...]] = {}
+    with open_features(features) as opened:
+        for source in sources:
+            try:
+                known = source if isinstance(source, Annotations) else source.read()
+                names = known.pair(list(opened))
+            except TspError as error:
+                if isinstance(source, Annotations):
+                    raise
+                on_problem(str(error))
+                continue
+            for key, name in names.items():
+                found.setdefault(key, known[name].segments)
+    return found
 
 
 def save_timeline(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tspcli.annotations import Annotations
+from tspcli.annotations import AnnotationOrigin, Annotations
 from tspcli.core.arithmetic import cuda_arithmetic
 from tspcli.core.devices import resolve_device
 from tspcli.core.files import replacing
@@ -199,6 +199,8 @@ def train(
             state = _fresh(config, opened, windows, videos, annotations, device, reporter)
         else:
             reporter.message(f"Resuming after epoch {state.epoch}.")
+    origins = (AnnotationOrigin.of(given) for given in (annotations, valid) if given is not None)
+    state.localizer.origins = tuple({origin: None for origin in origins if origin is not None})
     with folder.opened(overwrite=overwrite), cuda_arithmetic(tf32=False):
         if not folder.about_path.exists():
             with replacing(folder.about_path) as aside:
