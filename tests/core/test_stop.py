@@ -103,3 +103,20 @@ def test_handlers_come_back() -> None:
 def test_something_else_may_ask() -> None:
     stopper = Stopper(lambda text: None, asked_by=lambda: True)
     assert stopper.requested()
+
+
+def test_a_launcher_may_pass_on_what_everybody_got() -> None:
+    stopper = Stopper(lambda text: None, is_launched=True)
+    assert not stopper.requested()
+    for _ in range(3):
+        stopper.interrupt(signal.SIGTERM, None)
+    assert stopper.requested() and stopper.exit_code == 143
+    with pytest.raises(KeyboardInterrupt):
+        stopper.interrupt(signal.SIGINT, None)
+
+
+def test_a_launched_run_that_has_not_begun_is_interrupted_once() -> None:
+    stopper = Stopper(lambda text: None, is_launched=True)
+    with pytest.raises(KeyboardInterrupt):
+        stopper.interrupt(signal.SIGTERM, None)
+    stopper.interrupt(signal.SIGTERM, None)

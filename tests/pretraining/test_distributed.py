@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
@@ -25,7 +27,7 @@ from tspcli.pretraining.distributed import (
     Placement,
     find_placement,
     first_slurm_host,
-    launch_command,
+    launch,
     rendezvous,
 )
 from tspcli.pretraining.run_state import read_run_recipe
@@ -287,16 +289,33 @@ def test_recipe_of_a_run_can_be_read(alone: Path) -> None:
     assert read_run_recipe(alone) == FROZEN
 
 
-def test_launch_command_is_torchs_launcher() -> None:
-    command = launch_command(4, ["pretrain", "--out", "run"])
-    assert command[1:] == [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=4",
-        "-m",
-        "tspcli",
-        "pretrain",
-        "--out",
-        "run",
-    ]
+FAILED = {"local_rank": 0, "pid": 7, "error_file": "<NONE>"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (None, 0),
+        (SignalException("stopped", signal.SIGTERM), 143),
+        (SignalException("stopped", signal.SIGINT), 130),
+        (ChildFailedError("tspcli", {0: ProcessFailure(**FAILED, exitcode=2)}), 2),
+        (ChildFailedError("tspcli", {0: ProcessFailure(**FAILED, exitcode=-9)}), 137),
+    ],
+)
+def test_torchs_launcher_is_used_and_its_end_is_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception | None, code: int
+) -> None:
+    calls: list[list[str]] = []
+
+    def run(arguments: list[str]) -> None:
+        calls.append(arguments)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setattr("torch.distributed.run.main", run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch(4, ["pretrain", "--out", "run"]) == code
+    assert signal.getsignal(signal.SIGTERM) == before
+    words = ["--standalone", "--nproc-per-node=4", "-m", "tspcli", "pretrain", "--out", "run"]
+    assert calls == [words]

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,10 +45,17 @@ def start(small_set: SmallSet, tmp_path: Path) -> Iterator[Start]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def terminated(process: subprocess.Popen[str]) -> str:
-    """Signal the group; what the run said until it ended with all its processes."""
+def terminated(process: subprocess.Popen[str], others: Sequence[int] = ()) -> str:
+    """Signal the group; what the run said until it ended with all its processes.
+
+    Args:
+        process: The run.
+        others: Its processes outside the group, which are signalled first.
+    """
+    for other in others:
+        os.kill(other, signal.SIGTERM)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=90)
     assert process.returncode == 143, said
     assert "Traceback" not in said and "fault" not in said, said
     wait_until(lambda: not outlived(process), within_s=20)
@@ -64,6 +71,11 @@ def outlived(process: subprocess.Popen[str]) -> bool:
     return True
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def ended(process: subprocess.Popen[str]) -> Callable[[], str | None]:
     """What a run that should go on said when it ended."""
     return lambda: None if process.poll() is None else process.communicate()[0] or "it ended"
@@ -71,9 +83,8 @@ def ended(process: subprocess.Popen[str]) -> Callable[[], str | None]:
 
 def loaders(process: subprocess.Popen[str]) -> int:
     """Loader processes that have been started, ready or not."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     count = 0
-    for child in children:
+    for child in children(process.pid):
         with suppress(OSError):
             count += b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     return count
@@ -83,7 +94,7 @@ def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
     last = tmp_path / "run" / "last.pth"
     process = start("--checkpoint-every-steps", "3")
     wait_until(last.exists, within_s=120, unless=ended(process))
-    terminated(process)
+    assert "--resume" in terminated(process)
     stored = torch.load(last, weights_only=False)["run"]["state"]
     assert (stored["epoch"], stored["step"]) > (0, 0)
 
@@ -94,3 +105,19 @@ def test_before_the_first_step(start: Start, tmp_path: Path) -> None:
     wait_until(lambda: loaders(process) > 0, within_s=120, unless=ended(process))
     terminated(process)
     assert not (tmp_path / "run" / "last.pth").exists()
+
+
+@pytest.mark.parametrize("signalled", ["launcher", "everybody"])
+def test_several_processes(start: Start, tmp_path: Path, signalled: str) -> None:
+    """torch's launcher has the others in sessions of their own, and passes the signal on."""
+    last = tmp_path / "run" / "last.pth"
+    process = start("--gpus", "2", "--workers", "0", "--checkpoint-every-steps", "3")
+    wait_until(last.exists, within_s=120, unless=ended(process))
+    others = children(process.pid)
+    assert len(others) == 2
+    said = terminated(process, others if signalled == "everybody" else ())
+    assert "--resume" in said, said
+    assert not any(Path(f"/proc/{other}").exists() for other in others)
+    stored = torch.load(last, weights_only=False)["run"]
+    assert (stored["state"]["epoch"], stored["state"]["step"]) > (0, 0)
+    assert stored["world_size"] == 2

@@ -127,7 +127,7 @@ def command(
     what, how = split_settings(config, settings)
     chosen = load_recipe(recipe, what)
     if gpus is not None and gpus > 1 and "RANK" not in os.environ:
-        _relaunch(gpus)
+        return _launch(gpus)
     from tspcli.core.settings import with_values
     from tspcli.core.stop import stoppable
     from tspcli.pretraining.precheck import fill_cache_only
@@ -148,6 +148,7 @@ def command(
         asked_by=lambda: launcher not in (None, os.getppid()),
         # Storing where a run stands may take longer.
         hard_limit=False,
+        is_launched=launcher is not None,
     ) as stop:
         try:
             with watch(stop_requested=stop.requested) as reporter:
@@ -210,18 +211,16 @@ def split_settings(
     return what, how
 
 
-def _relaunch(processes: int) -> None:
-    """Become torch's launcher of several processes of this very command."""
-    from tspcli.pretraining.distributed import launch_command
+def _launch(processes: int) -> int:
+    """Run this very command in several processes; its exit code."""
+    from tspcli.pretraining.distributed import launch
 
     arguments = list(sys.argv[1:])
     if "--gpus" in arguments:
         place = arguments.index("--gpus")
         del arguments[place : place + 2]
     arguments = [argument for argument in arguments if not argument.startswith("--gpus=")]
-    command_line = launch_command(processes, arguments)
-    sys.stderr.flush()
-    os.execv(command_line[0], command_line)
+    return launch(processes, arguments)
 
 
 def _summarize(report: PretrainReport, as_json: bool) -> None:

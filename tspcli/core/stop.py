@@ -33,6 +33,8 @@ class Stopper:
         stopping: What to say when a run is asked to stop.
         farewell: What to say when the run has ended early.
         asked_by: Another reason to stop, such as a launcher that is gone.
+        is_launched: Whether a launcher passes signals on: whoever signals all processes then does
+            so twice, and only the second Ctrl-C ends the run.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Stopper:
         stopping: str = "",
         farewell: str = "Interrupted.",
         asked_by: Callable[[], bool] = lambda: False,
+        is_launched: bool = False,
     ) -> None:
         self._say = say
         self._stopping = stopping
         self._farewell = farewell
         self._asked_by = asked_by
+        self._is_launched = is_launched
         self._asked = False
         self._attended = False
         self._number = int(signal.SIGINT)
@@ -85,6 +89,8 @@ class Stopper:
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal on the main thread, as soon as that is back in Python."""
         self._note(number)
+        if self._count and self._is_launched and number == signal.SIGTERM:
+            return
         self._count += 1
         if not self._attended or self._count > 1:
             raise KeyboardInterrupt
@@ -122,6 +128,7 @@ def stoppable(
     farewell: str = "Interrupted.",
     asked_by: Callable[[], bool] = lambda: False,
     hard_limit: bool = True,
+    is_launched: bool = False,
 ) -> Iterator[Stopper]:
     """Let SIGTERM and Ctrl-C stop what runs inside in good order. For the main thread alone.
 
@@ -131,8 +138,11 @@ def stoppable(
         farewell: What :meth:`Stopper.farewell` says.
         asked_by: Another reason to stop.
         hard_limit: Whether the process ends after :data:`HARD_LIMIT_S`, even inside C code.
+        is_launched: See :class:`Stopper`.
     """
-    stopper = Stopper(say, stopping=stopping, farewell=farewell, asked_by=asked_by)
+    stopper = Stopper(
+        say, stopping=stopping, farewell=farewell, asked_by=asked_by, is_launched=is_launched
+    )
     previous = {number: signal.signal(number, stopper.interrupt) for number in _SIGNALS}
     try:
         if hard_limit:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ _TIMEOUT = timedelta(hours=24)
 """Long, because one process may build a clip cache while the others wait; if one dies, its launcher
 notices at once."""
 _SLURM_PORTS = (29_500, 20_000)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
@@ -237,15 +238,26 @@ def _backends(device_type: str) -> str:
     return f"cpu:gloo,{device_type}:{own}"
 
 
-def launch_command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """The command that starts ``tsp`` with some arguments in several processes on this machine."""
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        "-m",
-        "tspcli",
-        *arguments,
-    ]
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run ``tsp`` with some arguments in several processes on this machine, by torch's launcher.
+
+    Returns:
+        The exit code: 128 and the number of the signal that stopped the launcher, which passes it
+        on and waits; else that of the process that failed first, 0 if none did.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    previous = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        main(["--standalone", f"--nproc-per-node={processes}", "-m", "tspcli", *arguments])
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        code: int = failed.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
