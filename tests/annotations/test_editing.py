@@ -53,6 +53,9 @@ def test_a_table_keeps_its_lines_columns_and_order(tmp_path: Path):
         # Frames follow their times at the rate that they had.
         ("video,type,type_idx,start,end,startFrame,endFrame\na,jump,7,1,2,30,60\n",
          "video,type,type_idx,start,end,startFrame,endFrame\na,jump,7,1,5,30,150\n"),
+        # What other programs take for the end of a line is part of a field.
+        ("video,start,end,label,note\na,1,2,jump,x\u2028y\n",
+         "video,start,end,label,note\na,1,5,jump,x\u2028y\n"),
         # Times that are not edited keep their digits.
         ("video,start,end,label\na,1.00,2.123456,jump\n", "video,start,end,label\na,1.00,5,jump\n"),
     ],
@@ -218,3 +221,55 @@ def test_a_new_table_has_the_columns_that_are_named(tmp_path: Path):
     json_file = written(tmp_path / "a.json", '{"database": {}}')
     with refused(UsageError, option="--column"):
         open_for_editing(json_file, columns)
+
+
+def test_entries_of_other_videos_stay_valid_after_a_save(tmp_path: Path):
+    """A page keeps what it knows of a video while others are saved."""
+    path = written(tmp_path / "a.csv", "video,start,end,label\na,1,2,x\nb,3,4,y\nb,5,6,z\n")
+    first = open_for_editing(path)
+    _, z = first.segments["b"]
+    second = first.save({"a": [*first.segments["a"], EditedSegment(7, 8, "new")]})
+    second.save({"b": [z._replace(end_s=6.5)]})
+    assert path.read_text().splitlines()[1:] == ["a,1,2,x", "a,7,8,new", "b,5,6.5,z"]
+
+
+def test_a_new_line_takes_over_what_is_the_video_s_and_no_more(tmp_path: Path):
+    header = "video,id,start,end,label,subset,comment,score\n"
+    path = written(tmp_path / "a.csv", header + "a,17,1,2,x,train,checked,0.9\n")
+    file = open_for_editing(path)
+    file.save({"a": [*file.segments["a"], EditedSegment(5, 6, "y")]})
+    assert path.read_text().splitlines()[2] == "a,,5,6,y,train,,"
+
+
+def test_permissions_links_and_the_previous_version_stay(tmp_path: Path):
+    path = written(tmp_path / "real.csv", ROWS)
+    path.chmod(0o600)
+    link = tmp_path / "link.csv"
+    link.symlink_to(path)
+    file = open_for_editing(link)
+    file = file.save({"a": []})
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    backup = tmp_path / "real.csv.bak"
+    assert backup.read_text() == ROWS
+    assert backup.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AnnotationError):
+        file.save({"a": [EditedSegment(2, 1, "x")]})
+    assert backup.read_text() == ROWS
+
+
+def test_odd_segments_of_the_file_do_not_keep_it_from_being_saved(tmp_path: Path):
+    path = written(tmp_path / "a.csv", "video,start,end,label\na,2,2,x\n")
+    file = open_for_editing(path)
+    file.save({"a": [*file.segments["a"], EditedSegment(5, 6, "y")]})
+    assert path.read_text().splitlines()[1:] == ["a,2,2,x", "a,5,6,y"]
+
+
+@pytest.mark.parametrize(
+    "entry", [{"segment": [1, 2]}, {"label": "x"}, 7, {"segment": 3, "label": "x"}]
+)
+def test_json_that_is_no_annotation_is_named(tmp_path: Path, entry: object):
+    text = json.dumps({"database": {"a": {"annotations": [entry]}}})
+    with pytest.raises(AnnotationError) as caught:
+        open_for_editing(written(tmp_path / "a.json", text))
+    assert caught.value.data["video"] == "a"

@@ -76,7 +76,7 @@ over the fence.
 WEBVTT = """WEBVTT - made by hand
 
 NOTE
-one comment --> not a cue
+one comment
 
 STYLE
 ::cue { color: red }
@@ -271,3 +271,11 @@ def test_the_command_converts_between_dialects(tmp_path: Path):
     ]
     with pytest.raises(UsageError):
         CliRunner().invoke(command, [*words, "--videos", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("dialect", ["elan", "subrip", "webvtt"])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, dialect: str):
+    annotations = Annotations({"../../evil": AnnotatedVideo((Segment(1, 2, "x"),))})
+    (file,) = write_as(annotations, dialect, tmp_path / "out")
+    assert file.parent == tmp_path / "out"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.viewer.conftest import Page, Serve
 from tests.viewer.test_app import CSV, RESULTS, ready
+from tspcli.annotations.editing import open_for_editing
 from tspcli.sampling import Sampling
 from tspcli.viewer.workspace import Heads
 
@@ -228,10 +229,10 @@ def test_drag_a_border_relabel_delete_accept(open_tab: Any, page: Page, tmp_path
     tab.drag((2 / DURATION_S, ANNOTATIONS_Y), (3 / DURATION_S, ANNOTATIONS_Y))
     tab.tab.fill("#label", "leap")
     tab.tab.click("#apply")
-    # With all predictions shown, that at 4 to 5 s is accepted by the keyboard.
+    # With all predictions shown, that at 4 to 5 s is accepted by the keyboard alone.
     tab.tab.fill("#threshold", "0.02")
-    box = tab.box()
-    tab.tab.mouse.click(box["x"] + 4.5 / DURATION_S * box["width"], box["y"] + ANNOTATIONS_Y + 32)
+    tab.tab.focus("#timeline")
+    tab.press("Home", "}", "}", "}")
     assert tab.text("#apply").startswith("Accept")
     tab.press("Enter", "Control+s")
     tab.until("document.getElementById('notice').textContent.startsWith('Saved')")
@@ -263,6 +264,92 @@ def test_a_conflict_shows_both_versions(open_tab: Any, page: Page, tmp_path: Pat
     assert "jump" not in (tmp_path / "actions.csv").read_text()
     # The browser reports the refused save as an error of its own.
     tab.problems = [p for p in tab.problems if "409" not in p]
+
+
+def test_a_conflict_that_is_left_open_stays_one(open_tab: Any, page: Page, tmp_path: Path):
+    tab = open_tab(page)
+    tab.press("]", "Delete")
+    theirs = CSV.replace("1,2,jump", "1.5,2,jump")
+    (tmp_path / "actions.csv").write_text(theirs)
+    for _ in range(2):
+        tab.press("Control+s")
+        tab.tab.wait_for_selector("#conflict[open]")
+        tab.tab.click("#later")
+    assert (tmp_path / "actions.csv").read_text() == theirs
+    tab.problems = [p for p in tab.problems if "409" not in p]
+    tab.tab.on("dialog", lambda dialog: dialog.accept())
+
+
+def labelled(tab: Tab, label: str, start: str, end: str) -> None:
+    """Add a segment through the panel."""
+    tab.press("Escape")
+    for field, text in (("#from", start), ("#to", end), ("#label", label)):
+        tab.tab.fill(field, text)
+    tab.tab.click("#apply")
+
+
+def test_two_tabs_do_not_undo_each_other(open_tab: Any, page: Page, tmp_path: Path):
+    one = open_tab(page, "#video=v_b")
+    one.problems.clear()
+    one.tab.click(".video-row >> text=v_a")
+    one.until("document.getElementById('segments').textContent.includes('jump')")
+    other = open_tab(page, "#video=v_b")
+    labelled(other, "theirs", "0.5", "1")
+    other.press("Control+s")
+    other.until("document.getElementById('notice').textContent.startsWith('Saved')")
+    labelled(one, "mine", "3", "4")
+    one.press("Control+s")
+    one.tab.wait_for_selector("#conflict[open]")
+    one.tab.click("#resolve")
+    one.until("document.getElementById('notice').textContent.startsWith('Saved')")
+    one.tab.click(".video-row >> text=v_b")
+    one.until("document.getElementById('segments').textContent.includes('theirs')")
+    labelled(one, "more", "2", "2.5")
+    one.press("Control+s")
+    one.until("document.getElementById('save').disabled")
+    saved = (tmp_path / "actions.csv").read_text()
+    for label in ("jump", "run", "mine", "theirs", "more"):
+        assert f",{label}," in saved
+    for tab in (one, other):
+        tab.problems = [p for p in tab.problems if "409" not in p and "/file" not in p]
+
+
+def test_saving_video_after_video(open_tab: Any, page: Page, tmp_path: Path):
+    tab = open_tab(page)
+    tab.tab.click(".video-row >> text=v_c")
+    tab.until("document.getElementById('segments').textContent.includes('run')")
+    tab.tab.click(".video-row >> text=v_a")
+    tab.until("document.getElementById('segments').textContent.includes('jump')")
+    labelled(tab, "one", "3", "4")
+    tab.press("Control+s")
+    tab.until("document.getElementById('notice').textContent.startsWith('Saved')")
+    tab.tab.click(".video-row >> text=v_c")
+    tab.until("document.getElementById('segments').textContent.includes('run')")
+    labelled(tab, "two", "2", "3")
+    tab.press("Control+s")
+    tab.until("document.getElementById('save').disabled")
+    saved = (tmp_path / "actions.csv").read_text().splitlines()[1:]
+    assert saved == ["v_a,1,2,jump,keep", "v_a,3,4,one,", "v_c,0.5,0.9,run,", "v_c,2,3,two,"]
+
+
+def test_changing_the_label_alone_keeps_the_times(open_tab: Any, page: Page, tmp_path: Path):
+    (tmp_path / "actions.csv").write_text("video,start,end,label\nv_a,1.2345678,9.7654321,jump\n")
+    page.workspace.document = open_for_editing(tmp_path / "actions.csv")
+    tab = open_tab(page)
+    tab.press("]")
+    tab.tab.fill("#label", "leap")
+    tab.tab.click("#apply")
+    tab.press("Control+s")
+    tab.until("document.getElementById('notice').textContent.startsWith('Saved')")
+    assert (tmp_path / "actions.csv").read_text().splitlines()[1] == "v_a,1.2345678,9.7654321,leap"
+
+
+def test_a_border_dragged_over_the_other_one_changes_nothing(open_tab: Any, page: Page):
+    tab = open_tab(page)
+    tab.drag((2 / DURATION_S, ANNOTATIONS_Y), (0.2 / DURATION_S, ANNOTATIONS_Y))
+    assert "0:01.00–0:02.00" in tab.text("#segments")
+    assert tab.tab.is_disabled("#undo")
+    assert tab.tab.is_disabled("#save")
 
 
 def test_finding_moments_like_a_segment(open_tab: Any, page: Page):

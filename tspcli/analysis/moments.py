@@ -84,9 +84,9 @@ def rows_of_span(video: VideoFeatures, span: Span) -> tuple[int, int]:
             f"{span.start_s:g}-{span.end_s:g} ends before it starts.",
             value=(span.start_s, span.end_s),
         )
-    reach = _step_s(video) / 2 if len(centers) else 0.0
-    if not len(centers) or span.end_s < centers[0] - reach or span.start_s > centers[-1] + reach:
-        lasts = f"rows up to {centers[-1]:.1f} s" if len(centers) else "none"
+    starts, ends = video.start_s, video.end_s
+    if not len(centers) or span.end_s <= starts[0] or span.start_s >= ends[-1]:
+        lasts = f"rows from {starts[0]:.1f} to {ends[-1]:.1f} s" if len(centers) else "none"
         raise UsageError(
             f"{span.key!r} has no rows at {span.start_s:g}-{span.end_s:g} s; it has {lasts}.",
             value=(span.start_s, span.end_s),

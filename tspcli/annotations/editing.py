@@ -7,23 +7,19 @@ beside the file as ``NAME.bak``; a file that somebody else has changed is never 
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import json
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tspcli.annotations.dialects import table as table_dialect
 from tspcli.annotations.read import read_annotations
-from tspcli.annotations.text_files import Place, Source, Table, parse_time, require_one_form
-from tspcli.core.files import duplicate, replacing
-from tspcli.core.regions import REGION_CLASSES
-from tspcli.core.video_names import Spellings, without_suffix
+from tspcli.annotations.text_files import Place, Source, require_one_form
+from tspcli.core.files import duplicate, explain_write_errors, replacing
 from tspcli.errors import AnnotationError, UsageError
 
 DECIMALS = 3
@@ -37,7 +33,7 @@ class EditedSegment(NamedTuple):
         start_s: Start in seconds after the first frame.
         end_s: End.
         label: The action.
-        entry: Which entry of the file it is, by its position there; None if it is new.
+        entry: Which of its video's entries in the file it is, from 0; None if it is new.
     """
 
     start_s: float
@@ -104,18 +100,22 @@ class EditableAnnotations(ABC):
             AnnotationError: If a segment is none, or the file cannot be written.
         """
         for video, segments in changes.items():
-            for segment in segments:
+            # Odd segments that the file holds already are not the editor's.
+            for segment in set(segments) - set(self.segments.get(video, ())):
                 _require_sound(self.path, video, segment)
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            raise AnnotationError(f"{self.path} may not be written.", path=self.path)
         data = self.text_with(changes).encode("utf-8")
         current = self.reopened()
         if current.version != self.version:
             raise ChangedMeanwhileError(current)
-        if self.path.exists():
-            with replacing(self.path.with_name(f"{self.path.name}.bak")) as aside:
-                duplicate(self.path, aside)
         with replacing(self.path, error=AnnotationError) as aside:
             aside.write_bytes(data)
             _require_equal(aside, self.columns, self.segments | dict(changes))
+            if self.path.exists():
+                backup = self.path.with_name(f"{self.path.name}.bak")
+                with explain_write_errors(backup, error=AnnotationError):
+                    duplicate(self.path, backup)
         return self.reopened()
 
 
@@ -133,18 +133,22 @@ def open_for_editing(
         AnnotationError: If it cannot be read, or is in a dialect that cannot be edited.
         UsageError: If columns are named for another dialect.
     """
-    path, columns = Path(path), dict(columns or {})
+    from tspcli.annotations.edited_table import TableFile  # which is made of what is here
+
+    # The file itself where a link leads to it, so that the link stays one.
+    path, columns = Path(path).resolve(), dict(columns or {})
     if not path.exists():
         if path.suffix.lower() == ".json":
             return _JsonFile(path, b"", columns)
-        return _TableFile(path, b"", columns)
+        return TableFile(path, b"", columns)
     source = Source(path, columns)
     if source.is_json and columns:
         raise UsageError(f"{path} is JSON, which has no columns.", option="--column")
     if source.is_json and isinstance(source.json.get("database"), dict):
+        read_annotations(path, "activitynet")  # names what is wrong in it
         return _JsonFile(path, path.read_bytes(), columns)
     if source.is_table and table_dialect.detects(source):
-        return _TableFile(path, path.read_bytes(), columns)
+        return TableFile(path, path.read_bytes(), columns)
     raise AnnotationError(
         f"{path} is neither ActivityNet's JSON nor a table of actions, so it cannot be edited in "
         "place.",
@@ -191,7 +195,7 @@ def _json_entry(
 ) -> dict[str, Any]:
     new = dict(old or {"segment": [None, None], "label": None})
     times = [
-        before if before is not None and float(before) == now else _rounded(now)
+        before if before is not None and float(before) == now else rounded(now)
         for before, now in zip(new["segment"], segment[:2], strict=True)
     ]
     relabelled = str(new["label"]) != segment.label
@@ -228,183 +232,11 @@ def _like(text: str, content: Any) -> str:
     return written + ("\n" if text.endswith("\n") else "")
 
 
-class _Record(NamedTuple):
-    """A line of a table, or several where a field holds line ends.
-
-    Attributes:
-        raw: As it stands in the file, without its line end.
-        fields: Its fields by column.
-        place: Where it stands.
-    """
-
-    raw: str
-    fields: dict[str, str]
-    place: Place
-
-
-class _TableFile(EditableAnnotations):
-    """A table of video, start, end and label."""
-
-    def __init__(self, path: Path, data: bytes, columns: Mapping[str, str]) -> None:
-        super().__init__(path, data, columns)
-        text = data.decode("utf-8-sig") or _header(columns)
-        table = Table(text, path)
-        self._bom = "\ufeff" if data.startswith(codecs.BOM_UTF8) else ""
-        self._end = "\r\n" if "\r\n" in text else "\n"
-        self._delimiter = table.delimiter
-        self._columns = table_dialect.choose_columns(table, columns)
-        records = list(_records(text, self._delimiter))
-        self._spellings = Spellings()
-        self._header = records[0][0]
-        self._names = records[0][1]
-        self._records = [
-            _Record(raw, dict(zip(self._names, fields, strict=False)), Place(path, line=line))
-            for raw, fields, line in records[1:]
-        ]
-        for number, record in enumerate(self._records):
-            if video := self._video(record):
-                own = self.segments.setdefault(video, [])
-                if record.fields.get(self._columns["label"], "").strip():
-                    own.append(self._segment(number))
-
-    def text_with(self, changes: Mapping[str, Sequence[EditedSegment]]) -> str:
-        kept = {s.entry: s for segments in changes.values() for s in segments}
-        added = {v: [s for s in segments if s.entry is None] for v, segments in changes.items()}
-        last = {self._video(record): number for number, record in enumerate(self._records)}
-        lines = [self._header]
-        for number, record in enumerate(self._records):
-            video = self._video(record)
-            is_action = bool(record.fields.get(self._columns["label"], "").strip())
-            if video not in changes or not is_action:
-                lines.append(record.raw)
-            elif number in kept:
-                lines.append(self._changed(record, self._segment(number), kept[number]))
-            if last[video] == number:
-                lines += [self._new(video, segment) for segment in added.pop(video, ())]
-        lines += [self._new(video, s) for video, segments in added.items() for s in segments]
-        return self._bom + "".join(line + self._end for line in lines)
-
-    def _video(self, record: _Record) -> str:
-        name = without_suffix(record.fields.get(self._columns["video"], "").strip())
-        return self._spellings.first(name)
-
-    def _segment(self, number: int) -> EditedSegment:
-        record = self._records[number]
-        start_s, end_s = (
-            parse_time(record.fields.get(self._columns[role], ""), record.place.at(role))
-            for role in ("start", "end")
-        )
-        return EditedSegment(start_s, end_s, record.fields[self._columns["label"]].strip(), number)
-
-    def _changed(self, record: _Record, old: EditedSegment, new: EditedSegment) -> str:
-        if old == new:
-            return record.raw
-        fields = dict(record.fields)
-        for role, was, now in zip(("start", "end"), old[:2], new[:2], strict=True):
-            if was != now:
-                column = self._columns[role]
-                fields[column] = _time_like(fields[column], now)
-                for name in self._named(f"{role}frame"):
-                    fields[name] = _frame_at(now, fields[name], was)
-        if old.label != new.label:
-            fields |= self._label_fields(new.label)
-        return self._line(fields)
-
-    def _new(self, video: str, segment: EditedSegment) -> str:
-        """A line for a new segment: what all lines of its video share, and its own."""
-        own = [record.fields for record in self._records if self._video(record) == video]
-        taken = {self._columns[role] for role in ("start", "end", "label")}
-        fields = {
-            name: own[0].get(name, "")
-            for name in self._names
-            if own and name not in taken and len({other.get(name) for other in own}) == 1
-        }
-        fields.setdefault(self._columns["video"], video)
-        for role, time in zip(("start", "end"), segment[:2], strict=True):
-            fields[self._columns[role]] = _time_like(
-                own[0].get(self._columns[role], "") if own else "", time
-            )
-            for name in self._named(f"{role}frame"):
-                fields[name] = ""
-        return self._line(fields | self._label_fields(segment.label))
-
-    def _label_fields(self, label: str) -> dict[str, str]:
-        """The label's column and those that follow from it: its number, its region."""
-        fields = {self._columns["label"]: label}
-        for name in self._named(*_NUMBER_COLUMNS):
-            same = (r.fields for r in self._records if self._label(r) == label)
-            fields[name] = next((other.get(name, "") for other in same), "")
-        for name in self._named(table_dialect.REGION_COLUMN):
-            fields[name] = REGION_CLASSES[0]
-        return fields
-
-    def _label(self, record: _Record) -> str:
-        return record.fields.get(self._columns["label"], "").strip()
-
-    def _named(self, *wanted: str) -> list[str]:
-        return [name for name in self._names if name.strip().lower() in wanted]
-
-    def _line(self, fields: Mapping[str, str]) -> str:
-        return _joined([fields.get(name, "") for name in self._names], self._delimiter)
-
-
 _NEW_JSON = '{\n "version": "1.0",\n "database": {}\n}\n'
-_NUMBER_COLUMNS = ("type_idx", "label_id", "class_id")
-"""Columns that number the labels."""
 
 
-def _header(columns: Mapping[str, str]) -> str:
-    """The only line of a new table."""
-    return _joined([columns.get(r, r) for r in table_dialect.KNOWN_COLUMNS], ",") + "\n"
-
-
-def _joined(fields: Sequence[str], delimiter: str) -> str:
-    line = io.StringIO()
-    # With no line end of its own the writer would not quote fields that hold one.
-    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
-    return line.getvalue().removesuffix("\r\n")
-
-
-def _records(text: str, delimiter: str) -> Iterator[tuple[str, list[str], int]]:
-    """Each record of a table: its raw text without the line end, its fields, its first line."""
-    lines = text.splitlines(keepends=True)
-    read = 0
-
-    def counted_lines() -> Iterator[str]:
-        nonlocal read
-        for line in lines:
-            read += 1
-            yield line
-
-    reader = csv.reader(counted_lines(), delimiter=delimiter)
-    first = 0
-    for fields in reader:
-        yield "".join(lines[first:read]).rstrip("\r\n"), fields, first + 1
-        first = read
-
-
-def _time_like(text: str, seconds: float) -> str:
-    """Seconds written as a text is: with colons where it has some."""
-    n_colons = text.count(":")
-    rounded = _rounded(seconds)
-    if not n_colons:
-        return f"{rounded:.{DECIMALS}f}".rstrip("0").rstrip(".")
-    minutes, rest = divmod(rounded, 60)
-    shown = f"{rest:0{3 + DECIMALS}.{DECIMALS}f}".rstrip("0").rstrip(".")
-    if n_colons == 1:
-        return f"{int(minutes)}:{shown}"
-    return f"{int(minutes) // 60}:{int(minutes) % 60:02d}:{shown}"
-
-
-def _frame_at(now_s: float, frame: str, was_s: float) -> str:
-    """A frame number moved with its time, at the rate that the two had; empty without one."""
-    try:
-        return str(int(now_s * float(frame) / was_s + 1e-6))
-    except (ValueError, ZeroDivisionError):
-        return ""
-
-
-def _rounded(seconds: float) -> float:
+def rounded(seconds: float) -> float:
+    """Seconds as an edit writes them."""
     return round(seconds, DECIMALS)
 
 
@@ -426,13 +258,11 @@ def _require_equal(
     path: Path, columns: Mapping[str, str], wanted: Mapping[str, Sequence[EditedSegment]]
 ) -> None:
     """Refuse to keep a file that does not say what it was meant to say."""
-    meant = {
-        (v, _rounded(s.start_s), _rounded(s.end_s), s.label) for v in wanted for s in wanted[v]
-    }
+    meant = {(v, rounded(s.start_s), rounded(s.end_s), s.label) for v in wanted for s in wanted[v]}
     if not meant:
         return
     said = {
-        (name, _rounded(s.start_s), _rounded(s.end_s), s.label)
+        (name, rounded(s.start_s), rounded(s.end_s), s.label)
         for name, video in read_annotations(path, columns=columns).items()
         for s in video.segments
     }

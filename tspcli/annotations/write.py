@@ -13,6 +13,7 @@ from typing import Any
 from tspcli.annotations.dialects import DIALECTS
 from tspcli.annotations.segments import Annotations, Segment
 from tspcli.core.files import replacing
+from tspcli.core.video_names import store_key
 from tspcli.errors import AnnotationError, UsageError
 
 THUMOS14_TYPE_IDX: dict[str, int] = {
@@ -169,7 +170,7 @@ def write_each(
         )
     written = []
     for name, video in annotations.items():
-        path = out if single else out / f"{name}{suffix}"
+        path = out if single else out / f"{store_key(name)}{suffix}"
         with replacing(path, error=AnnotationError) as aside:
             aside.write_text(text_of(name, video.segments), encoding="utf-8", newline="\n")
         written.append(path)

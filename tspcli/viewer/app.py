@@ -172,6 +172,7 @@ class Answers:
                 "series": [
                     None if k is None else self._series(n, k).facts() for n, k in enumerate(others)
                 ],
+                "unreadable": key in work.files and info is None,
                 "heads": None if work.heads is None else work.heads.note,
                 "file": None
                 if info is None
@@ -216,7 +217,10 @@ class Answers:
         """The frame that the video shows at a time, as JPEG; headers state its time."""
         height = _whole(request, "height", 16, MOST_LINES)
         shown = self.frames.frame(self._file(request), _number(request, "time"), height)
-        headers = {"x-start": repr(shown.start_s), "x-end": repr(shown.end_s or "")}
+        headers = {
+            "x-start": repr(shown.start_s),
+            "x-end": "" if shown.end_s is None else repr(shown.end_s),
+        }
         return Response(shown.jpeg, media_type="image/jpeg", headers=headers)
 
     def file(self, request: Request) -> Response:

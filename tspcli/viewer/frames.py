@@ -44,7 +44,10 @@ class FrameServer:
         Raises:
             VideoError: If it cannot be decoded, or its decoder hangs or crashes.
         """
-        worker = self._idle.get()
+        try:
+            worker = self._idle.get(timeout=self.patience_s)
+        except queue.Empty:
+            raise VideoError("timeout", "other frames are still being decoded", path=path) from None
         try:
             worker = worker or ChildProcess("tspcli.viewer.frame_worker")
             answer = self._ask(worker, Wanted(str(path), time_s, height), path)

@@ -52,14 +52,14 @@ class Series:
     def facts(self) -> dict[str, Any]:
         """Numbers that a page needs to place tiles, and what they show."""
         video = self.video
-        step_s = float(video.end_s[0] - video.start_s[0])
-        if video.n_rows > 1:
-            step_s = float(video.start_s[1] - video.start_s[0])
+        centers = video.center_s if video.n_rows else np.zeros(1)
+        clip_s = float(video.end_s[0] - video.start_s[0]) if video.n_rows else 0.0
+        n_steps = max(1, len(centers) - 1)
         return {
             "rows": video.n_rows,
-            "first_s": float(video.center_s[0]) if video.n_rows else 0.0,
-            "step_s": step_s,
-            "clip_s": float(video.end_s[0] - video.start_s[0]) if video.n_rows else 0.0,
+            "first_s": float(centers[0]),
+            "step_s": float(centers[-1] - centers[0]) / n_steps or clip_s or 1.0,
+            "clip_s": clip_s,
             "tile_points": TILE_POINTS,
             "top_level": self.top_level,
             "classes": [self.heads.classes[n] for n in self._classes],
@@ -84,9 +84,13 @@ class Series:
         # The middle of what a point stands for.
         index = np.minimum(index + share // 2, self.video.n_rows - 1)
         rows = self._rows(index)
-        later = np.minimum(index + max(share, clip_rows(self.video)), self.video.n_rows - 1)
-        change = 1 - (unit_rows(rows) * unit_rows(self._rows(later))).sum(axis=1)
-        change[later == index] = np.nan
+        # About the point: a row and the first later one whose clip shares no frame with it.
+        apart = max(share, clip_rows(self.video))
+        last = self.video.n_rows - 1
+        before = np.clip(index - apart // 2, 0, last)
+        after = np.clip(index - apart // 2 + apart, 0, last)
+        change = 1 - (unit_rows(self._rows(before)) * unit_rows(self._rows(after))).sum(axis=1)
+        change[after - before < apart] = np.nan
         action, region = self._probabilities(rows)
         return {
             "change": _numbers(np.maximum(change, 0)),
@@ -126,6 +130,8 @@ class Series:
     @cached_property
     def _sample(self) -> FloatArray:
         count = min(self.video.n_rows, _SAMPLE_ROWS)
+        if not count:
+            return np.zeros((0, self.video.dim), dtype=np.float32)
         rows = self._rows((np.arange(count) * self.video.n_rows) // max(1, count))
         return rows[np.isfinite(rows).all(axis=1)]
 
@@ -162,6 +168,8 @@ class Series:
 
     @cached_property
     def _classes(self) -> list[int]:
+        if not len(self._sample):
+            return []
         mean = self._probabilities(self._sample)[0].mean(axis=0)
         return [int(n) for n in np.argsort(-mean, kind="stable")[:N_CLASSES]]
 

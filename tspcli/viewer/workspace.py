@@ -22,6 +22,7 @@ from tspcli.annotations.editing import (
     EditedSegment,
     open_for_editing,
 )
+from tspcli.core.text import first_line
 from tspcli.core.video_names import pair_names
 from tspcli.errors import AnnotationError, TspError
 from tspcli.localization.results import read_results
@@ -142,8 +143,8 @@ class Workspace:
     def _load_heads(self) -> None:
         try:
             self.heads = self.load_heads()
-        except TspError as error:
-            self.heads = Heads(note=error.message)
+        except Exception as error:  # the page waits for an answer, whatever is wrong
+            self.heads = Heads(note=first_line(error))
 
     def _open_annotations(self, path: Path) -> None:
         try:
@@ -247,7 +248,7 @@ class Workspace:
         return list(self.segments.get(self.annotated_name(key), ()))
 
     def labels(self) -> list[str]:
-        """Every label of the annotations, the predictions and the action head, sorted."""
+        """Every label of the annotations and the predictions, sorted."""
         known = {s.label for own in self.segments.values() for s in own}
         known |= {p.label for own in self._predictions.values() for p in own if p.label}
         return sorted(known)

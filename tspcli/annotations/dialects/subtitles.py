@@ -6,7 +6,7 @@ A cue is a segment whose label is its text on one line. The video is called as i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tspcli.annotations.segments import AnnotatedVideo, Annotations, Segment
@@ -22,7 +22,6 @@ def read_cues(
     suffix: str,
     *,
     text_of: Callable[[str], str] = str,
-    no_cues: Sequence[str] = (),
 ) -> Annotations:
     """Read a file of subtitles, or a folder with one per video.
 
@@ -30,7 +29,6 @@ def read_cues(
         source: The file or folder.
         suffix: Of the files in a folder.
         text_of: What the text of a cue says to a reader.
-        no_cues: How blocks begin that are no cues.
 
     Raises:
         AnnotationError: If a line of times is none, a cue has no text, or two files are of one
@@ -42,17 +40,15 @@ def read_cues(
         if spellings.first(path.stem) in found:
             raise Place(path, video=path.stem).error("another file is of the same video.")
         lines = read_text(path, "subtitle file").splitlines()
-        found[path.stem] = AnnotatedVideo(tuple(_cues(path, lines, text_of, tuple(no_cues))))
+        found[path.stem] = AnnotatedVideo(tuple(_cues(path, lines, text_of)))
     return found
 
 
-def _cues(
-    path: Path, lines: list[str], text_of: Callable[[str], str], no_cues: tuple[str, ...]
-) -> list[Segment]:
+def _cues(path: Path, lines: list[str], text_of: Callable[[str], str]) -> list[Segment]:
     cues = []
     for first, block in _blocks(lines):
         at = next((n for n, line in enumerate(block) if "-->" in line), None)
-        if at is None or block[0].startswith(no_cues):
+        if at is None:  # in WebVTT: the header, a note, a style; none may hold an arrow
             continue
         place = Place(path, line=first + at)
         match = TIMES.fullmatch(block[at])

@@ -25,7 +25,7 @@ def detects(source: Source) -> bool:
 
 def read(source: Source) -> Annotations:
     """Read it; see :func:`~tspcli.annotations.dialects.subtitles.read_cues`."""
-    return read_cues(source, SUFFIX, text_of=_plain, no_cues=(_MAGIC, "NOTE", "STYLE", "REGION"))
+    return read_cues(source, SUFFIX, text_of=_plain)
 
 
 def write(out: Path, annotations: Annotations) -> list[Path]:

@@ -8,6 +8,8 @@ export class Edits {
     this.saved = new Map();
     this.done = [];
     this.undone = [];
+    this.busy = false; // while a save is under way
+    this.unresolved = null; // videos whose versions somebody has to choose between
   }
 
   // Take what the server sent of a video, unless it is being edited here.
@@ -33,6 +35,7 @@ export class Edits {
 
   // Segments are never changed in place: each edit makes a new list, and undo goes back to the old.
   put(id, segments) {
+    if (this.busy) return;
     this.done.push({ id, before: this.of(id), after: segments });
     this.undone = [];
     this.current.set(id, segments);
@@ -61,7 +64,7 @@ export class Edits {
   }
 
   move(from, to, side) {
-    const edit = from.pop();
+    const edit = this.busy ? null : from.pop();
     if (!edit) return null;
     to.push(edit);
     this.current.set(edit.id, edit[side]);
@@ -73,13 +76,12 @@ export class Edits {
     return Object.fromEntries(this.unsaved.map((id) => [id, this.of(id).map((s) => [s.start_s, s.end_s, s.label, s.entry])]));
   }
 
-  // Everything in `segments` is on the disk now; what was edited while it was saved stays edited.
-  settle(version, segments, sent) {
+  // Everything in `segments` is on the disk now.
+  settle(version, segments) {
     this.version = version;
     for (const [id, now] of Object.entries(segments)) {
-      const number = Number(id);
-      if (this.of(number) === sent.get(number)) this.current.set(number, now);
-      this.saved.set(number, now);
+      this.current.set(Number(id), now);
+      this.saved.set(Number(id), now);
     }
     // Older lists name entries of a file that is no more.
     this.done = [];
@@ -89,6 +91,13 @@ export class Edits {
   // The file has changed: keep ours as edits of theirs, entry by entry where that is still there.
   rebase(version, theirs) {
     this.version = version;
+    // What is not being edited is read again when it is shown.
+    for (const id of [...this.saved.keys()]) {
+      if (!(id in theirs)) {
+        this.saved.delete(id);
+        this.current.delete(id);
+      }
+    }
     for (const [id, now] of Object.entries(theirs)) {
       const number = Number(id);
       const before = this.saved.get(number) || [];

@@ -51,7 +51,7 @@ async function start() {
     document.title = `${state.storeNames.map(shown).join(", ")}: tsp view`;
     edits.version = session.version;
     player = new Player(moved);
-    timeline = new Timeline(state, { seek: (t) => player.seek(t), select, choose, move: moveBorder, fail });
+    timeline = new Timeline(state, { seek: (t) => player.seek(t), select, choose, move: moveBorder, letGo, fail });
     matrices = new Matrices(state, (t) => player.seek(t));
     list = new VideoList(videos, open);
     listen();
@@ -146,6 +146,8 @@ function moved() {
 
 function select(start, end) {
   state.selection = end > start ? { start, end } : null;
+  const prediction = state.selectedPrediction;
+  if (prediction && (prediction.start_s !== start || prediction.end_s !== end)) state.selectedPrediction = null;
   if (state.selected && (state.selected.start_s !== start || state.selected.end_s !== end)) state.selected = null;
   if ($("loop").checked) player.loop = state.selection;
   fillEditor();
@@ -162,8 +164,8 @@ function choose(found) {
   showSegments();
 }
 
-function chooseSegment(segment) {
-  choose({ kind: "annotations", segment });
+function chooseSegment(segment, kind = "annotations") {
+  choose({ kind, segment });
   timeline.show(segment.start_s, segment.end_s);
   player.seek(segment.start_s);
 }
@@ -176,11 +178,14 @@ function mark(side) {
   else select(Math.min(span.start, time - 1 / player.fps), time);
 }
 
-function neighbour(direction) {
-  const segments = [...state.segments()].sort((a, b) => a.start_s - b.start_s);
-  const from = state.selected ? state.selected.start_s : state.time;
-  const found = direction > 0 ? segments.find((s) => s.start_s > from + 1e-6) : segments.reverse().find((s) => s.start_s < from - 1e-6);
-  if (found) chooseSegment(found);
+// The next or previous one in order, whether it is selected or the time is between two.
+function neighbour(direction, amongPredictions = false) {
+  const segments = [...(amongPredictions ? timeline.kept() : state.segments())].sort((a, b) => a.start_s - b.start_s || a.end_s - b.end_s);
+  const place = segments.indexOf(amongPredictions ? state.selectedPrediction : state.selected);
+  const after = segments.findIndex((s) => s.start_s > state.time + 1e-6);
+  const between = direction > 0 ? after : (after < 0 ? segments.length : after) - 1;
+  const found = segments[place >= 0 ? place + direction : between];
+  if (found) chooseSegment(found, amongPredictions ? "predictions" : "annotations");
 }
 
 // --- editing -------------------------------------------------------------------------------------
@@ -192,7 +197,10 @@ let grip = null; // a border while it is dragged
 function moveBorder(segment, side, time, isDone) {
   if (!grip || grip.origin !== segment) grip = { origin: segment, list: edits.current.get(state.id), shown: segment };
   const moved = { ...segment, [side]: rounded(time) };
-  if (moved.end_s - moved.start_s < 0.01) return;
+  if (moved.end_s - moved.start_s < 0.01) {
+    if (isDone) letGo();
+    return;
+  }
   // While it moves it is only shown; one edit is made when it is let go.
   edits.current.set(state.id, grip.list.map((one) => (one === grip.origin ? moved : one)));
   state.selected = moved;
@@ -207,16 +215,33 @@ function moveBorder(segment, side, time, isDone) {
   player.seek(time);
 }
 
+// Nothing has changed, whatever was shown while a border was dragged.
+function letGo() {
+  if (!grip) return;
+  edits.current.set(state.id, grip.list);
+  state.selected = grip.origin;
+  grip = null;
+  showSegments();
+}
+
 function apply() {
   const [start, end] = [parseClock($("from").value), parseClock($("to").value)];
   const label = $("label").value.trim();
   if (!state.canAnnotate) return notice(session.read_only || "Give --annotations FILE to annotate; the file need not exist yet.");
+  if (Number.isNaN(start) || Number.isNaN(end)) return notice("Times are seconds or minutes:seconds, such as 62.5 or 1:02.5.");
   if (!(start < end)) return notice("The segment has to end after it starts.");
   if (!label) {
     notice("Say which action it is.");
     return $("label").focus();
   }
-  const segment = { start_s: rounded(start), end_s: rounded(Math.min(end, state.duration)), label, entry: state.selected?.entry ?? null };
+  // A time that was not typed keeps all its digits.
+  const old = state.selected;
+  const segment = {
+    start_s: old && $("from").value === clock(old.start_s) ? old.start_s : rounded(start),
+    end_s: old && $("to").value === clock(old.end_s) ? old.end_s : rounded(Math.min(end, state.duration)),
+    label: old && label === old.label.trim() ? old.label : label,
+    entry: old?.entry ?? null,
+  };
   if (state.selected) edits.replace(state.id, state.selected, segment);
   else edits.add(state.id, segment);
   showLabels([label]);
@@ -252,20 +277,33 @@ function step(back) {
 
 async function save() {
   const unsaved = edits.unsaved;
-  if (!unsaved.length) return;
-  const sent = new Map(unsaved.map((id) => [id, edits.of(id)]));
+  if (!unsaved.length || edits.busy) return;
+  if (edits.unresolved) return showConflict(edits.unresolved);
+  edits.busy = true;
   try {
     const answer = await send("/api/annotations", { version: edits.version, changes: edits.changes() });
-    edits.settle(answer.version, named(answer.segments), sent);
+    edits.settle(answer.version, named(answer.segments));
     notice(`Saved ${session.annotations}: ${counted(unsaved.length, "video")}.`);
     refreshList();
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 409) return fail(error);
     edits.rebase(error.body.version, named(error.body.segments));
+    edits.unresolved = unsaved;
+    await readAgain();
     showConflict(unsaved);
+  } finally {
+    edits.busy = false;
   }
   state.selected = null;
   showSegments();
+}
+
+// The shown video's segments, if they were forgotten because the file has changed.
+async function readAgain() {
+  if (edits.saved.has(state.id)) return;
+  const id = state.id;
+  const about = await askJson(`/api/videos/${id}`).catch(() => null);
+  if (about) edits.open(id, about.segments.map((s) => ({ start_s: s[0], end_s: s[1], label: s[2], entry: s[3] })), about.version);
 }
 
 function named(segments) {
@@ -307,6 +345,7 @@ function resolve() {
   for (const pick of $("versions").querySelectorAll("select")) {
     if (pick.value === "theirs") edits.take(Number(pick.dataset.video));
   }
+  edits.unresolved = null;
   $("conflict").close();
   save();
 }
@@ -437,13 +476,15 @@ const KEYS = [
   ["Shift+ArrowRight", "Shift →", "one row on", () => stepRow(1)],
   ["[", "[", "previous segment", () => neighbour(-1)],
   ["]", "]", "next segment", () => neighbour(1)],
+  ["{", "{", "previous prediction", () => neighbour(-1, true)],
+  ["}", "}", "next prediction", () => neighbour(1, true)],
   [",", ",", "slower", () => changeSpeed(-1)],
   [".", ".", "faster", () => changeSpeed(1)],
   ["l", "L", "loop the selection", () => $("loop").click()],
   ["x", "X", "exact frames", () => $("exact").click()],
   ["i", "I", "selection begins here", () => mark("in")],
   ["o", "O", "selection ends here", () => mark("out")],
-  ["Enter", "Enter", "accept the prediction, or name the selection", () => acceptPrediction() || $("label").focus()],
+  ["Enter", "Enter", "accept the prediction, or name the selection", () => acceptPrediction() || $("label").select()],
   ["Delete", "Delete", "delete the segment", remove],
   ["Escape", "Esc", "select nothing", () => { choose(null); select(0, 0); }],
   ["Ctrl+z", "Ctrl Z", "undo", () => step(true)],
@@ -500,7 +541,8 @@ function listen() {
     const name = keyOf(event);
     if (typing && event.key === "Escape") return event.target.blur();
     if (typing && !name.startsWith("Ctrl+s")) return;
-    // Buttons keep their own keys.
+    // Sliders and buttons keep their own keys.
+    if (event.target.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key)) return;
     if (event.target.matches("button, input") && [" ", "Enter"].includes(name)) return;
     const found = KEYS.find(([key]) => key === name);
     if (!found || state.id === null) return;

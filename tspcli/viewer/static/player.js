@@ -31,6 +31,9 @@ export class Player {
 
   open(id, about) {
     this.pause();
+    // Nobody waits any more for frames of the video before.
+    this.leaving?.abort();
+    this.leaving = new AbortController();
     this.id = id;
     this.file = about.file;
     this.duration = about.seconds || 0;
@@ -38,7 +41,8 @@ export class Player {
     this.frame = null;
     this.wanted = null;
     this.refused = false;
-    this.nothing.textContent = this.file ? "" : "No video file: give --videos to see it.";
+    const why = about.unreadable ? "The video file cannot be decoded." : "No video file: give --videos to see it.";
+    this.nothing.textContent = this.file ? "" : why;
     this.video.removeAttribute("src");
     if (this.file) this.video.src = address(`/api/videos/${id}/file`);
     this.arrange();
@@ -88,22 +92,28 @@ export class Player {
         const [time, id] = [this.wanted, this.id];
         this.wanted = null;
         if (this.frame && this.frame.id === id && time >= this.frame.start && time < this.frame.end) continue;
-        const answer = await ask(`/api/videos/${id}/frame`, { time, height: MOST_LINES });
-        const end = Number(answer.headers.get("x-end") || Infinity);
-        const picture = URL.createObjectURL(await answer.blob());
-        if (id !== this.id) continue;
-        this.frame = { id, start: Number(answer.headers.get("x-start")), end };
-        URL.revokeObjectURL(this.still.src);
-        this.still.src = picture;
-        this.nothing.textContent = "";
+        await this.fetch(id, time).catch((error) => id === this.id && this.missing(error));
       }
-    } catch (error) {
-      this.pause();
-      this.still.removeAttribute("src");
-      this.nothing.textContent = error.message;
     } finally {
       this.fetching = false;
     }
+  }
+
+  async fetch(id, time) {
+    const answer = await ask(`/api/videos/${id}/frame`, { time, height: MOST_LINES }, this.leaving.signal);
+    const end = Number(answer.headers.get("x-end") || Infinity);
+    const picture = URL.createObjectURL(await answer.blob());
+    if (id !== this.id) return;
+    this.frame = { id, start: Number(answer.headers.get("x-start")), end };
+    URL.revokeObjectURL(this.still.src);
+    this.still.src = picture;
+    this.nothing.textContent = "";
+  }
+
+  missing(error) {
+    this.pause();
+    this.still.removeAttribute("src");
+    this.nothing.textContent = error.message;
   }
 
   step(direction) {
@@ -148,16 +158,16 @@ export class Player {
   advance() {
     if (!this.playing) return;
     const now = performance.now();
-    if (this.file && !this.stills) {
-      this.time = Math.max(0, this.video.currentTime - this.file.offset_s);
-      if (this.video.ended) this.pause();
-    } else if (!this.fetching) {
-      this.time += ((now - this.last) / 1000) * this.rate;
-      if (this.file) this.show();
-      if (this.time >= this.duration) this.pause();
-    }
+    const native = this.file && !this.stills;
+    if (native) this.time = Math.max(0, this.video.currentTime - this.file.offset_s);
+    else if (!this.fetching) this.time += ((now - this.last) / 1000) * this.rate;
     this.last = now;
-    if (this.loop && (this.time >= this.loop.end || this.time < this.loop.start - 0.05)) this.seek(this.loop.start);
+    const over = native ? this.video.ended : this.time >= this.duration;
+    if (this.loop && (over || this.time >= this.loop.end || this.time < this.loop.start - 0.05)) {
+      this.seek(this.loop.start);
+      if (native && over) this.video.play().catch(() => this.pause());
+    } else if (over) this.pause();
+    else if (this.file && !native) this.show();
     this.changed();
   }
 }

@@ -444,7 +444,10 @@ export class Timeline {
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.drag(event));
     canvas.addEventListener("pointerup", (event) => this.release(event));
-    canvas.addEventListener("pointercancel", () => (this.hold = null));
+    canvas.addEventListener("pointercancel", () => {
+      this.hold = null;
+      this.on.letGo();
+    });
   }
 
   rowAt(y) {
