@@ -55,6 +55,7 @@ def simulated(machine: Machine) -> Iterator[Machine]:
         "current_stream": machine.current,
         "synchronize": machine.synchronize,
         "empty_cache": lambda: None,
+        "get_memory_info": lambda device=None: (80 << 30, 80 << 30),
     }
     cuda = {
         "is_available": lambda: True,

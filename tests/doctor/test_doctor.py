@@ -157,3 +157,25 @@ def test_this_environment_can_extract(tmp_path: Path) -> None:
     assert found["h5py"] == metadata.version("h5py")
     assert diagnosis["facts"]["machine"]["cores"] <= (os.cpu_count() or 1)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_gpu_is_a_finding_of_its_own() -> None:
+    """Asking for its free memory starts CUDA there, which fails; torch itself is well."""
+    pretend = """
+import torch, types
+def full(index):
+    raise RuntimeError("CUDA error: out of memory")
+properties = types.SimpleNamespace(name="H200", major=9, minor=0, total_memory=150)
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+torch.cuda.get_device_capability = lambda index: (9, 0)
+torch.cuda.get_arch_list = lambda: ["sm_90"]
+torch.cuda.get_device_properties = lambda index: properties
+torch.cuda.mem_get_info = full
+"""
+    probe = run_probe(pretend + all_probes()["torch"])
+    assert probe.facts is not None
+    [device] = probe.facts["devices"]
+    assert device["free_bytes"] is None and device["problem"] == "CUDA error: out of memory"
+    checks = diagnose_with(torch=probe, driver=Probe({"driver": "590.1", "nvdec": False}))
+    assert checks["torch"].status == "ok"
+    assert checks["cuda:0"].status == "note"

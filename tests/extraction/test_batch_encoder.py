@@ -224,9 +224,37 @@ def test_the_users_own_tuning_wins() -> None:
     ("backbone", "clips"),
     [("r2plus1d_34", 64), ("i3d", 16), ("mvit_v2_s", 16), ("swin3d_b", 8), ("s3d", 2)],
 )
-def test_a_gpus_batch_has_so_many_pixels(backbone: str, clips: int) -> None:
+def test_a_gpus_batch_has_so_many_pixels(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, clips: int
+) -> None:
     spec = backbone_spec(backbone)
     frames = spec.preprocessing.frame_spec("float32")
-    assert default_batch("cuda", spec.sampling, frames) == clips
-    assert default_batch("cpu", spec.sampling, frames) == 4
-    assert default_batch("cuda", Sampling(clip_length=100_000), frames) == 1
+    gpu, half = torch.device("cuda", 0), torch.float16
+
+    def full(device: torch.device) -> tuple[int, int]:
+        raise RuntimeError("CUDA error: out of memory")
+
+    for answer in (full, lambda device: (80 << 30, 80 << 30)):
+        monkeypatch.setattr(torch.accelerator, "get_memory_info", answer)
+        assert default_batch(gpu, half, spec.sampling, frames) == clips
+        assert default_batch(torch.device("cpu"), half, spec.sampling, frames) == 4
+        assert default_batch(gpu, half, Sampling(clip_length=100_000), frames) == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "dtype", "clips"),
+    [
+        (8 << 30, torch.float16, 64),
+        (2 << 30, torch.float16, 26),
+        (2 << 30, torch.float32, 13),
+        (1 << 20, torch.float16, 1),
+    ],
+)
+def test_a_gpus_batch_takes_half_of_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int, dtype: torch.dtype, clips: int
+) -> None:
+    """By count: 100 activations of a pixel of 16 x 112 x 112."""
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (free, 80 << 30))
+    spec = backbone_spec("r2plus1d_34")
+    frames = spec.preprocessing.frame_spec("float32")
+    assert default_batch(torch.device("cuda", 0), dtype, spec.sampling, frames) == clips

@@ -134,6 +134,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(w in str(error) for w in _OUT_OF_MEMORY)
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of an accelerator; None if it does not report it, as a full one may not."""
+    try:
+        return int(torch.accelerator.get_memory_info(device)[0])
+    except RuntimeError:
+        return None
+
+
 def sleeping_event(device: torch.device) -> torch.Event:
     """An event for which a waiting thread sleeps, where the device can do that.
 

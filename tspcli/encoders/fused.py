@@ -4,7 +4,8 @@ They differ in three ways. Batch norms are folded into the convolutions before t
 stored as (B, T, H, W, C), in which a 1x3x3 convolution is a 2-D one over B*T images and a 3x1x1
 convolution a 2-D one over B images of T x (H*W) pixels, without moving a byte. On CPUs, each
 convolution runs with its ReLU and its shortcut as one oneDNN operation, whose filters are packed
-into oneDNN's order once instead of at every call.
+into oneDNN's order once instead of at every call. On CUDA, cuDNN has such operations, too
+(:mod:`tspcli.encoders.cudnn_fused`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from tspcli.encoders.backbones.i3d import I3d, Inception, SamePool3d, Unit3d, pad_same
 from tspcli.encoders.backbones.i3d import pool_features as i3d_pool_features
 from tspcli.encoders.backbones.resnet3d import BasicBlock, VideoResNet
+from tspcli.encoders.cudnn_fused import CudnnConvolution, Geometry
 
 _CHANNEL_MULTIPLE = 16
 """oneDNN and tensor cores process channels in groups of this size; planes between two convolutions
@@ -179,6 +181,7 @@ class FoldedConv(nn.Module):
             weight.contiguous(memory_format=_memory_format(weight)), requires_grad=False
         )
         self._packed: Tensor | None = None
+        self.on_cudnn = CudnnConvolution()
 
     @property
     def keeps_times(self) -> bool:
@@ -222,8 +225,8 @@ class FoldedConv(nn.Module):
         self, x: Tensor, relu: bool, shortcut: Tensor | None, padding: tuple[int, ...]
     ) -> Tensor:
         # torch's compiler fuses these operations itself.
-        by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if by_hand and has_fused_convolutions(x.dtype):
+        by_hand = not torch.compiler.is_compiling()
+        if by_hand and x.device.type == "cpu" and has_fused_convolutions(x.dtype):
             if self._packed is None:
                 assert self.weight is not None
                 self._packed = pack_filters(self.weight, self.padding, self.stride, x)
@@ -238,6 +241,9 @@ class FoldedConv(nn.Module):
                 shortcut=shortcut,
             )
         assert self.weight is not None
+        if by_hand and x.device.type == "cuda" and relu:
+            at = Geometry(self.stride, padding)
+            return self.on_cudnn(x, self.weight, self.bias, at, shortcut)
         convolve: Callable[..., Tensor] = F.conv2d if x.ndim == 4 else F.conv3d
         out = convolve(x, self.weight, self.bias, self.stride, padding)
         if shortcut is not None:

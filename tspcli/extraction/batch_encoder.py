@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from tspcli.core.child_process import memory_bytes
-from tspcli.core.devices import is_out_of_memory
+from tspcli.core.devices import free_bytes, is_out_of_memory
 from tspcli.encoders import Encoder
 from tspcli.errors import TspError, UsageError
 from tspcli.extraction.clip_assembler import Batch, Batcher, Clips, ClipSeries, Owner
@@ -38,6 +38,9 @@ _CUDA_BATCH = 64
 _CUDA_PIXELS = _CUDA_BATCH * 16 * 112 * 112
 """Pixels of a batch on a GPU: those of 64 clips of TSP. As many clips of s3d would exceed 32-bit
 indices, and those of swin3d, mvit and i3d the memory of most GPUs."""
+_CUDA_NUMBERS = 100
+"""Activations that a GPU holds at once for each pixel of a batch, rounded up. By count they are 68
+in the first stage of r2plus1d_34 (a block's input, its 144 planes and its output) and 41 in s3d."""
 IN_FLIGHT = {"cpu": 0, "accelerator": 1}
 """Batches that a device works on while the next one is put together."""
 _SERIES_CLIPS = 16
@@ -85,7 +88,7 @@ class BatchEncoder(Generic[Owner]):
         self._trace = trace
         self._sized_by_device = batch_size is None
         self._batcher: Batcher[Owner] = Batcher(
-            batch_size or default_batch(encoder.device.type, sampling, encoder.frame_spec)
+            batch_size or default_batch(encoder.device, encoder.dtype, sampling, encoder.frame_spec)
         )
         self._static = encoder.wants_full_batches
         self._in_flight: deque[tuple[Batch[Owner], Callable[[], torch.Tensor]]] = deque()
@@ -172,13 +175,22 @@ class BatchEncoder(Generic[Owner]):
         return lambda: torch.cat([wait() for wait in pieces])
 
 
-def default_batch(device_type: str, sampling: Sampling, frame_spec: FrameSpec) -> int:
-    """Clips per batch unless the user chooses: on a GPU 64, or fewer if they have more pixels."""
-    if device_type == "cpu":
+def default_batch(
+    device: torch.device, dtype: torch.dtype, sampling: Sampling, frame_spec: FrameSpec
+) -> int:
+    """Clips per batch unless the user chooses.
+
+    On a GPU 64, or fewer if they have more pixels than 64 clips of TSP or if their activations
+    would take more than half of the memory that is free.
+    """
+    if device.type == "cpu":
         return CPU_BATCH
     height, width = frame_spec.output_shape(256, 341)[:2]
-    fitting = _CUDA_PIXELS // (sampling.clip_length * height * width)
-    return max(1, min(_CUDA_BATCH, fitting))
+    pixels = sampling.clip_length * height * width
+    fitting = min(_CUDA_BATCH, _CUDA_PIXELS // pixels)
+    if free := free_bytes(device):
+        fitting = min(fitting, free // (2 * _CUDA_NUMBERS * dtype.itemsize * pixels))
+    return max(1, fitting)
 
 
 def require_memory(
