@@ -189,21 +189,13 @@ class Answers:
 
     def tile(self, request: Request) -> Response:
         """Some points of one store's rows; see :meth:`Series.tile`."""
-        store = _whole(request, "store", 0, len(self._workspace.stores) - 1)
-        key = self._workspace.counterpart(self._key(request), store)
-        if key is None:
-            raise LookupError("the other store has no such video")
-        series = self._series(store, key)
+        series = self._series_asked_for(request)
         level = _whole(request, "level", 0, 64)
         return _json(series.tile(level, _whole(request, "tile", 0, 1 << 40)))
 
     def matrix(self, request: Request) -> Response:
         """Cosines of all pairs of rows in a stretch, one byte each."""
-        store = _whole(request, "store", 0, len(self._workspace.stores) - 1)
-        key = self._workspace.counterpart(self._key(request), store)
-        if key is None:
-            raise LookupError("the other store has no such video")
-        cells, low, data = self._series(store, key).matrix(
+        cells, low, data = self._series_asked_for(request).matrix(
             _number(request, "start"), _number(request, "end")
         )
         headers = {"x-cells": str(cells), "x-low": f"{low:.4f}"}
@@ -281,6 +273,13 @@ class Answers:
 
     def _key(self, request: Request) -> str:
         return self._workspace.key(int(request.path_params["video"]))
+
+    def _series_asked_for(self, request: Request) -> Series:
+        store = _whole(request, "store", 0, len(self._workspace.stores) - 1)
+        key = self._workspace.counterpart(self._key(request), store)
+        if key is None:
+            raise LookupError("the other store has no such video")
+        return self._series(store, key)
 
     def _file(self, request: Request) -> Path:
         file = self._workspace.files.get(self._key(request))
