@@ -173,6 +173,8 @@ def _compute(
     try:
         shapes = func(*meta_args, **meta_kwargs)
     except NotImplementedError:  # the shapes depend on values, as those of a mask's choice do
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CPU"):
+            raise  # an operation that this device lacks, as cuDNN's fused convolutions are
         machine.wait(device, func.overloadpacket.__name__)
         return _each(func(*real_args, **real_kwargs), lambda made: _arrived(machine, made, device))
     result = _each(shapes, place)
