@@ -48,7 +48,7 @@ SAME_COSINE = 0.99
 """Median cosine from which rows count as equal. Reduced precision keeps it above 0.999."""
 
 SAME_AGREEMENT = 0.9
-"""Agreement that equal rows have; between this and 1 lies reduced precision."""
+"""Least agreement of equal rows; reduced precision accounts for the rest up to 1."""
 
 RELATED_AGREEMENT = 0.5
 """Agreement from which the channels mean the same, though rows differ."""

@@ -164,7 +164,7 @@ def view_features(
         raise StoreError(f"{video.key!r} has no rows.", remedy="Choose another video.")
     if not np.isfinite(rows).all():
         raise StoreError(
-            f"{video.key!r} has values that are not finite, so nothing of it can be drawn.",
+            f"{video.key!r} has values that are not finite, so it cannot be drawn.",
             remedy="Compute that video again.",
         )
     assert video.sampling is not None

@@ -104,7 +104,7 @@ class EditableAnnotations(ABC):
             for segment in set(segments) - set(self.segments.get(video, ())):
                 _require_sound(self.path, video, segment)
         if self.path.exists() and not os.access(self.path, os.W_OK):
-            raise AnnotationError(f"{self.path} may not be written.", path=self.path)
+            raise AnnotationError(f"{self.path} is not writable.", path=self.path)
         data = self.text_with(changes).encode("utf-8")
         current = self.reopened()
         if current.version != self.version:
@@ -268,7 +268,7 @@ def _require_equal(
     }
     if meant != said:
         raise AnnotationError(
-            f"The edited segments would be read back differently, so nothing was saved: "
+            f"Nothing was saved, because the edited segments would not read back the same: "
             f"{sorted(meant ^ said)[0]}.",
             path=path,
         )

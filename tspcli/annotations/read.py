@@ -57,7 +57,7 @@ def read_annotations(
         UsageError: If the dialect is unknown, or columns are named for another one than ``table``.
     """
     if columns and dialect not in (None, "table"):
-        raise UsageError(f"Dialect {dialect!r} has no columns to be named.", option="--column")
+        raise UsageError(f"Dialect {dialect!r} has no columns to name.", option="--column")
     source = Source(path, columns)
     found_dialect, module = _dialect_of(source, "table" if columns else dialect)
     found: Annotations = module.read(source)
@@ -107,7 +107,7 @@ def _dialect_of(source: Source, name: str | None) -> tuple[Dialect, ModuleType]:
             return dialect, module
     known = "; ".join(f"{dialect.summary} ({dialect.name})" for dialect in DIALECTS.values())
     raise AnnotationError(
-        f"{source.path} is in no known dialect of annotations.",
+        f"{source.path} is not in any known dialect of annotations.",
         remedy=f"The dialects are: {known}.",
         path=source.path,
     )

@@ -258,10 +258,10 @@ def predict_command(
         truth = annotated_actions(
             features,
             localizer.origins if known is None else [known],
-            lambda problem: warn(f"{problem} The run was trained on it; pictures leave it out."),
+            lambda problem: warn(f"{problem} The run was trained on it; plots leave it out."),
         )
         if known is None and truth:
-            say("Pictures show the annotations that the run was trained with.")
+            say("Plots show the annotations that the run was trained with.")
     chosen = {name: value for name, value in options.items() if value is not None}
     found: dict[str, list[Prediction]] = {}
     proposals: dict[str, Sequence[Prediction]] = {}

@@ -215,7 +215,7 @@ def _safetensor(entry: Mapping[str, Any], data: memoryview) -> Tensor:
     begin, end = (int(n) for n in entry["data_offsets"])
     n_bytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or not 0 <= begin <= end <= len(data) or end - begin != n_bytes:
-        raise ValueError(f"a tensor of {shape} cannot lie in bytes {begin} to {end}")
+        raise ValueError(f"a tensor of {shape} does not fit bytes {begin} to {end}")
     if not n_bytes:
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)

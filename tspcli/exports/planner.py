@@ -250,7 +250,7 @@ def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
     source = video.source
     if source.own_times_s is not None:
         raise ExportError(
-            f"The rows of {source.key!r} do not follow at one distance in time, so their means "
+            f"The rows of {source.key!r} are not evenly spaced in time, so their means "
             "over cells are not those of their seconds.",
             remedy="Extract at a fixed frame rate, or use --length with --resize centers.",
             video=source.key,

@@ -103,8 +103,8 @@ class ExtractConfig(Settings):
         super().__post_init__()
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError(
-                f"The Ray cluster {self.ray_address} is named, but the engine is {self.engine}.",
-                remedy="Add --engine ray, or leave --ray-address away.",
+                f"A Ray cluster is given ({self.ray_address}), but the engine is {self.engine}.",
+                remedy="Add --engine ray, or drop --ray-address.",
             )
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(

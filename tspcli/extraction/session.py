@@ -172,7 +172,7 @@ def require_known(metadata: StoreMetadata, out: Path) -> None:
     """
     if not metadata.settings:
         raise StoreMismatchError(
-            f"{out} does not say how its features were made.",
+            f"{out} does not state how its features were made.",
             remedy="Choose another --out, or --overwrite to replace it.",
             path=str(out),
         )

@@ -143,13 +143,13 @@ def check_out(out: Path) -> None:
 
     if out.is_dir():
         raise UsageError(
-            f"The output {out} is a folder; name a file, such as feats.h5.",
+            f"The output {out} is a folder; give a file, such as feats.h5.",
             option="--out",
             path=str(out),
         )
     if len(os.fsencode(report_path(out).name)) > _MAX_NAME_BYTES:
         raise UsageError(
-            f"The name {out.name!r} is too long: the report beside it has a longer one.",
+            f"The name {out.name!r} is too long: that of its report is longer still.",
             option="--out",
             path=str(out),
         )

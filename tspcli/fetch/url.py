@@ -187,14 +187,18 @@ class _Source:
             if _total(error.headers.get("Content-Range")) == have:
                 return
             file.truncate(0)
-            raise _InterruptedError("the server has less than what had arrived") from error
+            raise _InterruptedError(
+                "the server has fewer bytes than had already arrived"
+            ) from error
         with response:
             total: int | None
             if have and response.status == 206:
                 span = response.headers.get("Content-Range", "")
                 if span.removeprefix("bytes ").split("-")[0] != str(have):
                     file.truncate(0)
-                    raise _InterruptedError("the server resumes at another place than asked")
+                    raise _InterruptedError(
+                        "the server resumed at a different offset than requested"
+                    )
                 total = _total(span)
             else:
                 # A server that ignores ranges starts over, and so do we.

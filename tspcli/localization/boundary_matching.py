@@ -211,7 +211,7 @@ class Bmn(nn.Module):
         expected = (len(self.mean), self.config.temporal_scale)
         if features.ndim != 3 or tuple(features.shape[1:]) != expected:
             raise LocalizationError(
-                f"Features of shape {tuple(features.shape)} do not fit the network, which takes "
+                f"Features of shape {tuple(features.shape)} do not fit the network, which expects "
                 f"(videos, {expected[0]}, {expected[1]}).",
                 remedy="Use features of the encoder that the network was trained with.",
             )

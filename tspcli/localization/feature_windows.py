@@ -263,6 +263,6 @@ def require_same_encoder(trained: Mapping[str, Any], given: Mapping[str, Any]) -
     if different:
         shown = "; ".join(f"{n}: {given.get(n)}, not {trained.get(n)}" for n in different)
         raise StoreMismatchError(
-            f"The features come from another encoder than the network was trained with: {shown}.",
+            f"The features come from another encoder than those in training: {shown}.",
             remedy="Extract the videos with the same weights, or train on these features.",
         )

@@ -277,7 +277,7 @@ def _check(ground_truth: SegmentTable, tious: Sequence[float]) -> FloatArray:
         or not ((thresholds > 0) & (thresholds <= 1)).all()
     ):
         raise UsageError(
-            f"{list(tious)} are no tIoU thresholds.", remedy="Give numbers above 0, up to 1."
+            f"{list(tious)} are not valid tIoU thresholds.", remedy="Give numbers above 0, up to 1."
         )
     if not len(ground_truth):
         raise UsageError(

@@ -201,7 +201,7 @@ def _linked_proposals(path: str | Path, data: Any) -> Path | None:
             f"{path} refers to proposals in {found}, which does not exist.", remedy=remedy
         )
     if file_sha256(found) != link.get("sha256"):
-        raise AnnotationError(f"{found} holds other proposals than those of {path}.", remedy=remedy)
+        raise AnnotationError(f"{found} does not hold the proposals of {path}.", remedy=remedy)
     return found
 
 

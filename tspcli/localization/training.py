@@ -396,5 +396,5 @@ def _read_identity(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
             path=path,
         ) from error
     if set(identity) != set(like):
-        raise TrainingError(f"{path} is not that of a localization run.", path=path)
+        raise TrainingError(f"{path} does not belong to a localization run.", path=path)
     return identity

@@ -129,7 +129,7 @@ class CachedClips:
             rate = Fraction(cached.footer["settings"]["frame_rate"])
             end_s, start_s = float(cached.n_samples / rate), float(start_sample / rate)
             raise VideoError(
-                "damaged", f"its pictures end at {end_s:.2f} s, {start_s:.2f} s is asked for"
+                "damaged", f"its frames end at {end_s:.2f} s, but {start_s:.2f} s was requested"
             )
         self._clip = cached.read(start_sample, self.clip_length, self._clip)
         return self._clip

@@ -221,7 +221,7 @@ class CachedVideo:
 def _read_footer(handle: int) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
     found = read_footer(handle, _MAGIC)
     if found is None:
-        raise ValueError("its end is not that of a cache file")
+        raise ValueError("it does not end as a cache file does")
     footer, footer_at = found
     table_bytes = (int(footer["n_frames"]) + 1) * 8
     table_at = footer_at - table_bytes

@@ -252,7 +252,7 @@ def _run(
         and not stopped
         and draw_curves(folder.path, state.history, data.chance) is None
     ):
-        notes.append("matplotlib is not installed: no picture of the curves.")
+        notes.append("matplotlib is not installed, so the curves are not plotted.")
         reporter.message(notes[-1])
     devices.barrier()
     return PretrainReport(

@@ -114,7 +114,7 @@ def build_segments(
             kept.append((row, start_s, end_s))
     if not kept:
         raise TrainingError(
-            f"{name} has no segment that holds a clip: {n_short} of {len(rows)} are shorter than "
+            f"{name} has no segment to take a clip from: {n_short} of {len(rows)} are shorter than "
             f"{clip_length / frame_rate:.4g} s, {n_background} are background.",
             remedy="Check the tables with `tsp annotations check`.",
         )

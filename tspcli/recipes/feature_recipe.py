@@ -111,7 +111,7 @@ def feature_recipe(recipe: str | Path) -> FeatureRecipe:
             )
     if values["standing"] not in STANDINGS:
         raise UsageError(
-            f"{recipe}: the standing {values['standing']!r} is none of {', '.join(STANDINGS)}.",
+            f"{recipe}: the standing {values['standing']!r} is not one of {', '.join(STANDINGS)}.",
             path=recipe,
             option="standing",
             value=values["standing"],

@@ -70,10 +70,10 @@ class TickTrack:
         """Return the ticks of the last frame, which is shown until ``end_s``.
 
         Raises:
-            ValueError: If no frame was pushed.
+            ValueError: If no frame was added.
         """
         if self._origin is None:
-            raise ValueError("no frame was pushed")
+            raise ValueError("no frame was added")
         # A video of one frame shows it, even if its display time rounds to nothing.
         least = 1 if self._shown_from == 0 else 0
         return self._advance(max(grid_tick(end_s, self.grid_rate) - self._origin, least))

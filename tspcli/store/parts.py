@@ -164,7 +164,7 @@ def read_part(path: Path) -> Part:
         with open(path, "rb") as file:
             found = read_footer(file.fileno(), _MAGIC)
         if found is None:
-            raise ValueError("its end is not that of a part")
+            raise ValueError("it does not end as a part does")
         footer, n_bytes = found
         part = Part(
             path,

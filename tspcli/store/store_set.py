@@ -275,7 +275,7 @@ class StoreSet(Mapping[str, VideoFeatures]):
         )
         if rhythms[0] != rhythms[1]:
             raise StoreMismatchError(
-                f"The rows of {video.key!r} lie at other times in {path} than in {self.paths[0]} "
+                f"The rows of {video.key!r} have different times in {path} and {self.paths[0]} "
                 f"(clips of {known}).",
                 remedy="Extract both with one --frame-rate, --stride and --clip-length."
                 if None not in rhythms

@@ -111,7 +111,7 @@ class ThreadWorker(Worker):
     def collector(self, number: int, source: VideoSource) -> Collector:
         """A video's samples are gathered on the device."""
         if source.surface is None:
-            raise VideoError("unsupported", f"{source.decoder} leaves no pictures on the GPU")
+            raise VideoError("unsupported", f"{source.decoder} leaves no frames on the GPU")
         return _Samples(self, number, YuvReading(source.surface, self.setup.spec))
 
 

@@ -135,7 +135,7 @@ class Frame:
         Raises:
             VideoError: As :meth:`rgb`.
         """
-        raise LookupError("this decoder leaves no picture on a GPU")
+        raise LookupError("this decoder leaves no frame on a GPU")
 
     def scaled(self, spec: FrameSpec, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The picture scaled and cropped, shape (h, w, 3), with the dtype of ``spec``.

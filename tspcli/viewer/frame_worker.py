@@ -116,5 +116,5 @@ def _jpeg(rgb: npt.NDArray[np.uint8], most_lines: int) -> bytes:
         rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not done:
-        raise ValueError(f"a picture of {width} x {height} pixels cannot be written as JPEG")
+        raise ValueError(f"a frame of {width} x {height} pixels cannot be written as JPEG")
     return data.tobytes()

@@ -132,7 +132,7 @@ def choose_columns(table: Table, given: Mapping[str, str]) -> dict[str, str]:
     unknown = sorted(set(given) - set(KNOWN_COLUMNS))
     if unknown:
         raise AnnotationError(
-            f"{unknown[0]!r} is not a kind of column; use {', '.join(KNOWN_COLUMNS)}.",
+            f"{unknown[0]!r} is not a column role; use {', '.join(KNOWN_COLUMNS)}.",
             value=unknown[0],
         )
     return {role: _column(role, table, given) for role in KNOWN_COLUMNS}

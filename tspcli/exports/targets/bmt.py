@@ -188,7 +188,7 @@ def _phase(file: Annotations) -> str:
     if len(subsets) == 1 and (phase_of_subset := _PHASE_OF.get(subsets.pop() or "")):
         return phase_of_subset
     raise AnnotationError(
-        f"BMT has captions of {', '.join(PHASES)}; the name of {file.path} is none of them.",
+        f"BMT has captions of {', '.join(PHASES)}; the name of {file.path} is not one of them.",
         remedy="Name it so, such as train.csv, or use --subset.",
         path=file.path,
     )

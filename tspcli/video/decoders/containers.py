@@ -94,7 +94,7 @@ def pick_stream(container: Any, path: str) -> Any:
     if len(container.streams) and not container.streams.video:
         raise VideoError("no-video-stream", path=path)
     if container.streams.video:
-        raise VideoError("no-video-stream", "its only pictures are cover art", path=path)
+        raise VideoError("no-video-stream", "it has no video other than cover art", path=path)
     raise VideoError("not-a-video", "the file holds no stream", path=path)
 
 

@@ -59,7 +59,7 @@ class DecordSource(IndexedSource):
         if self._index.has_twin:
             raise VideoError(
                 "unsupported",
-                "decord cannot be told which of several streams of one size to decode",
+                "decord offers no choice between several streams of one size",
                 path=path,
             )
         if not self._index.exact_rotation:

@@ -75,7 +75,7 @@ class TorchcodecCudaSource(IndexedSource):
             if first is None:
                 raise VideoError(
                     "unsupported",
-                    f"pictures of {self.info.pixel_format} and {self.info.width} x "
+                    f"frames of {self.info.pixel_format} and {self.info.width} x "
                     f"{self.info.height} are not decoded on the GPU",
                     path=path,
                 )
