@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,22 @@ def pool_of(
     return DecodePool(videos, **(settings | options))
 
 
-_problem = cache(why_unusable)
+@cache
+def problem(decoder: str) -> str | None:
+    """What keeps a decoder from working here."""
+    return why_unusable(decoder)
 
 
 def usable(decoder: str) -> str:
     """The decoder, if it works here; else the test is skipped, with the reason."""
-    if (reason := _problem(decoder)) is not None:
+    if (reason := problem(decoder)) is not None:
         pytest.skip(f"{decoder}: {reason}")
     return decoder
+
+
+def usable_of(decoders: Iterable[str]) -> list[str]:
+    """Those that work here, as parameters; ``test_every_decoder_works_here`` names the others."""
+    return [decoder for decoder in decoders if problem(decoder) is None]
 
 
 def expected(n_frames: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.video.coded import frame_of
-from tests.video.pools import usable
+from tests.video.pools import usable_of
 from tspcli.errors import VideoError
 from tspcli.sampling.pixels import FrameSpec, ResizeSpec
 from tspcli.video import DECODERS, open_source
@@ -51,21 +51,30 @@ KINDS: dict[str, tuple[str, ...]] = {
 BOUNDS = {("decord", name): 3 for name in ("10-bit.mp4", "10-bit-chroma-top-left.mp4", "odd.webm")}
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+# Of these it loses the first frames, and says so.
+REFUSED = {
+    "decord": {"interlaced.mpg", "interlaced.ts", "full-range.avi", "dv-411.avi", "dv-420.avi"},
+    "torchcodec": {"interlaced.mpg", "interlaced.ts"},
+}
+
+
 @pytest.mark.parametrize("name", KINDS)
-def test_pixels_are_those_of_ffmpeg(tmp_path: Path, name: str, decoder: str) -> None:
+def test_pixels_are_those_of_ffmpeg(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     _ffmpeg("-f", "lavfi", "-i", SOURCE, *KINDS[name], str(path))
     words = ("-i", str(path), "-vsync", "0", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
-    try:
-        with open_source(path, usable(decoder)) as opened:
-            ours = np.stack([frame.rgb().copy() for frame in opened.frames()])
-    except VideoError as error:
-        assert decoder != "pyav"
-        pytest.skip(str(error))
-    theirs = np.frombuffer(_ffmpeg(*words), np.uint8).reshape(-1, *ours.shape[1:])
-    difference = np.abs(ours.astype(np.int16) - theirs[: len(ours)])
-    assert difference.mean() <= BOUNDS.get((decoder, name), 0)
+    pixels = np.frombuffer(_ffmpeg(*words), np.uint8)
+    for decoder in usable_of(DECODERS):
+        try:
+            with open_source(path, decoder) as opened:
+                ours = np.stack([frame.rgb().copy() for frame in opened.frames()])
+        except VideoError:
+            if name not in REFUSED.get(decoder, ()):
+                raise
+            continue
+        theirs = pixels.reshape(-1, *ours.shape[1:])
+        difference = np.abs(ours.astype(np.int16) - theirs[: len(ours)])
+        assert difference.mean() <= BOUNDS.get((decoder, name), 0), decoder
 
 
 # Of 8 bits and 4:2:0, with an even height: interlaced or not, wherever the chroma samples are.

@@ -13,7 +13,7 @@ import av
 import pytest
 
 from tests.builders.videos import make_video
-from tests.video.pools import usable
+from tests.video.pools import usable_of
 from tspcli.errors import VideoError
 from tspcli.sampling import Sampling
 from tspcli.video import open_source, sampled_frames
@@ -29,9 +29,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=["pyav", "decord", "torchcodec"])
+@pytest.fixture(params=usable_of(["pyav", "decord", "torchcodec"]))
 def decoder(request: pytest.FixtureRequest) -> str:
-    return usable(request.param)
+    return str(request.param)
 
 
 def make(path: Path, audio_s: float, **options: Any) -> Path:

@@ -254,7 +254,8 @@ class PyavSource(VideoSource):
         self.warnings.clear()
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, *, place_known: bool = True) -> None:
+        self._place_known = place_known
         self._n_bad_packets = 0
         self._n_bad_frames = 0
         self._last_error: Exception | None = None
@@ -320,7 +321,7 @@ class PyavSource(VideoSource):
 
     def _seek(self, time_s: Fraction) -> None:
         offset = int(time_s / self.info.time_base // 1)
-        self._begin()
+        self._begin(place_known=False)
         try:
             self._container.seek(offset, stream=self._stream, backward=True)
         except (av.error.FFmpegError, OSError):
@@ -332,7 +333,7 @@ class PyavSource(VideoSource):
         # AVI has only decoding times; its demuxer copies them into the presentation times.
         has_pts = "avi" not in self.info.container.split(",")
         guess = TimestampGuess()
-        last_pts = 0
+        last_pts = 0 if self._place_known else None
         lookahead = Lookahead(self._packets() if self._steps is None else self._unstepped())
         skipped: list[tuple[int, int]] = []
         context = self._stream.codec_context
@@ -355,7 +356,10 @@ class PyavSource(VideoSource):
                 pts = guess.push(frame.pts if has_pts else None, frame.dts)
                 duration = getattr(frame, "duration", 0) or 0
                 if pts is None:
-                    # When the decoder is drained, frames of such files come without a time.
+                    # When the decoder is drained, frames of such files come without a time. The
+                    # first after a seek may lie anywhere: the seek led too near to the end.
+                    if last_pts is None:
+                        return
                     pts = last_pts + max(duration, 1)
                 last_pts = pts
                 while skipped and skipped[0][0] <= pts:
