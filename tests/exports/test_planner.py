@@ -35,12 +35,11 @@ class TestBounds:
     def test_numbers(
         self, anet_store: Path, export: Export, tmp_path: Path, name: str, value: float
     ) -> None:
-        option = {"row_rate": "--row-rate", "grid_s": "--grid-seconds"}[name]
-        with refused(UsageError, option=option):
+        with refused(UsageError, option=name):
             export(anet_store, "npy", tmp_path / "out", **{name: value})
 
     def test_channels(self, anet_store: Path, export: Export, tmp_path: Path) -> None:
-        with refused(UsageError, option="--pad-channels", value=10_000_000):
+        with refused(UsageError, option="pad_channels", value=10_000_000):
             export(anet_store, "npy", tmp_path / "out", pad_channels=10_000_000)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,15 +14,15 @@ from tspcli.cli.console import out_console, print_json, say, warn
 from tspcli.cli.displays import watch
 from tspcli.cli.options import (
     PATH,
-    POSITIVE,
     TableChoice,
     column_option,
     json_option,
     row_time_options,
     row_times,
+    setting_options,
 )
 from tspcli.core.text import counted
-from tspcli.exports.export_options import Resize
+from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.targets import TARGETS
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ class RowRate(click.ParamType):
         if value == "original":
             return "original"
         try:
-            return float(value)
+            rate = float(value)
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'original'.", param, ctx)
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            self.fail(f"{value!r} is neither a positive number nor 'original'.", param, ctx)
+        return rate
 
 
 @click.command("export", short_help="Write features as another program reads them.")
@@ -69,24 +73,7 @@ class RowRate(click.ParamType):
 @click.option(
     "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "skip", "list"]),
-    help="Annotated videos without features; list writes missing_files.txt.  [default: error; "
-    "opentad: list]",
-)
-@click.option(
-    "--name-prefix",
-    default="auto",
-    show_default=True,
-    metavar="RULE",
-    help="keep, add:v_, strip:v_, or auto for what the reader needs.",
-)
-@click.option("--suffix", default="", help="Text after the names in file names.")
-@click.option("--length", type=POSITIVE, help="Rows per video.  [bmn, mmaction2: 100]")
-@click.option(
-    "--resize", type=click.Choice(get_args(Resize)), help="How rows become --length rows."
-)
+@setting_options(ExportOptions, ["missing", "name_prefix", "suffix", "length", "resize"])
 @click.option("--row-rate", type=RowRate(), help="Rows per second.  [gtad-thumos: original]")
 @click.option(
     "--grid-seconds",
@@ -94,38 +81,14 @@ class RowRate(click.ParamType):
     type=click.FloatRange(min=0, min_open=True),
     help="Average rows onto this grid (bmt: 2.56 is that of I3D).",
 )
-@click.option(
-    "--flow",
-    type=click.Choice(["zeros", "empty", "split"]),
-    help="What to write as optical-flow features.  [gtad-thumos: split; bmt: zeros]",
-)
-@click.option("--split-channels", type=POSITIVE, help="Channels of the first half.")
-@click.option(
-    "--pad-channels",
-    type=click.IntRange(min=0),
-    help="Pad rows with zeros to this width.  [bmt: 1024]",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the numbers.",
-)
-@click.option("--container", type=click.Choice(["npy", "hdf5"]), help="For actionformer.")
+@setting_options(ExportOptions, ["flow", "split_channels", "pad_channels", "dtype", "container"])
 @click.option(
     "--data-set",
     type=TableChoice(DATA_SETS),
     help="Data set whose conventions to follow.  [default: detected from the names]",
 )
 @click.option("--per-subset", is_flag=True, help="official: one file per subset.")
-@click.option(
-    "--feature-frame",
-    type=click.Choice(["fit", "keep"]),
-    default="fit",
-    show_default=True,
-    help="BSN's dialect: make the loader's clock true, or keep the annotated value.",
-)
+@setting_options(ExportOptions, ["feature_frame"])
 @row_time_options()
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @json_option()
@@ -157,7 +120,7 @@ def command(
       tsp export dense.h5 --to gtad-thumos --out gtad/ -a val_Annotation.csv -a test_Annotation.csv
       tsp export released.h5 --to bmt --out bmt/ --frame-rate 15 --stride 16 --clip-length 16
     """
-    from tspcli.exports import ExportOptions, ExportRequest, export_features
+    from tspcli.exports import ExportRequest, export_features
 
     request = ExportRequest(
         stores,
@@ -165,7 +128,7 @@ def command(
         out,
         annotations,
         subset,
-        ExportOptions(**options),
+        ExportOptions(**{k: v for k, v in options.items() if v is not None}),
         concat,
         columns,
     )

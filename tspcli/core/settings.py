@@ -114,6 +114,8 @@ class Setting:
             return float(number) if self.kind is float else number
         if self.kind is str and isinstance(value, int | float | Path):
             return str(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not finite")
         return value
 
 

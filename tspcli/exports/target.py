@@ -17,13 +17,10 @@ import numpy.typing as npt
 
 from tspcli.annotations.data_sets import DataSet
 from tspcli.errors import UsageError
-from tspcli.exports.export_options import ExportOptions, option_name
+from tspcli.exports.export_options import ROW_COUNTS, ExportOptions, option_name
 from tspcli.exports.export_plan import Clock, ExportPlan, PlannedVideo
 
 Array = npt.NDArray[np.floating[Any]]
-
-_WAYS = ("length", "row_rate", "grid_s")
-"""Options that decide on the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Target(ABC):
     @staticmethod
     def _replaced(options: ExportOptions, name: str) -> bool:
         """Whether the user chose the number of rows in another way than this default."""
-        return name in _WAYS and any(getattr(options, way) is not None for way in _WAYS)
+        return name in ROW_COUNTS and any(getattr(options, n) is not None for n in ROW_COUNTS)
 
     def is_file(self, options: ExportOptions, out: Path) -> bool:
         """Whether ``out`` names one file instead of a folder."""
