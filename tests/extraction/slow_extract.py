@@ -1,4 +1,4 @@
-"""``tsp extract`` of a folder with a small encoder that is made slow. Started as a program."""
+"""``tsp extract`` of a folder with a small encoder that is made slow, in a process of its own."""
 
 from __future__ import annotations
 
@@ -61,14 +61,18 @@ def tell_how_long_stopping_takes() -> None:
     os._exit = timed_leave  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
-    videos, out, *options = sys.argv[1:]
+def run(videos: str, out: str, *options: str) -> None:
+    """Be ``tsp extract``, slow unless ``--fast``."""
     tell_how_long_stopping_takes()
-    device = "cpu,cpu" if "--two" in options else "cpu"
     if "--fast" not in options:
         slow_down(0.15, Path(out) if "--stuck" in options else None)
         ChildTransport.module = "tests.extraction.slow_extract"
+    sys.argv = ["tsp", *words(videos, out), "--device", "cpu,cpu" if "--two" in options else "cpu"]
+    entry()
+
+
+def words(videos: str, out: str) -> list[str]:
+    """The command that is slowed down."""
     arguments = ["extract", "--videos", videos, "--out", out, "--weights", "random"]
     arguments += ["--backbone", "tiny", "--seed", "1", "--workers", "2", "--batch-size", "4"]
-    sys.argv = ["tsp", *arguments, "--stride", "8", "--device", device]
-    entry()
+    return [*arguments, "--stride", "8"]

@@ -7,19 +7,24 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.builders.forked import Forked
 from tests.builders.videos import make_video
+from tests.builders.waiting import wait_until
+from tests.extraction import slow_extract
+from tspcli.cli.main import main
 from tspcli.core.stop import HARD_LIMIT_S
 from tspcli.store import open_store
 
 pytestmark = pytest.mark.faults
+Start = Callable[..., Forked]
+N_VIDEOS = 14
 _LIMIT_S = 10.0
 """From the moment at which the run heard of the signal until it leaves, by its own clock."""
 _SEEN_LIMIT_S = 18.0
@@ -29,36 +34,34 @@ _SEEN_LIMIT_S = 18.0
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    first = make_video(folder / "v0.mp4", n_frames=90, width=64, height=48)
-    for number in range(1, 30):
+    first = make_video(folder / "v0.mp4", n_frames=70, width=64, height=48)
+    for number in range(1, N_VIDEOS):
         (folder / f"v{number}.mp4").write_bytes(first.read_bytes())
     return folder
 
 
-def start(videos: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def start(videos: Path, tmp_path: Path) -> Iterator[Start]:
     """``tsp extract`` with an encoder that takes a while, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.extraction.slow_extract", str(videos), str(out), *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    started: list[Forked] = []
+
+    def begin(*options: str) -> Forked:
+        words = (str(videos), str(tmp_path / "f.h5"), *options)
+        started.append(Forked(slow_extract.run, *words, log=tmp_path / f"said{len(started)}"))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+def wait_for_parts(out: Path, count: int, process: Forked) -> None:
+    parts = out.with_name(out.name + ".parts")
+    wait_until(
+        lambda: len(list(parts.glob("*.part"))) >= count,
+        within_s=120,
+        unless=process.ended_early,
     )
-
-
-def wait_for_parts(out: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while len(list(out.with_name(out.name + ".parts").glob("*.part"))) < count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not file.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def check_times(said: str, seen_s: float) -> float:
@@ -96,76 +99,75 @@ def children_of(group: int) -> list[int]:
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_a_signal_ends_a_run_in_good_order(
-    videos: Path, tmp_path: Path, number: signal.Signals, whole_group: bool, options: list[str]
+    videos: Path,
+    tmp_path: Path,
+    start: Start,
+    number: signal.Signals,
+    whole_group: bool,
+    options: list[str],
 ) -> None:
     out = tmp_path / "f.h5"
-    process = start(videos, out, *options)
+    process = start(*options)
     wait_for_parts(out, 2, process)
     sent = time.monotonic()
     if whole_group:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    check_times(said, time.monotonic() - sent)
-    assert process.returncode == 128 + number, said
+    code = process.wait(60)
+    seen_s, said = time.monotonic() - sent, process.said()
+    check_times(said, seen_s)
+    assert code == 128 + number, said
     assert "Stopping" in said and "Finished videos are kept" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said and "failed" not in said
     assert children_of(process.pid) == []
     parts = out.with_name("f.h5.parts")
     n_kept = len(list(parts.glob("*.part")))
-    assert 2 <= n_kept < 30 and not out.exists()
+    assert 2 <= n_kept < N_VIDEOS and not out.exists()
     assert not list(parts.glob(".*")) and not out.with_name("f.h5.lock").exists()
 
-    again = start(videos, out, "--fast")
-    assert again.communicate(timeout=300)[0] is None and again.returncode == 0
+    with pytest.raises(SystemExit) as ended:
+        main([*slow_extract.words(str(videos), str(out)), "--device", "cpu"])
+    assert ended.value.code == 0
     report = json.loads(out.with_name("f.h5.report.json").read_text())
     assert report["counts"]["kept"] == n_kept
     with open_store(out) as store:
-        assert len(store) == 30
+        assert len(store) == N_VIDEOS
         for video in store.values():
             assert video.verify()
             np.testing.assert_array_equal(video.rows, store["v0"].rows)
 
 
-def test_an_encoder_that_does_not_come_back_is_left(videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "f.h5"
-    process = start(videos, out, "--stuck")
-    wait_for(out.with_suffix(".hangs"), process)
+def test_an_encoder_that_does_not_come_back_is_left(tmp_path: Path, start: Start) -> None:
+    process = start("--stuck")
+    wait_until((tmp_path / "f.hangs").exists, within_s=120, unless=process.ended_early)
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert check_times(said, time.monotonic() - sent) > HARD_LIMIT_S - 0.5, "it never hung"
-    assert process.returncode == 143
+    code = process.wait(60)
+    seen_s, said = time.monotonic() - sent, process.said()
+    assert check_times(said, seen_s) > HARD_LIMIT_S - 0.5, "it never hung"
+    assert code == 143
     assert "Finished videos are kept" in said
-    deadline = time.monotonic() + 10
-    while children_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert children_of(process.pid) == []
+    wait_until(lambda: not children_of(process.pid), within_s=10)
 
 
 @pytest.mark.parametrize("options", [[], pytest.param(["--two"], marks=pytest.mark.slow)], ids=str)
-def test_a_second_signal_ends_it_at_once(videos: Path, tmp_path: Path, options: list[str]) -> None:
-    out = tmp_path / "f.h5"
-    process = start(videos, out, *options)
-    wait_for_parts(out, 1, process)
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, start: Start, options: list[str]) -> None:
+    process = start(*options)
+    wait_for_parts(tmp_path / "f.h5", 1, process)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert any("Stopping" in line for line in process.stderr), "the first was not noticed"
+    wait_until(lambda: "Stopping" in process.said(), unless=process.ended_early)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said, said
+    code, said = process.wait(60), process.said()
+    assert code == 130 and "Traceback" not in said, said
     assert children_of(process.pid) == []
 
 
-def test_a_second_run_on_one_output_is_refused_by_name(videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "f.h5"
-    first = start(videos, out, "--stuck")
-    wait_for(out.with_suffix(".hangs"), first)
-    second = start(videos, out, "--fast")
-    _, said = second.communicate(timeout=300)
+def test_a_second_run_on_one_output_is_refused_by_name(tmp_path: Path, start: Start) -> None:
+    first = start("--stuck")
+    wait_until((tmp_path / "f.hangs").exists, within_s=120, unless=first.ended_early)
+    second = start("--fast")
+    assert second.wait(300) == 1
     assert first.poll() is None
-    first.kill()
-    first.communicate(timeout=60)
-    assert second.returncode == 1
-    assert f"process {first.pid} on {socket.gethostname()}" in said
+    assert f"process {first.pid} on {socket.gethostname()}" in second.said()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# A server that has imported what is slow to import and has no threads yet: its children start at
-# once and, other than children of pytest itself, cannot inherit a locked thread pool.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tspcli.pretraining.training_run", "tests.pretraining.processes"])
+from tests.builders.forked import CONTEXT
 
 
 def _call(
@@ -34,7 +30,7 @@ def start(
     **named: Any,
 ) -> Any:
     """Start a function of a test module in a fresh process."""
-    process = _CONTEXT.Process(target=_call, args=(function, environment or {}, arguments, named))
+    process = CONTEXT.Process(target=_call, args=(function, environment or {}, arguments, named))
     process.start()
     return process
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,39 +11,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.builders.forked import Forked, tsp
 from tests.builders.waiting import wait_until
 from tests.pretraining.conftest import SmallSet
 from tests.pretraining.test_pretrain import command_line
 
 pytestmark = pytest.mark.faults
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 @pytest.fixture
 def start(small_set: SmallSet, tmp_path: Path) -> Iterator[Start]:
-    """Starts ``tsp pretrain`` with loader processes, in a process group of its own."""
-    started = []
+    """Starts ``tsp pretrain`` in a process group of its own."""
+    started: list[Forked] = []
 
-    def begin(*options: str) -> subprocess.Popen[str]:
-        words = command_line(small_set, tmp_path / "run", "--workers", "2", "--epochs", "500")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tspcli", "pretrain", *words, *options],
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    def begin(*options: str) -> Forked:
+        words = command_line(small_set, tmp_path / "run", "--epochs", "500")
+        process = Forked(tsp, "pretrain", *map(str, words), *options, log=tmp_path / "said")
         started.append(process)
         return process
 
     yield begin
     for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
 
 
-def terminated(process: subprocess.Popen[str], others: Sequence[int] = ()) -> str:
+def terminated(process: Forked, others: Sequence[int] = ()) -> str:
     """Signal the group; what the run said until it ended with all its processes.
 
     Args:
@@ -55,14 +46,14 @@ def terminated(process: subprocess.Popen[str], others: Sequence[int] = ()) -> st
     for other in others:
         os.kill(other, signal.SIGTERM)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=90)
-    assert process.returncode == 143, said
+    code, said = process.wait(90), process.said()
+    assert code == 143, said
     assert "Traceback" not in said and "fault" not in said, said
     wait_until(lambda: not outlived(process), within_s=20)
     return said
 
 
-def outlived(process: subprocess.Popen[str]) -> bool:
+def outlived(process: Forked) -> bool:
     """Whether a process of the run is left."""
     try:
         os.killpg(process.pid, 0)
@@ -76,12 +67,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def ended(process: subprocess.Popen[str]) -> Callable[[], str | None]:
-    """What a run that should go on said when it ended."""
-    return lambda: None if process.poll() is None else process.communicate()[0] or "it ended"
-
-
-def loaders(process: subprocess.Popen[str]) -> int:
+def loaders(process: Forked) -> int:
     """Loader processes that have been started, ready or not."""
     count = 0
     for child in children(process.pid):
@@ -92,8 +78,8 @@ def loaders(process: subprocess.Popen[str]) -> int:
 
 def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
     last = tmp_path / "run" / "last.pth"
-    process = start("--checkpoint-every-steps", "3")
-    wait_until(last.exists, within_s=120, unless=ended(process))
+    process = start("--workers", "2", "--checkpoint-every-steps", "3")
+    wait_until(last.exists, within_s=120, unless=process.ended_early)
     assert "--resume" in terminated(process)
     stored = torch.load(last, weights_only=False)["run"]["state"]
     assert (stored["epoch"], stored["step"]) > (0, 0)
@@ -101,8 +87,8 @@ def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
 
 def test_before_the_first_step(start: Start, tmp_path: Path) -> None:
     """While the loader processes start: nothing is stored yet."""
-    process = start()
-    wait_until(lambda: loaders(process) > 0, within_s=120, unless=ended(process))
+    process = start("--workers", "1")
+    wait_until(lambda: loaders(process) > 0, within_s=120, unless=process.ended_early)
     terminated(process)
     assert not (tmp_path / "run" / "last.pth").exists()
 
@@ -112,7 +98,7 @@ def test_several_processes(start: Start, tmp_path: Path, signalled: str) -> None
     """torch's launcher has the others in sessions of their own, and passes the signal on."""
     last = tmp_path / "run" / "last.pth"
     process = start("--gpus", "2", "--workers", "0", "--checkpoint-every-steps", "3")
-    wait_until(last.exists, within_s=120, unless=ended(process))
+    wait_until(last.exists, within_s=120, unless=process.ended_early)
     others = children(process.pid)
     assert len(others) == 2
     said = terminated(process, others if signalled == "everybody" else ())
