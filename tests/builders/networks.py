@@ -38,3 +38,13 @@ def random_frames(*shape: int) -> Tensor:
     """Pixels of frames: uint8, of this shape."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def perturbed(module: nn.Module) -> nn.Module:
+    """Every parameter random, biases and norms too, so that none can be mistaken for another."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise, alpha=0.1 if parameter.ndim > 1 else 0.3)
+    return module.eval()

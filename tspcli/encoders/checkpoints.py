@@ -33,6 +33,8 @@ from tspcli.errors import CheckpointError
 from tspcli.sampling import Sampling
 
 OWN_KEY = "tspcli"
+_STATE_KEYS = ("model", "state_dict", "module", "model_state")
+"""Where training programs put the tensors."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _trained_region_alone(args: Any) -> bool:
 def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint, and everything else in it."""
     if isinstance(content, Mapping):
-        for name in ("model", "state_dict"):
+        for name in _STATE_KEYS:
             inner = content.get(name)
             if isinstance(inner, Mapping) and _all_tensors(inner):
                 return dict(inner), {k: v for k, v in content.items() if k != name}

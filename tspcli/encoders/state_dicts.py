@@ -73,15 +73,32 @@ def identify(
 
     Raises:
         CheckpointError: If they fit no backbone (the message names the differences from the
-            nearest), or if the stated heads differ from the tensors.
+            nearest), if they fit several (``data["backbones"]``), or if the stated heads differ from the tensors.
         UsageError: If there is no such backbone.
     """
     for prefix in WRAPPER_PREFIXES:
         state = _without_prefix(state, prefix) or state
     specs = usable_specs() if backbone is None else [backbone_spec(backbone)]
-    readings = [reading for spec in specs for reading in _readings(state, spec)]
-    recognised = (r for r in readings if r.spec.keys == digest_of_keys(shapes_of(r.body)))
-    fitting = next((r for r in recognised if not _head_problems(r)), None)
+    # Backbones of one family share a conversion, which may copy gigabytes.
+    converted = {spec.convert: spec.convert(state) for spec in specs if spec.convert is not None}
+    readings = [
+        reading
+        for spec in specs
+        for tensors in (state, converted.get(spec.convert))
+        if tensors is not None
+        for reading in _readings(tensors, spec)
+    ]
+    recognised = [r for r in readings if r.spec.keys == digest_of_keys(shapes_of(r.body))]
+    fits = {r.spec.name: r for r in reversed(recognised) if not _head_problems(r)}
+    if len(fits) > 1:
+        names = sorted(fits)
+        raise CheckpointError(
+            f"{path} fits {' and '.join(names)}: one network, which each takes other frames into.",
+            remedy="Name the one that it was made with, --backbone NAME.",
+            path=path,
+            backbones=names,
+        )
+    fitting = next(iter(fits.values()), None)
     if fitting is None:
         fitting = _compare_with_built(readings, path, required=backbone is not None)
     if heads is None:

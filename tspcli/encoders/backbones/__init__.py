@@ -46,6 +46,7 @@ class BackboneEntry(NamedTuple):
 
 _RESNET3D = "tspcli.encoders.backbones.resnet3d"
 _TORCHVISION = "tspcli.encoders.backbones.torchvision_zoo"
+_VIDEOMAE = "tspcli.encoders.backbones.videomae"
 
 BACKBONES: Table[BackboneEntry] = Table(
     "tspcli.backbones",
@@ -97,6 +98,37 @@ BACKBONES: Table[BackboneEntry] = Table(
             f"{_TORCHVISION}:SWIN3D_B",
             "Video Swin, base (torchvision); clips of 32 frames.",
         ),
+        BackboneEntry(
+            "videomae_s", f"{_VIDEOMAE}:VIDEOMAE_S", "VideoMAE ViT-S/16; clips of 16 frames."
+        ),
+        BackboneEntry(
+            "videomae_b", f"{_VIDEOMAE}:VIDEOMAE_B", "VideoMAE ViT-B/16; clips of 16 frames."
+        ),
+        BackboneEntry(
+            "videomae_l",
+            f"{_VIDEOMAE}:VIDEOMAE_L",
+            "VideoMAE ViT-L/16, InternVideo's too; clips of 16 frames.",
+        ),
+        BackboneEntry(
+            "videomae_h",
+            f"{_VIDEOMAE}:VIDEOMAE_H",
+            "VideoMAE ViT-H/16, InternVideo's too; clips of 16 frames.",
+        ),
+        BackboneEntry(
+            "videomae_v2_s",
+            f"{_VIDEOMAE}:VIDEOMAE_V2_S",
+            "VideoMAE v2 ViT-S/16, distilled from g; clips of 16 frames.",
+        ),
+        BackboneEntry(
+            "videomae_v2_b",
+            f"{_VIDEOMAE}:VIDEOMAE_V2_B",
+            "VideoMAE v2 ViT-B/16, distilled from g; clips of 16 frames.",
+        ),
+        BackboneEntry(
+            "videomae_v2_g",
+            f"{_VIDEOMAE}:VIDEOMAE_V2_G",
+            "VideoMAE v2 ViT-g/14; clips of 16 frames.",
+        ),
     ),
 )
 """Every known backbone by name."""
@@ -135,6 +167,9 @@ class BackboneSpec:
         rename: Turns the name of a tensor in published checkpoints, without such a prefix, into the
             backbone's own (``conv1.weight`` into ``stem.0.weight``); None drops the tensor. Own
             names are recognised first.
+        convert: Turns a whole published checkpoint, heads included, into the names and shapes that
+            the backbone's own code gives them, where names alone do not do: a layer kept in parts is
+            joined. None if it cannot be one of this backbone.
         keys: Digest of the names and shapes in its state dict
             (:func:`tspcli.encoders.state_dicts.digest_of_keys`), by which checkpoints are
             recognised without building it; None if it has to be built.
@@ -156,6 +191,7 @@ class BackboneSpec:
     plain_head: str = "fc"
     key_prefixes: tuple[str, ...] = ()
     rename: Callable[[str], str | None] | None = None
+    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None] | None = None
     keys: str | None = None
     from_arrays: Callable[[Mapping[str, Any], Path], dict[str, Tensor]] | None = None
 
