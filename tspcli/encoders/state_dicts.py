@@ -73,7 +73,8 @@ def identify(
 
     Raises:
         CheckpointError: If they fit no backbone (the message names the differences from the
-            nearest), if they fit several (``data["backbones"]``), or if the stated heads differ from the tensors.
+            nearest), if they fit several (``data["backbones"]``), or if the stated heads differ
+            from the tensors.
         UsageError: If there is no such backbone.
     """
     for prefix in WRAPPER_PREFIXES:

@@ -168,7 +168,7 @@ class BackboneSpec:
             backbone's own (``conv1.weight`` into ``stem.0.weight``); None drops the tensor. Own
             names are recognised first.
         convert: Turns a whole published checkpoint, heads included, into the names and shapes that
-            the backbone's own code gives them, where names alone do not do: a layer kept in parts is
+            the backbone's own code gives them, where names alone do not do: parts of a layer are
             joined. None if it cannot be one of this backbone.
         keys: Digest of the names and shapes in its state dict
             (:func:`tspcli.encoders.state_dicts.digest_of_keys`), by which checkpoints are
