@@ -81,11 +81,12 @@ def identify(
         state = _without_prefix(state, prefix) or state
     specs = usable_specs() if backbone is None else [backbone_spec(backbone)]
     # Backbones of one family share a conversion, which may copy gigabytes.
-    converted = {spec.convert: spec.convert(state) for spec in specs if spec.convert is not None}
+    conversions = {spec.convert for spec in specs}
+    converted = {convert: convert and convert(state) for convert in conversions}
     readings = [
         reading
         for spec in specs
-        for tensors in (state, converted.get(spec.convert))
+        for tensors in (state, converted[spec.convert])
         if tensors is not None
         for reading in _readings(tensors, spec)
     ]
