@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tspcli.encoders.backbones.i3d import I3d, Inception, SamePool3d, Unit3d, pad_same
 from tspcli.encoders.backbones.i3d import pool_features as i3d_pool_features
 from tspcli.encoders.backbones.resnet3d import BasicBlock, VideoResNet
+from tspcli.encoders.backbones.slowfast import SlowFast
 from tspcli.encoders.cudnn_fused import CudnnConvolution, Geometry
 
 _CHANNEL_MULTIPLE = 16
@@ -50,6 +51,11 @@ def inference_form(
             return FastVideoResNet(backbone).to(device, dtype).eval()
         if isinstance(backbone, I3d):
             return FastI3d(backbone).to(device, dtype).eval()
+        if isinstance(backbone, SlowFast):
+            # It is made of the convolutions defined here.
+            from tspcli.encoders.fused_slowfast import FastSlowFast
+
+            return FastSlowFast(backbone).to(device, dtype).eval()
         plain = copy.deepcopy(backbone).eval().to(device)
     return plain if dtype == torch.float32 else AutocastForm(plain, device.type, dtype, layer)
 

@@ -131,6 +131,9 @@ def _read_numpy_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             value = _numpy_unpickler(file, path).load()
+        if isinstance(value, Mapping) and "blobs" in value:
+            # Caffe2 puts its configuration beside the arrays.
+            value = {"blobs": value["blobs"]}
     except CheckpointError:
         raise
     except Exception as error:  # a damaged or hostile pickle can raise anything
@@ -177,7 +180,8 @@ def _numpy_unpickler(file: IO[bytes], path: Path) -> pickle.Unpickler:
         def persistent_load(self, pid: Any) -> Any:
             raise _refused(path, "objects outside of the file", _PLAIN_ARRAYS_ONLY)
 
-    return Restricted(file)
+    # Programs in Python 2, such as Caffe2's, pickled the bytes of arrays as strings.
+    return Restricted(file, encoding="latin1")
 
 
 def _plain(value: Any, path: Path) -> Any:

@@ -22,7 +22,7 @@ DEFAULT_WEIGHTS = "r2plus1d_34-tsp_on_activitynet"
 RANDOM_WEIGHTS = "random"
 BEST_CHECKPOINT = "best.pth"
 """The checkpoint in a training run's folder that stands for the run."""
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors")
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pyth", ".pkl", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
 @dataclass(frozen=True)

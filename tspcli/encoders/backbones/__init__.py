@@ -45,6 +45,7 @@ class BackboneEntry(NamedTuple):
 
 
 _RESNET3D = "tspcli.encoders.backbones.resnet3d"
+_SLOWFAST = "tspcli.encoders.backbones.slowfast"
 _TORCHVISION = "tspcli.encoders.backbones.torchvision_zoo"
 _VIDEOMAE = "tspcli.encoders.backbones.videomae"
 
@@ -128,6 +129,16 @@ BACKBONES: Table[BackboneEntry] = Table(
             "videomae_v2_g",
             f"{_VIDEOMAE}:VIDEOMAE_V2_G",
             "VideoMAE v2 ViT-g/14; clips of 16 frames.",
+        ),
+        BackboneEntry(
+            "slowfast_r50",
+            f"{_SLOWFAST}:SLOWFAST_R50",
+            "SlowFast R50 8x8, both pathways; clips of 32 frames at 15 per second.",
+        ),
+        BackboneEntry(
+            "slowfast_r101",
+            f"{_SLOWFAST}:SLOWFAST_R101",
+            "SlowFast R101 8x8 as in Ego4D's features; clips of 32 frames at 30 per second.",
         ),
     ),
 )
