@@ -45,6 +45,7 @@ class BackboneEntry(NamedTuple):
 
 
 _RESNET3D = "tspcli.encoders.backbones.resnet3d"
+_INTERNVIDEO2 = "tspcli.encoders.backbones.internvideo2"
 _SLOWFAST = "tspcli.encoders.backbones.slowfast"
 _TORCHVISION = "tspcli.encoders.backbones.torchvision_zoo"
 _VIDEOMAE = "tspcli.encoders.backbones.videomae"
@@ -139,6 +140,31 @@ BACKBONES: Table[BackboneEntry] = Table(
             "slowfast_r101",
             f"{_SLOWFAST}:SLOWFAST_R101",
             "SlowFast R101 8x8 as in Ego4D's features; clips of 32 frames at 30 per second.",
+        ),
+        BackboneEntry(
+            "internvideo2_s",
+            f"{_INTERNVIDEO2}:INTERNVIDEO2_S",
+            "InternVideo2 ViT-S/14, distilled; clips of 8 frames.",
+        ),
+        BackboneEntry(
+            "internvideo2_b",
+            f"{_INTERNVIDEO2}:INTERNVIDEO2_B",
+            "InternVideo2 ViT-B/14, distilled; clips of 8 frames.",
+        ),
+        BackboneEntry(
+            "internvideo2_l",
+            f"{_INTERNVIDEO2}:INTERNVIDEO2_L",
+            "InternVideo2 ViT-L/14, distilled; clips of 8 frames.",
+        ),
+        BackboneEntry(
+            "internvideo2_1b",
+            f"{_INTERNVIDEO2}:INTERNVIDEO2_1B",
+            "InternVideo2-1B, without class token and projector; clips of 8 frames.",
+        ),
+        BackboneEntry(
+            "egovlp",
+            "tspcli.encoders.backbones.egovlp:EGOVLP",
+            "EgoVLP's video encoder with its projection; clips of 4 frames.",
         ),
     ),
 )
