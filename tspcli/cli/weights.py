@@ -84,7 +84,7 @@ def show_command(name: str, as_json: bool) -> None:
         "trained on": entry.trained_on,
         "classes": entry.classes or "",
         "source": entry.source,
-        "sha256": entry.sha256 + ("..." if len(entry.sha256) < 64 else ""),
+        "sha256": _checksum(entry.sha256),
         "size": size,
         "file": f"{entry.local_path()} ({'here' if entry.is_local else 'not fetched yet'})",
         "licence": entry.licence,
@@ -98,6 +98,12 @@ def show_command(name: str, as_json: bool) -> None:
         if value:
             table.add_row(title, printable(value))
     out_console().print(table)
+
+
+def _checksum(sha256: str) -> str:
+    if not sha256:
+        return "not published: what arrives is not verified"
+    return sha256 + ("..." if len(sha256) < 64 else "")
 
 
 @command.command("fetch")

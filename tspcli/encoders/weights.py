@@ -50,7 +50,7 @@ class WeightsEntry:
         name: Their name on the command line.
         backbone: Name of the backbone.
         filename: Name of the file in the cache.
-        sha256: All 64 hexadecimal digits, or the first ones where no more are published.
+        sha256: All 64 hexadecimal digits, the first ones where no more are published, or none.
         feature_dim: Width of the features.
         trained_on: Data and task.
         licence: Of the weights, as far as their publisher states it.
