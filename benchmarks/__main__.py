@@ -156,8 +156,13 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
 
     def encoder() -> list[Figure]:
         from benchmarks import encoders as part
+        from benchmarks import libraries
 
-        return part.measure(backbones, device, options.rounds, options.clock)
+        figures = part.measure(backbones, device, options.rounds, options.clock)
+        if device.type == "cpu" and not options.quick:
+            for name in libraries.LIBRARIES:
+                figures += libraries.measure(name, libraries.BATCH, options.rounds, options.clock)
+        return figures
 
     def extract() -> list[Figure]:
         from benchmarks import growth, whole

@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import encoder, encoders, frames, growth, layers, official, scaling, training, whole
+from benchmarks import (
+    encoder,
+    encoders,
+    frames,
+    growth,
+    layers,
+    libraries,
+    official,
+    scaling,
+    training,
+    whole,
+)
 from benchmarks.__main__ import attempt, show_layers, training_figures
 from benchmarks.encoder import count_flop
 from benchmarks.figures import Figure, markdown
@@ -237,6 +248,21 @@ def test_a_rate_while_all_workers_decode(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_backbone_that_shares_nothing_has_no_figure_of_it() -> None:
     loaded = load_encoder("random", backbone="mc3_18", device="cpu", seed=0)
     assert encoders._sharing(loaded, time.perf_counter) == []
+
+
+def test_an_encoder_beside_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batched and one by one; without the library its figures are said to be missing."""
+
+    def absent() -> libraries.Run:
+        raise ImportError("no module named 'absent'")
+
+    for make in (absent, lambda: build_backbone("tiny").eval()):
+        monkeypatch.setitem(libraries.LIBRARIES, "tiny", ("absent", make))
+        share, batched, alone = libraries.measure("tiny", 2, 1)
+        assert share.value is not None and share.value > 0
+        measured = [figure.value is not None for figure in (batched, alone)]
+        assert measured == [make is not absent] * 2
+        assert measured[0] or batched.note == "pip install absent"
 
 
 def test_a_rate_is_not_that_of_another_decoder(tmp_path: Path) -> None:
