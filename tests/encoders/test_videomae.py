@@ -20,6 +20,7 @@ from tspcli.encoders.backbones.videomae import (
     from_published,
     position_table,
 )
+from tspcli.encoders.backbones.vit_parts import project
 from tspcli.encoders.checkpoints import load_checkpoint
 from tspcli.encoders.state_dicts import backbone_shapes, digest_of_keys, identify, shapes_of
 from tspcli.errors import CheckpointError
@@ -225,6 +226,21 @@ def test_other_sizes_interpolate_the_positions_of_each_time() -> None:
     larger.positions = planes.permute(0, 2, 3, 1).reshape(1, 18, WIDTH)
     with torch.inference_mode():
         torch.testing.assert_close(module(clip), larger(clip))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_queries_keys_and_values_in_training_and_with_an_adapter(bias: bool) -> None:
+    """One product or three; a layer that replaces the own one is not passed by."""
+    torch.manual_seed(2)
+    layer, x = torch.nn.Linear(WIDTH, 3 * WIDTH, bias=bias), torch.randn(2, 5, WIDTH)
+    more = None if bias else torch.randn(3 * WIDTH)
+    trained = project(layer, x, more)
+    assert all(part.requires_grad for part in trained)
+    with torch.inference_mode():
+        for part, expected in zip(project(layer, x, more), trained, strict=True):
+            torch.testing.assert_close(part, expected)
+        adapted = torch.nn.Sequential(layer, torch.nn.ReLU())
+        assert min(part.min() for part in project(adapted, x)) == 0
 
 
 def test_rows_equal_those_of_transformers(original: State) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tspcli.encoders.backbones import BackboneSpec
-from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers
+from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers, project
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
@@ -44,7 +44,7 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """(B, 1 + frames * patches, D) to the same shape."""
-        query, key, value = self.qkv(x).chunk(3, dim=2)
+        query, key, value = project(self.qkv, x)
         first = attend(query[:, :1], key, value, self.heads)
         groups = frames if not self.over_time else (x.shape[1] - 1) // frames
         q, k, v = (self._grouped(part[:, 1:], frames) for part in (query, key, value))

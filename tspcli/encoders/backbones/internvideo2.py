@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tspcli.encoders.backbones import BackboneSpec
-from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers
+from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers, project
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        query, key, value = self.qkv(x).chunk(3, dim=2)
+        query, key, value = project(self.qkv, x)
         mixed = attend(self.q_norm(query), self.k_norm(key), value, self.heads)
         return cast(Tensor, self.proj(mixed))
 

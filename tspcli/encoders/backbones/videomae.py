@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tspcli.encoders.backbones import BackboneSpec
-from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers
+from tspcli.encoders.backbones.vit_parts import Mlp, attend, draw_as_transformers, project
 from tspcli.encoders.preprocessing import Preprocessing
 from tspcli.sampling import Sampling
 from tspcli.sampling.pixels import ResizeSpec
@@ -52,7 +52,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        query, key, value = F.linear(x, self.qkv.weight, bias).chunk(3, dim=2)
+        query, key, value = project(self.qkv, x, bias)
         return cast(Tensor, self.proj(attend(query, key, value, self.heads)))
 
 

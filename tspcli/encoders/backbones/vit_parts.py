@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +21,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """
     q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def project(layer: nn.Module, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Queries, keys and values, (B, N, D) each, of tokens (B, N, D).
+
+    Where nothing is trained they are three products instead of one: attention reads each of them
+    faster alone (5 % of both on a CPU). What replaces the layer, such as one with an adapter, is
+    called as it is.
+
+    Args:
+        layer: Linear, D to 3 D.
+        x: The tokens.
+        bias: (3 D,), added to what the layer gives.
+    """
+    if type(layer) is not nn.Linear or torch.is_grad_enabled():
+        out: Tensor = layer(x)
+        return (out if bias is None else out + bias).chunk(3, dim=2)
+    bias = layer.bias if bias is None else bias
+    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    parts = zip(layer.weight.chunk(3), biases, strict=True)
+    return tuple(F.linear(x, weight, offset) for weight, offset in parts)
 
 
 class Mlp(nn.Module):
