@@ -41,6 +41,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, clips in (("train", ANET[:4]), ("valid", ANET[4:]), ("feats", ANET)):
         make_store(tmp_path / f"{name}.h5", clips, Sampling())
     make_foreign(tmp_path / "released.h5", ANET, Sampling())
+    for name in ("clip", "slowfast"):
+        make_store(tmp_path / f"{name}.h5", ANET[:3], Sampling())
+    for name in ("rgb", "flow"):
+        make_store(tmp_path / f"{name}.h5", THUMOS[:2], Sampling(), dim=256)
     make_store(tmp_path / "dense.h5", THUMOS, Sampling(stride=1))
     thumos_tables(tmp_path, THUMOS)
     anet_json(tmp_path / "activity_net.v1-3.min.json", ANET, ["GONE"])

@@ -12,18 +12,21 @@ from tests.exports.conftest import ANET, THUMOS, Export, anet_json, make_store
 from tspcli.exports import TARGETS
 from tspcli.sampling import Sampling
 
+ON_THUMOS14 = ("gtad-thumos", "segmentation")
+"""Targets whose readers cannot take the names of our ActivityNet videos."""
+
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_every_target_explains_its_use(
     anet_store: Path, thumos_store: Path, export: Export, tmp_path: Path, target: str
 ) -> None:
-    store = thumos_store if target == "gtad-thumos" else anet_store
+    store = thumos_store if target in ON_THUMOS14 else anet_store
     report = export(store, target, tmp_path / "out")
     page = (tmp_path / "out" / "HOW_TO_USE.txt").read_text()
     assert report.usage in page and "Time (" in page
     manifest = json.loads((tmp_path / "out" / "export.json").read_text())
     assert manifest["target"] == target
-    assert manifest["n_videos"] == len(THUMOS if target == "gtad-thumos" else ANET)
+    assert manifest["n_videos"] == len(THUMOS if target in ON_THUMOS14 else ANET)
     assert manifest["time_errors"]
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]  # nothing aside is left
 
@@ -41,12 +44,12 @@ def test_what_is_named_was_written(
     told: str,
 ) -> None:
     store, annotations = anet_store, [anet_annotations]
-    if target == "gtad-thumos":
+    if target in ON_THUMOS14:
         store, annotations = thumos_store, thumos_annotations
     if told == "nothing":
         annotations = []
     elif told != "all":
-        if target in ("gtad-thumos", "actionformer", "opentad"):
+        if target in (*ON_THUMOS14, "actionformer", "opentad", "online"):
             annotations = annotations[:1]
         else:
             metadata = tmp_path / "groundtruth.csv"
@@ -67,7 +70,7 @@ def test_what_is_named_was_written(
     ]
     texts = [report.usage, *(path.read_text() for path in written)]
     named = {n for text in texts for n in re.findall(rf"{tmp_path}/out[\w./-]*\*?", text)}
-    assert named or target in ("npy", "official")
+    assert named or target in ("npy", "official", "segmentation")
     for name in named:
         assert Path(name).exists() or name.endswith("saved.*"), name
     if told == "nothing" and target in ("bmn", "gtad-anet", "mmaction2", "opentad"):

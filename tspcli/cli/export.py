@@ -74,12 +74,16 @@ class RowRate(click.ParamType):
     "--label-ids", type=PATH, help="JSON list of class names; a name's position is its label_id."
 )
 @setting_options(ExportOptions, ["missing", "name_prefix", "suffix", "length", "resize"])
-@click.option("--row-rate", type=RowRate(), help="Rows per second.  [gtad-thumos: original]")
+@click.option(
+    "--row-rate",
+    type=RowRate(),
+    help="Rows per second.  [gtad-thumos, segmentation: original]",
+)
 @click.option(
     "--grid-seconds",
     "grid_s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Average rows onto this grid (bmt: 2.56 is that of I3D).",
+    help="Average rows onto this grid (bmt: 2.56 is that of I3D).  [qvhighlights: 2]",
 )
 @setting_options(ExportOptions, ["flow", "split_channels", "pad_channels", "dtype", "container"])
 @click.option(

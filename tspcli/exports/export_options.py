@@ -43,7 +43,8 @@ class ExportOptions(Settings):
     flow: Annotated[
         Literal["zeros", "empty", "split"] | None,
         Meta(
-            description="What to write as optical-flow features.  [gtad-thumos: split; bmt: zeros]"
+            description="What to write as optical-flow features.  [gtad-thumos: split; bmt, "
+            "online: zeros]"
         ),
     ] = None
     split_channels: Annotated[

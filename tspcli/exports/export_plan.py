@@ -237,12 +237,11 @@ class ExportPlan:
         """
         for video in self.videos:
             source = video.source
-            even_s = source.first_s + source.step_s * np.arange(source.n_rows)
-            late_s = np.abs(source.centers_s - even_s)[:-1].max(initial=0.0)
-            if late_s > _UNEVEN_S:
+            if source.uneven_s > _UNEVEN_S:
                 raise ExportError(
                     f"The frame rate of {source.key!r} varies, so its rows do not follow at one "
-                    f"distance in time (up to {late_s:.2f} s off), as the reader takes them to do.",
+                    f"distance in time (up to {source.uneven_s:.2f} s off), as the reader takes "
+                    "them to do.",
                     remedy="Extract at a fixed frame rate, such as --frame-rate 30.",
                     video=source.key,
                 )

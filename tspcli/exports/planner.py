@@ -235,6 +235,8 @@ def _at_rate(
             option="--row-rate",
         )
     # The video's own duration counts here, because its rows stand for its frames.
+    if source.follows_at(1 / rate, first_s=0.0):
+        return replace(video, rate=rate)
     duration = source.duration_s or video.duration_s or source.covered_s
     length = _bounded(duration * rate, f"--row-rate {options.row_rate}", video)
 
@@ -248,6 +250,8 @@ def _at_rate(
 
 def _on_grid(video: PlannedVideo, grid_s: float) -> PlannedVideo:
     source = video.source
+    if source.follows_at(grid_s, first_s=grid_s / 2):
+        return replace(video, rate=1 / grid_s)
     if source.own_times_s is not None:
         raise ExportError(
             f"The rows of {source.key!r} are not evenly spaced in time, so their means "

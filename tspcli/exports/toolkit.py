@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from tspcli.annotations import AMBIGUOUS, Annotations, Segment
 from tspcli.annotations.check import OUTSIDE_TOLERANCE_S
@@ -22,6 +23,7 @@ from tspcli.errors import AnnotationError, ExportError
 from tspcli.exports.export_options import ExportOptions
 from tspcli.exports.export_plan import ExportPlan, PlannedVideo
 from tspcli.exports.target import Array, Writer
+from tspcli.sampling.resampling import FloatArray
 from tspcli.store.schema import sampling_attributes
 
 # ruff: noqa: D102 (the methods are described in target.py)
@@ -50,14 +52,16 @@ class NpyWriter(Writer):
 
 
 class NpzWriter(Writer):
-    """One ``.npz`` file per video, with its rows under ``feats``."""
+    """One ``.npz`` file per video, with its rows under one key."""
 
-    def __init__(self, folder: Path, suffix: str = "") -> None:
+    def __init__(self, folder: Path, suffix: str = "", *, key: str = "feats") -> None:
         self.folder = folder
         self._suffix = suffix
+        self._key = key
 
     def write(self, video: PlannedVideo, rows: Array) -> None:
-        np.savez(self.folder / f"{video.name}{self._suffix}.npz", feats=rows)
+        arrays: dict[str, Any] = {self._key: rows}
+        np.savez(self.folder / f"{video.name}{self._suffix}.npz", **arrays)
 
 
 class CsvWriter(Writer):
@@ -349,6 +353,14 @@ def all_classes(plan: ExportPlan) -> list[str]:
     """All annotated classes, sorted."""
     labels = plan.annotations.labels if plan.annotations else []
     return [label for label in labels if label != AMBIGUOUS]
+
+
+def frame_classes(
+    segments: Iterable[Segment], times_s: FloatArray
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """The label of each segment, with the rows at whose time it lasts, shape (n_rows,)."""
+    for segment in segments:
+        yield segment.label, (segment.start_s <= times_s) & (times_s < segment.end_s)
 
 
 def refuse_length(options: ExportOptions, reader: str, data_set: DataSet) -> None:

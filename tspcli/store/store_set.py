@@ -80,6 +80,25 @@ class SourceVideo:
             return float(self.own_times_s[1][-1])
         return float(self.sampling.clip_end_s(self.n_rows - 1))
 
+    @property
+    def uneven_s(self) -> float:
+        """The most by which a row departs from the stride, in seconds.
+
+        The last does not count: sampling may have moved it back to end with the video.
+        """
+        even_s = self.first_s + self.step_s * np.arange(self.n_rows)
+        return float(np.abs(self.centers_s - even_s)[:-1].max(initial=0.0))
+
+    def follows_at(self, step_s: float, *, first_s: float) -> bool:
+        """Whether each row lies within half a step of ``first_s + i * step_s``.
+
+        Such rows have a reader's rhythm already, and must not be mixed to shift them by less than
+        one of them.
+        """
+        drift_s = abs(self.step_s - step_s) * self.n_rows
+        off_s = abs(self.first_s - first_s) + self.uneven_s
+        return drift_s < 0.1 * step_s and off_s < 0.501 * step_s
+
 
 class _Further(NamedTuple):
     """A further encoder's store."""

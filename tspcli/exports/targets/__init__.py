@@ -87,10 +87,46 @@ TARGETS: Table[TargetEntry] = Table(
             "PDVC: v_ID.npy, captions in JSON, a configuration",
         ),
         TargetEntry(
+            "qvhighlights",
+            f"{_HERE}.qvhighlights",
+            "QvHighlights",
+            "Moment-DETR and its successors: NAME.npz of rows of 2 s, queries in jsonl",
+        ),
+        TargetEntry(
+            "ego4d",
+            f"{_HERE}.ego4d",
+            "Ego4D",
+            "Ego4D's episodic memory: VIDEO_UID.pt, 1.875 rows per second",
+        ),
+        TargetEntry(
+            "segmentation",
+            f"{_HERE}.segmentation",
+            "Segmentation",
+            "action segmentation (MS-TCN and others): one column per frame, labels per frame",
+        ),
+        TargetEntry(
+            "online",
+            f"{_HERE}.online",
+            "Online",
+            "online detection (LSTR, TeSTra): 4 rows per second, targets per row",
+        ),
+        TargetEntry(
+            "vidchapters",
+            f"{_HERE}.vidchapters",
+            "VidChapters",
+            "VidChapters and CM2_DVC: one .pth file, captions in JSON",
+        ),
+        TargetEntry(
             "npy",
             f"{_HERE}.npy",
             "Npy",
             "one npy file per video, and a table of their seconds",
+        ),
+        TargetEntry(
+            "parquet",
+            f"{_HERE}.parquet",
+            "ParquetTable",
+            "one Parquet table of all rows with their seconds",
         ),
     ),
 )

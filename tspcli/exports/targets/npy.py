@@ -61,6 +61,8 @@ def _steps(video: PlannedVideo, first: float, step: float) -> list[float]:
 def _line(video: PlannedVideo, plan: ExportPlan) -> tuple[float, float]:
     """First centre and step of the exported rows, in seconds."""
     source, options = video.source, plan.options
+    if video.resample is None:
+        return source.first_s, source.step_s
     if options.length is not None:
         if options.resize == "centers":
             assert video.span_s is not None
@@ -68,7 +70,6 @@ def _line(video: PlannedVideo, plan: ExportPlan) -> tuple[float, float]:
             return step / 2, step
         step = source.n_rows * source.step_s / options.length
         return source.first_s - source.step_s / 2 + step / 2, step
-    if video.rate is not None:
-        step = 1 / video.rate
-        return (step / 2 if options.grid_s is not None else 0.0), step
-    return source.first_s, source.step_s
+    assert video.rate is not None
+    step = 1 / video.rate
+    return (step / 2 if options.grid_s is not None else 0.0), step
