@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.builders.networks import perturbed
 from tspcli.encoders import backbones
-from tspcli.encoders.backbones import BACKBONES, BackboneEntry
+from tspcli.encoders.backbones import BACKBONES, BackboneEntry, backbone_spec
 from tspcli.encoders.backbones.videomae import (
     VIDEOMAE_B,
     VideoVit,
@@ -22,6 +22,7 @@ from tspcli.encoders.backbones.videomae import (
 )
 from tspcli.encoders.backbones.vit_parts import project
 from tspcli.encoders.checkpoints import load_checkpoint
+from tspcli.encoders.loading import describe_weights
 from tspcli.encoders.state_dicts import backbone_shapes, digest_of_keys, identify, shapes_of
 from tspcli.errors import CheckpointError
 
@@ -202,6 +203,22 @@ def test_networks_that_two_backbones_share_have_to_be_named() -> None:
     assert caught.value.data["backbones"] == ["videomae_b", "videomae_v2_b"]
     for name in caught.value.data["backbones"]:
         assert identify(state, Path("x.pth"), backbone=name).backbone == name
+
+
+def test_weights_of_two_backbones_are_described_for_the_named_one(
+    original: State, in_table: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = replace(backbone_spec("small_vit"), name="twin_vit")
+    monkeypatch.setattr(backbones, "TWIN", twin, raising=False)
+    entry = BackboneEntry("twin_vit", "tspcli.encoders.backbones:TWIN", "Its twin.")
+    monkeypatch.setitem(BACKBONES, "twin_vit", entry)
+    path = tmp_path / "published.pth"
+    torch.save({"model": original}, path)
+    for name in (None, "tiny"):
+        with pytest.raises(CheckpointError) as caught:
+            describe_weights(path, name)
+        assert caught.value.data["backbones"] == ["small_vit", "twin_vit"]
+    assert describe_weights(path, "twin_vit").backbone == "twin_vit"
 
 
 def test_positions_are_the_originals() -> None:

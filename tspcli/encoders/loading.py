@@ -22,7 +22,7 @@ from tspcli.encoders.weights import (
     locate,
     named_entry,
 )
-from tspcli.errors import UsageError
+from tspcli.errors import CheckpointError, UsageError
 from tspcli.fetch.url import Progress
 from tspcli.sampling import Sampling
 
@@ -141,18 +141,25 @@ class WeightsInput(NamedTuple):
     preprocessing: Preprocessing
 
 
-def describe_weights(weights: str | Path) -> WeightsInput:
+def describe_weights(weights: str | Path, backbone: str | None = None) -> WeightsInput:
     """What weights were made for; those of the registry are not fetched for it.
 
     Args:
         weights: As for :func:`load_encoder`.
+        backbone: Theirs, if they fit several.
 
     Raises:
         WeightsError, CheckpointError: If there are none, or if they cannot be read.
     """
     entry = named_entry(weights)
     if entry is None or entry.embedded is not None:
-        checkpoint = load_checkpoint(weights if entry is None else entry.local_path())
+        path = weights if entry is None else entry.local_path()
+        try:
+            checkpoint = load_checkpoint(path)
+        except CheckpointError as error:
+            if backbone not in error.data.get("backbones", ()):
+                raise
+            checkpoint = load_checkpoint(path, backbone)
         backbone, (sampling, preprocessing) = checkpoint.backbone, _suited_input(checkpoint, entry)
     else:
         # Files of other publishers state neither.

@@ -281,7 +281,7 @@ def initial_input(recipe: Recipe) -> tuple[Sampling, Preprocessing]:
     if recipe.init in (PRETRAINED, RANDOM):
         spec = backbone_spec(recipe.backbone)
         return spec.sampling, spec.preprocessing
-    made = describe_weights(recipe.init)
+    made = describe_weights(recipe.init, recipe.backbone)
     if made.backbone != recipe.backbone:
         raise TrainingError(
             f"The initial weights {recipe.init} are those of a {made.backbone}, not of a "
