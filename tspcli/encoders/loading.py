@@ -157,7 +157,8 @@ def describe_weights(weights: str | Path, backbone: str | None = None) -> Weight
         try:
             checkpoint = load_checkpoint(path)
         except CheckpointError as error:
-            if backbone not in error.data.get("backbones", ()):
+            fitting = error.data.get("backbones")
+            if not isinstance(fitting, list) or backbone not in fitting:
                 raise
             checkpoint = load_checkpoint(path, backbone)
         backbone, (sampling, preprocessing) = checkpoint.backbone, _suited_input(checkpoint, entry)
