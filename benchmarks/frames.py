@@ -33,6 +33,7 @@ from tspcli.video import (
     open_source,
     sampled_frames,
 )
+from tspcli.video.decoders import resolve_decoders
 from tspcli.video.decoders.pyav_source import PyavSource
 
 FLOAT_SPEC = FrameSpec(ResizeSpec(128, 171), crop=(112, 112), dtype="float32")
@@ -265,9 +266,11 @@ def pool_rate(
     From the first frame on: starting the processes takes no part.
 
     Raises:
-        VideoError: If another decoder than the first had to be taken, or none was any good.
+        VideoError: If a video went from the first decoder to another, if the first one decoded no
+            video at all, or if none was any good.
     """
     total, began = 0, None
+    wanted, used = resolve_decoders(options.get("decoder", "auto"))[0].name, set()
     pool = DecodePool(files, sampling=Sampling(), spec=spec, workers=workers, threads=1, **options)
     with pool:
         for event in pool:
@@ -276,11 +279,15 @@ def pool_rate(
                 event.release()
             elif isinstance(event, Finished):
                 total += count(event)
+                used.add(event.decoder)
             elif isinstance(event, Restarted):
                 raise VideoError("unsupported", event.why)
             elif isinstance(event, Failed):
                 raise event.error
     assert began is not None
+    if wanted not in used:
+        # Such as threads that ended before they were given a video.
+        raise VideoError("unsupported", f"{wanted} decoded none of the videos")
     return total / (time.perf_counter() - began)
 
 

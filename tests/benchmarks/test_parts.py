@@ -202,6 +202,17 @@ def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
     assert all(figure.target == "at least 1 times" for figure in found)
 
 
+def test_without_a_video_from_the_hardware_there_is_no_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes go on when the threads end, and their rate is not the hardware's."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(frames, "DecodePool", ToldPool)
+    [figure] = frames._hardware(tmp_path / "v.mp4", 1, torch.device("cuda"))
+    assert figure.value is None
+    assert "torchcodec-cuda" in figure.note
+
+
 class ToldPool:
     """A decode pool that tells of videos of 60 frames in chunks of so many, a second each."""
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,6 +28,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 Order = Literal["late", "random", "side streams first"]
 Task = Callable[[], object]
+_HERE = Path(__file__).parent
 
 
 class Happening:
@@ -41,10 +44,11 @@ class Machine:
     Attributes:
         order: When queued work runs that nobody waits for: never, at random, or at once unless it
             is on a device's default stream.
-        without: Calls that are ignored, as if the code had left them out: ``wait_event``,
-            ``record_stream``, ``synchronize``.
+        without: Calls that are ignored, as if the code had left them out, by where they stand:
+            ``module.function.call``, as :mod:`tests.builders.ordering_calls` lists them.
         counts: ``kernels``, ``freed``, ``copies`` from and to page-locked memory.
         waits: How often the host had to wait, by the reason.
+        left_out: How many calls were ignored.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Machine:
         without: tuple[str, ...] = (),
     ) -> None:
         self.order, self.without = order, without
+        self.left_out = 0
         self.counts: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[str] = collections.Counter()
         self.lock = threading.RLock()
@@ -106,6 +111,18 @@ class Machine:
             yield
         finally:
             self.here.index = before
+
+    def leaves_out(self, call: str) -> bool:
+        """Whether the product's code does without this call, which it is making."""
+        if not self.without:
+            return False
+        frame = sys._getframe(1)
+        while Path(frame.f_code.co_filename).parent == _HERE:
+            assert frame.f_back is not None
+            frame = frame.f_back
+        place = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}.{call}"
+        self.left_out += place in self.without
+        return place in self.without
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -192,19 +209,25 @@ class Stream:
 
     def record_event(self, event: Event | None = None) -> Event:
         event = event or Event(self.device)
-        event.record(self)
+        with self.machine.lock:
+            if not self.machine.leaves_out("record_event"):
+                event.point = self.point()
         return event
 
     def wait_event(self, event: Event) -> None:
         with self.machine.lock:
-            if event.point is not None and "wait_event" not in self.machine.without:
+            if event.point is not None and not self.machine.leaves_out("wait_event"):
                 self.queue.append(event.point)
 
     def wait_stream(self, other: Stream) -> None:
-        self.wait_event(other.record_event())
+        with self.machine.lock:
+            if not self.machine.leaves_out("wait_stream"):
+                self.queue.append(other.point())
 
     def synchronize(self) -> None:
-        self.record_event().synchronize()
+        with self.machine.lock:
+            if not self.machine.leaves_out("synchronize"):
+                self.machine.run_until(self.point())
 
     def is_capturing(self) -> bool:
         return hasattr(self.machine.here, "graph")
@@ -227,7 +250,8 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         machine = running()
         with machine.lock:
-            self.point = (stream or machine.current()).point()
+            if not machine.leaves_out("record"):
+                self.point = (stream or machine.current()).point()
 
     def wait(self, stream: Stream | None = None) -> None:
         (stream or running().current()).wait_event(self)
@@ -238,16 +262,23 @@ class Event:
     def synchronize(self) -> None:
         machine = running()
         with machine.lock:
-            if self.point is not None and "synchronize" not in machine.without:
+            if self.point is not None and not machine.leaves_out("synchronize"):
                 machine.run_until(self.point)
 
 
 class Graph:
-    """``torch.cuda.CUDAGraph``: what was queued while it was captured."""
+    """``torch.cuda.CUDAGraph``: what was queued while it was captured.
+
+    Its memory is its own. At every replay a tensor is full of NaN where it was allocated and where
+    it was freed, as if other steps of the graph had used its memory before and after. What is freed
+    after the capture is free once the graph is gone.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[tuple[torch.device, Task]] = []
         self.is_open = True
+        self.freed: list[tuple[torch.Tensor, Stream]] = []
+        weakref.finalize(self, _free_graph, running(), self.freed)
 
     def replay(self) -> None:
         machine = running()
@@ -259,6 +290,7 @@ class Graph:
     @contextlib.contextmanager
     def capture(graph: Graph, stream: Stream, **options: Any) -> Iterator[None]:
         machine = running()
+        machine.synchronize()  # as torch does before it captures
         machine.here.graph = graph
         try:
             with machine.on(stream):
@@ -274,11 +306,13 @@ class Block:
     def __init__(self, machine: Machine, memory: torch.Tensor, home: Stream) -> None:
         self.machine, self.home = machine, home
         self.used_on: list[Stream] = []
+        memory = memory.detach()
         graph: Graph | None = getattr(machine.here, "graph", None)
         if graph is None:
-            weakref.finalize(self, _free, machine, memory.detach(), home, self.used_on)
+            weakref.finalize(self, _free, machine, memory, home, self.used_on)
         else:
-            weakref.finalize(self, _free_captured, graph, memory.detach(), home)
+            graph.tasks.append((home.device, lambda: poison(memory)))
+            weakref.finalize(self, _free_captured, machine, weakref.ref(graph), memory, home)
 
 
 def _free(machine: Machine, memory: torch.Tensor, home: Stream, used_on: list[Stream]) -> None:
@@ -289,10 +323,22 @@ def _free(machine: Machine, memory: torch.Tensor, home: Stream, used_on: list[St
         home.queue.append(lambda: poison(memory))
 
 
-def _free_captured(graph: Graph, memory: torch.Tensor, home: Stream) -> None:
-    """The memory stays the graph's: only later steps of the graph get it again."""
-    if graph.is_open:
-        graph.tasks.append((home.device, lambda: poison(memory)))
+def _free_captured(
+    machine: Machine, graph: weakref.ref[Graph], memory: torch.Tensor, home: Stream
+) -> None:
+    found = graph()
+    if found is None:
+        _free_graph(machine, [(memory, home)])
+    elif found.is_open:
+        found.tasks.append((home.device, lambda: poison(memory)))
+    else:
+        found.freed.append((memory, home))
+
+
+def _free_graph(machine: Machine, freed: list[tuple[torch.Tensor, Stream]]) -> None:
+    """Give a graph's memory back, for which CUDA waits until no stream can be using it."""
+    for memory, home in freed:
+        _free(machine, memory, home, [stream for stream in machine.streams if stream is not home])
 
 
 def poison(memory: torch.Tensor) -> None:

@@ -66,8 +66,7 @@ class Simulated(torch.Tensor):
         return self.to("cpu")
 
     def record_stream(self, stream: Stream) -> None:  # type: ignore[override]
-        without = self.block.machine.without
-        if stream is not self.block.home and "record_stream" not in without:
+        if stream is not self.block.home and not self.block.machine.leaves_out("record_stream"):
             self.block.used_on.append(stream)
 
     def numpy(self, *, force: bool = False) -> Any:

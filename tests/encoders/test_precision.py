@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -99,6 +100,18 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
     "matmul": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
     "conv tf32": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
     "conv ieee": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "cudnn": lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+    "cpu": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "tf32"),
+    "old, then new": lambda: (
+        setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    ),
+    "new, then old": lambda: (
+        set_globally("ieee"),
+        torch.set_float32_matmul_precision("high"),
+        setattr(torch.backends.cudnn, "allow_tf32", True),
+    ),
     "old": lambda: (
         setattr(torch.backends.cuda.matmul, "allow_tf32", True),
         setattr(torch.backends.cudnn, "allow_tf32", False),
@@ -121,15 +134,22 @@ def fresh_switches() -> Any:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", True)])
+@pytest.mark.parametrize(
+    ("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", True), ("fp16", True)]
+)
+@pytest.mark.parametrize("training", [False, True], ids=["encoding", "training"])
 def test_tf32_is_as_asked_for_and_put_back(
-    fresh_switches: Any, program: str, precision: str, tf32: bool
+    fresh_switches: Any, program: str, precision: str, tf32: bool, training: bool
 ) -> None:
     """Whichever way to switch it the caller's program has used, nothing raises."""
     PROGRAMS[program]()
     before = switches()
-    with arithmetic(GPU, precision):
+    with suppress(MemoryError), arithmetic(GPU, precision, training=training):
         inside = switches()
+        with arithmetic(GPU, "fp32" if tf32 else "tf32"):
+            assert switches()["old matmul"] is not tf32
+        assert switches() == inside
+        raise MemoryError
     assert inside["matmul"] == inside["conv"] == ("tf32" if tf32 else "ieee")
     assert inside["old matmul"] is tf32 and inside["old cudnn"] is tf32
     assert "raises" not in inside.values()

@@ -31,7 +31,7 @@ from tspcli.store import open_store
     [
         (5, "encode_async", torch.OutOfMemoryError("CUDA out of memory.")),
         (5, "encode_async", RuntimeError("CUDA error: out of memory")),
-        (2, "encode_series", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        (2, "encode_series_async", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
     ],
     ids=["torch", "CUDA", "cuDNN, a series"],
 )
@@ -137,7 +137,7 @@ def test_series_too_short_to_pay_are_clips(
     def refuse(frames: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         raise AssertionError("a series")
 
-    monkeypatch.setattr(encoder, "encode_series", refuse)
+    monkeypatch.setattr(encoder, "encode_series_async", refuse)
     report = extract(sources / "a.mp4", tmp_path / "f.h5", encoder=encoder, stride=1, batch_size=2)
     assert len(report.with_status("done")) == 1
 

@@ -32,11 +32,12 @@ def assemble(
     limit: int,
     pad: bool = True,
     as_series: bool = False,
+    full_only: bool = False,
 ) -> list[list[int]]:
     """Clips as lists of ticks: a frame's only pixel is the first needed tick that it shows."""
     ticks = needed_ticks(sampling, n_ticks)
     frames = [ticks[i : i + repeat] for i in range(0, len(ticks), repeat)]
-    assembler = ClipAssembler(sampling, as_series=as_series)
+    assembler = ClipAssembler(sampling, as_series=as_series, full_only=full_only)
     clips: list[Clips] = []
     for start in range(0, len(frames), chunk):
         shown = frames[start : start + chunk]
@@ -44,6 +45,8 @@ def assemble(
         clips.extend(assembler.add(pixels, shown, limit))
     clips.extend(assembler.finish(n_ticks, limit, pad=pad))
     assert all(len(some) <= limit for some in clips)
+    if full_only:
+        assert all(isinstance(some, ClipSeries) == (len(some) == limit) for some in clips)
     return [clip.flatten().int().tolist() for some in clips for clip in one_by_one(some)]
 
 
@@ -81,6 +84,8 @@ def test_clips_show_the_frames_of_the_timeline(
     if sampling.is_regular and sampling.stride <= sampling.clip_length:
         found = assemble(sampling, n_ticks, repeat, chunk, limit, pad=False, as_series=True)
         assert found == expected
+        options = {"pad": False, "as_series": True, "full_only": True}
+        assert assemble(sampling, n_ticks, repeat, chunk, limit, **options) == expected
 
 
 @settings(max_examples=300, deadline=None)

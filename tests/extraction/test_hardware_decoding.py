@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.ordering_calls import ORDERING_CALLS
 from tests.builders.simulated_accelerator import Machine, Order
 from tests.builders.simulated_torch import simulated
 from tests.builders.videos import make_video
@@ -81,9 +82,7 @@ def test_a_video_that_fails_half_way_is_decoded_by_a_process(
     assert worst(rows_of(tmp_path / "f.h5"), on_cpu) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("without", "order"), [("wait_event", "late"), ("record_stream", "side streams first")]
-)
+@pytest.mark.parametrize(("without", "order"), ORDERING_CALLS["hardware decoding"].items())
 def test_a_call_that_is_left_out_is_noticed(
     long: Path,
     on_cpu: dict[str, np.ndarray],
@@ -92,5 +91,7 @@ def test_a_call_that_is_left_out_is_noticed(
     without: str,
     order: Order,
 ) -> None:
-    run(Machine(order=order, without=(without,)), long, tmp_path / "f.h5", torchcodec)
+    machine = Machine(order=order, without=(without,))
+    run(machine, long, tmp_path / "f.h5", torchcodec)
+    assert machine.left_out
     assert worst(rows_of(tmp_path / "f.h5"), on_cpu) > 1e-2

@@ -129,6 +129,9 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(stores, learned, parts, config=SHORT, valid=valid, reporter=KillInEpoch2())
     assert len(states(parts)["history"]) == 1
+    about = json.loads((parts / "config.json").read_text())
+    assert about.pop("precision") == "fp32"
+    (parts / "config.json").write_text(json.dumps(about))  # as earlier versions left it
     resumed = Resumed()
     again = train(stores, learned, parts, config=SHORT, valid=valid, reporter=resumed)
     assert resumed.epochs[0] == 2

@@ -14,6 +14,8 @@ import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from tests.builders.gpus import Gpus
+from tests.builders.refusals import refused
 from tests.pretraining import processes
 from tests.pretraining.conftest import FAST, QUIET, SmallSet
 from tests.pretraining.test_resume import assert_same, final, train_and_die
@@ -253,18 +255,41 @@ def test_placements() -> None:
     ],
 )
 def test_cuda_device_of_a_process(
-    monkeypatch: pytest.MonkeyPatch, launcher: str, visible: int, index: int | None
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch, launcher: str, visible: int, index: int | None
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    gpus(*[(9, 0)] * visible)
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda device: None)
     placement = Placement(3, 8, 3, 8, launcher)
     if index is None:
-        with pytest.raises(TrainingError) as raised:
+        with refused(TrainingError, value=3):
             Devices(placement, "cuda")
-        assert raised.value.data["value"] == 3
     else:
         assert Devices(placement, "cuda").device.index == index
+        assert Devices(placement, "auto").device.index == index
+    if not visible:
+        assert Devices(placement, "auto").device.type == "cpu"
+
+
+def test_several_processes_on_gpus_that_torch_has_no_code_for(gpus: Gpus) -> None:
+    """As in one process: named they are refused, and ``auto`` leaves them."""
+    gpus((7, 0), (7, 0))
+    placement = Placement(1, 2, 1, 2, "torchrun")
+    with refused(UsageError, option="device", value="cuda"):
+        Devices(placement, "cuda")
+    with pytest.warns(UserWarning, match="Pretended 1"):
+        assert Devices(placement, "auto").device.type == "cpu"
+
+
+def test_several_processes_on_other_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    found = torch.device("xpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: found)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    assert Devices(Placement(1, 2, 1, 2), "xpu").device == torch.device("xpu", 1)
+    assert chosen == [torch.device("xpu", 1)]
+    with refused(TrainingError, value=2):
+        Devices(Placement(2, 3, 2, 3), "xpu")
 
 
 @pytest.mark.parametrize(

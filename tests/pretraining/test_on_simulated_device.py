@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
+from tests.builders.ordering_calls import ORDERING_CALLS
 from tests.builders.simulated_accelerator import Machine, Order
 from tests.builders.simulated_torch import simulated
 from tests.pretraining.test_execution import BATCH, RECIPE, batches
 from tspcli.encoders import Heads, Preprocessing, TspModel
 from tspcli.errors import TrainingError
 from tspcli.pretraining.distributed import Devices, Placement
-from tspcli.pretraining.loader import ClipBatch
+from tspcli.pretraining.loader import BatchFeed, ClipBatch
 from tspcli.pretraining.optim import Schedule, ScheduledOptimizer, build_optimizer
 from tspcli.pretraining.trainer import Trainer
 from tspcli.pretraining.training_recipe import Execution
@@ -78,8 +80,30 @@ def test_losses_are_the_cpus(
     with simulated(Machine(n_devices=2, order=order, seed=2)):
         losses, parameters, trainer = steps("cuda:1", execution)
         assert trainer.devices.device.index == 1
+        last = execution.channels_last is None
+    assert trainer.memory_format is (torch.channels_last_3d if last else torch.contiguous_format)
     np.testing.assert_allclose(losses, expected[0], atol=2e-5)
     np.testing.assert_allclose(parameters, expected[1], atol=2e-5)
+
+
+def test_the_loaders_own_thread_page_locks_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's loader does where it is told to, with whatever has a method of that name."""
+    options: dict[str, Any] = {}
+
+    def loader(*args: Any, **given: Any) -> list[ClipBatch]:
+        options.update(given)
+        return []
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", loader)
+    for pin in (False, True):
+        assert not list(BatchFeed(mock.MagicMock(), workers=1, pin=pin)([]))
+        assert options["pin_memory"] is pin
+    batch = batches()[0]
+    with simulated(Machine()) as machine:
+        locked = torch.utils.data._utils.pin_memory.pin_memory(batch)
+        for name in ("pixels", "action", "region", "weight"):
+            assert machine.is_page_locked(getattr(locked, name))
+            assert torch.equal(getattr(locked, name), getattr(batch, name))
 
 
 def test_no_step_waits_for_the_device() -> None:
@@ -103,10 +127,13 @@ def test_no_step_waits_for_the_device() -> None:
     assert waits[0] == waits[-1]
 
 
-def test_a_wait_that_is_left_out_is_noticed() -> None:
+@pytest.mark.parametrize(("without", "order"), ORDERING_CALLS["training"].items())
+def test_a_call_that_is_left_out_is_noticed(without: str, order: Order) -> None:
     """Whoever reads the flag before the device has written it stops at a loss that was finite."""
-    with simulated(Machine(without=("synchronize",))), pytest.raises(TrainingError):
+    machine = Machine(order=order, without=(without,))
+    with simulated(machine), pytest.raises(TrainingError):
         steps("cuda")
+    assert machine.left_out
 
 
 def test_a_loss_that_is_not_finite_is_found() -> None:

@@ -127,6 +127,7 @@ def test_run_folder_tells_its_recipe(finished: tuple[Path, PretrainReport, Recor
     assert read_run_recipe(out) == expected
     content = parse_toml((out / "recipe.toml").read_text(), "recipe.toml")
     assert content["execution"]["device"] == "cpu"
+    assert content["execution"]["precision"] == "fp32"
     assert json.loads((out / "action_label_mapping.json").read_text()) == [
         "bounce",
         "circle",

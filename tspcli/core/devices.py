@@ -23,25 +23,35 @@ _OUT_OF_MEMORY = (
 """What torch's errors say where it has no error type of its own for a lack of memory."""
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
+def device_count(kind: str = "cuda") -> int:
+    """How many devices of a kind torch sees: ``cuda``, which is ROCm too, or another."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.accelerator.device_count() if found is not None and found.type == kind else 0
+
+
+def resolve_device(device: str | torch.device, index: int | None = None) -> torch.device:
     """The torch device that a name means; an accelerator always has its index.
 
-    ``auto`` is the current CUDA device, or the CPU if there is none or this torch has no code for
-    it (which a warning says).
+    ``auto`` is a CUDA device, or the CPU if there is none or this torch has no code for it (which a
+    warning says).
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or another of torch's accelerators.
+        index: Of the device that a name without one means; that of the current device by default.
 
     Raises:
         UsageError: If there is no such device here, or this torch has no code for it.
     """
-    has_cuda = torch.cuda.is_available()
     if device == "auto":
-        problem = unsupported_gpu(_current_cuda_device()) if has_cuda else None
+        if not device_count():
+            return torch.device("cpu")
+        where = torch.device("cuda", _current_index("cuda") if index is None else index)
+        problem = unsupported_gpu(where.index)
         if problem:
             warnings.warn(f"{problem} Computing on the CPU.", stacklevel=2)
-        use_cuda = has_cuda and not problem
-        return torch.device("cuda", _current_cuda_device()) if use_cuda else torch.device("cpu")
+        return torch.device("cpu") if problem else where
     try:
         where = torch.device(device)
     except RuntimeError as error:
@@ -53,20 +63,20 @@ def resolve_device(device: str | torch.device) -> torch.device:
         ) from error
     if where.type == "cpu":
         return where
-    if where.type != "cuda":
-        return _accelerator(where, str(device))
-    count = torch.cuda.device_count() if has_cuda else 0
-    index = where.index
-    if index is None and count:
-        index = _current_cuda_device()
+    count = device_count(where.type)
+    if where.index is not None:
+        index = where.index
+    elif index is None and count:
+        index = _current_index(where.type)
     if index is None or index >= count:
         raise UsageError(
-            f"There is no device {where}: torch sees {count} CUDA devices.",
+            f"There is no device {where}: torch sees {count} of this kind.",
             remedy="Use --device cpu, or see `tsp doctor`.",
             option="device",
             value=str(device),
         )
-    if problem := unsupported_gpu(index):
+    problem = unsupported_gpu(index) if where.type == "cuda" else None
+    if problem:
         raise UsageError(
             problem,
             remedy="Install a torch that supports it (such as a wheel for CUDA 12.6), or use "
@@ -74,26 +84,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
             option="device",
             value=str(device),
         )
-    return torch.device("cuda", index)
+    return torch.device(where.type, index)
 
 
-def _accelerator(where: torch.device, name: str) -> torch.device:
-    """A device that is neither a CPU nor CUDA, with its index."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    count = torch.accelerator.device_count() if found and found.type == where.type else 0
-    if (where.index or 0) >= count:
-        raise UsageError(
-            f"There is no device {where}: torch sees {count} of this kind.",
-            remedy="Use --device cpu, or see `tsp doctor`.",
-            option="device",
-            value=name,
-        )
-    if where.index is not None:
-        return where
-    return torch.device(where.type, torch.accelerator.current_device_index())
-
-
-def _current_cuda_device() -> int:
+def _current_index(kind: str) -> int:
+    if kind != "cuda":
+        return torch.accelerator.current_device_index()
     # Before CUDA is initialised nobody can have chosen another than the first.
     return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
 

@@ -142,18 +142,20 @@ class Encoder:
             A function that waits and returns the rows, (B, D) float32 on the CPU.
         """
         self.spec.check_clip_length(clips.shape[2])
-        done: torch.Event | None = None
         with torch.inference_mode(), arithmetic(self.device, self.precision):
-            clips = clips.to(self.device, self.dtype)
-            features: Tensor = self.form(clips)
-            rows = features.float()
-            if self.device.type != "cpu":
-                on_device, rows = rows, torch.empty(rows.shape, pin_memory=True)
-                rows.copy_(on_device, non_blocking=True)
-                done = sleeping_event(self.device)
-                done.record(torch.accelerator.current_stream(self.device))
-            else:
-                rows = rows.cpu()
+            return self._arriving(self.form(clips.to(self.device, self.dtype)))
+
+    def _arriving(self, features: Tensor) -> Callable[[], Tensor]:
+        """Start to copy features to the CPU; the function returned waits for them."""
+        done: torch.Event | None = None
+        rows = features.float()
+        if self.device.type != "cpu":
+            on_device, rows = rows, torch.empty(rows.shape, pin_memory=True)
+            rows.copy_(on_device, non_blocking=True)
+            done = sleeping_event(self.device)
+            done.record(torch.accelerator.current_stream(self.device))
+        else:
+            rows = rows.cpu()
 
         def wait() -> Tensor:
             if done is not None:
@@ -180,7 +182,7 @@ class Encoder:
         """Whether :meth:`encode_series` takes clips that overlap like this, and is faster."""
         return (
             self._shared is not None
-            and self.device.type == "cpu"
+            and isinstance(self.form, FastVideoResNet)  # neither compiled nor recorded
             and sampling.is_regular
             and sampling.is_plain
             and sampling.stride <= self._shared.largest_stride
@@ -199,12 +201,15 @@ class Encoder:
         Returns:
             (clips, D) float32 on the CPU.
         """
+        return self.encode_series_async(frames, sampling)()
+
+    def encode_series_async(self, frames: Tensor, sampling: Sampling) -> Callable[[], Tensor]:
+        """:meth:`encode_series` without waiting for a GPU to finish, as :meth:`encode_async`."""
         assert self._shared is not None
         self.spec.check_clip_length(sampling.clip_length)
         with torch.inference_mode(), arithmetic(self.device, self.precision):
             frames = frames.to(self.device, self.dtype)
-            rows: Tensor = self._shared(frames, sampling.clip_length, sampling.stride)
-            return rows.float().cpu()
+            return self._arriving(self._shared(frames, sampling.clip_length, sampling.stride))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Features of clips given as frames: :meth:`prepare`, then :meth:`encode`.

@@ -160,10 +160,9 @@ def record_graph(form: nn.Module, clips: Tensor) -> Recording:
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP_RUNS):
                 form(place)
-        torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # By default it would use a stream of whichever device came first. Other threads page-lock
-        # memory meanwhile, which a stricter mode forbids.
+        # Capturing waits for the warm-up by itself. By default it would use a stream of whichever
+        # device came first. Other threads page-lock memory meanwhile; stricter modes forbid it.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             rows = form(place)
     return Recording(graph.replay, place, rows)

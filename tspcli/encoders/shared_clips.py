@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tspcli.encoders.fused import FastBasicBlock, FastVideoResNet, FoldedConv, mean_over_positions
 
-_CLIPS_AT_ONCE = 4
+_CLIPS_AT_ONCE = {"cpu": 4, "accelerator": 32}
 """Clips whose ends are computed together: enough for full speed, and few enough for memory."""
 
 
@@ -91,9 +91,11 @@ class SharedVideoResNet(nn.Module):
         series = frames.movedim(1, -1).contiguous()
         levels, common = self._series(series)
         rows = []
-        for first in range(0, n_clips, _CLIPS_AT_ONCE):
-            starts = torch.arange(first, min(first + _CLIPS_AT_ONCE, n_clips)) * stride
-            x = self._clips(series, levels, common, starts.to(frames.device), clip_length)
+        at_once = _CLIPS_AT_ONCE["cpu" if frames.device.type == "cpu" else "accelerator"]
+        for first in range(0, n_clips, at_once):
+            # Made on the device: copying them there would wait for it.
+            clips = torch.arange(first, min(first + at_once, n_clips), device=frames.device)
+            x = self._clips(series, levels, common, clips * stride, clip_length)
             for block in self._rest:
                 x = block(x)
             rows.append(mean_over_positions(x))

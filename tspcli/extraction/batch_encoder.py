@@ -95,11 +95,13 @@ class BatchEncoder(Generic[Owner]):
         self._n_in_flight = IN_FLIGHT["cpu" if encoder.device.type == "cpu" else "accelerator"]
         self.as_series = encoder.supports_series(sampling) and self._batcher.size >= CPU_BATCH
         """Whether neighbouring clips are to come as a series of frames."""
+        self.full_series_only = self._static
+        """Whether clips that are too few for a full series are to come as clips."""
 
     @property
     def room(self) -> int:
         """How many clips to give at once at most."""
-        if self.as_series and self._sized_by_device:
+        if self.as_series and self._sized_by_device and not self._static:
             return _SERIES_CLIPS
         return self._batcher.size
 
@@ -138,8 +140,7 @@ class BatchEncoder(Generic[Owner]):
     def _start(self, clips: Clips) -> Callable[[], torch.Tensor]:
         """Begin to encode clips, filled up to a full batch where that is faster."""
         if isinstance(clips, ClipSeries):
-            rows = self._encoder.encode_series(clips.frames, clips.sampling)
-            return lambda: rows
+            return self._encoder.encode_series_async(clips.frames, clips.sampling)
         missing = self._batcher.size - len(clips) if self._static else 0
         if missing <= 0:
             return self._encoder.encode_async(clips)

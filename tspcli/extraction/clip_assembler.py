@@ -49,12 +49,16 @@ class ClipAssembler:
     Args:
         sampling: Which clips.
         as_series: Give consecutive clips as a series, as many at once as are allowed.
+        full_only: Give the last clips as such, unless they are as many as are allowed.
     """
 
-    def __init__(self, sampling: Sampling, *, as_series: bool = False) -> None:
+    def __init__(
+        self, sampling: Sampling, *, as_series: bool = False, full_only: bool = False
+    ) -> None:
         assert (sampling.is_regular and sampling.is_plain) or not as_series
         self.sampling = sampling
         self.as_series = as_series
+        self._full_only = full_only
         self.n_emitted = 0
         """Clips emitted so far."""
         self.n_frames = 0
@@ -103,6 +107,9 @@ class ClipAssembler:
         n_clips = self.sampling.n_clips(n_ticks)
         if n_clips == 0 and pad and len(self._ticks):
             n_clips = 1
+        if self.as_series and self._full_only:
+            yield from self._emit(n_clips - (n_clips - self.n_emitted) % limit, limit, n_ticks)
+            self.as_series = False
         yield from self._emit(n_clips, limit, n_ticks)
 
     def _emit(self, n_clips: int, limit: int, n_ticks: int | None = None) -> Iterator[Clips]:

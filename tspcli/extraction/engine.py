@@ -200,7 +200,11 @@ class Engine:
     def _begin(self, opened: Opened) -> None:
         file = opened.job
         self._drop(file.key)
-        assembler = ClipAssembler(self.sampling, as_series=self._batches.as_series)
+        assembler = ClipAssembler(
+            self.sampling,
+            as_series=self._batches.as_series,
+            full_only=self._batches.full_series_only,
+        )
         row_s = float(self.sampling.at_rate(opened.info.fps or _UNKNOWN_RATE).stride_s)
         self._videos[file.key] = _Video(
             file, self.open_sink(file), assembler, opened.info, opened.stamp, row_s

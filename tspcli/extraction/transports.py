@@ -225,9 +225,9 @@ def device_names(config: ExtractConfig) -> list[str]:
             option="--gpus",
             value=config.gpus,
         )
-    import torch
+    from tspcli.core.devices import device_count
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = device_count()
     wanted = found if config.gpus == "all" else int(config.gpus)
     if wanted > found or not wanted:
         raise UsageError(

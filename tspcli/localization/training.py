@@ -29,7 +29,7 @@ from tspcli.localization.feature_windows import (
     annotated_videos,
     open_features,
 )
-from tspcli.localization.localize_config import TrainConfig
+from tspcli.localization.localize_config import PRECISION, TrainConfig
 from tspcli.localization.localizer import Localizer, localizer_state
 from tspcli.localization.training_windows import TrainingWindows, class_samples
 from tspcli.sampling import Sampling
@@ -375,6 +375,7 @@ def _identity(
             "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
         },
         "videos": digests,
+        "precision": PRECISION,
     }
 
 
@@ -388,7 +389,8 @@ def _require_own(folder: RunDir, identity: dict[str, Any], ignored: Collection[s
 
 def _read_identity(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        identity = dict(parse_json(path.read_text(encoding="utf-8")))
+        # Runs of earlier versions did not state their precision, which was this.
+        identity = {"precision": PRECISION, **parse_json(path.read_text(encoding="utf-8"))}
     except MALFORMED as error:
         raise TrainingError(
             f"{path} cannot be read ({error}).",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tspcli.core.devices import resolve_device
+from tspcli.core.devices import device_count, resolve_device
 from tspcli.errors import TrainingError, TspError
 
 _TIMEOUT = timedelta(hours=24)
@@ -111,11 +111,12 @@ class Devices:
 
     Args:
         placement: Which process this is.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; several processes take one CUDA device
-            each, by their local rank.
+        device: See :func:`resolve_device`; several processes take one device of a kind each, by
+            their local rank.
 
     Raises:
-        TrainingError: If there are fewer CUDA devices than processes on this machine.
+        TrainingError: If there are fewer devices than processes on this machine.
+        UsageError: If there is no such device here, or this torch has no code for it.
     """
 
     def __init__(self, placement: Placement, device: str = "auto") -> None:
@@ -127,21 +128,19 @@ class Devices:
         self._joined = False
 
     def _choose(self, wanted: str) -> torch.device:
-        if self.world_size > 1 and wanted in ("auto", "cuda"):
-            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            if count == 0 and wanted == "auto":
-                return torch.device("cpu")
-            index = self.placement.local_rank
-            if self.placement.launcher == "slurm" and 0 < count < self.placement.local_size:
-                index = 0  # `--gpus-per-task` shows each task its own devices, numbered from 0
-            if index >= count:
-                raise TrainingError(
-                    f"Process {index} on this machine has no CUDA device: torch finds {count}.",
-                    remedy="Start one process per device, or use --device cpu.",
-                    value=index,
-                )
-            return torch.device("cuda", index)
-        return resolve_device(wanted)
+        if self.world_size == 1 or wanted == "cpu" or ":" in wanted:
+            return resolve_device(wanted)
+        kind = "cuda" if wanted == "auto" else wanted
+        count, index = device_count(kind), self.placement.local_rank
+        if self.placement.launcher == "slurm" and 0 < count < self.placement.local_size:
+            index = 0  # `--gpus-per-task` shows each task its own devices, numbered from 0
+        if index >= count and (count or wanted == "cuda"):
+            raise TrainingError(
+                f"Process {index} on this machine has no {kind} device: torch finds {count}.",
+                remedy="Start one process per device, or use --device cpu.",
+                value=index,
+            )
+        return resolve_device(wanted, index)
 
     def join(self) -> None:
         """Meet the other processes."""

@@ -177,9 +177,10 @@ class RunFolder:
         context: RunContext,
         labels: list[str],
         left_out: Mapping[str, str],
+        precision: str,
         overwrite: bool = False,
     ) -> ExitStack:
-        """Lock the folder and write down which run it holds.
+        """Lock the folder and write down which run it holds, and in which precision it computes.
 
         The recipe comes first: with it the folder is known as this run's if the run is killed here.
 
@@ -196,7 +197,7 @@ class RunFolder:
         content = {
             **context.recipe.to_dict(),
             "tool_version": __version__,
-            "execution": context.execution.to_dict(),
+            "execution": {**context.execution.to_dict(), "precision": precision},
         }
         with replacing(path / RECIPE_FILE) as aside:
             aside.write_text(

@@ -129,7 +129,7 @@ class Trainer:
         if execution.compile:
             self.forward = torch.compile(self.model)
         if devices.world_size > 1:
-            ids = [devices.device.index] if on_cuda else None
+            ids = None if devices.device.type == "cpu" else [devices.device.index]
             self.forward = DistributedDataParallel(self.forward, device_ids=ids)
         self._broken: Tensor | bool = False
 

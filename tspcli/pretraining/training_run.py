@@ -192,7 +192,7 @@ def _run(
     with devices.failing_together():
         data.require_gvf()
         if devices.is_first:
-            stack.enter_context(folder.open(context, data.labels, left_out, overwrite))
+            stack.enter_context(folder.open(context, data.labels, left_out, precision, overwrite))
     if left_out:
         notes.append(f"{counted(len(left_out), 'video')} cannot be read: {', '.join(left_out)}.")
     if cached is not None and cached.built:

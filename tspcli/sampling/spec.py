@@ -125,7 +125,9 @@ class Sampling:
             )
 
     def _usual_extent(self) -> tuple[int, int]:
-        picks = self.picks
+        if not self.offsets:
+            return 0, self.clip_length
+        picks = self.offsets
         gaps = {after - before for before, after in pairwise(picks)}
         width = max(gaps.pop() if len(gaps) == 1 else 1, 1)
         return picks[0], picks[-1] + width

@@ -90,7 +90,8 @@ def _run(connection: Connection, setup: WorkerSetup, gathered: dict[int, Gathere
     with connection, suppress(EOFError, OSError), torch.inference_mode():
         preload(setup.first_decoder)
         # Decoders use the thread's current stream, and so do the kernels that gather.
-        with torch.Stream(torch.device(setup.device or "cuda")) as stream:
+        assert setup.device is not None
+        with torch.Stream(torch.device(setup.device)) as stream:
             ThreadWorker(connection, setup, stream, gathered).run()
 
 
