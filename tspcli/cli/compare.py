@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,7 +38,7 @@ _STYLES = {
 
 @click.command("compare", cls=RuledCommand, short_help="Report how two stores differ.")
 @click.argument("first", metavar="A.h5", type=PATH)
-@click.argument("second", metavar="B.h5", type=PATH)
+@click.argument("second", metavar="B.h5|FILE|FOLDER", type=PATH)
 @click.option("--video", "videos", multiple=True, help="Only this video; may be repeated.")
 @click.option(
     "--annotations",
@@ -68,7 +69,9 @@ def command(
 
     Shows row counts, the cosine of rows at the same place, the shift at which rows fit best, and a
     verdict: same, rows differ (they are named), shifted, other scale, other times, other
-    preprocessing, other weights, or not finite. Released files can be compared, too.
+    preprocessing, other weights, or not finite. Released files can be compared, too, and rows as
+    others host them: .npy, .npz, .pt or .pkl, a folder with one file per video or a file with all
+    of them, (rows, width) or (width, rows). Nothing that would run code is loaded.
 
     With --annotations it also shows how well each store separates foreground from background.
 
@@ -76,15 +79,23 @@ def command(
     Examples:
       tsp compare mine.h5 r2plus1d_34-tsp_on_activitynet-valid_features.h5
       tsp compare before.h5 after.h5 --expect-same
+      tsp compare mine.h5 thumos14_features/
       tsp compare tac.h5 tsp.h5 -a activity_net.v1-3.min.json
     """
     from tspcli.analysis.compare import compare_stores
     from tspcli.annotations import read_together
     from tspcli.store import open_store
+    from tspcli.store.hosted import is_hosted, open_hosted
     from tspcli.store.store_set import require_agreement_or_use
 
     sampling = row_times(frame_rate, stride, clip_length)
-    with open_store(first, sampling=sampling) as a, open_store(second, sampling=sampling) as b:
+    with ExitStack() as opened:
+        a = opened.enter_context(open_store(first, sampling=sampling))
+        if is_hosted(second):
+            hosted = open_hosted(second, a, _read, sampling=sampling)
+            b = opened.enter_context(hosted)
+        else:
+            b = opened.enter_context(open_store(second, sampling=sampling))
         require_agreement_or_use([a, b], sampling)
         given = read_together(annotations, columns=columns) if annotations else None
         annotated = None if given is None else given.videos
@@ -94,6 +105,13 @@ def command(
     else:
         _show(comparison, limit)
     return 1 if expect_same and not comparison.all_same else 0
+
+
+def _read(path: Path) -> Any:
+    """What a file of torch, or a pickle of arrays, holds; nothing in it is executed."""
+    from tspcli.encoders.weight_files import read_weight_file
+
+    return read_weight_file(path).content
 
 
 def _show(comparison: Comparison, limit: int) -> None:
