@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import tspcli
 from tests.builders.gpus import WHEEL, Gpus
 from tests.builders.refusals import refused
 from tspcli.core.devices import is_out_of_memory, resolve_device, sleeping_event, unsupported_gpu
@@ -80,6 +83,24 @@ def test_other_accelerators_have_their_index_as_well(monkeypatch: pytest.MonkeyP
     for name in ("xpu:2", "mps"):
         with refused(UsageError, option="device", value=name):
             resolve_device(name)
+
+
+def test_cuda_is_asked_for_by_name_only_where_it_is_meant() -> None:
+    """Everything else stands on torch.accelerator, torch.Stream and torch.Event."""
+    package = Path(tspcli.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "torch.cuda" in path.read_text(encoding="utf-8")
+    }
+    assert found == {
+        "core/devices.py",
+        "doctor.py",
+        "encoders/precision.py",  # which arithmetic a generation of GPUs has
+        "encoders/runtimes.py",  # graphs
+        "extraction/feeder.py",  # NVDEC
+        "video/decoders/torchcodec_cuda_source.py",
+    }
 
 
 def test_a_thread_that_waits_for_cuda_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
