@@ -197,6 +197,15 @@ def test_the_fast_form_computes_the_same(trained: nn.Module, size: int) -> None:
         assert relative(quick(clips), trained(clips)) < 1e-5
 
 
+def test_reduced_precision_stays_near(trained: nn.Module) -> None:
+    clips = torch.randn(2, 3, 8, 64, 64)
+    quick = inference_form(trained, torch.device("cpu"), torch.bfloat16)
+    with torch.inference_mode():
+        found, expected = quick(clips.bfloat16()), trained(clips)
+    assert found.dtype == torch.float32
+    assert ((found - expected).norm() / expected.norm()).item() < 2e-2
+
+
 def test_rows_equal_those_of_pytorchvideo(trained: nn.Module, original: State) -> None:
     create = pytest.importorskip("pytorchvideo.models.slowfast").create_slowfast
     from pytorchvideo.models import slowfast
