@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from torch import nn
 
@@ -16,7 +17,10 @@ from tspcli.encoders import backbones
 from tspcli.encoders.backbones import BACKBONES, backbone_spec
 from tspcli.encoders.backbones.slowfast import SlowFast
 from tspcli.encoders.backbones.videomae import VideoVit
+from tspcli.encoders.state_dicts import digest_of_keys, shapes_of
+from tspcli.errors import CheckpointError
 from tspcli.extraction import ExtractConfig, extract
+from tspcli.extraction.extract_config import load_configured_encoder
 from tspcli.recipes.catalog import recipe_names
 from tspcli.recipes.feature_recipe import feature_recipe
 from tspcli.store import open_store
@@ -70,6 +74,27 @@ def test_rows_are_as_many_and_when_the_recipe_says(
             assert store[key].n_rows == max(1, sampling.n_clips(n_ticks))
             centre = float(sampling.clip_center_s(0))
             assert store[key].center_s[0] == pytest.approx(centre, abs=1e-6)
+
+
+def test_a_file_that_fits_several_networks_is_the_recipes(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = NARROW["videomae_b"]()
+    keys = digest_of_keys(shapes_of(network.state_dict()))
+    for name in ("videomae_b", "videomae_v2_b"):
+        spec = replace(
+            backbone_spec(name), build=NARROW["videomae_b"], feature_dim=48, keys=keys, convert=None
+        )
+        monkeypatch.setattr(backbones, f"NARROW_{name}", spec, raising=False)
+        entry = BACKBONES[name]._replace(spec=f"tspcli.encoders.backbones:NARROW_{name}")
+        monkeypatch.setitem(BACKBONES, name, entry)
+    torch.save({"model": network.state_dict()}, tmp_path / "mine.pth")
+    chosen = {"weights": str(tmp_path / "mine.pth"), "device": "cpu", "workers": 1}
+    with pytest.raises(CheckpointError) as refusal:
+        load_configured_encoder(ExtractConfig(**chosen))
+    assert refusal.value.data["backbones"] == ["videomae_b", "videomae_v2_b"]
+    encoder = load_configured_encoder(ExtractConfig.of_recipe("thumos14-videomae-b", **chosen))
+    assert encoder.provenance["backbone"] == "videomae_b"
 
 
 def test_a_store_shows_its_recipe_and_what_was_chosen_otherwise(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tspcli.core.settings import PositiveInt, PositiveOrInfinite, Settings
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.encoders.weights import DEFAULT_WEIGHTS, RANDOM_WEIGHTS
-from tspcli.errors import UsageError
+from tspcli.errors import CheckpointError, UsageError
 from tspcli.recipes.feature_recipe import feature_recipe
 from tspcli.sampling import Sampling
 from tspcli.sampling.clock import round_half_away
@@ -266,11 +266,22 @@ def load_configured_encoder(config: ExtractConfig, device: str | None = None) ->
         config: The user's choices.
         device: Where it computes, instead of the configured device.
     """
-    return load_encoder(
-        config.weights,
-        backbone=config.backbone,
-        device=device or config.device,
-        precision=config.precision,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+
+    def load(backbone: str | None) -> Encoder:
+        return load_encoder(
+            config.weights,
+            backbone=backbone,
+            device=device or config.device,
+            precision=config.precision,
+            seed=config.seed,
+            runtime=config.runtime,
+        )
+
+    try:
+        return load(config.backbone)
+    except CheckpointError as error:
+        # Of several backbones that a file of one's own fits, the recipe's is meant.
+        named = None if config.recipe is None else feature_recipe(config.recipe).backbone
+        if config.backbone is not None or named not in error.data.get("backbones", ()):
+            raise
+        return load(named)
