@@ -281,7 +281,6 @@ def load_configured_encoder(config: ExtractConfig, device: str | None = None) ->
         return load(config.backbone)
     except CheckpointError as error:
         # Of several backbones that a file of one's own fits, the recipe's is meant.
-        named = None if config.recipe is None else feature_recipe(config.recipe).backbone
-        if config.backbone is not None or named not in error.data.get("backbones", ()):
+        if config.recipe is None or config.backbone is not None or "backbones" not in error.data:
             raise
-        return load(named)
+        return load(feature_recipe(config.recipe).backbone)
