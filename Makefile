@@ -108,10 +108,9 @@ bench: install-test  ## Measure speed against its roofs and targets, on the CPU 
 	@mkdir -p "$(BENCH)"
 	$(PY) -m benchmarks --json "$(BENCH)/cpu.jsonl" --markdown "$(BENCH)/cpu.md" $(BENCH_FLAGS)
 
-bench-gpu: install-test  ## The same on a CUDA device
+bench-gpu: install-test  ## Check and measure on a CUDA device, in under ten minutes (.bench/)
 	@mkdir -p "$(BENCH)"
-	$(PY) -m benchmarks --device cuda --json "$(BENCH)/gpu.jsonl" \
-		--markdown "$(BENCH)/gpu.md" $(BENCH_FLAGS)
+	$(PY) -m benchmarks.gpu --json "$(BENCH)/gpu.json" --markdown "$(BENCH)/gpu.md" $(BENCH_FLAGS)
 
 lock:  ## Pin the newest versions (needs python3.10 to python3.13)
 	$(PYTHON) tools/lock_constraints.py python3.10 python3.11 python3.12 python3.13

@@ -179,7 +179,7 @@ def plan(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], li
                 if options.videos
                 else [repeat_video(videos[0], folder / "two-minutes.mp4", 6)]
             )
-            figures += whole.on_gpu(long, backbones[0], device)
+            figures += whole.on_gpu(long, whole.random_weights(backbones[0]), device)
         return figures if options.quick else figures + growth.figures(device, options.clock)
 
     def training() -> list[Figure]:

@@ -121,20 +121,21 @@ def report(path: Path, rows: dict[str, dict[str, Any]], out: Path | None) -> Non
                 file.write(json.dumps(line | row) + "\n")
 
 
-def generate(path: Path, seconds: int) -> Path:
-    """480x360, 30 fps, x264's defaults (B-frames, 250 frames a group): moving texture and noise."""
+def generate(path: Path, seconds: int, size: tuple[int, int] = (480, 360)) -> Path:
+    """30 fps, x264's defaults (B-frames, 250 frames a group): moving texture and noise."""
+    width, height = size
     rng = np.random.default_rng(0)
     # Low frequencies with some grain: about the bits a frame that real footage takes.
     small = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    canvas = cv2.resize(small, (960, 720), interpolation=cv2.INTER_CUBIC)
+    canvas = cv2.resize(small, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 480, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(30 * seconds):
-            x, y = (int(240 + 200 * f(index / 90)) for f in (np.sin, np.cos))
-            picture = canvas[y // 2 : y // 2 + 360, x : x + 480].astype(np.int16)
+            x, y = (int((240 + 200 * f(index / 90)) * width / 480) for f in (np.sin, np.cos))
+            picture = canvas[y // 2 : y // 2 + height, x : x + width].astype(np.int16)
             if index % 2 == 0:
-                grain = rng.integers(-6, 7, (360, 480, 1), dtype=np.int16)
+                grain = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
             rgb = np.clip(picture + grain, 0, 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, 30)

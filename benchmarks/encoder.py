@@ -21,7 +21,7 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,7 +81,7 @@ def measure(
     clock: Clock,
     with_channels_last: bool = True,
     with_openvino: bool = False,
-    with_static: bool = False,
+    static: Sequence[str] = (),
 ) -> Any:
     """Medians of one backbone at one batch size.
 
@@ -114,10 +114,9 @@ def measure(
         runs["openvino"] = lambda: other(clips)
     failed: dict[str, str] = {}
     with torch.inference_mode(), arithmetic(device, precision), kept_memory():
-        for form, make in STATIC_FORMS.items() if with_static else ():
+        for form in static:
             try:
-                static = make(fast, device)
-                run = partial(static, clips)
+                run = partial(STATIC_FORMS[form](fast, device), clips)
                 run()
             except Exception as error:  # whatever a compiler may say: the others are still measured
                 failed[form] = f"{type(error).__name__}: {first_line(error)}"

@@ -31,9 +31,9 @@ def measure(
 ) -> list[Figure]:
     """The figures of some backbones on a device."""
     if device.type == "cuda":
-        figures = [figure for name in backbones for figure in _on_gpu(name, device, rounds)]
+        figures = [figure for name in backbones for figure in on_gpu(name, device, rounds)]
         for name in backbones:
-            figures += _sharing(load_encoder("random", backbone=name, device=device, seed=0), clock)
+            figures += sharing(load_encoder("random", backbone=name, device=device, seed=0), clock)
         return figures
     figures = [
         figure
@@ -43,12 +43,12 @@ def measure(
     ]
     for name in backbones:
         loaded = load_encoder("random", backbone=name, device="cpu", seed=0)
-        figures += _sharing(loaded, clock)
+        figures += sharing(loaded, clock)
         figures.append(_bf16(loaded, rounds, clock))
     return figures
 
 
-def _sharing(loaded: Encoder, clock: Callable[[], float]) -> list[Figure]:
+def sharing(loaded: Encoder, clock: Callable[[], float]) -> list[Figure]:
     """The smallest and the largest stride at which overlapping clips share, if they do at all."""
     strides = [stride for stride in (1, 2, 4) if loaded.supports_series(Sampling(stride=stride))]
     ends = sorted({*strides[:1], *strides[-1:]})
@@ -96,27 +96,37 @@ def _on_cpu(
     return [in_torch, _openvino(name, batch, row)]
 
 
-def _on_gpu(name: str, device: torch.device, rounds: int) -> list[Figure]:
-    precision = resolve_precision("bf16", device)
-    row = encoder.measure(name, 64, device, precision, rounds, time.perf_counter, with_static=True)
+def on_gpu(
+    name: str,
+    device: torch.device,
+    rounds: int,
+    batch: int = 64,
+    precision: str = "bf16",
+    static: Sequence[str] | None = None,
+) -> list[Figure]:
+    """The form that extraction runs, and those for batches of one size: all, or some by name."""
+    static = list(encoder.STATIC_FORMS) if static is None else static
+    resolved = resolve_precision(precision, device)
+    row = encoder.measure(name, batch, device, resolved, rounds, time.perf_counter, static=static)
+    made = f"{name}, {precision}, batch {batch}"
     share = row["share_of_roof"]["fast"]
     figure = Figure.at_least(
-        "encoder", f"{name}, bf16, batch 64, share of the matmul rate", share, _SHARE_OF_GPU, "",
+        "encoder", f"{made}, share of the matmul rate", share, _SHARE_OF_GPU, "",
         note=f"{row['clips_per_s']['fast']:.0f} clips/s; eager {row['clips_per_s']['eager']:.0f}, "
         f"channels last {row['clips_per_s']['channels_last']:.0f}",
     )  # fmt: skip
-    return [figure, *(_static(name, row, form) for form in encoder.STATIC_FORMS)]
+    return [figure, *(_static(made, row, form) for form in static)]
 
 
-def _static(name: str, row: dict[str, Any], form: str) -> Figure:
+def _static(made: str, row: dict[str, Any], form: str) -> Figure:
     """A form that extraction runs only if told to, beside the matmul rate; or why it fails."""
-    what = f"{name}, bf16, batch 64, {form}"
+    what = f"{made}, {form}"
     if form in row["failed"]:
         return Figure.missing("encoder", what, "", row["failed"][form])
     rate, share = row["clips_per_s"][form], row["share_of_roof"][form]
     note = (
         f"{rate / row['clips_per_s']['fast']:.2f} times the form that extraction runs; "
-        f"{row['errors'][form]:.0e} from eager in bf16, that form {row['errors']['fast']:.0e}"
+        f"{row['errors'][form]:.0e} from eager, that form {row['errors']['fast']:.0e}"
     )
     return Figure(
         "encoder", what, rate, "clips/s", roof=rate / share, roof_name="the matmul rate", note=note

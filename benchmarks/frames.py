@@ -47,7 +47,7 @@ def measure(video: Path, rounds: int, device: torch.device | None = None) -> lis
     """The figures of one video; of decoding in hardware too, if the device has it."""
     return [
         *_one_core(video, rounds),
-        *(_hardware(video, rounds, device) if device and device.type == "cuda" else ()),
+        *(hardware(video, rounds, device) if device and device.type == "cuda" else ()),
         *_old_reading(video, rounds),
         *_workers(video, rounds),
         _prepare(rounds),
@@ -116,7 +116,7 @@ def pack(video: Path) -> dict[str, Any]:
     return {"bytes": packed.size}
 
 
-def _hardware(video: Path, rounds: int, device: torch.device) -> list[Figure]:
+def hardware(video: Path, rounds: int, device: torch.device) -> list[Figure]:
     """Threads that decode on the GPU beside a process per core, compared with these alone."""
     name, cores = "torchcodec-cuda", len_cores()
     copies = [VideoFile(video, f"v{i}") for i in range(4 * cores)]
@@ -258,7 +258,7 @@ def pool_rate(
     files: Sequence[VideoFile],
     workers: int,
     spec: FrameSpec = SPEC,
-    count: Callable[[Finished], int] = lambda ended: ended.n_frames,
+    count: Callable[[Finished], float] = lambda ended: ended.n_frames,
     **options: Any,
 ) -> float:
     """What is counted of the videos, a second: their frames, if nothing else is asked for.
@@ -269,7 +269,7 @@ def pool_rate(
         VideoError: If a video went from the first decoder to another, if the first one decoded no
             video at all, or if none was any good.
     """
-    total, began = 0, None
+    total, began = 0.0, None
     wanted, used = resolve_decoders(options.get("decoder", "auto"))[0].name, set()
     pool = DecodePool(files, sampling=Sampling(), spec=spec, workers=workers, threads=1, **options)
     with pool:

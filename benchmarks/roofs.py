@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tspcli.encoders.fused import fused_convolution, has_fused_convolutions, pack_filters
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
-_COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
+COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 """On a GPU so much that starting to copy and noticing its end do not count."""
 
 
@@ -43,7 +43,7 @@ def products(
 
 def bandwidth_bytes_per_s(device: torch.device, rounds: int = 5) -> float:
     """Bytes read and written a second by copying a block far larger than any cache."""
-    n_bytes = _COPIED_BYTES[device.type]
+    n_bytes = COPIED_BYTES[device.type]
     source = torch.ones(n_bytes // 4, device=device)
     target = torch.empty_like(source)
     best = float("inf")

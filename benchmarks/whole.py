@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def _encoder_alone(backbone: str, device: torch.device) -> float:
     """Clips a second of nothing but the encoder, in batches as a run on a CPU makes them."""
     with kept_memory():
         encoder = load_encoder("random", backbone=backbone, seed=0, device=device)
-        return _encoded_alone(encoder, 4, batches=5)
+        return encoded_alone(encoder, 4, batches=5)
 
 
 def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -132,19 +132,35 @@ def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
     return relative_error(ours[:shared], theirs[:shared])
 
 
+def random_weights(backbone: str) -> dict[str, Any]:
+    """An encoder of a backbone, as :func:`load_encoder` takes it."""
+    return {"weights": "random", "backbone": backbone, "seed": 0}
+
+
 def on_gpu(
-    videos: list[Path], backbone: str, device: torch.device, seconds: float = 40.0
+    videos: list[Path],
+    encoder_of: Mapping[str, Any],
+    device: torch.device,
+    seconds: float = 40.0,
+    runtimes: Sequence[str] = ("torch", "compiled"),
 ) -> list[Figure]:
-    """Runs of some seconds after their first batch, beside decoder and encoder alone."""
+    """Runs of some seconds after their first batch, compared with decoder and encoder alone.
+
+    Args:
+        videos: Repeated as often as it takes.
+        encoder_of: As :func:`load_encoder` takes it, such as :func:`random_weights`.
+        device: Of the encoder.
+        seconds: That a run should last.
+        runtimes: Each measured.
+    """
     cores, figures = len_cores(), []
     decoded = each = 0.0
-    for runtime in ("torch", "compiled"):
-        what = f"{backbone}, end to end on a GPU, --runtime {runtime}"
+    for runtime in runtimes:
+        name = encoder_of.get("backbone", encoder_of["weights"])
+        what = f"{name}, end to end on a GPU, --runtime {runtime}"
         try:
-            encoder = load_encoder(
-                "random", backbone=backbone, seed=0, device=device, runtime=runtime
-            )
-            encoded = _encoded_alone(encoder, 64 if device.type == "cuda" else 4)
+            encoder = load_encoder(**encoder_of, device=device, runtime=runtime)
+            encoded = encoded_alone(encoder, 64 if device.type == "cuda" else 4)
         except TspError as error:
             figures.append(Figure.missing("extract", what, "", first_line(error)))
             continue
@@ -159,11 +175,14 @@ def on_gpu(
     return figures
 
 
-def _encoded_alone(encoder: Encoder, batch: int, batches: int = 20) -> float:
-    """Clips a second of batch after batch; rows are waited for one batch later, as in a run."""
+def encoded_alone(encoder: Encoder, batch: int, batches: int = 20) -> float:
+    """Clips a second of batch after batch; rows are waited for one batch later, as in a run.
+
+    Of random frames: multiplying zeros takes a GPU less power, so that it runs faster.
+    """
     height, width = encoder.preprocessing.crop
     length = encoder.sampling.clip_length
-    clips = encoder.prepare(torch.zeros(length, height, width, 3)).transpose(0, 1)
+    clips = encoder.prepare(255 * torch.rand(length, height, width, 3)).transpose(0, 1)
     clips = clips[None].repeat(batch, 1, 1, 1, 1)
     encoder.encode(clips)
     encoder.encode(clips)

@@ -99,15 +99,6 @@ def test_the_original_reading_of_any_frame_rate(tmp_path: Path, fps: int) -> Non
     assert np.abs(np.subtract(numbers, expected)).max() <= 1
 
 
-def test_end_to_end_counts_from_the_first_batch_on(tmp_path: Path) -> None:
-    video = make_video(tmp_path / "v.mp4", fps=30, n_frames=90)
-    figures = whole.on_gpu([video], "tiny", torch.device("cpu"), seconds=0.2)
-    for runtime in ("torch", "compiled"):
-        rate, hours = [f for f in figures if f"--runtime {runtime}" in f.what][:2]
-        assert (rate.unit, hours.unit) == ("clips/s", "h")
-        assert rate.value and hours.value and math.isfinite(rate.value + hours.value)
-
-
 def test_growth_of_three_lengths() -> None:
     kinds = ((1, 2), (1, 4), (2, 4))
     found = growth.measure(kinds, torch.device("cpu"), time.perf_counter, turns=1)
@@ -173,7 +164,7 @@ def test_a_form_that_does_not_work_is_a_line_of_the_table(monkeypatch: pytest.Mo
             name, 1, device, precision, *more, **options
         ),
     )
-    found = encoders._on_gpu("tiny", torch.device("cpu"), 1)
+    found = encoders.on_gpu("tiny", torch.device("cpu"), 1)
     assert len(found) == 3
     assert found[0].target == "at least 0.55"
     assert found[1].cells[1] == "not measured: RuntimeError: no / compiler"
@@ -195,7 +186,7 @@ def test_what_sharing_saves_by_count() -> None:
 
 def test_without_nvdec_the_table_says_why(tmp_path: Path) -> None:
     video = make_video(tmp_path / "v.mp4", fps=30, n_frames=30)
-    found = frames._hardware(video, 1, torch.device("cuda"))
+    found = frames.hardware(video, 1, torch.device("cuda"))
     if not torch.cuda.is_available():
         assert len(found) == 1
         assert all(figure.value is None and "GPU" in figure.note for figure in found)
@@ -208,7 +199,7 @@ def test_without_a_video_from_the_hardware_there_is_no_rate(
     """The processes go on when the threads end, and their rate is not the hardware's."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(frames, "DecodePool", ToldPool)
-    [figure] = frames._hardware(tmp_path / "v.mp4", 1, torch.device("cuda"))
+    [figure] = frames.hardware(tmp_path / "v.mp4", 1, torch.device("cuda"))
     assert figure.value is None
     assert "torchcodec-cuda" in figure.note
 
@@ -258,7 +249,7 @@ def test_a_rate_while_all_workers_decode(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_backbone_that_shares_nothing_has_no_figure_of_it() -> None:
     loaded = load_encoder("random", backbone="mc3_18", device="cpu", seed=0)
-    assert encoders._sharing(loaded, time.perf_counter) == []
+    assert encoders.sharing(loaded, time.perf_counter) == []
 
 
 def test_an_encoder_beside_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
