@@ -67,7 +67,7 @@ install:  ## Make .venv and install the project there, with what pictures need
 	$(call install,run,plots$(comma)view)
 
 install-test:
-	$(call install,test,plots$(comma)reproduce$(comma)torchcodec$(comma)train$(comma)ray$(comma)openvino$(comma)view$(comma)dev)
+	$(call install,test,parquet$(comma)plots$(comma)reproduce$(comma)torchcodec$(comma)train$(comma)ray$(comma)openvino$(comma)view$(comma)dev)
 comma := ,
 
 demo: install  ## Extract features of sample videos with pretrained I3D weights, and show them

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "constraints.txt"
-EXTRAS = "torchcodec,plots,reproduce,train,ray,openvino,view,dev"
+EXTRAS = "torchcodec,parquet,plots,reproduce,train,ray,openvino,view,dev"
 HEADER = f"""\
 # Versions for a repeatable install; what the package itself asks for is in pyproject.toml.
 # Made by tools/lock_constraints.py, one resolution for each Python; extras: {EXTRAS}.
