@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {
     "seed": 1,
     "workers": 2,
     "batch_size": 3,
-    "stride": 4,
+    "stride": 8,
 }
 
 

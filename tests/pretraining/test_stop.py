@@ -78,7 +78,7 @@ def loaders(process: Forked) -> int:
 
 def test_in_the_middle_of_training(start: Start, tmp_path: Path) -> None:
     last = tmp_path / "run" / "last.pth"
-    process = start("--workers", "2", "--checkpoint-every-steps", "3")
+    process = start("--workers", "1", "--checkpoint-every-steps", "3")
     wait_until(last.exists, within_s=120, unless=process.ended_early)
     assert "--resume" in terminated(process)
     stored = torch.load(last, weights_only=False)["run"]["state"]
