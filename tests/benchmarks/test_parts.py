@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,11 @@ from tspcli.video import Finished, Frames, VideoFile, open_source, sampled_frame
 from tspcli.video.messages import DecodeSpan
 
 
-def test_training_reads_within_a_short_video(tmp_path: Path) -> None:
+def test_training_reads_within_a_short_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiled parts run as they are traced; compiling them takes long and is tested elsewhere.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     video = tmp_path / "short.mp4"
     make_video(video, fps=30, n_frames=150)
     (tmp_path / "cache").mkdir()

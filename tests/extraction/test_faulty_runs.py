@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.forked import Forked, tsp
 from tests.builders.videos import make_video
 from tests.extraction.kill_driver import workers_of
+from tests.extraction.same import assert_same_store
 from tspcli.core.progress import Reporter
 from tspcli.encoders import Encoder, load_encoder
 from tspcli.errors import StoreError
@@ -33,35 +34,14 @@ def encoder() -> Encoder:
     return load_encoder("random", backbone="tiny", seed=1, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos, and ``new``, which takes the place of one of them."""
-    folder = tmp_path_factory.mktemp("made")
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
     make_video(folder / "long.mp4", n_frames=450, width=96, height=64)
     make_video(folder / "short.mp4", n_frames=60)
     make_video(folder / "other.mp4", n_frames=90)
-    make_video(folder / "new.mp4", n_frames=300, width=96, height=64)
     return folder
-
-
-@pytest.fixture
-def videos(made: Path, tmp_path: Path) -> Path:
-    """Copies, for a test to spoil."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for name in ("long.mp4", "short.mp4", "other.mp4"):
-        shutil.copy(made / name, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    made: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, np.ndarray]:
-    """Rows of the three videos by key."""
-    out = tmp_path_factory.mktemp("undisturbed") / "f.h5"
-    run(made, out, encoder, lambda: None)
-    return rows_of(out)
 
 
 @pytest.fixture
@@ -139,33 +119,28 @@ class FillsUp(Reporter):
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("spare_bytes", [0, 8192, 16384])
 def test_a_disk_that_is_full_when_the_store_is_assembled(
-    videos: Path,
-    undisturbed: dict[str, np.ndarray],
-    small_disk: Path,
-    tmp_path: Path,
-    encoder: Encoder,
-    spare_bytes: int,
+    videos: Path, small_disk: Path, tmp_path: Path, encoder: Encoder, spare_bytes: int
 ) -> None:
     out = small_disk / "f.h5"
-    options: dict[str, Any] = {"encoder": encoder, "workers": 1, "batch_size": 2}
+    options: dict[str, Any] = {"encoder": encoder, "workers": 1, "batch_size": 2, "stride": 4}
     reporter = FillsUp(small_disk, 3, spare_bytes)
     with pytest.raises(StoreError):
         extract(videos, out, reporter=reporter, **options)
     assert sorted(path.name for path in small_disk.iterdir()) == ["f.h5.parts", "filler"]
     assert len(list(out.with_name("f.h5.parts").glob("*.part"))) == 3
-    # Nor does the command crash or report HDF5's troubles.
-    words = ["extract", "-v", str(videos), "-o", str(out), "--weights", "random"]
+    # Nor does the command crash or tell of HDF5's troubles.
+    words = ["extract", "-v", str(videos), "-o", str(out), "--weights", "random", "--stride", "4"]
     words += ["--backbone", "tiny", "--seed", "1", "--device", "cpu"]
-    process = Forked(tsp, *words, log=tmp_path / "said")
-    assert process.wait() == 1 and "disk is full" in process.said(), process.said()
-    assert "Traceback" not in process.said()
+    done = subprocess.run(
+        [sys.executable, "-m", "tspcli", *words], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1 and "disk is full" in done.stderr, done
+    assert "Traceback" not in done.stderr
     reporter.filler.unlink()
     report = extract(videos, out, **options)
     assert len(report.with_status("kept")) == 3
-    found = rows_of(out)
-    assert found.keys() == undisturbed.keys()
-    for key, rows in found.items():
-        np.testing.assert_array_equal(rows, undisturbed[key])
+    extract(videos, tmp_path / "roomy.h5", **options)
+    assert_same_store(out, tmp_path / "roomy.h5")
 
 
 def test_a_folder_that_vanishes(videos: Path, tmp_path: Path, encoder: Encoder) -> None:
@@ -179,23 +154,20 @@ def test_a_folder_that_vanishes(videos: Path, tmp_path: Path, encoder: Encoder) 
 
 @pytest.mark.parametrize("change", ["truncated", "replaced", "rewritten", "removed"])
 def test_a_video_that_changes_while_it_is_read(
-    made: Path,
-    videos: Path,
-    undisturbed: dict[str, np.ndarray],
-    tmp_path: Path,
-    encoder: Encoder,
-    change: str,
+    videos: Path, tmp_path: Path, encoder: Encoder, change: str
 ) -> None:
     path = videos / "long.mp4"
-    new = Path(shutil.copy(made / "new.mp4", tmp_path))
+    run(videos, tmp_path / "undisturbed.h5", encoder, lambda: None)
+    whole = rows_of(tmp_path / "undisturbed.h5")
+    new = make_video(tmp_path / "new.mp4", n_frames=300, width=96, height=64).read_bytes()
 
     def act() -> None:
         if change == "truncated":
             os.truncate(path, path.stat().st_size // 2)
         elif change == "replaced":
-            new.replace(path)
+            (tmp_path / "new.mp4").replace(path)
         elif change == "rewritten":
-            path.write_bytes(new.read_bytes())
+            path.write_bytes(new)
         else:
             path.unlink()
 
@@ -206,7 +178,7 @@ def test_a_video_that_changes_while_it_is_read(
     found = rows_of(out)
     if change == "removed":
         # What was open stays readable to its end.
-        np.testing.assert_array_equal(found["long"], undisturbed["long"])
+        np.testing.assert_array_equal(found["long"], whole["long"])
         return
     assert ends["long"].status == "failed" and ends["long"].reason == "damaged"
     assert "long" not in found
@@ -214,14 +186,14 @@ def test_a_video_that_changes_while_it_is_read(
     status = {video.key: video.status for video in again.videos}
     if change != "truncated":
         assert status == {"long": "done", "short": "kept", "other": "kept"}
-        assert len(rows_of(out)["long"]) < len(undisturbed["long"])
+        assert len(rows_of(out)["long"]) < len(whole["long"])
 
 
 def test_a_video_that_is_replaced_before_its_first_frame_is_taken(
-    made: Path, videos: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    videos: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise its rows would be recorded as those of the new file, and never be recomputed."""
-    new = Path(shutil.copy(made / "new.mp4", tmp_path))
+    """Its rows would else be told to be those of the new file, and never be computed again."""
+    new = make_video(tmp_path / "new.mp4", n_frames=300, width=96, height=64)
     real = Task.open_sink
 
     def open_sink(self: Task, writer: WriterThread, file: VideoFile) -> object:
@@ -238,12 +210,9 @@ def test_a_video_that_is_replaced_before_its_first_frame_is_taken(
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_hangs_or_dies(
-    made: Path,
-    undisturbed: dict[str, np.ndarray],
-    tmp_path: Path,
-    encoder: Encoder,
-    number: signal.Signals,
+    videos: Path, tmp_path: Path, encoder: Encoder, number: signal.Signals
 ) -> None:
+    run(videos, tmp_path / "undisturbed.h5", encoder, lambda: None)
 
     def act() -> None:
         before = workers_of(os.getpid())
@@ -251,8 +220,9 @@ def test_a_worker_that_hangs_or_dies(
         for worker in before:
             os.kill(worker, number)
 
-    report = run(made, tmp_path / "f.h5", encoder, act, decode_timeout_s=3.0)
+    report = run(videos, tmp_path / "f.h5", encoder, act, decode_timeout_s=3.0)
     assert not report.failed
+    undisturbed = rows_of(tmp_path / "undisturbed.h5")
     for key, rows in rows_of(tmp_path / "f.h5").items():
         np.testing.assert_array_equal(rows, undisturbed[key])
     decoders = {video.key: video.decoder for video in report.videos}
