@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def on_gpu(
     device: torch.device,
     seconds: float = 40.0,
     runtimes: Sequence[str] = ("torch", "compiled"),
-) -> list[Figure]:
+) -> Iterator[Figure]:
     """Runs of some seconds after their first batch, compared with decoder and encoder alone.
 
     Args:
@@ -153,7 +153,7 @@ def on_gpu(
         seconds: That a run should last.
         runtimes: Each measured.
     """
-    cores, figures = len_cores(), []
+    cores = len_cores()
     decoded = each = 0.0
     for runtime in runtimes:
         name = encoder_of.get("backbone", encoder_of["weights"])
@@ -162,7 +162,7 @@ def on_gpu(
             encoder = load_encoder(**encoder_of, device=device, runtime=runtime)
             encoded = encoded_alone(encoder, 64 if device.type == "cuda" else 4)
         except TspError as error:
-            figures.append(Figure.missing("extract", what, "", first_line(error)))
+            yield Figure.missing("extract", what, "", first_line(error))
             continue
         if not decoded:
             n_clips, first_rate = _clips_alone(_copies(videos, 4 * cores), encoder, cores)
@@ -171,8 +171,7 @@ def on_gpu(
             _, decoded = _clips_alone(enough, encoder, cores)
         roofs = {"decoding": decoded, "encoding": encoded}
         count = _at_least(min(roofs.values()) * seconds / each)
-        figures += _end_to_end(what, encoder, _copies(videos, count), roofs)
-    return figures
+        yield from _end_to_end(what, encoder, _copies(videos, count), roofs)
 
 
 def encoded_alone(encoder: Encoder, batch: int, batches: int = 20) -> float:
