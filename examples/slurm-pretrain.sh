@@ -14,9 +14,12 @@ shift
 
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
     # Slurm warns two minutes before the time limit; the run stores its state and ends.
+    # The warning may come at any time, even before the run has started.
+    pid= warned= early=
+    trap 'warned=1; if [[ -n $pid ]]; then kill -TERM "$pid"; else early=1; fi' TERM
     tsp pretrain "$@" --gpus "$gpus" --resume &
-    pid=$! warned=
-    trap 'warned=1; kill -TERM "$pid"' TERM
+    pid=$!
+    [[ -z $early ]] || kill -TERM "$pid"
     status=0
     wait "$pid" || status=$?
     # The warning ends the first wait, not the run.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.refusals import refused
 from tests.localization.planted import plant
 from tests.localization.test_commands import tsp
 from tests.localization.test_train import CPU, SHORT
@@ -108,8 +109,8 @@ def test_proposals_of_other_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     write_results(path, TWICE, proposals=ONCE)
     write_results(proposals_path(path), {"a": ONCE["a"][:1]})
-    with pytest.raises(AnnotationError, match="other proposals than those of"):
+    with refused(AnnotationError, path=proposals_path(path)):
         evaluate(TRUTH, path)
     proposals_path(path).unlink()
-    with pytest.raises(AnnotationError, match=r"found\.proposals\.json"):
+    with refused(AnnotationError, path=proposals_path(path)):
         evaluate(TRUTH, path)

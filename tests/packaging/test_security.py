@@ -200,6 +200,9 @@ def test_no_shell_is_ever_involved() -> None:
     found = []
     for where, call in calls():
         name = ast.unparse(call.func)
+        plain_arrays = any(ast.unparse(k) == "allow_pickle=False" for k in call.keywords)
+        if name in ("np.load", "numpy.load") and plain_arrays:
+            continue
         if name in forbidden or name.startswith(("os.spawn", "commands.")):
             found.append(f"{where}: {name}")
         if any(k.arg == "shell" and ast.unparse(k.value) != "False" for k in call.keywords):

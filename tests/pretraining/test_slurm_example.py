@@ -13,9 +13,9 @@ from tests.builders.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm-pretrain.sh"
 OURS = """#!/bin/bash
+trap 'exit 1' TERM  # torch's launcher ends so
 printf '%s|' "$@" >> "$CALLS"; echo >> "$CALLS"
 [[ $EXIT == term ]] || exit "$EXIT"
-trap 'exit 1' TERM  # torch's launcher ends so
 while :; do sleep 0.05; done
 """
 SLURMS = """#!/bin/bash

@@ -198,10 +198,14 @@ def _linked_proposals(path: str | Path, data: Any) -> Path | None:
     remedy = "Predict again, or give the proposals that belong to the results with --proposals."
     if not found.is_file():
         raise AnnotationError(
-            f"{path} refers to proposals in {found}, which does not exist.", remedy=remedy
+            f"{path} refers to proposals in {found}, which does not exist.",
+            remedy=remedy,
+            path=found,
         )
     if file_sha256(found) != link.get("sha256"):
-        raise AnnotationError(f"{found} does not hold the proposals of {path}.", remedy=remedy)
+        raise AnnotationError(
+            f"{found} does not hold the proposals of {path}.", remedy=remedy, path=found
+        )
     return found
 
 
