@@ -48,7 +48,7 @@ def terminated(process: Forked, others: Sequence[int] = ()) -> str:
     os.killpg(process.pid, signal.SIGTERM)
     code, said = process.wait(90), process.said()
     assert code == 143, said
-    assert "Traceback" not in said and "fault" not in said, said
+    assert "Traceback" not in said and "bug in tspcli" not in said, said
     wait_until(lambda: not outlived(process), within_s=20)
     return said
 
