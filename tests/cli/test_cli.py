@@ -242,7 +242,7 @@ def test_the_group_lists_its_commands() -> None:
 def test_a_name_too_long_for_the_system_is_wrong_usage(run: Run, command: tuple[str, ...]) -> None:
     said = run(*command, "x" * 300 + ".h5", code=2).stderr
     assert "has 303 bytes" in said and "too long" in said
-    assert "fault of tspcli" not in said
+    assert "bug in tspcli" not in said
 
 
 @pytest.mark.parametrize(
